@@ -1,0 +1,117 @@
+"""``gkt export``: artifacts that a device trains with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gkt_core.cli import emit_json
+from gkt_core.errors import ArtifactError, ConfigError, MissingExtraError
+from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS
+
+
+def _three(text: str, option: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{option} is {text!r}, expected three numbers such as 0.49,0.48,0.45") from error
+    return values * 3 if len(values) == 1 else values
+
+
+@click.command()
+@click.option(
+    "--model", "edge_network", type=click.Choice(EDGE_NETWORKS), default="resnet8", show_default=True
+)
+@click.option(
+    "--server-model",
+    "server_network",
+    type=click.Choice(SERVER_NETWORKS),
+    default="resnet55",
+    show_default=True,
+    help="The network that the server will train on the features.",
+)
+@click.option("--num-classes", type=int, help="Number of classes; 10 unless --split is given.")
+@click.option("--image-size", type=int, help="Pixels; 32 unless --split is given.")
+@click.option("--pixel-mean", default="0.5", show_default=True, help="Mean of R,G,B in 0..1.")
+@click.option("--pixel-std", default="0.25", show_default=True, help="Standard deviation of R,G,B in 0..1.")
+@click.option(
+    "--split",
+    "split_file",
+    type=click.Path(path_type=Path),
+    help="partition.json of gkt data split: classes, image size and pixel statistics are taken from it.",
+)
+@click.option(
+    "--temperature", default=3.0, show_default=True, help="T of the distillation loss in the graph."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print manifest.json to stdout.")
+def export(
+    edge_network: str,
+    server_network: str,
+    num_classes: int | None,
+    image_size: int | None,
+    pixel_mean: str,
+    pixel_std: str,
+    split_file: Path | None,
+    temperature: float,
+    seed: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Write ONNX Runtime training artifacts and the template of the combined model.
+
+    The loss of Eq. 7 (cross entropy + alpha x T^2 x KL(server || device)) is inside the graph, so a
+    device needs no PyTorch. The folder is written whole or not at all.
+    """
+    try:
+        from edge_export.bundle import ExportOptions, export_bundle  # noqa: PLC0415 - imports torch
+    except ImportError as error:
+        raise MissingExtraError.for_module(str(error.name), "export") from error
+    mean, std = _three(pixel_mean, "--pixel-mean"), _three(pixel_std, "--pixel-std")
+    class_names: tuple[str, ...] = ()
+    if split_file is not None:
+        found = _read_split(split_file)
+        if num_classes not in (None, found["num_classes"]) or image_size not in (None, found["image_size"]):
+            raise ConfigError(
+                f"{split_file} has {found['num_classes']} classes of {found['image_size']} px images: "
+                "leave out --num-classes and --image-size, or --split"
+            )
+        num_classes, image_size = int(found["num_classes"]), int(found["image_size"])
+        mean, std = tuple(found["pixel_mean"]), tuple(found["pixel_std"])
+        class_names = tuple(found["class_names"])
+    options = ExportOptions(
+        edge_network=edge_network,
+        server_network=server_network,
+        num_classes=10 if num_classes is None else num_classes,
+        image_size=32 if image_size is None else image_size,
+        pixel_mean=mean,
+        pixel_std=std,
+        class_names=class_names,
+        temperature=temperature,
+        seed=seed,
+    )
+    manifest = export_bundle(options, out)
+    if as_json:
+        emit_json(manifest.to_dict())
+        return
+    total = sum(entry["num_bytes"] for entry in manifest.files.values())
+    click.echo(f"{out}: {manifest.edge_network} -> {manifest.server_network}, {total / 1e6:.2f} MB")
+    for name, entry in manifest.files.items():
+        click.echo(f"  {name:24s} {entry['num_bytes']:>9,} bytes")
+
+
+def _read_split(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"num_classes", "image_size", "pixel_mean", "pixel_std", "class_names"} - set(found)
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"cannot read the split {path}: {error}") from error
+    if missing:
+        raise ArtifactError(
+            f"{path} has no {', '.join(sorted(missing))}: give partition.json of gkt data split"
+        )
+    return dict(found)

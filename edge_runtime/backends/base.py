@@ -1,0 +1,51 @@
+"""One interface for every engine that can train on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.client_round import TrainingEngine
+from gkt_core.manifest import Bundle
+
+
+class TrainingBackend(TrainingEngine, Protocol):
+    """An engine that can also save its state and give its weights."""
+
+    @property
+    def name(self) -> str:
+        """Name of the engine, for logs and for the server."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write parameters, running statistics and optimizer state, by atomic rename."""
+        ...
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters and running statistics, by their PyTorch names."""
+        ...
+
+
+def open_backend(
+    bundle: Bundle, *, checkpoint: Path | None, num_threads: int, learning_rate: float
+) -> TrainingBackend:
+    """Open the engine that the bundle was made for.
+
+    Args:
+        bundle: A verified artifact bundle.
+        checkpoint: State to go on from; the bundle's own initial state by default.
+        num_threads: CPU threads of each operator.
+        learning_rate: Of the optimizer; ONNX Runtime does not keep it in a checkpoint.
+
+    Raises:
+        ArtifactError: The files do not load.
+        MissingExtraError: ONNX Runtime's training build is not installed.
+    """
+    from edge_runtime.backends.ort_training import OrtTrainingBackend  # noqa: PLC0415 - loads the engine
+
+    return OrtTrainingBackend(
+        bundle, checkpoint=checkpoint, num_threads=num_threads, learning_rate=learning_rate
+    )

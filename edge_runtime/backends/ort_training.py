@@ -1,0 +1,119 @@
+"""Training with ONNX Runtime's on-device training API (packages onnxruntime-training and -training-cpu)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.backends.ort_api import onnxruntime_module, training_api
+from gkt_core.errors import ArtifactError
+from gkt_core.manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL, Bundle
+
+
+class OrtTrainingBackend:
+    """A :class:`edge_runtime.backends.base.TrainingBackend` on ONNX Runtime's artifacts."""
+
+    name = "ort_training"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        checkpoint: Path | None = None,
+        num_threads: int = 1,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        api = training_api()
+        options = onnxruntime_module().SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        manifest = bundle.manifest
+        path = bundle.file(CHECKPOINT) if checkpoint is None else checkpoint
+        try:
+            self._state = api.CheckpointState.load_checkpoint(path)
+            self._module = api.Module(
+                bundle.file(TRAINING_MODEL),
+                self._state,
+                bundle.file(EVAL_MODEL),
+                session_options=options,
+            )
+            self._optimizer = api.Optimizer(bundle.file(OPTIMIZER_MODEL), self._module)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"ONNX Runtime cannot load the artifacts in {bundle.path}: {str(error)[:300]}: "
+                "export them again, with the package versions of the manifest"
+            ) from error
+        self._optimizer.set_learning_rate(learning_rate)
+        self._save_checkpoint = api.CheckpointState.save_checkpoint
+        self._batch_norms = manifest.batch_norms
+        self._num_classes = manifest.num_classes
+        names = self._module.input_names()
+        if names != ["images", "labels", "server_logits", "alpha"]:
+            raise ArtifactError(f"the training graph takes {names}: export the artifacts again")
+
+    def train_step(
+        self,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        server_logits: NDArray[np.float32],
+        alpha: float,
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Minimise Eq. 7 on one batch, with one optimizer step; see the protocol."""
+        self._module.train()
+        before = {norm.running_var: self._read(norm.running_var) for norm in self._batch_norms}
+        loss, logits, _ = self._module(images, labels, server_logits, np.array(alpha, np.float32))
+        self._make_variances_unbiased(before, images.shape[0])
+        self._optimizer.step()
+        self._module.lazy_reset_grad()
+        return float(loss), np.array(logits)
+
+    def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
+        self._module.eval()
+        num = images.shape[0]
+        # The eval graph computes the loss as well; what goes into it does not matter here.
+        _, logits, features = self._module(
+            images,
+            np.zeros(num, np.int64),
+            np.zeros((num, self._num_classes), np.float32),
+            np.array(0.0, np.float32),
+        )
+        return np.array(features), np.array(logits)
+
+    def save(self, path: Path) -> None:
+        """Write parameters, running statistics and optimizer state, by atomic rename."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        self._save_checkpoint(self._state, temporary, include_optimizer_state=True)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters and running statistics, by their PyTorch names."""
+        return {name: np.array(parameter.data) for name, parameter in self._state.parameters}
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the gradients of the last step, by parameter name."""
+        return {
+            name: np.array(parameter.grad)
+            for name, parameter in self._state.parameters
+            if parameter.requires_grad
+        }
+
+    def _read(self, name: str) -> NDArray[np.float32]:
+        return np.array(self._state.parameters[name].data)
+
+    def _make_variances_unbiased(self, before: dict[str, NDArray[np.float32]], batch_size: int) -> None:
+        """Fold the unbiased batch variance into ``running_var``, as PyTorch does.
+
+        The graph computed ``new = (1 - m) old + m var``; wanted is ``(1 - m) old + m var n / (n - 1)``.
+        """
+        for norm in self._batch_norms:
+            num = batch_size * norm.num_pixels
+            kept = np.float32(1 - norm.momentum) * before[norm.running_var]
+            added = self._read(norm.running_var) - kept
+            mended = kept + added * np.float32(num / (num - 1))
+            self._state.parameters[norm.running_var] = mended.astype(np.float32)

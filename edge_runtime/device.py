@@ -1,0 +1,251 @@
+"""A device in a run: join, train, upload, wait, and in the end take the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge_runtime.backends.base import TrainingBackend, open_backend
+from edge_runtime.server_client import ServerClient
+from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
+from gkt_core.client_round import ClientUpdate, client_update, extract
+from gkt_core.config import RunConfig
+from gkt_core.errors import DatasetError, ProtocolError, RunFailedError
+from gkt_core.files import write_atomically
+from gkt_core.manifest import Manifest, check_classes
+from gkt_core.private_data import PrivateData
+from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, RoundReport, RunInfo, Task
+from gkt_core.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
+from gkt_core.template import EXTRACTOR_PREFIX, fill_template
+
+
+class DeviceListener(Protocol):
+    """Hears what a device does, to show it."""
+
+    def phase(self, name: str, round_num: int, num_images: int) -> None:
+        """A phase begins: ``train``, ``upload``, ``wait`` or ``model``."""
+        ...
+
+    def images(self, num_images: int) -> None:
+        """So many images more are done."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Something worth a line of the log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceResult:
+    """What a device ends with."""
+
+    client_id: str
+    run_id: str
+    rounds: int
+    model: str
+    upload_bytes: int
+    download_bytes: int
+
+
+def check_data(data: PrivateData, manifest: Manifest, owner: str) -> None:
+    """Refuse data that the artifacts were not made for.
+
+    Raises:
+        ArtifactError: Another class count.
+        DatasetError: Another image size, or no validation samples.
+    """
+    check_classes(manifest, data.num_classes, owner)
+    if data.image_size != manifest.image_size:
+        raise DatasetError(
+            f"{owner} has images of {data.image_size} px, the artifact bundle was made for "
+            f"{manifest.image_size} px: split the data with --image-size {manifest.image_size}, "
+            f"or export again with --image-size {data.image_size}"
+        )
+    if len(data.validation) == 0:
+        raise DatasetError(f"{owner} holds no validation samples: split the data again with gkt data split")
+
+
+class Device:
+    """One device's part in one run.
+
+    Args:
+        server: The wire.
+        data: The private data; only features, logits, labels and sample ids leave.
+        state_dir: What survives a restart.
+        client_id: The device's name.
+        num_threads: CPU threads of the engine.
+        listener: Hears what happens.
+        sleep: For tests.
+    """
+
+    def __init__(
+        self,
+        server: ServerClient,
+        data: PrivateData,
+        state_dir: StateDir,
+        *,
+        client_id: str,
+        num_threads: int,
+        listener: DeviceListener,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._server = server
+        self._data = data
+        self._state_dir = state_dir
+        self._client_id = client_id
+        self._num_threads = num_threads
+        self._listener = listener
+        self._sleep = sleep
+
+    def run(self) -> DeviceResult:
+        """Take part until the run has ended.
+
+        Raises:
+            RunFailedError: The server says that the run failed.
+            GKTError: Anything else that stops this device; its state folder goes on later.
+        """
+        info = self._server.run_info()
+        config = RunConfig.from_dict(info.config)
+        manifest = Manifest.from_dict(info.manifest)
+        check_data(self._data, manifest, self._client_id)
+        state = self._state_dir.state(info.run_id, self._client_id)
+        backend = self._open(info, config, state)
+        task = self._server.join(
+            self._client_id,
+            JoinRequest(
+                PROTOCOL_VERSION,
+                len(self._data.train),
+                len(self._data.validation),
+                self._data.num_classes,
+                backend.name,
+            ),
+        )
+        while task.action != "finish":
+            if task.action == "train":
+                state, task = self._round(backend, config, manifest, state, task)
+            elif task.action == "wait":
+                self._listener.phase("wait", task.round_num, 0)
+                self._sleep(task.retry_after_seconds)
+                task = self._server.task(self._client_id)
+            elif task.action == "stop":
+                raise RunFailedError(f"the server stopped the run: {task.reason}")
+            else:
+                raise ProtocolError(
+                    f"unknown task {task.action[:40]!r}: install the server's version of gkt-edge"
+                )
+        model = self._take_model(backend, manifest)
+        return DeviceResult(
+            self._client_id,
+            info.run_id,
+            state.trained_round,
+            str(model),
+            self._server.upload_bytes,
+            self._server.download_bytes,
+        )
+
+    def _open(self, info: RunInfo, config: RunConfig, state: DeviceState) -> TrainingBackend:
+        bundle = self._state_dir.bundle(info.manifest, self._server.artifact)
+        checkpoint = self._state_dir.checkpoint_path(state.trained_round) if state.trained_round else None
+        backend = open_backend(
+            bundle, checkpoint=checkpoint, num_threads=self._num_threads, learning_rate=config.edge_lr
+        )
+        begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
+        self._listener.note(f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s)")
+        return backend
+
+    def _round(
+        self,
+        backend: TrainingBackend,
+        config: RunConfig,
+        manifest: Manifest,
+        state: DeviceState,
+        task: Task,
+    ) -> tuple[DeviceState, Task]:
+        """Lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
+        round_num = task.round_num
+        if round_num not in (state.trained_round, state.trained_round + 1):
+            raise ProtocolError(
+                f"the server is in round {round_num}, this device's state folder after round "
+                f"{state.trained_round}: the folder is not this run's"
+            )
+        train_seconds = 0.0
+        update = ClientUpdate(0.0, 0.0, 0)
+        if round_num == state.trained_round + 1:
+            soft_labels = self._soft_labels(config, manifest, task.soft_labels_round)
+            self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
+            started = time.perf_counter()
+            update = client_update(
+                backend,
+                self._data.train,
+                soft_labels,
+                config,
+                client_id=self._client_id,
+                round_num=round_num,
+                num_classes=manifest.num_classes,
+                on_batch=self._listener.images,
+            )
+            train_seconds = time.perf_counter() - started
+            state = dataclasses.replace(state, trained_round=round_num)
+            self._state_dir.save(state, backend.save)
+        return state, self._upload(backend, config, round_num, update, train_seconds)
+
+    def _soft_labels(self, config: RunConfig, manifest: Manifest, round_num: int) -> SoftLabels | None:
+        if round_num < 1 or not config.edge_distils:
+            return None
+        data = self._server.soft_labels(self._client_id, round_num)
+        return read_soft_labels(data, self._client_id, round_num, manifest.num_classes)
+
+    def _upload(
+        self,
+        backend: TrainingBackend,
+        config: RunConfig,
+        round_num: int,
+        update: ClientUpdate,
+        train_seconds: float,
+    ) -> Task:
+        counts = {"train": 0, "validation": 0}
+        extract_seconds = 0.0
+        splits = {"train": (self._data.train, round_num), "validation": (self._data.validation, None)}
+        self._listener.phase("upload", round_num, sum(len(samples) for samples, _ in splits.values()))
+        for split, (samples, view_round) in splits.items():
+            shards = extract(backend, samples, config, client_id=self._client_id, view_round=view_round)
+            mark = time.perf_counter()
+            for index, part in enumerate(shards):
+                extract_seconds += time.perf_counter() - mark
+                key = ShardKey(self._client_id, round_num, split, index)
+                data = write_feature_shard(
+                    key, part.sample_ids, part.features, part.client_logits, part.labels, config.codec
+                )
+                self._server.put_shard(key, data, compressed=config.compress)
+                counts[split] += 1
+                self._listener.images(len(part.labels))
+                mark = time.perf_counter()
+        num_images = len(self._data.train) * config.local_epochs
+        report = RoundReport(
+            num_train_shards=counts["train"],
+            num_validation_shards=counts["validation"],
+            num_examples=len(self._data.train),
+            loss=update.loss,
+            accuracy=update.accuracy,
+            train_seconds=train_seconds,
+            extract_seconds=extract_seconds,
+            images_per_second=num_images / train_seconds if train_seconds else 0.0,
+        )
+        self._listener.note(
+            f"round {round_num}: loss {update.loss:.4f}, accuracy {update.accuracy:.3f}, "
+            f"{report.images_per_second:.0f} images/s, {self._server.upload_bytes:,} bytes sent so far"
+        )
+        return self._server.report(self._client_id, round_num, report)
+
+    def _take_model(self, backend: TrainingBackend, manifest: Manifest) -> Path:
+        """Fill this device's extractor into the server's template; the extractor stays here."""
+        self._listener.phase("model", 0, 0)
+        template = self._server.model_template()
+        filled = fill_template(template, manifest.slots(), backend.parameters(), EXTRACTOR_PREFIX)
+        path = self._state_dir.path / MODEL_NAME
+        write_atomically(path, filled)
+        return path

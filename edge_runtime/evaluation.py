@@ -1,0 +1,117 @@
+"""Accuracy of an exported model on a test set, and training alone for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.backends.base import open_backend
+from edge_runtime.backends.ort_api import onnxruntime_module
+from gkt_core.augment import to_float_nchw
+from gkt_core.client_round import client_update
+from gkt_core.config import RunConfig
+from gkt_core.errors import ArtifactError, DatasetError
+from gkt_core.manifest import Bundle
+from gkt_core.private_data import PrivateData, Samples
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Top-1 accuracy (0..1) on ``num_examples`` samples."""
+
+    accuracy: float
+    num_examples: int
+
+
+def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
+    """Run an inference model over a test set with ONNX Runtime.
+
+    Args:
+        path: Takes ``images [N, 3, S, S] float32`` in 0..1, gives ``logits [N, C]``.
+        test: The test set.
+        num_threads: CPU threads.
+
+    Raises:
+        ArtifactError: The model does not load, or takes other images.
+    """
+    ort = onnxruntime_module()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        num_right = 0
+        for begin in range(0, len(test), _BATCH):
+            images = to_float_nchw(test.images[begin : begin + _BATCH])
+            (logits,) = session.run(["logits"], {"images": images})
+            num_right += _num_right(logits, test.labels[begin : begin + _BATCH], path)
+    except ArtifactError:
+        raise
+    # ONNX Runtime's exceptions have no common base of their own.
+    except Exception as error:
+        raise ArtifactError(f"{path} is no model for this test set: {str(error)[:300]}") from error
+    return Accuracy(num_right / len(test), len(test))
+
+
+def _num_right(logits: NDArray[np.float32], labels: NDArray[np.int64], path: Path) -> int:
+    if not np.isfinite(logits).all():
+        raise ArtifactError(f"{path} gives NaN: is it a template that was not filled?")
+    return int((logits.argmax(axis=1) == labels).sum())
+
+
+def train_alone(
+    bundle: Bundle,
+    data: PrivateData,
+    test: Samples,
+    config: RunConfig,
+    *,
+    client_id: str,
+    num_rounds: int,
+    num_threads: int,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> Accuracy:
+    """Train the edge network on one device's data alone: what the device would have without the others.
+
+    It sees the same views in the same order as in a run of ``num_rounds`` rounds, without a teacher.
+
+    Args:
+        bundle: The artifacts.
+        data: The device's data.
+        test: Where the accuracy is measured.
+        config: Hyper-parameters.
+        client_id: The device, for its views.
+        num_rounds: Rounds of ``config.local_epochs`` epochs.
+        num_threads: CPU threads.
+        on_batch: Called after each step with the number of images.
+
+    Raises:
+        DatasetError: The test set has other images than the artifacts.
+    """
+    if test.images.shape[1] != bundle.manifest.image_size:
+        raise DatasetError(
+            f"the test set has images of {test.images.shape[1]} px, "
+            f"the artifacts take {bundle.manifest.image_size} px"
+        )
+    backend = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
+    for round_num in range(1, num_rounds + 1):
+        client_update(
+            backend,
+            data.train,
+            None,
+            config,
+            client_id=client_id,
+            round_num=round_num,
+            num_classes=bundle.manifest.num_classes,
+            on_batch=on_batch,
+        )
+    num_right = 0
+    for begin in range(0, len(test), _BATCH):
+        _, logits = backend.predict(to_float_nchw(test.images[begin : begin + _BATCH]))
+        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
+    return Accuracy(num_right / len(test), len(test))

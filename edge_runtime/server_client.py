@@ -1,0 +1,197 @@
+"""The device's side of the wire: one method a call, retried until the server answers."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+
+from gkt_core import errors
+from gkt_core.compression import compress
+from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
+from gkt_core.protocol import (
+    SHA256_HEADER,
+    ZSTD,
+    ErrorBody,
+    JoinRequest,
+    RoundReport,
+    RunInfo,
+    RunList,
+    RunStatus,
+    ShardReceipt,
+    Task,
+    check_protocol_version,
+    from_json,
+    to_json,
+)
+from gkt_core.shards import ShardKey
+
+MessageT = TypeVar("MessageT")
+
+_FIRST_WAIT_SECONDS = 0.25
+_LONGEST_WAIT_SECONDS = 30.0
+_RETRIED_STATUS = (429, 500, 502, 503, 504)
+
+
+class ServerClient:
+    """Talks to one server about its run.
+
+    Args:
+        url: Such as ``http://10.0.0.5:8080``.
+        token: The bearer token that ``gkt serve`` printed.
+        patience_seconds: How long a call is retried before :class:`ServerUnavailableError`.
+        transport: For tests: an application instead of a socket.
+        on_retry: Called with a line for the log before each wait.
+        sleep: For tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        patience_seconds: float = 300.0,
+        transport: httpx.BaseTransport | None = None,
+        on_retry: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        try:
+            self._http = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(60.0, connect=10.0),
+                transport=transport,
+                trust_env=False,
+            )
+        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+            raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise errors.ConfigError(f"server URL is {url!r}, expected one such as http://10.0.0.5:8080")
+        self._url = url
+        self._patience_seconds = patience_seconds
+        self._on_retry = on_retry
+        self._sleep = sleep
+        self._run_path = ""
+        self.upload_bytes = 0
+        self.download_bytes = 0
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def run_info(self) -> RunInfo:
+        """Find the server's run and what it expects.
+
+        Raises:
+            ProtocolVersionError: The server speaks another version.
+        """
+        runs = self._message(RunList, "GET", "/v1/runs")
+        check_protocol_version(runs.protocol_version)
+        if len(runs.run_ids) != 1:
+            raise MessageError(f"the server has {len(runs.run_ids)} runs, expected one")
+        self._run_path = f"/v1/runs/{runs.run_ids[0]}"
+        return self._message(RunInfo, "GET", self._run_path)
+
+    def status(self) -> RunStatus:
+        """The run at a glance."""
+        return self._message(RunStatus, "GET", f"{self._run_path}/status")
+
+    def join(self, client_id: str, request: JoinRequest) -> Task:
+        """Introduce a device."""
+        return self._message(Task, "PUT", f"{self._run_path}/clients/{client_id}", to_json(request))
+
+    def task(self, client_id: str) -> Task:
+        """What to do next."""
+        return self._message(Task, "GET", f"{self._run_path}/clients/{client_id}/task")
+
+    def artifact(self, name: str) -> bytes:
+        """A file of the bundle."""
+        return self._call("GET", f"{self._run_path}/artifacts/{name}")
+
+    def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
+        """Upload one shard; the server keeps it once however often it arrives."""
+        body = compress(data) if compressed else data
+        headers = {SHA256_HEADER: hashlib.sha256(body).hexdigest()}
+        if compressed:
+            headers["Content-Encoding"] = ZSTD
+        path = (
+            f"{self._run_path}/rounds/{key.round_num}/clients/{key.client_id}/shards/{key.split}/{key.index}"
+        )
+        return self._message(ShardReceipt, "PUT", path, body, headers)
+
+    def report(self, client_id: str, round_num: int, report: RoundReport) -> Task:
+        """Close this device's part of a round."""
+        path = f"{self._run_path}/rounds/{round_num}/clients/{client_id}/report"
+        return self._message(Task, "PUT", path, to_json(report))
+
+    def soft_labels(self, client_id: str, round_num: int) -> bytes:
+        """The server's answer to a round."""
+        return self._call("GET", f"{self._run_path}/rounds/{round_num}/clients/{client_id}/soft-labels")
+
+    def model_template(self) -> bytes:
+        """The trained network, without an extractor."""
+        return self._call("GET", f"{self._run_path}/model/template")
+
+    def _message(
+        self,
+        message_type: type[MessageT],
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> MessageT:
+        return from_json(message_type, self._call(method, path, body, headers))
+
+    def _call(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> bytes:
+        deadline = time.monotonic() + self._patience_seconds
+        wait = _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                self.upload_bytes += len(body or b"")
+                response = self._http.request(method, path, content=body, headers=headers)
+            except httpx.TransportError as error:
+                trouble, asked = f"{type(error).__name__}: {error}", 0.0
+            else:
+                self.download_bytes += len(response.content)
+                if response.status_code < 300:
+                    return response.content
+                if response.status_code not in _RETRIED_STATUS:
+                    raise _error_of(response)
+                trouble, asked = f"status {response.status_code}", _retry_after(response)
+            # Full jitter: devices that lost the same server must not come back in step.
+            pause = max(asked, wait * (0.5 + random.random() / 2))
+            if time.monotonic() + pause > deadline:
+                raise ServerUnavailableError(
+                    f"{self._url} did not answer for {self._patience_seconds:.0f} s ({trouble}): "
+                    "is gkt serve running, and can this device reach it?"
+                )
+            self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
+            self._sleep(pause)
+            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(max(0.0, float(response.headers.get("Retry-After", "0"))), 3600.0)
+    except ValueError:
+        return 0.0
+
+
+def _error_of(response: httpx.Response) -> GKTError:
+    """The server's error as the class that it raised there."""
+    try:
+        body = from_json(ErrorBody, response.content)
+    except MessageError:
+        return MessageError(
+            f"status {response.status_code} without an error message: is this the address of a gkt server?"
+        )
+    error_type: Any = getattr(errors, body.error, None)
+    if isinstance(error_type, type) and issubclass(error_type, GKTError):
+        return error_type(body.message)
+    return MessageError(f"the server answered {response.status_code}: {body.message}")

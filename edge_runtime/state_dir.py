@@ -1,0 +1,119 @@
+"""What a device keeps between restarts: the bundle, its weights after each round, where it stands.
+
+::
+
+    lock                 held while a device runs
+    bundle/              downloaded artifacts, verified
+    state.json           run, device, last trained round
+    checkpoint-000003    weights and optimizer state after local training of round 3
+    model.onnx           the combined model, at the end
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gkt_core.errors import ArtifactError, InputError
+from gkt_core.files import write_atomically
+from gkt_core.manifest import DEVICE_FILES, MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
+
+MODEL_NAME = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """Where a device stands in a run."""
+
+    run_id: str
+    client_id: str
+    trained_round: int = 0
+
+
+class StateDir:
+    """A device's folder; one process at a time.
+
+    Raises:
+        InputError: Another process runs on this folder, or it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[bytes] = (path / "lock").open("ab")
+        except OSError as error:
+            raise InputError(f"cannot use the state folder {path}: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise InputError(
+                f"another gkt edge run uses {path}: give each device its own --state-dir"
+            ) from error
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock.close()
+
+    def state(self, run_id: str, client_id: str) -> DeviceState:
+        """Where this device stands in this run; at the beginning, if the folder is new.
+
+        Raises:
+            ArtifactError: The folder belongs to another run or device, or cannot be read.
+        """
+        try:
+            values = json.loads(self._state_path.read_text(encoding="utf-8"))
+            found = DeviceState(**values)
+        except FileNotFoundError:
+            return DeviceState(run_id, client_id)
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{self._state_path} cannot be read: {error}: remove {self.path}") from error
+        if (found.run_id, found.client_id) != (run_id, client_id):
+            raise ArtifactError(
+                f"{self.path} belongs to {found.client_id} in {found.run_id}, "
+                f"not to {client_id} in {run_id}: choose another --state-dir"
+            )
+        return found
+
+    def save(self, state: DeviceState, save_checkpoint: Callable[[Path], None]) -> None:
+        """Remember the weights of a trained round, then that they are there, then drop older ones."""
+        save_checkpoint(self.checkpoint_path(state.trained_round))
+        write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+        for old in self.path.glob("checkpoint-*"):
+            if old != self.checkpoint_path(state.trained_round):
+                old.unlink(missing_ok=True)
+
+    def checkpoint_path(self, round_num: int) -> Path:
+        """Weights after local training of a round."""
+        return self.path / f"checkpoint-{round_num:06d}"
+
+    def bundle(self, manifest_values: dict[str, Any], download: Callable[[str], bytes]) -> Bundle:
+        """The bundle of the run, downloading what is missing or differs.
+
+        Args:
+            manifest_values: The manifest, as the server gave it.
+            download: Fetches one file.
+
+        Raises:
+            ArtifactError: The manifest is not valid, or a downloaded file is not what it names.
+        """
+        manifest = Manifest.from_dict(manifest_values)
+        folder = self.path / "bundle"
+        for name in DEVICE_FILES:
+            try:
+                check_file(folder / name, manifest.file(name))
+            except ArtifactError:
+                write_atomically(folder / name, download(name))
+                check_file(folder / name, manifest.file(name))
+        text = json.dumps(manifest_values, indent=2, sort_keys=True)
+        write_atomically(folder / MANIFEST_NAME, text.encode())
+        return load_bundle(folder, DEVICE_FILES)
+
+    @property
+    def _state_path(self) -> Path:
+        return self.path / "state.json"

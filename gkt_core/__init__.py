@@ -1,0 +1,8 @@
+"""The ground floor: what edge and server must agree on."""
+
+from gkt_core.config import RunConfig
+from gkt_core.errors import GKTError
+
+__version__ = "0.1.0"
+
+__all__ = ["GKTError", "RunConfig", "__version__"]

@@ -1,0 +1,177 @@
+"""The device's half of Algorithm 1 (lines 17 to 30), over any training engine.
+
+ONNX Runtime on a device and PyTorch in a simulation run this same code; only the engine differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.augment import augmented_view, batch_order, batches, to_float_nchw
+from gkt_core.config import RunConfig
+from gkt_core.errors import GKTError
+from gkt_core.private_data import Samples
+from gkt_core.shards import SoftLabels
+
+
+class TrainingEngine(Protocol):
+    """What trains an edge network: ONNX Runtime training, the portable step, or PyTorch."""
+
+    def train_step(
+        self,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        server_logits: NDArray[np.float32],
+        alpha: float,
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Minimise Eq. 7 on one batch, with one optimizer step.
+
+        Args:
+            images: ``[N, 3, S, S] float32`` in 0..1.
+            labels: ``[N] int64``.
+            server_logits: ``[N, C] float32``, raw.
+            alpha: Weight of the distillation.
+
+        Returns:
+            The loss before the step, and the logits ``[N, C]`` it was computed from.
+        """
+        ...
+
+    def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` of ``images``, in eval mode."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClientUpdate:
+    """How local training of one round went.
+
+    Attributes:
+        loss: Mean training loss over all samples and epochs.
+        accuracy: Share of training samples that the local head got right, 0..1.
+        num_steps: Optimizer steps.
+    """
+
+    loss: float
+    accuracy: float
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Features and logits of some samples, ready to be a shard."""
+
+    sample_ids: NDArray[np.int64]
+    features: NDArray[np.float32]
+    client_logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def client_seed(seed: int, client_id: str) -> int:
+    """Seed of one device, from the run's seed and the device's name."""
+    digest = hashlib.sha256(f"{seed}/{client_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def draw_view(
+    samples: Samples, rows: NDArray[np.intp], config: RunConfig, client_id: str, round_num: int
+) -> NDArray[np.float32]:
+    """Images ``[n, 3, S, S]`` of the view that belongs to ``round_num``."""
+    return augmented_view(
+        samples.images[rows],
+        samples.sample_ids[rows],
+        seed=client_seed(config.seed, client_id),
+        round_num=round_num,
+        crop_padding=config.crop_padding,
+        horizontal_flip=config.horizontal_flip,
+    )
+
+
+def client_update(
+    engine: TrainingEngine,
+    samples: Samples,
+    soft_labels: SoftLabels | None,
+    config: RunConfig,
+    *,
+    client_id: str,
+    round_num: int,
+    num_classes: int,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> ClientUpdate:
+    """Local training of round t (lines 19 to 21): on view t-1, whose logits the server returned.
+
+    The view and the soft labels belong together: both were made from the images that the device drew in
+    round t-1. In the first round there is no teacher, and alpha is 0.
+
+    Args:
+        engine: Trains the edge network; changed.
+        samples: The device's training samples.
+        soft_labels: The server's logits for view t-1, or None.
+        config: Hyper-parameters.
+        client_id: The device.
+        round_num: t, from 1.
+        num_classes: Width of the logits.
+        on_batch: Called after each step with the number of images.
+
+    Raises:
+        ShardError: A training sample has no soft label.
+        GKTError: The loss is no longer finite.
+    """
+    alpha = config.alpha if soft_labels is not None and config.edge_distils else 0.0
+    total_loss, num_right, num_seen, num_steps = 0.0, 0, 0, 0
+    for epoch in range(1, config.local_epochs + 1):
+        order = batch_order(
+            len(samples), seed=client_seed(config.seed, client_id), round_num=round_num, epoch=epoch
+        )
+        for rows in batches(order, config.batch_size):
+            images = draw_view(samples, rows, config, client_id, round_num - 1)
+            labels = samples.labels[rows]
+            if alpha and soft_labels is not None:
+                teacher = soft_labels.for_samples(samples.sample_ids[rows])
+            else:
+                teacher = np.zeros((len(rows), num_classes), np.float32)
+            loss, logits = engine.train_step(images, labels, teacher, alpha)
+            if not np.isfinite(loss):
+                raise GKTError(
+                    f"the local loss is {loss} in round {round_num}, epoch {epoch}: "
+                    "training diverged, lower edge_lr"
+                )
+            total_loss += loss * len(rows)
+            num_right += int((logits.argmax(axis=1) == labels).sum())
+            num_seen += len(rows)
+            num_steps += 1
+            on_batch(len(rows))
+    return ClientUpdate(total_loss / num_seen, num_right / num_seen, num_steps)
+
+
+def extract(
+    engine: TrainingEngine,
+    samples: Samples,
+    config: RunConfig,
+    *,
+    client_id: str,
+    view_round: int | None,
+) -> Iterator[Extracted]:
+    """Features and logits in eval mode (lines 23 to 29), a shard at a time, by ascending sample id.
+
+    Args:
+        engine: Predicts; not changed.
+        samples: What to extract, training or validation samples.
+        config: Hyper-parameters; ``shard_samples`` is the size of a shard.
+        client_id: The device.
+        view_round: The augmented view to draw, or None for the images as they are.
+    """
+    for begin in range(0, len(samples), config.shard_samples):
+        rows = np.arange(begin, min(begin + config.shard_samples, len(samples)))
+        if view_round is None:
+            images = to_float_nchw(samples.images[rows])
+        else:
+            images = draw_view(samples, rows, config, client_id, view_round)
+        features, logits = engine.predict(images)
+        yield Extracted(samples.sample_ids[rows], features, logits, samples.labels[rows])

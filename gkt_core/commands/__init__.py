@@ -1,0 +1,1 @@
+"""Commands that the ground floor registers."""

@@ -1,0 +1,194 @@
+"""``gkt data``: split any dataset into one private file a device."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from gkt_core.cli import emit_json
+from gkt_core.datasets import Dataset, load_dataset
+from gkt_core.files import check_new_folder, new_folder
+from gkt_core.partition import SCHEMES, hold_out, partition
+from gkt_core.private_data import PrivateData, Samples, load_private_data, save_private_data
+
+SPLIT_NAME = "partition.json"
+TEST_NAME = "test.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """How to split."""
+
+    num_clients: int
+    scheme: str
+    dirichlet_alpha: float
+    validation_share: float
+    seed: int
+
+
+def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[str, Any]:
+    """Write ``clients/client-000.npz`` and so on, ``test.npz`` and ``partition.json``.
+
+    Args:
+        dataset: What to split.
+        options: How.
+        out: A folder that must not exist yet, or be empty.
+
+    Returns:
+        What ``partition.json`` holds.
+
+    Raises:
+        PartitionError: The split cannot be made.
+        InputError: ``out`` cannot become a new folder.
+    """
+    parts = partition(
+        dataset.y_train,
+        options.num_clients,
+        scheme=options.scheme,
+        alpha=options.dirichlet_alpha,
+        seed=options.seed,
+    )
+    mean, std = dataset.pixel_statistics()
+    clients = []
+    with new_folder(out) as folder:
+        (folder / "clients").mkdir()
+        for number, owned in enumerate(parts):
+            client_id = f"client-{number:03d}"
+            train, validation = hold_out(
+                len(owned), options.validation_share, seed=options.seed * 100_003 + number
+            )
+            data = PrivateData(
+                _select(dataset, owned[train]), _select(dataset, owned[validation]), dataset.class_names
+            )
+            save_private_data(folder / "clients" / f"{client_id}.npz", data)
+            counts = np.bincount(data.train.labels, minlength=dataset.num_classes)
+            clients.append(
+                {
+                    "client_id": client_id,
+                    "file": f"clients/{client_id}.npz",
+                    "num_examples": len(data.train),
+                    "num_validation_examples": len(data.validation),
+                    "class_counts": counts.tolist(),
+                }
+            )
+        np.savez(
+            folder / TEST_NAME,
+            images=dataset.x_test,
+            labels=dataset.y_test,
+            class_names=np.asarray(dataset.class_names, dtype=np.str_),
+        )
+        description = {
+            "dataset": dataset.name,
+            "num_classes": dataset.num_classes,
+            "class_names": list(dataset.class_names),
+            "image_size": dataset.image_size,
+            "pixel_mean": mean,
+            "pixel_std": std,
+            "horizontal_flip": dataset.horizontal_flip,
+            "partition": options.scheme,
+            "dirichlet_alpha": options.dirichlet_alpha if options.scheme == "dirichlet" else None,
+            "seed": options.seed,
+            "num_test_examples": len(dataset.x_test),
+            "clients": clients,
+        }
+        (folder / SPLIT_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return description
+
+
+def _select(dataset: Dataset, rows: np.ndarray[Any, Any]) -> Samples:
+    return Samples(dataset.x_train[rows], dataset.y_train[rows], dataset.sample_ids[rows])
+
+
+@click.group()
+def data() -> None:
+    """Split a dataset into one private file a device, and look into such files."""
+
+
+@data.command()
+@click.option(
+    "--dataset",
+    "source",
+    default="digits",
+    show_default=True,
+    help="digits, cifar10, cifar100 (downloaded by torchvision), PATH.npz, or a folder of class folders.",
+)
+@click.option("--clients", "num_clients", default=4, show_default=True, help="Number of devices.")
+@click.option("--partition", "scheme", type=click.Choice(SCHEMES), default="iid", show_default=True)
+@click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
+@click.option("--validation-share", default=0.1, show_default=True, help="Share that is never trained on.")
+@click.option("--image-size", type=int, help="Scale images to this many pixels (a multiple of 4).")
+@click.option("--limit", type=int, help="Use only this many training images.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Where downloads are kept.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print partition.json to stdout.")
+def split(
+    *,
+    source: str,
+    num_clients: int,
+    scheme: str,
+    dirichlet_alpha: float,
+    validation_share: float,
+    image_size: int | None,
+    limit: int | None,
+    seed: int,
+    data_root: Path,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Write clients/client-000.npz and so on, test.npz and partition.json.
+
+    Each client file holds uint8 images, labels and sample ids of one device, and a validation share.
+    """
+    check_new_folder(out)
+    dataset = load_dataset(source, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
+    options = SplitOptions(num_clients, scheme, dirichlet_alpha, validation_share, seed)
+    description = split_dataset(dataset, options, out)
+    if as_json:
+        emit_json(description)
+        return
+    click.echo(
+        f"{out}: {num_clients} clients, {dataset.num_classes} classes, images {dataset.image_size} px, "
+        f"{len(dataset.x_test)} test images"
+    )
+    for client in description["clients"]:
+        click.echo(
+            f"  {client['file']}: {client['num_examples']} to train, "
+            f"{client['num_validation_examples']} to validate"
+        )
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True)
+def show(file: Path, as_json: bool) -> None:
+    """Check a device's FILE and say what it holds."""
+    private = load_private_data(file)
+    description = {
+        "num_examples": len(private.train),
+        "num_validation_examples": len(private.validation),
+        "image_size": private.image_size,
+        "class_counts": dict(
+            zip(
+                private.class_names,
+                np.bincount(private.train.labels, minlength=private.num_classes).tolist(),
+                strict=True,
+            )
+        ),
+    }
+    if as_json:
+        emit_json(description)
+        return
+    for name, value in description.items():
+        click.echo(f"{name}: {value}")

@@ -1,0 +1,135 @@
+"""Every error that gkt raises on purpose, and the exit code that each one ends a command with.
+
+::
+
+    GKTError                       1   something went wrong that has no better name
+    +-- InputError                 2   what the user gave cannot be used; nothing was written
+    |   +-- ConfigError                a hyper-parameter, option or run file
+    |   +-- DatasetError               images or labels
+    |   +-- PartitionError             a split that cannot be made
+    |   +-- ArtifactError              an artifact bundle
+    |   +-- TemplateError              a model template and the weights meant for it
+    |   +-- AddressInUseError          a port that another process holds
+    |   +-- MissingExtraError          an optional dependency is not installed
+    +-- ProtocolError              3   device and server do not understand each other
+    |   +-- ProtocolVersionError       they speak different versions
+    |   +-- MessageError               a message with missing, unknown or ill-typed fields
+    |   +-- ShardError                 a shard that this run does not expect
+    |   +-- CodecError                 features that cannot be encoded or decoded
+    |   +-- RoundError                 a call that does not fit the state of the run
+    +-- ServerUnavailableError     4   the server did not answer, retries included
+    +-- AuthenticationError        5   the bearer token is wrong or missing
+    +-- VerificationError          6   exported artifacts differ from the PyTorch model
+    +-- RunFailedError             7   a process of the run ended with an error
+
+Messages say what was found, what was expected and what to do. Exit code 130 is Ctrl-C.
+"""
+
+from __future__ import annotations
+
+EXIT_INTERRUPTED = 130
+
+
+class GKTError(Exception):
+    """Base of every error that gkt raises on purpose.
+
+    Attributes:
+        exit_code: What a command that ends with this error returns to the shell.
+        code: A stable name for programs, used in JSON error bodies.
+    """
+
+    exit_code = 1
+
+    @property
+    def code(self) -> str:
+        """The class name, as it appears in JSON error bodies."""
+        return type(self).__name__
+
+
+class InputError(GKTError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A hyper-parameter, an option or a run file is wrong."""
+
+
+class DatasetError(InputError):
+    """Images or labels cannot be read, or do not fit together."""
+
+
+class PartitionError(InputError):
+    """The wanted split cannot be made from this data."""
+
+
+class ArtifactError(InputError):
+    """An artifact bundle is incomplete, changed, or made for something else."""
+
+
+class TemplateError(InputError):
+    """A model template and the weights meant for it do not fit."""
+
+
+class AddressInUseError(InputError):
+    """Another process holds the port."""
+
+
+class MissingExtraError(InputError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def for_module(cls, module: str, extra: str) -> MissingExtraError:
+        """Name the missing module and the extra that brings it."""
+        return cls(f"the module {module} is not installed: pip install 'gkt-edge[{extra}]'")
+
+
+class ProtocolError(GKTError):
+    """Device and server do not understand each other."""
+
+    exit_code = 3
+
+
+class ProtocolVersionError(ProtocolError):
+    """Device and server speak different versions of the protocol."""
+
+
+class MessageError(ProtocolError):
+    """A message has missing, unknown or ill-typed fields."""
+
+
+class ShardError(ProtocolError):
+    """A shard is not what this run expects."""
+
+
+class CodecError(ProtocolError):
+    """Features cannot be encoded, or encoded features cannot be decoded."""
+
+
+class RoundError(ProtocolError):
+    """A call does not fit the state that the run is in."""
+
+
+class ServerUnavailableError(GKTError):
+    """The server did not answer, retries included."""
+
+    exit_code = 4
+
+
+class AuthenticationError(GKTError):
+    """The bearer token is wrong or missing."""
+
+    exit_code = 5
+
+
+class VerificationError(GKTError):
+    """Exported artifacts differ from the PyTorch model."""
+
+    exit_code = 6
+
+
+class RunFailedError(GKTError):
+    """A process of the run ended with an error."""
+
+    exit_code = 7

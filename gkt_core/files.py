@@ -1,0 +1,83 @@
+"""Writing files and folders whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from gkt_core.errors import InputError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a restart, sees the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One name a thread: a web server may be sent the same file twice at once.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Refuse an output folder that already holds something.
+
+    Raises:
+        InputError: The path is a file or a folder that is not empty, or cannot be made.
+    """
+    try:
+        if path.is_dir() and any(path.iterdir()):
+            raise InputError(f"{path} already exists and is not empty: choose another --out or remove it")
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, expected a new folder: choose another --out")
+        # The folder is replaced in the end, and a shell that stands in it would stand in nothing.
+        if path.resolve() == Path.cwd():
+            raise InputError(f"{path} is the current folder, expected a new one: choose another --out")
+        parent = path.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+    except OSError as error:
+        raise InputError(f"cannot use {path}: {error}: choose another --out") from error
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError(f"cannot write below {parent}: choose another --out")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it takes its own name only when the block ends well.
+
+    Raises:
+        InputError: The path cannot become a new folder.
+    """
+    check_new_folder(path)
+    # A name that renaming accepts also where the path ends in ".." or is a link to a folder.
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot make a folder beside {target}: {error}: choose another --out") from error
+    try:
+        yield temporary
+        try:
+            if target.is_dir():
+                target.rmdir()
+            temporary.rename(target)
+        except OSError as error:
+            raise InputError(f"cannot replace {target}: {error}: choose another --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # Folders above are left alone once they hold something: the new folder, or another command's.
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()

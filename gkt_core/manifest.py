@@ -1,0 +1,248 @@
+"""The manifest of an artifact bundle: what it holds, for which network and settings, with hashes.
+
+``manifest.json`` is written last, so a folder without one is no bundle. Device and server both load a
+bundle through :func:`load_bundle`, which checks every file it is about to use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import ArtifactError, GKTError
+from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS, check_network, feature_shape
+from gkt_core.protocol import from_dict
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+TRAINING_MODEL = "training_model.onnx"
+EVAL_MODEL = "eval_model.onnx"
+OPTIMIZER_MODEL = "optimizer_model.onnx"
+CHECKPOINT = "checkpoint"
+NOMINAL_CHECKPOINT = "nominal_checkpoint"
+COMBINED_TEMPLATE = "combined_template.onnx"
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+DEVICE_FILES = (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the bundle."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSlot:
+    """Where a tensor's bytes lie in a template file: float32, little-endian, row-major."""
+
+    offset: int
+    shape: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormState:
+    """One batch normalisation whose running variance the Python runtime makes unbiased.
+
+    ONNX's BatchNormalization folds the biased batch variance into ``running_var``, PyTorch the unbiased
+    one. With ``n = batch size * num_pixels`` they differ by the factor ``n / (n - 1)``.
+    """
+
+    running_var: str
+    num_pixels: int
+    momentum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+        format_version: Of this file.
+        edge_network: ``resnet8`` and so on.
+        server_network: Network that completes it, ``resnet55`` or ``resnet109``.
+        num_classes: Width of the logits.
+        image_size: Images are ``[N, 3, image_size, image_size] float32`` in 0..1.
+        pixel_mean: Mean of each channel, in 0..1; the graph normalises with it.
+        pixel_std: Standard deviation of each channel.
+        class_names: Names of the classes, or empty.
+        temperature: T of the distillation loss inside the graph.
+        optimizer: Name of the optimizer inside the bundle.
+        optimizer_settings: Its settings; the learning rate is set by the run.
+        opset: ONNX opset of the training graph.
+        seed: Seed of the initial weights.
+        batch_norms: Corrections that a runtime applies after each step.
+        template_slots: Tensors of ``combined_template.onnx``, by name.
+        files: Files of the bundle, by name.
+        versions: Packages that made it.
+    """
+
+    format_version: int
+    edge_network: str
+    server_network: str
+    num_classes: int
+    image_size: int
+    pixel_mean: list[float]
+    pixel_std: list[float]
+    class_names: list[str]
+    temperature: float
+    optimizer: str
+    optimizer_settings: dict[str, Any]
+    opset: int
+    seed: int
+    batch_norms: list[BatchNormState]
+    template_slots: dict[str, Any]
+    files: dict[str, Any]
+    versions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one sample's features."""
+        return feature_shape(self.image_size)
+
+    def file(self, name: str) -> FileEntry:
+        """Entry of one file.
+
+        Raises:
+            ArtifactError: The bundle has no such file.
+        """
+        if name not in self.files:
+            raise ArtifactError(f"the bundle has no {name}: export it again")
+        return from_dict(FileEntry, self.files[name])
+
+    def slots(self) -> dict[str, TensorSlot]:
+        """Tensors of the template, by name."""
+        return {name: from_dict(TensorSlot, slot) for name, slot in self.template_slots.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-compatible values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Manifest:
+        """Validate decoded JSON.
+
+        Raises:
+            ArtifactError: Missing, unknown or ill-typed fields, or another format version.
+        """
+        version = values.get("format_version") if isinstance(values, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"the manifest has format version {version!r}, this gkt reads {FORMAT_VERSION}: "
+                "export the artifacts again with the installed version"
+            )
+        try:
+            manifest = from_dict(cls, values)
+            for name in manifest.files:
+                manifest.file(name)
+            manifest.slots()
+            check_network(manifest.edge_network, EDGE_NETWORKS, manifest.num_classes)
+            check_network(manifest.server_network, SERVER_NETWORKS, manifest.num_classes)
+        except ArtifactError:
+            raise
+        except GKTError as error:
+            raise ArtifactError(f"the manifest is not valid: {error}") from error
+        if not all(_FILE_NAME.fullmatch(name) for name in manifest.files):
+            raise ArtifactError(
+                "the manifest names files outside its own folder: export or download the bundle again"
+            )
+        return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified artifact bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Path of one file."""
+        self.manifest.file(name)
+        return self.path / name
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Hash and size of each file, as the manifest stores them."""
+    return {
+        name: dataclasses.asdict(FileEntry(sha256_of(folder / name), (folder / name).stat().st_size))
+        for name in sorted(names)
+    }
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``: the last step of making a bundle."""
+    text = json.dumps(manifest.to_dict(), indent=2, sort_keys=True) + "\n"
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+
+def load_bundle(path: Path, names: Iterable[str] | None = None) -> Bundle:
+    """Open a bundle and check its files against the manifest.
+
+    Args:
+        path: Folder of the bundle.
+        names: Files that must be there; all that the manifest names by default.
+
+    Raises:
+        ArtifactError: No bundle, or a file is missing, cut short or changed.
+    """
+    manifest_path = path / MANIFEST_NAME
+    try:
+        values = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} is no artifact bundle ({MANIFEST_NAME} cannot be read): make one with gkt export"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{manifest_path} is not JSON: export the artifacts again") from error
+    manifest = Manifest.from_dict(values)
+    for name in manifest.files if names is None else names:
+        check_file(path / name, manifest.file(name))
+    return Bundle(path, manifest)
+
+
+def check_file(path: Path, expected: FileEntry) -> None:
+    """Compare one file with its entry.
+
+    Raises:
+        ArtifactError: It is missing, has another size or another hash.
+    """
+    try:
+        num_bytes = path.stat().st_size
+        sha256 = sha256_of(path) if num_bytes == expected.num_bytes else None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
+    if num_bytes != expected.num_bytes:
+        raise ArtifactError(
+            f"{path} has {num_bytes} bytes, the manifest says {expected.num_bytes}: "
+            "it is cut short or changed; export or download the bundle again"
+        )
+    if sha256 != expected.sha256:
+        raise ArtifactError(f"{path} is not the file of the manifest (SHA-256): export or download it again")
+
+
+def check_classes(manifest: Manifest, num_classes: int, owner: str) -> None:
+    """Refuse data of another class count than the bundle's.
+
+    Raises:
+        ArtifactError: Names both counts.
+    """
+    if num_classes != manifest.num_classes:
+        raise ArtifactError(
+            f"{owner} has {num_classes} classes, the artifact bundle was made for {manifest.num_classes}: "
+            f"export it again with --num-classes {num_classes}"
+        )

@@ -1,0 +1,21 @@
+"""The networks of the paper, in torch. Nothing outside nn/ and algorithms/ imports this."""
+
+from gkt_core.nn.losses import edge_loss, kd_loss, server_loss
+from gkt_core.nn.networks import (
+    CombinedNetwork,
+    EdgeNetwork,
+    build_edge_network,
+    build_full_network,
+    build_server_network,
+)
+
+__all__ = [
+    "CombinedNetwork",
+    "EdgeNetwork",
+    "build_edge_network",
+    "build_full_network",
+    "build_server_network",
+    "edge_loss",
+    "kd_loss",
+    "server_loss",
+]

@@ -1,0 +1,134 @@
+"""The residual networks of Fig. 1(b) and Tables 7 to 9: blocks, stem, stages.
+
+Only the Bottleneck variant reproduces the paper's parameter counts; ResNet-4 and ResNet-6 use BasicBlocks,
+as section 4.4 says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+TAP_CHANNELS = 16
+EXPANSION = 4
+
+
+class FeatureExtractor(nn.Module):
+    """The device's half of the final model: convolution 3x3, batch norm, ReLU; 464 parameters.
+
+    Its output is the tap: ``features [N, 16, S, S]``, non-negative.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, TAP_CHANNELS, kernel_size=3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(TAP_CHANNELS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``[N, 3, S, S]`` to features ``[N, 16, S, S]``."""
+        features: Tensor = torch.relu(self.bn(self.conv(images)))
+        return features
+
+
+class Shortcut(nn.Module):
+    """Identity, or a 1x1 convolution with batch norm where the shape changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.projects = stride != 1 or in_channels != out_channels
+        if self.projects:
+            self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+            self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, in_channels, H, W]`` to the block's output shape."""
+        return self.bn(self.conv(x)) if self.projects else x
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions around a shortcut (He et al. 2016), expansion 4."""
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        out_channels = planes * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, planes, kernel_size=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out_channels, kernel_size=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = Shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, in_channels, H, W]`` to ``[N, 4 * planes, H / stride, W / stride]``."""
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = torch.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return torch.relu(y + self.shortcut(x))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut, of the small edge networks ResNet-4 and ResNet-6."""
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = Shortcut(in_channels, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, in_channels, H, W]`` to ``[N, planes, H / stride, W / stride]``."""
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return torch.relu(y + self.shortcut(x))
+
+
+class Classifier(nn.Module):
+    """Residual blocks, global average pooling and one linear layer on top of the tap."""
+
+    def __init__(self, blocks: list[nn.Module], out_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(out_channels, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features ``[N, 16, S, S]`` to logits ``[N, num_classes]``."""
+        logits: Tensor = self.fc(self.blocks(features).mean(dim=(2, 3)))
+        return logits
+
+
+def edge_head(num_blocks: int, num_classes: int, *, bottleneck: bool) -> Classifier:
+    """What a device trains beside its extractor: a few blocks of 16 planes and a linear layer."""
+    block: type[nn.Module] = Bottleneck if bottleneck else BasicBlock
+    width = TAP_CHANNELS * (EXPANSION if bottleneck else 1)
+    inputs = [TAP_CHANNELS] + [width] * (num_blocks - 1)
+    return Classifier([block(channels, TAP_CHANNELS) for channels in inputs], width, num_classes)
+
+
+def server_trunk(blocks_per_stage: int, num_classes: int) -> Classifier:
+    """The server network: three stages of Bottlenecks, planes 16/32/64, strides 1/2/2, no stem."""
+    blocks: list[nn.Module] = []
+    channels = TAP_CHANNELS
+    for planes, stride in ((16, 1), (32, 2), (64, 2)):
+        for index in range(blocks_per_stage):
+            blocks.append(Bottleneck(channels, planes, stride if index == 0 else 1))
+            channels = planes * EXPANSION
+    return Classifier(blocks, channels, num_classes)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw fresh weights: He-normal (fan out) convolutions, PyTorch's uniform linear layers.
+
+    Args:
+        module: Changed in place.
+        generator: Where the random numbers come from, so that no global state is touched.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(child, nn.Linear):
+            bound = child.in_features**-0.5
+            nn.init.uniform_(child.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(child.bias, -bound, bound, generator=generator)

@@ -1,0 +1,336 @@
+"""The messages of the wire, as standard dataclasses, and the version that both sides must share.
+
+Bodies are JSON but for shards and artifacts. ``{run}``, ``{round}`` and ``{client}`` are path parts:
+
+====  ==================================================================  ======================
+verb  path                                                                body / answer
+====  ==================================================================  ======================
+GET   /v1/health                                                          no token needed
+GET   /v1/runs                                                            :class:`RunList`
+GET   /v1/runs/{run}                                                      :class:`RunInfo`
+GET   /v1/runs/{run}/status                                               :class:`RunStatus`
+GET   /v1/runs/{run}/artifacts/{file}                                     a file of the bundle
+PUT   /v1/runs/{run}/clients/{client}                                     :class:`JoinRequest` / :class:`Task`
+GET   /v1/runs/{run}/clients/{client}/task                                :class:`Task`
+PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/shards/{split}/{n}   a shard / :class:`ShardReceipt`
+PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class:`RoundReport` / :class:`Task`
+GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
+GET   /v1/runs/{run}/model/template                                       the trained template
+GET   /v1/runs/{run}/model/server                                         the server's weights
+====  ==================================================================  ======================
+
+Every request but health carries ``Authorization: Bearer <token>``. Shards carry
+``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
+PUTs may be repeated at any time. Errors are :class:`ErrorBody`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from gkt_core.errors import MessageError, ProtocolVersionError
+
+PROTOCOL_VERSION = 1
+SHA256_HEADER = "X-Content-SHA256"
+ZSTD = "zstd"
+MAX_MESSAGE_BYTES = 1 << 20
+_INT_LIMIT = 1 << 63
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What every answer of 400 and above carries."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """The runs of a server; one, for now."""
+
+    protocol_version: int
+    run_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a device must know before it joins."""
+
+    protocol_version: int
+    run_id: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """A device introduces itself; repeating it is harmless."""
+
+    protocol_version: int
+    num_examples: int
+    num_validation_examples: int
+    num_classes: int
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a device does next.
+
+    Attributes:
+        action: ``wait``, ``train`` (round ``round_num``), ``finish`` (take the model) or ``stop`` (the run
+            failed; ``reason`` says why).
+        round_num: The round, from 1; 0 while the run has not begun.
+        soft_labels_round: The round whose soft labels to train with; 0 in the first round.
+        retry_after_seconds: When to ask again, for ``wait``.
+        reason: For a person.
+    """
+
+    action: str
+    round_num: int
+    soft_labels_round: int
+    retry_after_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReceipt:
+    """The server holds this shard."""
+
+    num_samples: int
+    upload_bytes: int
+    already_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """A device closes its part of a round: how many shards it sent, and how training went."""
+
+    num_train_shards: int
+    num_validation_shards: int
+    num_examples: int
+    loss: float
+    accuracy: float
+    train_seconds: float
+    extract_seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatus:
+    """One device, as the server sees it."""
+
+    client_id: str
+    num_examples: int
+    num_validation_examples: int
+    engine: str
+    last_reported_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundMetrics:
+    """One finished round.
+
+    Attributes:
+        round_num: From 1.
+        seconds: Wall time from the round's opening to its soft labels.
+        edge_seconds: Until the last device had reported.
+        server_seconds: Training and evaluation on the server.
+        train_loss: Mean server loss of the last epoch.
+        train_accuracy: Server accuracy on training batches of the last epoch, 0..1.
+        validation_loss: Cross entropy of the server network on the devices' validation shards.
+        validation_accuracy: Accuracy of extractor + server network on them, 0..1.
+        edge_loss: Mean of the devices' training losses, weighted by examples.
+        edge_accuracy: Mean of the devices' training accuracies, 0..1.
+        num_examples: Training samples of the round.
+        server_samples_per_second: Training throughput of the server.
+        edge_images_per_second: Sum over the devices.
+        upload_bytes: Bodies that devices sent for this round.
+        download_bytes: Bodies of the soft labels that the round sends back.
+    """
+
+    round_num: int
+    seconds: float
+    edge_seconds: float
+    server_seconds: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    edge_loss: float
+    edge_accuracy: float
+    num_examples: int
+    server_samples_per_second: float
+    edge_images_per_second: float
+    upload_bytes: int
+    download_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerProgress:
+    """How far the trainer is in the current round."""
+
+    round_num: int
+    epoch: int
+    epochs: int
+    samples_per_second: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run at a glance, for people and for programs that watch.
+
+    Attributes:
+        phase: ``joining``, ``collecting``, ``ready``, ``training``, ``finished`` or ``failed``.
+        traffic: Bytes of request and response bodies by kind: ``upload/shards``, ``upload/reports``,
+            ``download/bundle``, ``download/soft_labels``, ``download/model``.
+        trainer_idle_seconds: Since the trainer process was last heard of.
+    """
+
+    run_id: str
+    phase: str
+    round_num: int
+    rounds: int
+    num_clients: int
+    clients: list[ClientStatus]
+    reported: list[str]
+    traffic: dict[str, int]
+    trainer_idle_seconds: float
+    trainer: TrainerProgress | None = None
+    finished_rounds: list[RoundMetrics] = field(default_factory=list)
+    error: str = ""
+
+
+MessageT = TypeVar("MessageT")
+
+
+def to_json(message: Any) -> bytes:
+    """Encode a message: one JSON object with sorted keys.
+
+    Raises:
+        MessageError: A number is NaN or infinite.
+    """
+    try:
+        return json.dumps(dataclasses.asdict(message), sort_keys=True, allow_nan=False).encode()
+    except ValueError as error:
+        raise MessageError(f"{type(message).__name__} holds NaN or infinity, expected numbers") from error
+
+
+def from_json(message_type: type[MessageT], data: bytes) -> MessageT:
+    """Decode and validate a message.
+
+    Raises:
+        MessageError: Not JSON, a field is missing or unknown, or a value has another type or no meaning.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"a message of {len(data)} bytes, expected at most {MAX_MESSAGE_BYTES}")
+    try:
+        values = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"the message is not JSON, expected a {message_type.__name__}") from error
+    return from_dict(message_type, values)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
+    """Build a message from decoded JSON, as :func:`from_json` does."""
+    if not isinstance(values, dict):
+        raise MessageError(f"expected a JSON object with the fields of {message_type.__name__}")
+    hints = get_type_hints(message_type)
+    fields: Mapping[str, dataclasses.Field[Any]] = message_type.__dataclass_fields__  # type: ignore[attr-defined]
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, declared in fields.items()
+        if name not in values
+        and declared.default is dataclasses.MISSING
+        and declared.default_factory is dataclasses.MISSING
+    )
+    if unknown or missing:
+        raise MessageError(
+            f"{message_type.__name__}: unknown fields {unknown[:5]}, missing fields {missing[:5]}: "
+            "do device and server run the same version of gkt?"
+        )
+    where = message_type.__name__
+    return message_type(
+        **{name: _convert(value, hints[name], f"{where}.{name}") for name, value in values.items()}
+    )
+
+
+def _convert(value: Any, expected: Any, where: str) -> Any:
+    origin = get_origin(expected)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        (expected,) = [option for option in get_args(expected) if option is not type(None)]
+        origin = get_origin(expected)
+    if dataclasses.is_dataclass(expected) and isinstance(expected, type):
+        return from_dict(expected, value)
+    if origin is list and isinstance(value, list):
+        (item,) = get_args(expected)
+        return [_convert(each, item, where) for each in value]
+    if origin is dict and isinstance(value, dict):
+        item = get_args(expected)[1]
+        return value if item is Any else {name: _convert(each, item, where) for name, each in value.items()}
+    if expected is float and type(value) is int and abs(value) < _INT_LIMIT:
+        return float(value)
+    if type(value) is (origin or expected):
+        _check_range(value, where)
+        return value
+    # Only the type of what is nested: printing it may recurse as deep as the sender likes.
+    shown = type(value).__name__ if isinstance(value, (list, dict)) else str(value)[:40]
+    raise MessageError(f"{where} is {shown!r}, expected {getattr(expected, '__name__', expected)}")
+
+
+def _check_range(value: Any, where: str) -> None:
+    """Refuse what JSON can say and neither a database nor a page can hold."""
+    if isinstance(value, int) and abs(value) >= _INT_LIMIT:
+        raise MessageError(f"{where} is {str(value)[:40]}, expected a number of 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MessageError(f"{where} is {value}, expected a finite number")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise MessageError(f"{where} holds half of a surrogate pair, expected Unicode text") from error
+
+
+def check_protocol_version(found: int) -> None:
+    """Refuse a peer of another version.
+
+    Raises:
+        ProtocolVersionError: Names both versions and the remedy.
+    """
+    if found != PROTOCOL_VERSION:
+        raise ProtocolVersionError(
+            f"the other side speaks protocol version {found}, this one {PROTOCOL_VERSION}: "
+            "install the same version of gkt-edge on both"
+        )
+
+
+def check_client_id(client_id: str) -> str:
+    """Refuse client ids that could not be a file name everywhere.
+
+    Raises:
+        MessageError: The id is empty, too long, or holds other characters.
+    """
+    if not _CLIENT_ID.fullmatch(client_id):
+        raise MessageError(
+            f"client id {client_id[:70]!r}: expected 1 to 64 letters, digits, '_', '.' or '-', "
+            "beginning with a letter or digit"
+        )
+    return client_id

@@ -1,0 +1,71 @@
+"""The application factory: one Flask application for one run, one blueprint per concern."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from gkt_core.errors import AuthenticationError, GKTError, InputError, ProtocolError, RoundError
+from gkt_core.protocol import ErrorBody, to_json
+from server_app.blueprints import clients, downloads, runs, uploads
+from server_app.context import RequestContext
+from server_app.run_folder import RunContext
+
+# Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
+_BODY_SLACK = 64 * 1024
+
+
+def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Flask:
+    """Make the application.
+
+    Args:
+        run: The run to serve.
+        token: Bearer token that every request but health must carry.
+        poll_seconds: How often waiting devices are told to ask again.
+    """
+    app = Flask("gkt")
+    app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
+    app.extensions["gkt"] = RequestContext(run, poll_seconds)
+
+    @app.before_request
+    def _authenticate() -> None:
+        if request.endpoint in ("runs.health", None):
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+            raise AuthenticationError("the bearer token is missing or wrong: use the one gkt serve printed")
+
+    @app.errorhandler(GKTError)
+    def _refuse(error: GKTError) -> Response:
+        return _error_response(_status_of(error), error.code, str(error))
+
+    @app.errorhandler(HTTPException)
+    def _http_error(error: HTTPException) -> Response:
+        message = error.description or ""
+        if isinstance(error, RequestEntityTooLarge):
+            message = f"the body exceeds {app.config['MAX_CONTENT_LENGTH']} bytes, the most a shard can have"
+        return _error_response(error.code or 500, type(error).__name__, message)
+
+    for blueprint in (runs.blueprint, clients.blueprint, uploads.blueprint, downloads.blueprint):
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _status_of(error: GKTError) -> int:
+    match error:
+        case AuthenticationError():
+            return 401
+        case RoundError():
+            return 409
+        case ProtocolError():
+            return 400
+        case InputError():
+            return 422
+        case _:
+            return 500
+
+
+def _error_response(status: int, code: str, message: str) -> Response:
+    return Response(to_json(ErrorBody(code, message)), status, mimetype="application/json")

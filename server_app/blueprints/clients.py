@@ -1,0 +1,41 @@
+"""Devices join and ask what to do."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from gkt_core.errors import MessageError
+from gkt_core.manifest import check_classes
+from gkt_core.protocol import JoinRequest, check_client_id, check_protocol_version, from_json
+from server_app.context import context, message_response, run_of
+from server_app.rounds import Joined, task_for
+from server_app.store import ClientRecord
+
+blueprint = Blueprint("clients", __name__, url_prefix="/v1/runs/<run_id>/clients/<client_id>")
+
+
+@blueprint.put("")
+def join(run_id: str, client_id: str) -> Response:
+    """A device introduces itself; repeating it is harmless."""
+    run = run_of(run_id)
+    check_client_id(client_id)
+    message = from_json(JoinRequest, request.get_data())
+    check_protocol_version(message.protocol_version)
+    check_classes(run.bundle.manifest, message.num_classes, f"the data of {client_id}")
+    if message.num_examples < 2 or message.num_validation_examples < 1:
+        raise MessageError(
+            f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
+            "validation samples, expected at least 2 and 1"
+        )
+    state = run.store.apply(Joined(client_id))
+    run.store.add_client(
+        ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40])
+    )
+    return message_response(task_for(state, client_id, context().poll_seconds))
+
+
+@blueprint.get("/task")
+def task(run_id: str, client_id: str) -> Response:
+    """What the device does next."""
+    state = run_of(run_id).store.state()
+    return message_response(task_for(state, client_id, context().poll_seconds))

@@ -1,0 +1,113 @@
+"""Shards come in, checked before they are kept; a report closes a device's part of a round."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from flask import Blueprint, Response, request
+
+from gkt_core.compression import decompress
+from gkt_core.errors import MessageError, RoundError, ShardError
+from gkt_core.protocol import SHA256_HEADER, ZSTD, RoundReport, ShardReceipt, from_json
+from gkt_core.shards import SPLITS, ShardKey, map_feature_shard, read_feature_shard
+from server_app.context import context, message_response, run_of
+from server_app.rounds import Phase, Reported, check_upload, task_for
+from server_app.run_folder import RunContext, shard_blob
+from server_app.store import ShardRecord
+
+blueprint = Blueprint(
+    "uploads", __name__, url_prefix="/v1/runs/<run_id>/rounds/<int:round_num>/clients/<client_id>"
+)
+
+
+@blueprint.put("/shards/<split>/<int:index>")
+def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: int) -> Response:
+    """Keep one shard; repeating it is harmless."""
+    run = run_of(run_id)
+    if split not in SPLITS:
+        raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
+    key = ShardKey(client_id, round_num, split, index)
+    check_upload(run.store.state(), client_id, round_num)
+    _check_index(run, key)
+    body = request.get_data()
+    run.store.count_traffic("upload/shards", round_num, len(body))
+    digest = hashlib.sha256(body).hexdigest()
+    if request.headers.get(SHA256_HEADER, "").lower() != digest:
+        raise ShardError(f"the body has SHA-256 {digest}, not what {SHA256_HEADER} says: send it again")
+    for known in run.store.shards(round_num, client_id):
+        if known.key == key and known.sha256 == digest:
+            return message_response(ShardReceipt(known.num_samples, len(body), already_stored=True))
+    data = _decoded(body, run.shard_spec.max_bytes)
+    shard = read_feature_shard(data, key, run.shard_spec)
+    blob = shard_blob(key)
+    run.blobs.put(blob, data)
+    num_samples = len(shard.sample_ids)
+    run.store.add_shard(ShardRecord(key, digest, num_samples, len(body), blob))
+    return message_response(ShardReceipt(num_samples, len(body), already_stored=False))
+
+
+def _decoded(body: bytes, max_bytes: int) -> bytes:
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding == ZSTD:
+        return decompress(body, max_bytes)
+    if encoding != "identity":
+        raise ShardError(f"content encoding {encoding[:20]!r}, expected {ZSTD} or none")
+    return body
+
+
+def _check_index(run: RunContext, key: ShardKey) -> None:
+    client = run.store.clients()[key.client_id]
+    announced = client.num_examples if key.split == "train" else client.num_validation_examples
+    most = -(-announced // run.config.shard_samples)
+    if key.index >= most:
+        raise ShardError(
+            f"shard {key.index} of {key.client_id}, which announced {announced} samples of split "
+            f"{key.split}: expected an index below {most}"
+        )
+
+
+@blueprint.put("/report")
+def put_report(run_id: str, round_num: int, client_id: str) -> Response:
+    """Close the device's part of the round, if all that it announced has arrived."""
+    run = run_of(run_id)
+    body = request.get_data()
+    report = from_json(RoundReport, body)
+    state = run.store.state()
+    closed = client_id in state.clients and (
+        0 < round_num < state.round_num
+        or (round_num == state.round_num and (client_id in state.reported or state.phase is Phase.FINISHED))
+    )
+    if not closed:
+        check_upload(state, client_id, round_num)
+        _check_complete(run, client_id, round_num, report)
+        run.store.add_report(client_id, round_num, report)
+        run.store.count_traffic("upload/reports", round_num, len(body))
+        state = run.store.apply(Reported(client_id, round_num))
+    return message_response(task_for(state, client_id, context().poll_seconds))
+
+
+def _check_complete(run: RunContext, client_id: str, round_num: int, report: RoundReport) -> None:
+    client = run.store.clients()[client_id]
+    stored = run.store.shards(round_num, client_id)
+    announced = {
+        "train": (report.num_train_shards, client.num_examples),
+        "validation": (report.num_validation_shards, client.num_validation_examples),
+    }
+    for split, (num_shards, num_samples) in announced.items():
+        shards = [shard for shard in stored if shard.key.split == split]
+        missing = sorted(set(range(num_shards)) - {shard.key.index for shard in shards})
+        if missing or len(shards) != num_shards:
+            raise RoundError(f"{client_id}: {split} shards {missing[:10]} of {num_shards} have not arrived")
+        found = sum(shard.num_samples for shard in shards)
+        if found != num_samples:
+            raise RoundError(f"{client_id}: {found} {split} samples arrived, it announced {num_samples}")
+        ids = [
+            map_feature_shard(run.blobs.local_path(shard.blob), shard.key, run.shard_spec).sample_ids
+            for shard in shards
+        ]
+        if ids and np.unique(np.concatenate(ids)).size != num_samples:
+            raise ShardError(f"{client_id}: a {split} sample is in two shards of round {round_num}")
+    numbers = (report.loss, report.accuracy, report.train_seconds, report.extract_seconds)
+    if not all(np.isfinite(number) and number >= 0 for number in (*numbers, report.images_per_second)):
+        raise MessageError(f"the report of {client_id} holds a number that is negative or not finite")

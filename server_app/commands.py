@@ -1,0 +1,116 @@
+"""``gkt serve``: the server for one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gkt_core.cli import emit_json
+from gkt_core.config import RunConfig
+from gkt_core.config_options import build_run_config, run_config_options
+from gkt_core.errors import ConfigError, MissingExtraError
+
+
+@click.command()
+@click.option(
+    "--artifacts",
+    type=click.Path(path_type=Path),
+    help="Bundle of gkt export; not needed to go on with a run.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the run: a new one begins a run, an existing one goes on with it.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=8080, show_default=True, help="Port; 0 for a free one.")
+@click.option("--token", envvar="GKT_TOKEN", help="The devices' bearer token; drawn at random by default.")
+@click.option(
+    "--threads", "num_threads", default=0, show_default=True, help="Trainer's threads; 0 for all cores."
+)
+@click.option("--poll-seconds", default=1.0, show_default=True, help="How often waiting devices ask again.")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of the options below."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print URL, run id and token as JSON once listening.")
+@run_config_options()
+def serve(
+    artifacts: Path | None,
+    data_dir: Path,
+    host: str,
+    port: int,
+    token: str | None,
+    num_threads: int,
+    poll_seconds: float,
+    config_file: Path | None,
+    as_json: bool,
+    **hyper_parameters: Any,
+) -> None:
+    """Serve one run: collect features, train the large network, answer with soft labels.
+
+    Prints the command that each device runs. Ctrl-C stops the server and its trainer; the same
+    --data-dir goes on where it stopped. The remaining options are the run's hyper-parameters.
+    """
+    try:
+        from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
+    except ImportError as error:
+        raise MissingExtraError.for_module(str(error.name), "server") from error
+    if num_threads < 0 or not 0.01 <= poll_seconds <= 3600:
+        raise ConfigError("--threads must be at least 0 and --poll-seconds between 0.01 and 3600")
+    config = build_run_config(hyper_parameters, file=config_file)
+    listener = serving.bind(host, port)
+    try:
+        if run_folder.has_run(data_dir):
+            run = run_folder.open_run(data_dir)
+            asked = any(value is not None for value in hyper_parameters.values()) or config_file is not None
+            if asked:
+                _check_same(config, run.config, data_dir)
+        elif artifacts is None:
+            raise ConfigError(f"{data_dir} holds no run: give --artifacts to begin one")
+        else:
+            run = run_folder.create_run(data_dir, artifacts, config, token)
+        shown_token = run_folder.read_token(data_dir)
+        if token is not None and token != shown_token:
+            raise ConfigError(
+                f"the run in {data_dir} has another token, in {data_dir / 'token'}: leave out --token"
+            )
+
+        def on_ready(url: str) -> None:
+            if as_json:
+                emit_json({"url": url, "run_id": run.store.run_id, "token": shown_token})
+                return
+            click.echo(
+                f"serving {run.store.run_id} on {url}: {run.config.rounds} rounds, "
+                f"{run.config.num_clients} devices"
+            )
+            click.echo("each device runs:")
+            click.echo(f"  gkt edge run --server {url} --token {shown_token} --data FILE --state-dir DIR")
+
+        serving.serve_run(
+            run,
+            listener,
+            num_threads=num_threads,
+            poll_seconds=poll_seconds,
+            announce=lambda line: click.echo(line, err=True),
+            on_ready=on_ready,
+        )
+    finally:
+        listener.close()
+
+
+def _check_same(wanted: RunConfig, found: RunConfig, data_dir: Path) -> None:
+    differing = {
+        name: (value, found.to_dict()[name])
+        for name, value in wanted.to_dict().items()
+        if value != found.to_dict()[name]
+    }
+    if differing:
+        listed = json.dumps({name: f"{new} instead of {old}" for name, (new, old) in differing.items()})
+        raise ConfigError(
+            f"the run in {data_dir} has other settings: {listed}: "
+            "leave the options out to go on with it, or choose another --data-dir"
+        )

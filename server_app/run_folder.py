@@ -1,0 +1,149 @@
+"""The folder of a run (``--data-dir``): what is where, and how it is made and opened.
+
+::
+
+    artifacts/      copy of the bundle that the devices download
+    run.sqlite      state, in WAL mode
+    blobs/          shards, soft labels, the trained template
+    checkpoints/    server network and optimizer after each round
+    token           the devices' bearer token, readable by its owner only
+    server.json     URL and process id while a server is up
+    trainer.log     what the trainer process printed
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkt_core.config import RunConfig
+from gkt_core.errors import ConfigError, InputError
+from gkt_core.files import new_folder, write_atomically
+from gkt_core.manifest import Bundle, load_bundle
+from gkt_core.shards import ShardKey, ShardSpec
+from server_app.rounds import RunState
+from server_app.store import BlobStore, FolderBlobStore, RunStore, SqlRunStore
+
+DATABASE_NAME = "run.sqlite"
+TOKEN_NAME = "token"
+SERVER_INFO_NAME = "server.json"
+TRAINER_LOG_NAME = "trainer.log"
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What web processes and the trainer work with.
+
+    Attributes:
+        folder: The run's folder.
+        store: State.
+        blobs: Shards, soft labels, models.
+        bundle: The artifacts.
+        config: Hyper-parameters.
+    """
+
+    folder: Path
+    store: RunStore
+    blobs: BlobStore
+    bundle: Bundle
+    config: RunConfig
+
+    @property
+    def shard_spec(self) -> ShardSpec:
+        """What every shard of this run must look like."""
+        manifest = self.bundle.manifest
+        return ShardSpec(
+            self.config.codec, manifest.feature_shape, manifest.num_classes, self.config.shard_samples
+        )
+
+    def checkpoint_path(self, round_num: int) -> Path:
+        """Server network and optimizer after a round."""
+        return self.folder / "checkpoints" / f"round-{round_num:06d}.safetensors"
+
+
+def shard_blob(key: ShardKey) -> str:
+    """Name of a stored shard."""
+    return f"{round_blobs(key.round_num)}/{key.client_id}/{key.split}-{key.index:06d}.safetensors"
+
+
+def round_blobs(round_num: int) -> str:
+    """Common beginning of the names of all shards of a round."""
+    return f"rounds/{round_num:06d}"
+
+
+def soft_labels_blob(round_num: int, client_id: str) -> str:
+    """Name of the server's answer to one device."""
+    return f"soft_labels/{round_num:06d}/{client_id}.safetensors"
+
+
+TEMPLATE_BLOB = "model/combined_template.onnx"
+SERVER_WEIGHTS_BLOB = "model/server.safetensors"
+
+
+def create_run(folder: Path, artifacts: Path, config: RunConfig, token: str | None = None) -> RunContext:
+    """Make a run's folder; all or nothing.
+
+    Args:
+        folder: A folder that must not exist yet, or be empty.
+        artifacts: The bundle, copied into the run.
+        config: Hyper-parameters.
+        token: The devices' bearer token; drawn at random by default.
+
+    Raises:
+        ArtifactError: No bundle, or it is changed.
+        ConfigError: The run wants a temperature that is not in the exported graph.
+        InputError: ``folder`` cannot become a new folder.
+    """
+    bundle = load_bundle(artifacts)
+    if bundle.manifest.temperature != config.temperature:
+        raise ConfigError(
+            f"the run wants temperature {config.temperature}, the artifacts were exported with "
+            f"{bundle.manifest.temperature}: export them again with --temperature {config.temperature}"
+        )
+    with new_folder(folder) as temporary:
+        shutil.copytree(artifacts, temporary / "artifacts")
+        (temporary / "checkpoints").mkdir()
+        (temporary / "blobs").mkdir()
+        _write_token(temporary / TOKEN_NAME, token or secrets.token_urlsafe(24))
+        run_id = f"run-{uuid.uuid4().hex[:12]}"
+        state = RunState(num_clients=config.num_clients, rounds=config.rounds)
+        SqlRunStore.create(temporary / DATABASE_NAME, run_id, config.to_dict(), state).close()
+    return open_run(folder)
+
+
+def open_run(folder: Path) -> RunContext:
+    """Open the folder of an existing run.
+
+    Raises:
+        InputError: There is no run in this folder.
+        ArtifactError: Its artifacts are changed.
+    """
+    store = SqlRunStore.open(folder / DATABASE_NAME)
+    if store is None:
+        raise InputError(
+            f"{folder} holds no run: start one with gkt serve --artifacts DIR --data-dir {folder}"
+        )
+    config = RunConfig.from_dict(store.config())
+    bundle = load_bundle(folder / "artifacts")
+    return RunContext(folder, store, FolderBlobStore(folder / "blobs"), bundle, config)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether this folder holds a run."""
+    return (folder / DATABASE_NAME).is_file()
+
+
+def read_token(folder: Path) -> str:
+    """The devices' bearer token."""
+    return (folder / TOKEN_NAME).read_text(encoding="utf-8").strip()
+
+
+def _write_token(path: Path, token: str) -> None:
+    if len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError("the token must be at least 8 printable ASCII characters without spaces")
+    write_atomically(path, (token + "\n").encode())
+    os.chmod(path, 0o600)

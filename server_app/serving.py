@@ -1,0 +1,163 @@
+"""One server: a listening socket, the web application behind waitress, the trainer beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import IO
+
+import waitress
+
+from gkt_core.errors import AddressInUseError, InputError
+from gkt_core.files import write_atomically
+from server_app.app import create_app
+from server_app.rounds import Failed, Phase
+from server_app.run_folder import SERVER_INFO_NAME, TRAINER_LOG_NAME, RunContext, read_token
+
+MAX_TRAINER_RESTARTS = 3
+_WEB_THREADS = 16
+# PyTorch's large buffers otherwise go back to the system after each step and fault in again.
+_ALLOCATOR = {
+    "MALLOC_TOP_PAD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address before anything is written.
+
+    Args:
+        host: Address to listen on.
+        port: Port, or 0 for a free one.
+
+    Raises:
+        AddressInUseError: Another process has it.
+        InputError: The address is not one of this machine, or not allowed.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if isinstance(error, OSError) and error.errno == 98:
+            raise AddressInUseError(
+                f"port {port} of {host} is in use: choose another --port, or 0 for a free one"
+            ) from error
+        raise InputError(f"cannot listen on {host} port {port}: {error}") from error
+    return listener
+
+
+class TrainerProcess:
+    """The trainer as a child process, started again when it dies before the run has ended."""
+
+    def __init__(self, run: RunContext, num_threads: int, announce: Callable[[str], None]) -> None:
+        self._run, self._num_threads, self._announce = run, num_threads, announce
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="trainer-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start the process and watch it."""
+        self._process = self._spawn()
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """End the process and wait for it."""
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._watcher.is_alive():
+            self._watcher.join(timeout=10)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "server_app.trainer", "--data-dir", str(self._run.folder)]
+        command += ["--threads", str(self._num_threads), "--parent-pid", str(os.getpid())]
+        with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
+            return _popen(command, log)
+
+    def _watch(self) -> None:
+        for attempt in range(MAX_TRAINER_RESTARTS + 1):
+            process = self._process
+            exit_code = process.wait() if process is not None else 0
+            if self._stopping.is_set():
+                return
+            state = self._run.store.state()
+            if state.phase in (Phase.FINISHED, Phase.FAILED):
+                if state.phase is Phase.FAILED:
+                    self._announce(f"the run failed: {state.error}")
+                return
+            log_path = self._run.folder / TRAINER_LOG_NAME
+            self._announce(f"the trainer ended with exit code {exit_code}; its log is {log_path}")
+            if attempt < MAX_TRAINER_RESTARTS:
+                self._process = self._spawn()
+        self._run.store.apply(Failed(f"the trainer process died {MAX_TRAINER_RESTARTS + 1} times"))
+
+
+def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**_ALLOCATOR, **os.environ},
+        start_new_session=True,
+    )
+
+
+def serve_run(
+    run: RunContext,
+    listener: socket.socket,
+    *,
+    num_threads: int,
+    poll_seconds: float,
+    announce: Callable[[str], None],
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        run: The run.
+        listener: The bound socket.
+        num_threads: CPU threads of the trainer; 0 means all cores.
+        poll_seconds: How often waiting devices ask again.
+        announce: Takes a line for the person who watches.
+        on_ready: Called with the URL once the server listens.
+    """
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app = create_app(run, read_token(run.folder), poll_seconds=poll_seconds)
+    server = waitress.create_server(
+        app,
+        sockets=[listener],
+        threads=_WEB_THREADS,
+        max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+        ident=None,
+        clear_untrusted_proxy_headers=True,
+    )
+    trainer = TrainerProcess(run, num_threads, announce)
+    info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
+    info_path = run.folder / SERVER_INFO_NAME
+    try:
+        trainer.start()
+        write_atomically(info_path, (json.dumps(info) + "\n").encode())
+        on_ready(url)
+        server.run()
+    finally:
+        info_path.unlink(missing_ok=True)
+        trainer.stop()
+        server.close()

@@ -1,0 +1,76 @@
+"""The status message, put together from the store."""
+
+from __future__ import annotations
+
+import time
+
+from gkt_core.protocol import ClientStatus, RoundMetrics, RunStatus
+from server_app.rounds import Phase
+from server_app.store import RoundRecord, RunStore
+
+
+def run_status(store: RunStore) -> RunStatus:
+    """A run at a glance."""
+    state = store.state()
+    traffic = store.traffic()
+    progress, trainer_seen_at = store.progress()
+    totals: dict[str, int] = {}
+    for (kind, _), num_bytes in sorted(traffic.items()):
+        totals[kind] = totals.get(kind, 0) + num_bytes
+    clients = [
+        ClientStatus(
+            client.client_id,
+            client.num_examples,
+            client.num_validation_examples,
+            client.engine,
+            state.round_num if client.client_id in state.reported else max(0, state.round_num - 1),
+        )
+        for client in store.clients().values()
+    ]
+    return RunStatus(
+        run_id=store.run_id,
+        phase=str(state.phase),
+        round_num=state.round_num,
+        rounds=state.rounds,
+        num_clients=state.num_clients,
+        clients=clients,
+        reported=list(state.reported),
+        traffic=totals,
+        trainer_idle_seconds=max(0.0, time.time() - trainer_seen_at),
+        trainer=progress if state.phase is Phase.TRAINING else None,
+        finished_rounds=[
+            _round_metrics(store, record, traffic) for record in store.rounds() if record.trained_at
+        ],
+        error=state.error,
+    )
+
+
+def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:
+    reports = store.reports(record.round_num).values()
+    num_examples = sum(report.num_examples for report in reports)
+    weights = [report.num_examples / max(1, num_examples) for report in reports]
+
+    def sent(direction: str) -> int:
+        return sum(
+            num_bytes
+            for (kind, round_num), num_bytes in traffic.items()
+            if round_num == record.round_num and kind.startswith(direction)
+        )
+
+    return RoundMetrics(
+        round_num=record.round_num,
+        seconds=record.trained_at - record.opened_at,
+        edge_seconds=record.collected_at - record.opened_at,
+        server_seconds=record.trained_at - record.collected_at,
+        train_loss=record.metrics["train_loss"],
+        train_accuracy=record.metrics["train_accuracy"],
+        validation_loss=record.metrics["validation_loss"],
+        validation_accuracy=record.metrics["validation_accuracy"],
+        edge_loss=sum(w * report.loss for w, report in zip(weights, reports, strict=True)),
+        edge_accuracy=sum(w * report.accuracy for w, report in zip(weights, reports, strict=True)),
+        num_examples=num_examples,
+        server_samples_per_second=record.metrics["samples_per_second"],
+        edge_images_per_second=sum(report.images_per_second for report in reports),
+        upload_bytes=sent("upload/"),
+        download_bytes=sent("download/"),
+    )

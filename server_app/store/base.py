@@ -1,0 +1,137 @@
+"""The interfaces that web processes and the trainer see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gkt_core.protocol import RoundReport, TrainerProgress
+from gkt_core.shards import ShardKey
+from server_app.rounds import Event, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """A device that joined."""
+
+    client_id: str
+    num_examples: int
+    num_validation_examples: int
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """A stored shard.
+
+    Attributes:
+        key: Where it belongs.
+        sha256: Of the body as it was sent.
+        num_samples: Samples in it.
+        upload_bytes: Size of that body.
+        blob: Its name in the blob store.
+    """
+
+    key: ShardKey
+    sha256: str
+    num_samples: int
+    upload_bytes: int
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """Times of a round (seconds since the epoch) and what the trainer measured."""
+
+    round_num: int
+    opened_at: float
+    collected_at: float
+    trained_at: float
+    metrics: dict[str, float]
+
+
+class RunStore(Protocol):
+    """State of one run, shared by processes. Every method is one transaction."""
+
+    run_id: str
+
+    def config(self) -> dict[str, Any]:
+        """The run's hyper-parameters."""
+        ...
+
+    def state(self) -> RunState:
+        """Where the run stands."""
+        ...
+
+    def apply(self, event: Event) -> RunState:
+        """Advance the state machine by one event and return the new state; RoundError if refused."""
+        ...
+
+    def add_client(self, client: ClientRecord) -> None:
+        """Remember a device; repeating it replaces what it said."""
+        ...
+
+    def clients(self) -> dict[str, ClientRecord]:
+        """All devices by id."""
+        ...
+
+    def add_shard(self, shard: ShardRecord) -> None:
+        """Remember a shard; repeating it replaces it."""
+        ...
+
+    def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
+        """Shards of a round, of one device or of all, in canonical order."""
+        ...
+
+    def add_report(self, client_id: str, round_num: int, report: RoundReport) -> None:
+        """Remember how a device's part of a round went; repeating it replaces it."""
+        ...
+
+    def reports(self, round_num: int) -> dict[str, RoundReport]:
+        """Reports of a round by device."""
+        ...
+
+    def add_round_metrics(self, round_num: int, metrics: dict[str, float]) -> None:
+        """Remember what the trainer measured in a round."""
+        ...
+
+    def rounds(self) -> list[RoundRecord]:
+        """All rounds that were opened, oldest first."""
+        ...
+
+    def count_traffic(self, kind: str, round_num: int, num_bytes: int) -> None:
+        """Add to the bytes of one kind (``upload/shards`` and so on) in one round."""
+        ...
+
+    def traffic(self) -> dict[tuple[str, int], int]:
+        """Bytes by kind and round."""
+        ...
+
+    def report_progress(self, progress: TrainerProgress | None) -> None:
+        """Say how far the trainer is; also its sign of life."""
+        ...
+
+    def progress(self) -> tuple[TrainerProgress | None, float]:
+        """How far the trainer is, and when it last said so (seconds since the epoch)."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Shards, soft labels and models by name; names have ``/`` between parts."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store whole or not at all; repeating it replaces."""
+        ...
+
+    def local_path(self, name: str) -> Path:
+        """A file with this content, for reading and memory-mapping.
+
+        Raises:
+            FileNotFoundError: There is no such blob.
+        """
+        ...
+
+    def delete_below(self, prefix: str) -> None:
+        """Forget all blobs whose names begin with ``prefix/``."""
+        ...

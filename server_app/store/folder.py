@@ -1,0 +1,36 @@
+"""Blobs as files in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gkt_core.files import write_atomically
+
+
+class FolderBlobStore:
+    """A :class:`server_app.store.base.BlobStore` in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store whole or not at all."""
+        write_atomically(self._path(name), data)
+
+    def local_path(self, name: str) -> Path:
+        """The file itself."""
+        path = self._path(name)
+        if not path.is_file():
+            raise FileNotFoundError(name)
+        return path
+
+    def delete_below(self, prefix: str) -> None:
+        """Remove a folder of blobs."""
+        shutil.rmtree(self._path(prefix), ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        parts = name.split("/")
+        if not all(parts) or any(part in (".", "..") or "\\" in part or "\0" in part for part in parts):
+            raise ValueError(f"{name!r} is no blob name")
+        return self._root.joinpath(*parts)

@@ -1,0 +1,206 @@
+"""The trainer: a process of its own that waits for complete rounds and trains on them.
+
+``python -m server_app.trainer --data-dir DIR``; ``gkt serve`` starts it. It holds the only server network
+there is, and ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import click
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from gkt_core.algorithms import ServerProgress, evaluate, server_optimizer, server_update
+from gkt_core.cli import run_command
+from gkt_core.errors import GKTError
+from gkt_core.feature_source import ShardSource, split_by_client
+from gkt_core.manifest import COMBINED_TEMPLATE
+from gkt_core.nn import build_server_network
+from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
+from gkt_core.protocol import TrainerProgress
+from gkt_core.shards import write_soft_labels
+from gkt_core.template import SERVER_PREFIX, fill_template
+from server_app.rounds import Claimed, Failed, Phase, Released, RunState, Trained
+from server_app.run_folder import (
+    SERVER_WEIGHTS_BLOB,
+    TEMPLATE_BLOB,
+    RunContext,
+    open_run,
+    round_blobs,
+    soft_labels_blob,
+)
+
+log = logging.getLogger("gkt.trainer")
+
+_POLL_SECONDS = 0.1
+_PROGRESS_SECONDS = 0.5
+
+
+class Trainer:
+    """Trains the server network of one run, round after round."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+        manifest = run.bundle.manifest
+        self._network: nn.Module = build_server_network(
+            manifest.server_network, manifest.num_classes, seed=run.config.seed
+        )
+        # The faster layout of convolutions on CPUs; the numbers it holds are the same.
+        self._network = self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = server_optimizer(self._network, run.config)
+
+    def run_until_done(self, parent_pid: int | None = None) -> RunState:
+        """Wait for rounds and train on them until the run has ended.
+
+        Args:
+            parent_pid: End when this process is no longer our parent.
+
+        Returns:
+            The last state.
+        """
+        store = self._run.store
+        # A round that an earlier trainer left half trained is trained again from its beginning.
+        state = store.apply(Released())
+        self._restore(state)
+        last_sign = 0.0
+        while state.phase not in (Phase.FINISHED, Phase.FAILED):
+            if state.phase is Phase.READY:
+                state = self._train(state.round_num)
+                continue
+            if parent_pid is not None and os.getppid() != parent_pid:
+                log.info("the server is gone; ending")
+                return state
+            if time.monotonic() - last_sign > 1.0:
+                store.report_progress(None)
+                last_sign = time.monotonic()
+            time.sleep(_POLL_SECONDS)
+            state = store.state()
+        return state
+
+    def _restore(self, state: RunState) -> None:
+        finished = state.round_num - (0 if state.phase is Phase.FINISHED else 1)
+        if finished >= 1:
+            load_checkpoint(self._run.checkpoint_path(finished), self._network, self._optimizer)
+            log.info("restored the checkpoint of round %d", finished)
+
+    def _train(self, round_num: int) -> RunState:
+        run, store = self._run, self._run.store
+        store.apply(Claimed(round_num))
+        try:
+            source = self._source(round_num, "train")
+            log.info("round %d: %d samples", round_num, len(source))
+            update = server_update(
+                self._network,
+                self._optimizer,
+                source,
+                run.config,
+                round_num=round_num,
+                num_classes=run.bundle.manifest.num_classes,
+                on_batch=self._progress_reporter(round_num),
+            )
+            evaluation = evaluate(self._network, self._source(round_num, "validation"))
+            for client_id, soft_labels in split_by_client(source, update.server_logits).items():
+                data = write_soft_labels(client_id, round_num, soft_labels)
+                run.blobs.put(soft_labels_blob(round_num, client_id), data)
+            extra = {"round_num": round_num, "run_id": store.run_id}
+            save_checkpoint(run.checkpoint_path(round_num), self._network, self._optimizer, extra)
+            if round_num == run.config.rounds:
+                self._publish_model()
+        except GKTError as error:
+            store.apply(Failed(str(error)))
+            raise
+        store.add_round_metrics(
+            round_num,
+            {
+                "train_loss": update.loss,
+                "train_accuracy": update.accuracy,
+                "validation_loss": evaluation.loss,
+                "validation_accuracy": evaluation.accuracy,
+                "samples_per_second": update.samples_per_second,
+            },
+        )
+        state = store.apply(Trained(round_num))
+        log.info(
+            "round %d: validation accuracy %.4f, %.0f samples/s",
+            round_num,
+            evaluation.accuracy,
+            update.samples_per_second,
+        )
+        self._tidy(round_num)
+        return state
+
+    def _source(self, round_num: int, split: str) -> ShardSource:
+        run = self._run
+        return ShardSource.from_files(
+            (
+                (shard.key, run.blobs.local_path(shard.blob))
+                for shard in run.store.shards(round_num)
+                if shard.key.split == split
+            ),
+            run.shard_spec,
+        )
+
+    def _progress_reporter(self, round_num: int) -> _ProgressReporter:
+        return _ProgressReporter(self._run, round_num)
+
+    def _publish_model(self) -> None:
+        run = self._run
+        tensors = {
+            SERVER_PREFIX + name: value.contiguous()
+            for name, value in self._network.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+        template = run.bundle.file(COMBINED_TEMPLATE).read_bytes()
+        arrays = {name: value.numpy() for name, value in tensors.items()}
+        filled = fill_template(template, run.bundle.manifest.slots(), arrays, SERVER_PREFIX)
+        run.blobs.put(TEMPLATE_BLOB, filled)
+        run.blobs.put(SERVER_WEIGHTS_BLOB, save(tensors))
+
+    def _tidy(self, round_num: int) -> None:
+        """Drop what no later round needs: a run of weeks must not fill the disk."""
+        self._run.blobs.delete_below(round_blobs(round_num))
+        if round_num >= 2:
+            self._run.blobs.delete_below(f"soft_labels/{round_num - 1:06d}")
+            self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)
+
+
+class _ProgressReporter:
+    """Tells the store how training goes, at most twice a second."""
+
+    def __init__(self, run: RunContext, round_num: int) -> None:
+        self._run, self._round_num, self._last = run, round_num, 0.0
+
+    def __call__(self, progress: ServerProgress) -> None:
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_SECONDS:
+            return
+        self._last = now
+        self._run.store.report_progress(
+            TrainerProgress(
+                self._round_num, progress.epoch, progress.epochs, progress.samples_per_second, progress.loss
+            )
+        )
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True)
+@click.option("--threads", "num_threads", default=0, help="CPU threads; 0 means all cores.")
+@click.option("--parent-pid", type=int)
+def main(data_dir: Path, num_threads: int, parent_pid: int | None) -> None:
+    """Train the server network of the run in --data-dir."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # The same seed gives the same numbers: threads pinned, no kernel that depends on timing.
+    torch.set_num_threads(num_threads or os.cpu_count() or 1)
+    torch.use_deterministic_algorithms(True)
+    state = Trainer(open_run(data_dir)).run_until_done(parent_pid)
+    log.info("the run is %s", state.phase)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,211 @@
+"""``gkt profile compare``: its numbers, its document, its refusals. No test depends on a measured time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from gkt_core.errors import ConfigError
+from profiling import describe_machine
+from profiling.commands import profile
+from profiling.compare import CompareOptions, ratios
+from profiling.network_cost import NETWORK_NAMES, NetworkCost, count_network
+from profiling.step_time import StepTime, summarise, time_interleaved
+from profiling.training_steps import torch_threads
+
+TINY = ("compare", "--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1")
+
+
+def gkt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gkt_core.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, NetworkCost]:
+    return {name: count_network(name, num_classes=10, image_size=32) for name in NETWORK_NAMES}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The document on stdout and the one in the file, of one tiny run."""
+    out = tmp_path_factory.mktemp("report") / "new" / "compare.json"
+    result = CliRunner().invoke(profile, [*TINY, "--json", "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return json.loads(result.stdout), json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_the_file_holds_what_is_printed(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    printed, in_file = written
+    assert printed == in_file
+
+
+def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    report, _ = written
+    assert set(report) == {"networks", "ratios", "not_measured", "settings", "machine"}
+    networks = {network["name"]: network for network in report["networks"]}
+    assert tuple(networks) == NETWORK_NAMES
+    for network in networks.values():
+        assert set(network) == {
+            "name",
+            "role",
+            "num_parameters",
+            "forward_macs",
+            "fvcore_macs",
+            "train_flops",
+            "step_ms",
+        }
+        assert 0 < network["forward_macs"] < network["fvcore_macs"] < network["train_flops"]
+        for time in network["step_ms"].values():
+            assert set(time) == {"median_ms", "p90_ms", "n"}
+            assert time["n"] == 2
+            assert 0 < time["median_ms"] <= time["p90_ms"]
+    assert {name: tuple(network["step_ms"]) for name, network in networks.items() if network["step_ms"]} == {
+        "resnet8": ("ort_training", "pytorch"),
+        "resnet56": ("pytorch",),
+        "resnet110": ("pytorch",),
+    }
+    assert set(report["ratios"]) == {"resnet56", "resnet110", "resnet8_share_of_resnet110_step"}
+    for name in ("resnet56", "resnet110"):
+        assert set(report["ratios"][name]["step_ms"]) == {"ort_training", "pytorch"}
+    assert report["settings"]["threads"] == 1
+    assert report["settings"]["batch_size"] == 4
+    assert report["not_measured"]
+
+
+def test_every_key_is_documented(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    readme = (Path(__file__).parents[1] / "profiling" / "README.md").read_text(encoding="utf-8")
+    report, _ = written
+    for key in {*report, *report["ratios"], *report["networks"][0]}:
+        assert f"`{key}`" in readme or f".{key}`" in readme, key
+
+
+def test_a_person_gets_tables() -> None:
+    result = CliRunner().invoke(profile, list(TINY), catch_exceptions=False, env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    for text in ("MACs", "FLOPs = 2 x MACs", "resnet110", "ort_training", "1 thread", "Not measured"):
+        assert text in result.stdout
+
+
+def test_ratios_of_the_paper(costs: dict[str, NetworkCost]) -> None:
+    found = ratios(list(costs.values()), {})
+    for name, macs, parameters, paper_macs, paper_parameters in (
+        ("resnet56", 9.07, 55.9, 9, 54),
+        ("resnet110", 17.4, 108.4, 17, 105),
+    ):
+        assert found[name]["forward_macs"]["value"] == pytest.approx(macs, rel=0.02)
+        assert found[name]["forward_macs"]["paper"] == paper_macs
+        assert found[name]["num_parameters"]["value"] == pytest.approx(parameters, abs=0.05)
+        assert found[name]["num_parameters"]["paper"] == paper_parameters
+        assert found[name]["step_ms"] == {}
+
+
+def test_ratios_of_step_times(costs: dict[str, NetworkCost]) -> None:
+    times = {
+        ("resnet8", "ort_training"): StepTime(100.0, 110.0, 5),
+        ("resnet8", "pytorch"): StepTime(50.0, 60.0, 5),
+        ("resnet56", "pytorch"): StepTime(500.0, 600.0, 5),
+        ("resnet110", "pytorch"): StepTime(1000.0, 1100.0, 5),
+    }
+    found = ratios(list(costs.values()), times)
+    assert found["resnet56"]["step_ms"] == {
+        "ort_training": {"value": 5.0, "paper": None},
+        "pytorch": {"value": 10.0, "paper": None},
+    }
+    assert found["resnet110"]["step_ms"]["ort_training"] == {"value": 10.0, "paper": 31.6667}
+    assert found["resnet8_share_of_resnet110_step"] == {
+        "ort_training": {"value": 0.1, "paper": 0.03},
+        "pytorch": {"value": 0.05, "paper": 0.03},
+    }
+
+
+def test_steps_take_turns_and_the_warm_up_does_not_count() -> None:
+    calls: list[str] = []
+    now = 0
+
+    def step(name: str, milliseconds: list[int]) -> Callable[[], None]:
+        remaining = iter(milliseconds)
+
+        def call() -> None:
+            nonlocal now
+            calls.append(name)
+            now += next(remaining) * 1_000_000
+
+        return call
+
+    times = time_interleaved(
+        {"a": step("a", [900, 1, 2, 3]), "b": step("b", [900, 10, 10, 40])},
+        num_steps=3,
+        num_warmup=1,
+        clock=lambda: now,
+    )
+    assert "".join(calls) == "abababab"
+    assert (times["a"].median_ms, times["a"].n) == (2.0, 3)
+    assert times["a"].p90_ms == pytest.approx(2.8)
+    assert (times["b"].median_ms, times["b"].n) == (10.0, 3)
+    assert times["b"].p90_ms == pytest.approx(34.0)
+
+
+def test_one_sample_is_its_own_summary() -> None:
+    assert summarise([7.0]) == StepTime(7.0, 7.0, 1)
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_machine_is_described() -> None:
+    machine = describe_machine()
+    assert machine["cpu_model"]
+    assert 1 <= machine["num_usable_cores"] <= machine["num_cores"]
+    assert machine["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert machine["packages"]["torch"] == torch.__version__.partition("+")[0]
+    json.dumps(machine)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps is 0, expected at least 1"),
+        ({"warmup": -1}, "warmup is -1, expected at least 0"),
+        ({"batch_size": 1}, "batch size is 1, expected at least 2"),
+        ({"threads": 0}, "threads is 0, expected at least 1"),
+        ({"image_size": 30}, "image size is 30, expected a multiple of 4"),
+        ({"num_classes": 1}, "number of classes is 1"),
+    ],
+)
+def test_options_that_measure_nothing_are_refused(values: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CompareOptions(**values)
+
+
+def test_bad_input_ends_with_exit_code_2(tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--steps", "0"), "steps is 0"),
+        (("--batch-size", "1"), "batch size is 1"),
+        (("--threads", "0"), "threads is 0"),
+        (("--image-size", "30"), "image size is 30"),
+        (("--steps", "many"), "not a valid integer"),
+        (("--out", str(tmp_path)), "is a folder"),
+    ):
+        done = gkt("profile", "compare", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not done.stdout
