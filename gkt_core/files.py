@@ -64,10 +64,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     made = [parent for parent in target.parents if not parent.exists()]
     try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"cannot make a folder beside {target}: {error}: choose another --out") from error
-    try:
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"cannot make {target}: {error}: choose another --out") from error
         yield temporary
         try:
             if target.is_dir():

@@ -156,7 +156,7 @@ class RoundMetrics:
         server_samples_per_second: Training throughput of the server.
         edge_images_per_second: Sum over the devices.
         upload_bytes: Bodies that devices sent for this round.
-        download_bytes: Bodies of the soft labels that the round sends back.
+        download_bytes: Bodies of the soft labels that devices took in this round, to train with.
     """
 
     round_num: int

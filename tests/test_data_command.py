@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_take_its_place_is_an_input_error(here, monkeypatch
 
     monkeypatch.setattr(files.Path, "rename", busy)
     with (
-        pytest.raises(InputError, match="cannot replace .*busy.*choose another --out"),
+        pytest.raises(InputError, match=r"cannot replace .*busy.*choose another --out"),
         new_folder(here / "split"),
     ):
         pass

@@ -267,7 +267,9 @@ def spoilt_npz(kind, path):
     elif kind == "compressed and changed":
         np.savez_compressed(path, **npz_arrays())
         changed = bytearray(path.read_bytes())
-        changed[300:340] = bytes(40)
+        # The first compressed bytes stand behind a header of 30 bytes, the name and its extra field.
+        begin = 30 + int.from_bytes(changed[26:28], "little") + int.from_bytes(changed[28:30], "little")
+        changed[begin : begin + 8] = b"\xff" * 8
         path.write_bytes(changed)
     else:
         contents = {

@@ -217,6 +217,13 @@ def test_numbers_that_no_page_can_show_are_refused(field, text):
         from_json(RoundReport, data)
 
 
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_what_json_lacks_is_refused_also_deep_inside(text):
+    data = to_json(RunInfo(1, "run", {"a": [{"b": "here"}]}, {})).replace(b'"here"', text.encode())
+    with pytest.raises(MessageError, match="not JSON"):
+        from_json(RunInfo, data)
+
+
 @pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
 def test_whole_numbers_are_of_64_bits(value):
     with pytest.raises(MessageError, match=r"64 bits|expected float"):

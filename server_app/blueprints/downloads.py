@@ -45,7 +45,8 @@ def soft_labels(run_id: str, round_num: int, client_id: str) -> Response:
         path = run.blobs.local_path(soft_labels_blob(round_num, client_id))
     except FileNotFoundError:
         abort(404, f"no soft labels of round {round_num} for {client_id}: the run is in {state.round_num}")
-    return _send(run, path, "soft_labels", round_num)
+    # Soft labels are traffic of the round that trains with them.
+    return _send(run, path, "soft_labels", state.round_num)
 
 
 @blueprint.get("/model/<part>")

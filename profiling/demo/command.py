@@ -1,0 +1,124 @@
+"""``gkt demo``: everything at once, on this machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gkt_core.cli import emit_json
+from gkt_core.config_options import build_run_config, run_config_options
+from gkt_core.errors import ConfigError, MissingExtraError
+from gkt_core.files import check_new_folder
+from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS
+from gkt_core.partition import SCHEMES
+from profiling.demo.options import DEMO_DEFAULTS, DemoOptions
+
+
+@click.command()
+@click.option(
+    "--dataset",
+    default="digits",
+    show_default=True,
+    help="digits (scikit-learn's, scaled up), cifar10 or cifar100 (downloaded), PATH.npz with x_train, "
+    "y_train, x_test, y_test (images uint8 NHWC), or a folder with one folder of images a class.",
+)
+@click.option("--partition", type=click.Choice(SCHEMES), default="iid", show_default=True)
+@click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
+@click.option("--validation-share", default=0.1, show_default=True, help="Share of each device's samples.")
+@click.option("--image-size", type=int, help="Scale images; 16 for digits, 32 for folders, else as stored.")
+@click.option("--limit", type=int, help="Use only this many training images.")
+@click.option("--data-root", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+@click.option(
+    "--model", "edge_network", type=click.Choice(EDGE_NETWORKS), default="resnet8", show_default=True
+)
+@click.option(
+    "--server-model",
+    "server_network",
+    type=click.Choice(SERVER_NETWORKS),
+    default="resnet55",
+    show_default=True,
+)
+@click.option("--port", default=0, show_default=True, help="The server's port; 0 for a free one.")
+@click.option("--device-threads", default=1, show_default=True, help="CPU threads of each device.")
+@click.option("--server-threads", default=0, show_default=True, help="CPU threads of the trainer; 0 for all.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A new folder; by default one below gkt-demo/, named by the time.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json to stdout.")
+@run_config_options(defaults=DEMO_DEFAULTS)
+def demo(
+    dataset: str,
+    partition: str,
+    dirichlet_alpha: float,
+    validation_share: float,
+    image_size: int | None,
+    limit: int | None,
+    data_root: Path,
+    edge_network: str,
+    server_network: str,
+    port: int,
+    device_threads: int,
+    server_threads: int,
+    out: Path | None,
+    as_json: bool,
+    **hyper_parameters: Any,
+) -> None:
+    """Train a ResNet-55 from ResNet-8 devices, end to end, on this machine.
+
+    Splits a dataset into one private file a device, exports the artifacts, starts the real server, its
+    trainer and one process a device on loopback, and runs FedGKT. Ends with one ONNX model a device,
+    tested beside the same device training alone, and a report. Ctrl-C stops every process.
+    """
+    given = {name: value for name, value in hyper_parameters.items() if value is not None}
+    build_run_config(given, defaults=DEMO_DEFAULTS)
+    if not 1 <= device_threads <= 256 or not 0 <= server_threads <= 256:
+        raise ConfigError("--device-threads must be 1 to 256 and --server-threads 0 to 256")
+    if not 0 <= port < 65536:
+        raise ConfigError(f"port is {port}, expected 0 to 65535")
+    try:
+        from profiling.demo.live import LiveDisplay  # noqa: PLC0415 - imports extras
+        from profiling.demo.report import write_report  # noqa: PLC0415
+        from profiling.demo.run import DemoRun  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError.for_module(str(error.name), "all") from error
+    folder = out or Path("gkt-demo") / time.strftime("%Y%m%d-%H%M%S")
+    check_new_folder(folder)
+    options = DemoOptions(
+        dataset=dataset,
+        partition=partition,
+        dirichlet_alpha=dirichlet_alpha,
+        validation_share=validation_share,
+        image_size=image_size,
+        limit=limit,
+        data_root=data_root,
+        edge_network=edge_network,
+        server_network=server_network,
+        port=port,
+        device_threads=device_threads,
+        server_threads=server_threads,
+        out=folder,
+    )
+    try:
+        with LiveDisplay() as display:
+            report = DemoRun(options, given, display).run()
+        write_report(folder, report)
+    except KeyboardInterrupt:
+        if folder.exists():
+            click.echo(f"stopped every process; partial results are in {folder}", err=True)
+        raise
+    if as_json:
+        emit_json(report)
+        return
+    click.echo(
+        f"test accuracy {report['test_accuracy']:.3f} (each device's extractor + {server_network}, mean of "
+        f"{len(report['test_accuracies'])}), {edge_network} alone on each device "
+        f"{report['edge_only_test_accuracy']:.3f}"
+    )
+    click.echo(
+        f"report {folder / 'report.html'}, picture {folder / 'accuracy.png'}, models {folder / 'models'}"
+    )
