@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from gkt_core import __version__
-from gkt_core.errors import EXIT_INTERRUPTED, GKTError
+from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
 
 COMMAND_GROUP = "gkt.commands"
 
@@ -32,10 +32,31 @@ class EntryPointGroup(click.Group):
         entry = self._entries().get(cmd_name)
         if entry is None:
             return None
-        command = entry.load()
+        try:
+            command = entry.load()
+        except ImportError as error:
+            return _unavailable(cmd_name, error)
         if not isinstance(command, click.Command):
             raise TypeError(f"entry point {entry.value} is a {type(command).__name__}, not a click command")
         return command
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    """What stands for a command whose package is not installed: listed, and explained when called."""
+
+    def explain(arguments: tuple[str, ...]) -> NoReturn:
+        raise MissingExtraError(
+            f"gkt {name} needs {error.name or error}, which is not installed: pip install 'gkt-edge[all]', "
+            "or the extra of the README's table that has it"
+        )
+
+    return click.Command(
+        name,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        callback=explain,
+        context_settings={"ignore_unknown_options": True},
+        short_help=f"(not installed: needs {error.name or error})",
+    )
 
 
 @click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,7 @@
                                 |                          +----- released -----+
                                 +---- trained, rounds left ---------------------+
                                                           finished <-- trained, last round
-    failed <-- from every phase
+    failed <-- from every phase but finished
 
 Every event is either applied, or refused with a :class:`RoundError` that leaves the state as it was.
 Repeated events (a device that joins or reports again after a lost answer) change nothing.

@@ -84,10 +84,13 @@ def demo(
         from profiling.demo.live import LiveDisplay  # noqa: PLC0415 - imports extras
         from profiling.demo.report import write_report  # noqa: PLC0415
         from profiling.demo.run import DemoRun  # noqa: PLC0415
+        from server_app.serving import bind  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError.for_module(str(error.name), "all") from error
     folder = out or Path("gkt-demo") / time.strftime("%Y%m%d-%H%M%S")
     check_new_folder(folder)
+    # A port that is taken is noticed now, not after the export.
+    bind("127.0.0.1", port).close()
     options = DemoOptions(
         dataset=dataset,
         partition=partition,

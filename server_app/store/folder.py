@@ -21,7 +21,12 @@ class FolderBlobStore:
     def local_path(self, name: str) -> Path:
         """The file itself."""
         path = self._path(name)
-        if not path.is_file():
+        try:
+            found = path.is_file()
+        except OSError:
+            # A name that no file can have, such as one that is too long.
+            found = False
+        if not found:
             raise FileNotFoundError(name)
         return path
 

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from gkt_core.errors import InputError
 from gkt_core.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.shards import ShardKey
 from server_app.rounds import Event, Phase, RunState, advance
@@ -119,14 +120,24 @@ class SqlRunStore:
 
     @classmethod
     def open(cls, path: Path) -> SqlRunStore | None:
-        """Open the run of an existing database; None if there is none."""
+        """Open the run of an existing database; None if there is none.
+
+        Raises:
+            InputError: The file is no database of a run, or damaged.
+        """
         if not path.is_file():
             return None
         engine = _open_engine(path)
-        _metadata.create_all(engine)
-        with engine.begin() as connection:
-            run_id = connection.execute(sa.select(_runs.c.run_id)).scalar()
-        engine.dispose()
+        try:
+            _metadata.create_all(engine)
+            with engine.begin() as connection:
+                run_id = connection.execute(sa.select(_runs.c.run_id)).scalar()
+        except sa.exc.DatabaseError as error:
+            raise InputError(
+                f"{path} cannot be read: {error.orig}: begin a new run in another --data-dir"
+            ) from error
+        finally:
+            engine.dispose()
         return None if run_id is None else cls(path, run_id)
 
     def close(self) -> None:
