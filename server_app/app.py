@@ -25,7 +25,7 @@ def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Fla
         token: Bearer token that every request but health must carry.
         poll_seconds: How often waiting devices are told to ask again.
     """
-    app = Flask("gkt")
+    app = Flask("gkt", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
     app.extensions["gkt"] = RequestContext(run, poll_seconds)
 

@@ -1,6 +1,6 @@
 """What the tests of server and devices share: one small artifact bundle, run settings, private data.
 
-A test module that wants the fixtures says ``pytest_plugins = ["server_fixtures"]``.
+A test module that wants the fixtures says ``pytest_plugins = ["tests.server_fixtures"]``.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config import RunConfig
 from gkt_core.private_data import PrivateData, Samples
+from gkt_core.shards import write_feature_shard
 from server_app import create_run
 
 IMAGE_SIZE, NUM_CLASSES = 8, 3
@@ -65,3 +66,16 @@ def private_data(seed, num_train=12, num_validation=5):
         )
 
     return PrivateData(samples(num_train, 5), samples(num_validation, 1000), ("ant", "bee", "cat"))
+
+
+def shard_bytes(key, num, *, first_id=0, codec="uint8", seed=0):
+    """A valid feature shard of ``num`` samples with ids from ``first_id``."""
+    rng = np.random.default_rng((seed, key.index, key.round_num))
+    return write_feature_shard(
+        key,
+        first_id + np.arange(num, dtype=np.int64),
+        rng.random((num, *FEATURE_SHAPE), dtype=np.float32),
+        rng.normal(size=(num, NUM_CLASSES)).astype(np.float32),
+        rng.integers(0, NUM_CLASSES, num),
+        codec,
+    )

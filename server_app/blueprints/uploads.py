@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 
 import numpy as np
 from flask import Blueprint, Response, request
@@ -23,21 +24,22 @@ blueprint = Blueprint(
 
 @blueprint.put("/shards/<split>/<int:index>")
 def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: int) -> Response:
-    """Keep one shard; repeating it is harmless."""
+    """Keep one shard; repeating it is harmless, also after its round was closed."""
     run = run_of(run_id)
     if split not in SPLITS:
         raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
     key = ShardKey(client_id, round_num, split, index)
-    check_upload(run.store.state(), client_id, round_num)
-    _check_index(run, key)
     body = request.get_data()
-    run.store.count_traffic("upload/shards", round_num, len(body))
     digest = hashlib.sha256(body).hexdigest()
+    known = _known(run, key, digest)
+    if known is None:
+        check_upload(run.store.state(), client_id, round_num)
+        _check_index(run, key)
+    run.store.count_traffic("upload/shards", round_num, len(body))
     if request.headers.get(SHA256_HEADER, "").lower() != digest:
         raise ShardError(f"the body has SHA-256 {digest}, not what {SHA256_HEADER} says: send it again")
-    for known in run.store.shards(round_num, client_id):
-        if known.key == key and known.sha256 == digest:
-            return message_response(ShardReceipt(known.num_samples, len(body), already_stored=True))
+    if known is not None:
+        return message_response(ShardReceipt(known.num_samples, len(body), already_stored=True))
     data = _decoded(body, run.shard_spec.max_bytes)
     shard = read_feature_shard(data, key, run.shard_spec)
     blob = shard_blob(key)
@@ -45,6 +47,14 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
     num_samples = len(shard.sample_ids)
     run.store.add_shard(ShardRecord(key, digest, num_samples, len(body), blob))
     return message_response(ShardReceipt(num_samples, len(body), already_stored=False))
+
+
+def _known(run: RunContext, key: ShardKey, digest: str) -> ShardRecord | None:
+    # Numbers in a path may be larger than a database takes.
+    if key.round_num > run.store.state().round_num:
+        return None
+    stored = run.store.shards(key.round_num, key.client_id)
+    return next((shard for shard in stored if shard.key == key and shard.sha256 == digest), None)
 
 
 def _decoded(body: bytes, max_bytes: int) -> bytes:
@@ -89,6 +99,10 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
 
 def _check_complete(run: RunContext, client_id: str, round_num: int, report: RoundReport) -> None:
     client = run.store.clients()[client_id]
+    if report.num_examples != client.num_examples:
+        raise MessageError(
+            f"{client_id} reports {report.num_examples} training samples, it announced {client.num_examples}"
+        )
     stored = run.store.shards(round_num, client_id)
     announced = {
         "train": (report.num_train_shards, client.num_examples),
@@ -96,9 +110,13 @@ def _check_complete(run: RunContext, client_id: str, round_num: int, report: Rou
     }
     for split, (num_shards, num_samples) in announced.items():
         shards = [shard for shard in stored if shard.key.split == split]
-        missing = sorted(set(range(num_shards)) - {shard.key.index for shard in shards})
-        if missing or len(shards) != num_shards:
-            raise RoundError(f"{client_id}: {split} shards {missing[:10]} of {num_shards} have not arrived")
+        indexes = {shard.key.index for shard in shards}
+        # One by one: a report may name more shards than memory could list.
+        missing = list(islice((index for index in range(num_shards) if index not in indexes), 10))
+        if missing:
+            raise RoundError(f"{client_id}: {split} shards {missing} of {num_shards} have not arrived")
+        if len(shards) != num_shards:
+            raise RoundError(f"{client_id}: {len(shards)} {split} shards arrived, it reports {num_shards}")
         found = sum(shard.num_samples for shard in shards)
         if found != num_samples:
             raise RoundError(f"{client_id}: {found} {split} samples arrived, it announced {num_samples}")
