@@ -21,11 +21,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## train a ResNet-55 from four ResNet-8 devices on this machine, about two minutes
 	$(BIN)/gkt demo $(ARGS)
 
-test: install ## lint, type-check and run every test that is not marked slow
+lint: install ## ruff, import rules, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+test: lint ## lint, type-check and run every test that is not marked slow
 	$(BIN)/python -m pytest --cov $(ARGS)
 
 test-slow: install ## the tests that take minutes

@@ -12,7 +12,7 @@ from typing import Protocol
 from edge_runtime.backends.base import TrainingBackend, open_backend
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
-from gkt_core.client_round import ClientUpdate, client_update, extract
+from gkt_core.client_round import client_update, extract
 from gkt_core.config import RunConfig
 from gkt_core.errors import DatasetError, ProtocolError, RunFailedError
 from gkt_core.files import write_atomically
@@ -137,6 +137,9 @@ class Device:
                 raise ProtocolError(
                     f"unknown task {task.action[:40]!r}: install the server's version of gkt-edge"
                 )
+        # The template would take the weights of any round, fresh ones too.
+        if state.trained_round != config.rounds:
+            raise _other_folder(config.rounds, state)
         model = self._take_model(backend, manifest)
         return DeviceResult(
             self._client_id,
@@ -168,12 +171,7 @@ class Device:
         """Lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
         round_num = task.round_num
         if round_num not in (state.trained_round, state.trained_round + 1):
-            raise ProtocolError(
-                f"the server is in round {round_num}, this device's state folder after round "
-                f"{state.trained_round}: the folder is not this run's"
-            )
-        train_seconds = 0.0
-        update = ClientUpdate(0.0, 0.0, 0)
+            raise _other_folder(round_num, state)
         if round_num == state.trained_round + 1:
             soft_labels = self._soft_labels(config, manifest, task.soft_labels_round)
             self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
@@ -188,10 +186,15 @@ class Device:
                 num_classes=manifest.num_classes,
                 on_batch=self._listener.images,
             )
-            train_seconds = time.perf_counter() - started
-            state = dataclasses.replace(state, trained_round=round_num)
+            state = dataclasses.replace(
+                state,
+                trained_round=round_num,
+                loss=update.loss,
+                accuracy=update.accuracy,
+                train_seconds=time.perf_counter() - started,
+            )
             self._state_dir.save(state, backend.save)
-        return state, self._upload(backend, config, round_num, update, train_seconds)
+        return state, self._upload(backend, config, state)
 
     def _soft_labels(self, config: RunConfig, manifest: Manifest, round_num: int) -> SoftLabels | None:
         if round_num < 1 or not config.edge_distils:
@@ -199,14 +202,8 @@ class Device:
         data = self._server.soft_labels(self._client_id, round_num)
         return read_soft_labels(data, self._client_id, round_num, manifest.num_classes)
 
-    def _upload(
-        self,
-        backend: TrainingBackend,
-        config: RunConfig,
-        round_num: int,
-        update: ClientUpdate,
-        train_seconds: float,
-    ) -> Task:
+    def _upload(self, backend: TrainingBackend, config: RunConfig, state: DeviceState) -> Task:
+        round_num = state.trained_round
         counts = {"train": 0, "validation": 0}
         extract_seconds = 0.0
         splits = {"train": (self._data.train, round_num), "validation": (self._data.validation, None)}
@@ -229,14 +226,14 @@ class Device:
             num_train_shards=counts["train"],
             num_validation_shards=counts["validation"],
             num_examples=len(self._data.train),
-            loss=update.loss,
-            accuracy=update.accuracy,
-            train_seconds=train_seconds,
+            loss=state.loss,
+            accuracy=state.accuracy,
+            train_seconds=state.train_seconds,
             extract_seconds=extract_seconds,
-            images_per_second=num_images / train_seconds if train_seconds else 0.0,
+            images_per_second=num_images / state.train_seconds if state.train_seconds else 0.0,
         )
         self._listener.note(
-            f"round {round_num}: loss {update.loss:.4f}, accuracy {update.accuracy:.3f}, "
+            f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
             f"{report.images_per_second:.0f} images/s, {self._server.upload_bytes:,} bytes sent so far"
         )
         return self._server.report(self._client_id, round_num, report)
@@ -249,3 +246,10 @@ class Device:
         path = self._state_dir.path / MODEL_NAME
         write_atomically(path, filled)
         return path
+
+
+def _other_folder(round_num: int, state: DeviceState) -> ProtocolError:
+    return ProtocolError(
+        f"the server is in round {round_num}, this device's state folder after round {state.trained_round}: "
+        "the folder is not this run's"
+    )

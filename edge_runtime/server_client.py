@@ -47,6 +47,9 @@ class ServerClient:
         transport: For tests: an application instead of a socket.
         on_retry: Called with a line for the log before each wait.
         sleep: For tests.
+
+    Raises:
+        ConfigError: The URL or the token cannot be used.
     """
 
     def __init__(
@@ -59,6 +62,9 @@ class ServerClient:
         on_retry: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        # What no header can hold would look like a server that does not answer.
+        if not token or not token.isprintable() or " " in token:
+            raise errors.ConfigError("the token is empty or holds blanks: give the one of gkt serve")
         try:
             self._http = httpx.Client(
                 base_url=url,
@@ -69,7 +75,8 @@ class ServerClient:
             )
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
-        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+        base = self._http.base_url
+        if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65535:
             raise errors.ConfigError(f"server URL is {url!r}, expected one such as http://10.0.0.5:8080")
         self._url = url
         self._patience_seconds = patience_seconds
@@ -157,6 +164,10 @@ class ServerClient:
                 response = self._http.request(method, path, content=body, headers=headers)
             except httpx.TransportError as error:
                 trouble, asked = f"{type(error).__name__}: {error}", 0.0
+            except httpx.DecodingError as error:
+                raise MessageError(
+                    f"the answer cannot be decoded ({error}): is this the address of a gkt server?"
+                ) from error
             else:
                 self.download_bytes += len(response.content)
                 if response.status_code < 300:

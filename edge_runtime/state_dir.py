@@ -4,34 +4,47 @@
 
     lock                 held while a device runs
     bundle/              downloaded artifacts, verified
-    state.json           run, device, last trained round
+    state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3
     model.onnx           the combined model, at the end
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from gkt_core.errors import ArtifactError, InputError
-from gkt_core.files import write_atomically
+from gkt_core.errors import ArtifactError, InputError, MessageError
+from gkt_core.files import lock_exclusively, write_atomically
 from gkt_core.manifest import DEVICE_FILES, MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
+from gkt_core.protocol import from_dict
 
 MODEL_NAME = "model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """Where a device stands in a run."""
+    """Where a device stands in a run.
+
+    Attributes:
+        run_id: The run.
+        client_id: The device.
+        trained_round: Last round of local training; 0 before the first.
+        loss: Mean training loss of that round.
+        accuracy: Training accuracy of that round, 0..1.
+        train_seconds: What its training took. All three are for the report, should the device restart
+            before it could send one.
+    """
 
     run_id: str
     client_id: str
     trained_round: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    train_seconds: float = 0.0
 
 
 class StateDir:
@@ -45,16 +58,11 @@ class StateDir:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[bytes] = (path / "lock").open("ab")
+            self._lock = lock_exclusively(
+                path / "lock", f"another gkt edge run uses {path}: give each device its own --state-dir"
+            )
         except OSError as error:
             raise InputError(f"cannot use the state folder {path}: {error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise InputError(
-                f"another gkt edge run uses {path}: give each device its own --state-dir"
-            ) from error
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -68,10 +76,12 @@ class StateDir:
         """
         try:
             values = json.loads(self._state_path.read_text(encoding="utf-8"))
-            found = DeviceState(**values)
+            found = from_dict(DeviceState, values)
+            if found.trained_round < 0:
+                raise ValueError(f"trained_round is {found.trained_round}")
         except FileNotFoundError:
             return DeviceState(run_id, client_id)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, MessageError) as error:
             raise ArtifactError(f"{self._state_path} cannot be read: {error}: remove {self.path}") from error
         if (found.run_id, found.client_id) != (run_id, client_id):
             raise ArtifactError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from gkt_core.errors import InputError
 
@@ -25,6 +27,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock_exclusively(path: Path, refusal: str) -> IO[bytes]:
+    """Hold a lock file until the returned file is closed, or the process ends however it may.
+
+    Raises:
+        InputError: Another process holds it; ``refusal`` is the message.
+    """
+    stream = path.open("ab")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise InputError(refusal) from error
+    return stream
 
 
 def check_new_folder(path: Path) -> None:

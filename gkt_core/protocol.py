@@ -27,6 +27,7 @@ PUTs may be repeated at any time. Errors are :class:`ErrorBody`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -250,7 +251,7 @@ def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
     """Build a message from decoded JSON, as :func:`from_json` does."""
     if not isinstance(values, dict):
         raise MessageError(f"expected a JSON object with the fields of {message_type.__name__}")
-    hints = get_type_hints(message_type)
+    hints = _type_hints(message_type)
     fields: Mapping[str, dataclasses.Field[Any]] = message_type.__dataclass_fields__  # type: ignore[attr-defined]
     unknown = sorted(set(values) - set(fields))
     missing = sorted(
@@ -269,6 +270,11 @@ def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
     return message_type(
         **{name: _convert(value, hints[name], f"{where}.{name}") for name, value in values.items()}
     )
+
+
+@functools.cache
+def _type_hints(message_type: type[Any]) -> dict[str, Any]:
+    return get_type_hints(message_type)
 
 
 def _convert(value: Any, expected: Any, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def serve(
     try:
         if run_folder.has_run(data_dir):
             run = run_folder.open_run(data_dir)
-            asked = any(value is not None for value in hyper_parameters.values()) or config_file is not None
-            if asked:
-                _check_same(config, run.config, data_dir)
+            # What was not given is what the run has.
+            found = run.config.to_dict()
+            config = build_run_config(hyper_parameters, file=config_file, defaults=found)
+            _check_same(config, run.config, data_dir)
         elif artifacts is None:
             raise ConfigError(f"{data_dir} holds no run: give --artifacts to begin one")
         else:
@@ -88,7 +90,9 @@ def serve(
                 f"{run.config.num_clients} devices"
             )
             click.echo("each device runs:")
-            click.echo(f"  gkt edge run --server {url} --token {shown_token} --data FILE --state-dir DIR")
+            # Listening on all addresses: devices need one that is this machine's.
+            shown = url.replace("0.0.0.0", socket.gethostname()).replace("[::]", socket.gethostname())
+            click.echo(f"  gkt edge run --server {shown} --token {shown_token} --data FILE --state-dir DIR")
 
         serving.serve_run(
             run,

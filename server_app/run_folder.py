@@ -9,6 +9,8 @@
     token           the devices' bearer token, readable by its owner only
     server.json     URL and process id while a server is up
     trainer.log     what the trainer process printed
+    server.lock     held by the one server process of the run
+    trainer.lock    held by the one trainer process that may train
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ DATABASE_NAME = "run.sqlite"
 TOKEN_NAME = "token"
 SERVER_INFO_NAME = "server.json"
 TRAINER_LOG_NAME = "trainer.log"
+TRAINER_LOCK_NAME = "trainer.lock"
+SERVER_LOCK_NAME = "server.lock"
 
 
 @dataclass(frozen=True, slots=True)

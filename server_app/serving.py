@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -9,15 +10,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 import waitress
 
 from gkt_core.errors import AddressInUseError, InputError
-from gkt_core.files import write_atomically
+from gkt_core.files import lock_exclusively, write_atomically
 from server_app.app import create_app
 from server_app.rounds import Failed, Phase
-from server_app.run_folder import SERVER_INFO_NAME, TRAINER_LOG_NAME, RunContext, read_token
+from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, TRAINER_LOG_NAME, RunContext, read_token
 
 MAX_TRAINER_RESTARTS = 3
 _WEB_THREADS = 16
@@ -47,7 +49,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        if isinstance(error, OSError) and error.errno == 98:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise AddressInUseError(
                 f"port {port} of {host} is in use: choose another --port, or 0 for a free one"
             ) from error
@@ -62,6 +64,8 @@ class TrainerProcess:
         self._run, self._num_threads, self._announce = run, num_threads, announce
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
+        # Held while a process takes the place of a dead one, so that none is started behind stop's back.
+        self._changing = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="trainer-watch", daemon=True)
 
     def start(self) -> None:
@@ -71,8 +75,9 @@ class TrainerProcess:
 
     def stop(self) -> None:
         """End the process and wait for it."""
-        self._stopping.set()
-        process = self._process
+        with self._changing:
+            self._stopping.set()
+            process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
             try:
@@ -102,8 +107,11 @@ class TrainerProcess:
                 return
             log_path = self._run.folder / TRAINER_LOG_NAME
             self._announce(f"the trainer ended with exit code {exit_code}; its log is {log_path}")
-            if attempt < MAX_TRAINER_RESTARTS:
-                self._process = self._spawn()
+            with self._changing:
+                if self._stopping.is_set():
+                    return
+                if attempt < MAX_TRAINER_RESTARTS:
+                    self._process = self._spawn()
         self._run.store.apply(Failed(f"the trainer process died {MAX_TRAINER_RESTARTS + 1} times"))
 
 
@@ -137,6 +145,9 @@ def serve_run(
         poll_seconds: How often waiting devices ask again.
         announce: Takes a line for the person who watches.
         on_ready: Called with the URL once the server listens.
+
+    Raises:
+        KeyboardInterrupt: Always, in the end.
     """
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -145,18 +156,36 @@ def serve_run(
         app,
         sockets=[listener],
         threads=_WEB_THREADS,
-        max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+        # The application refuses what is too large with a message that devices understand; waitress, which
+        # has none, only what is far too large to be read at all.
+        max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],
         ident=None,
         clear_untrusted_proxy_headers=True,
     )
     trainer = TrainerProcess(run, num_threads, announce)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
     info_path = run.folder / SERVER_INFO_NAME
+    with lock_exclusively(
+        run.folder / SERVER_LOCK_NAME,
+        f"another gkt serve runs on {run.folder}: stop it, or choose another --data-dir",
+    ):
+        _serve_until_interrupted(server, trainer, info_path, info, on_ready)
+
+
+def _serve_until_interrupted(
+    server: Any,
+    trainer: TrainerProcess,
+    info_path: Path,
+    info: dict[str, Any],
+    on_ready: Callable[[str], None],
+) -> None:
     try:
         trainer.start()
         write_atomically(info_path, (json.dumps(info) + "\n").encode())
-        on_ready(url)
+        on_ready(info["url"])
         server.run()
+        # Waitress returns when it is interrupted, and keeps the interrupt to itself.
+        raise KeyboardInterrupt
     finally:
         info_path.unlink(missing_ok=True)
         trainer.stop()

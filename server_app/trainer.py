@@ -6,17 +6,28 @@ there is, and ends with the process that started it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
 
-from gkt_core.algorithms import ServerProgress, evaluate, server_optimizer, server_update
+from gkt_core.algorithms import (
+    Evaluation,
+    ServerProgress,
+    ServerUpdate,
+    evaluate,
+    server_optimizer,
+    server_update,
+)
 from gkt_core.cli import run_command
 from gkt_core.errors import GKTError
 from gkt_core.feature_source import ShardSource, split_by_client
@@ -30,6 +41,7 @@ from server_app.rounds import Claimed, Failed, Phase, Released, RunState, Traine
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
     TEMPLATE_BLOB,
+    TRAINER_LOCK_NAME,
     RunContext,
     open_run,
     round_blobs,
@@ -40,6 +52,10 @@ log = logging.getLogger("gkt.trainer")
 
 _POLL_SECONDS = 0.1
 _PROGRESS_SECONDS = 0.5
+
+
+class _ServerGone(Exception):
+    """The process that started this one has ended."""
 
 
 class Trainer:
@@ -54,6 +70,7 @@ class Trainer:
         # The faster layout of convolutions on CPUs; the numbers it holds are the same.
         self._network = self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = server_optimizer(self._network, run.config)
+        self._parent_pid: int | None = None
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
         """Wait for rounds and train on them until the run has ended.
@@ -64,18 +81,24 @@ class Trainer:
         Returns:
             The last state.
         """
+        self._parent_pid = parent_pid
+        try:
+            return self._run_rounds()
+        except _ServerGone:
+            log.info("the server is gone; ending")
+            return self._run.store.state()
+
+    def _run_rounds(self) -> RunState:
         store = self._run.store
         # A round that an earlier trainer left half trained is trained again from its beginning.
         state = store.apply(Released())
         self._restore(state)
         last_sign = 0.0
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
+            _check_parent(self._parent_pid)
             if state.phase is Phase.READY:
                 state = self._train(state.round_num)
                 continue
-            if parent_pid is not None and os.getppid() != parent_pid:
-                log.info("the server is gone; ending")
-                return state
             if time.monotonic() - last_sign > 1.0:
                 store.report_progress(None)
                 last_sign = time.monotonic()
@@ -102,9 +125,10 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
-                on_batch=self._progress_reporter(round_num),
+                on_batch=_ProgressReporter(run, round_num, self._parent_pid),
             )
             evaluation = evaluate(self._network, self._source(round_num, "validation"))
+            _check_finite(round_num, update, evaluation)
             for client_id, soft_labels in split_by_client(source, update.server_logits).items():
                 data = write_soft_labels(client_id, round_num, soft_labels)
                 run.blobs.put(soft_labels_blob(round_num, client_id), data)
@@ -146,9 +170,6 @@ class Trainer:
             run.shard_spec,
         )
 
-    def _progress_reporter(self, round_num: int) -> _ProgressReporter:
-        return _ProgressReporter(self._run, round_num)
-
     def _publish_model(self) -> None:
         run = self._run
         tensors = {
@@ -173,10 +194,11 @@ class Trainer:
 class _ProgressReporter:
     """Tells the store how training goes, at most twice a second."""
 
-    def __init__(self, run: RunContext, round_num: int) -> None:
-        self._run, self._round_num, self._last = run, round_num, 0.0
+    def __init__(self, run: RunContext, round_num: int, parent_pid: int | None) -> None:
+        self._run, self._round_num, self._parent_pid, self._last = run, round_num, parent_pid, 0.0
 
     def __call__(self, progress: ServerProgress) -> None:
+        _check_parent(self._parent_pid)
         now = time.monotonic()
         if now - self._last < _PROGRESS_SECONDS:
             return
@@ -186,6 +208,45 @@ class _ProgressReporter:
                 self._round_num, progress.epoch, progress.epochs, progress.samples_per_second, progress.loss
             )
         )
+
+
+def _check_parent(parent_pid: int | None) -> None:
+    if parent_pid is not None and os.getppid() != parent_pid:
+        raise _ServerGone
+
+
+def _check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) -> None:
+    # A loss is computed before its update: the last update shows only in what comes after it.
+    if not (np.isfinite(update.server_logits).all() and np.isfinite(evaluation.loss)):
+        raise GKTError(
+            f"the server network gives NaN or infinity after round {round_num}: "
+            "training diverged, lower server_lr"
+        )
+
+
+@contextlib.contextmanager
+def only_trainer(folder: Path, parent_pid: int | None) -> Iterator[bool]:
+    """Wait until no other process trains this run, such as one whose server was just killed.
+
+    Args:
+        folder: The run's folder.
+        parent_pid: Wait no longer than this process is our parent.
+
+    Yields:
+        Whether this process is the one now.
+    """
+    with (folder / TRAINER_LOCK_NAME).open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(_POLL_SECONDS)
+            else:
+                yield True
+                return
+            if parent_pid is not None and os.getppid() != parent_pid:
+                yield False
+                return
 
 
 @click.command()
@@ -200,8 +261,10 @@ def main(data_dir: Path, num_threads: int, parent_pid: int | None) -> None:
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory before writing it; filling it costs a seventh of the speed.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    state = Trainer(open_run(data_dir)).run_until_done(parent_pid)
-    log.info("the run is %s", state.phase)
+    with only_trainer(data_dir, parent_pid) as alone:
+        if alone:
+            state = Trainer(open_run(data_dir)).run_until_done(parent_pid)
+            log.info("the run is %s", state.phase)
 
 
 if __name__ == "__main__":

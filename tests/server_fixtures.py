@@ -1,6 +1,7 @@
 """What the tests of server and devices share: one small artifact bundle, run settings, private data.
 
-A test module that wants the fixtures says ``pytest_plugins = ["tests.server_fixtures"]``.
+A test module that wants the fixtures says ``pytest_plugins = ["tests.server_fixtures"]``. It imports the
+functions as well, and before that: PYTEST_DONT_REWRITE keeps pytest from warning about it.
 """
 
 import numpy as np

@@ -1,14 +1,14 @@
 """The algorithms, a file each, which reads like its paper's pseudocode. In torch."""
 
+from gkt_core.algorithms.base import Evaluation
 from gkt_core.algorithms.fedgkt import (
-    Evaluation,
     ServerProgress,
     ServerUpdate,
-    TorchEngine,
     evaluate,
     server_optimizer,
     server_update,
 )
+from gkt_core.algorithms.torch_engine import TorchEngine
 
 __all__ = [
     "Evaluation",

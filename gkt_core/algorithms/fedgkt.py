@@ -1,26 +1,43 @@
 """FedGKT (He, Annavaram, Avestimehr, NeurIPS 2020), Algorithm 1.
 
 The server's half is here, and is what both the trainer process and the simulation call. The device's half
-is :mod:`gkt_core.client_round`, the same for every engine; :class:`TorchEngine` runs it in PyTorch.
+is :mod:`gkt_core.client_round`, the same for every engine. :class:`FedGKT` puts the two together for
+simulations.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gkt_core.algorithms.base import Evaluation, RoundResult
+from gkt_core.algorithms.federation import Federation
+from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.augment import batch_order, batches
+from gkt_core.client_round import Extracted, client_update, extract
+from gkt_core.compression import compress
 from gkt_core.config import RunConfig
 from gkt_core.errors import GKTError
-from gkt_core.feature_source import FeatureBatch, FeatureSource
-from gkt_core.nn.losses import edge_loss, server_loss
-from gkt_core.nn.networks import EdgeNetwork
+from gkt_core.feature_source import FeatureBatch, FeatureSource, ShardSource, split_by_client
+from gkt_core.networks import feature_shape
+from gkt_core.nn.losses import server_loss
+from gkt_core.nn.networks import CombinedNetwork, build_edge_network, build_server_network
+from gkt_core.shards import (
+    ShardKey,
+    ShardSpec,
+    SoftLabels,
+    read_feature_shard,
+    write_feature_shard,
+    write_soft_labels,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +66,6 @@ class ServerUpdate:
     loss: float
     accuracy: float
     samples_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Mean cross entropy and accuracy (0..1) on samples that were not trained on."""
-
-    loss: float
-    accuracy: float
 
 
 def server_optimizer(network: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
@@ -94,6 +103,7 @@ def server_update(
     Raises:
         GKTError: The loss is no longer finite.
     """
+    device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
     alpha = config.alpha if config.server_distils else 0.0
     server_logits = np.empty((num_samples, num_classes), np.float32)
@@ -104,13 +114,12 @@ def server_update(
         order = batch_order(num_samples, seed=config.seed, round_num=round_num, epoch=epoch)
         for rows in batches(order, config.server_batch_size):
             batch = source.gather(rows)
-            features, labels = _features(batch), torch.from_numpy(batch.labels)
+            features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
             network.train()
             optimizer.zero_grad(set_to_none=True)
             logits = network(features)
-            loss = server_loss(
-                logits, labels, torch.from_numpy(batch.client_logits), alpha, config.temperature
-            )
+            client_logits = torch.from_numpy(batch.client_logits).to(device)
+            loss = server_loss(logits, labels, client_logits, alpha, config.temperature)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             batch_loss = loss.item()
@@ -130,7 +139,7 @@ def server_update(
     seconds = time.perf_counter() - started
     if config.soft_labels == "evaluation":
         for rows in np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size)):
-            server_logits[rows] = _eval_logits(network, _features(source.gather(rows)))
+            server_logits[rows] = _eval_logits(network, _features(source.gather(rows), device))
     return ServerUpdate(server_logits, total_loss / num_samples, num_right / num_samples, num_done / seconds)
 
 
@@ -139,56 +148,197 @@ def evaluate(network: nn.Module, source: FeatureSource, *, batch_size: int = 256
 
     Each sample went through its own device's extractor, so this is the accuracy of the combined models.
     """
+    device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
     total_loss, num_right = 0.0, 0
     for begin in range(0, num_samples, batch_size):
         batch = source.gather(np.arange(begin, min(begin + batch_size, num_samples)))
-        logits = torch.from_numpy(_eval_logits(network, _features(batch)))
+        logits = torch.from_numpy(_eval_logits(network, _features(batch, device)))
         labels = torch.from_numpy(batch.labels)
         total_loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         num_right += int((logits.argmax(dim=1) == labels).sum())
     return Evaluation(total_loss / num_samples, num_right / num_samples)
 
 
-def _features(batch: FeatureBatch) -> Tensor:
-    return torch.from_numpy(batch.features).contiguous(memory_format=torch.channels_last)
+def _features(batch: FeatureBatch, device: torch.device) -> Tensor:
+    return torch.from_numpy(batch.features).to(device).contiguous(memory_format=torch.channels_last)
 
 
 def _eval_logits(network: nn.Module, features: Tensor) -> NDArray[np.float32]:
     network.eval()
     with torch.no_grad():
         logits: Tensor = network(features)
-    return np.asarray(logits.numpy())
+    return np.asarray(logits.cpu().numpy())
 
 
-class TorchEngine:
-    """A :class:`gkt_core.client_round.TrainingEngine` in PyTorch: a simulated device."""
+class FedGKT:
+    """Algorithm 1 in one process: :class:`gkt_core.algorithms.base.Algorithm`.
 
-    def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
-        self.network = network
-        self.temperature = config.temperature
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=config.edge_lr)
+    Features, logits and labels pass through the shard format of the wire, so that a simulation sees the
+    codec's rounding and counts the bytes that devices would send.
 
-    def train_step(
+    Args:
+        federation: The devices' data.
+        config: Hyper-parameters.
+        edge_network: The devices' network, ``resnet8`` and so on.
+        server_network: ``resnet55`` or ``resnet109``.
+        device: Where networks live.
+        shard_folder: Keep a round's features in files of this folder instead of memory.
+    """
+
+    def __init__(
         self,
-        images: NDArray[np.float32],
-        labels: NDArray[np.int64],
-        server_logits: NDArray[np.float32],
-        alpha: float,
-    ) -> tuple[float, NDArray[np.float32]]:
-        """Minimise Eq. 7 on one batch; see the protocol."""
-        self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        _, logits = self.network(torch.from_numpy(images))
-        teacher = torch.from_numpy(np.ascontiguousarray(server_logits))
-        loss = edge_loss(logits, torch.from_numpy(labels), teacher, alpha, self.temperature)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.item(), np.asarray(logits.detach().numpy())
+        federation: Federation,
+        config: RunConfig,
+        *,
+        edge_network: str,
+        server_network: str,
+        device: torch.device,
+        shard_folder: Path | None = None,
+    ) -> None:
+        self._federation, self._config, self._shard_folder = federation, config, shard_folder
+        pixels = {"pixel_mean": federation.pixel_mean, "pixel_std": federation.pixel_std}
+        # All devices start from the same weights, as they do when they download one bundle.
+        self._engines = {
+            client_id: TorchEngine(
+                build_edge_network(edge_network, federation.num_classes, seed=config.seed, **pixels).to(
+                    device
+                ),
+                config,
+            )
+            for client_id in federation.clients
+        }
+        self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
+        self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = server_optimizer(self._server, config)
+        self._soft_labels: dict[str, SoftLabels] = {}
+        self._spec = ShardSpec(
+            config.codec, feature_shape(federation.image_size), federation.num_classes, config.shard_samples
+        )
 
-    def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features and logits in eval mode."""
-        self.network.eval()
-        with torch.no_grad():
-            features, logits = self.network(torch.from_numpy(images))
-        return np.asarray(features.numpy()), np.asarray(logits.numpy())
+    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+        """Lines 2 to 16 of Algorithm 1."""
+        config, clients = self._config, self._federation.clients
+        download_bytes = sum(
+            len(write_soft_labels(client_id, round_num - 1, soft_labels))
+            for client_id, soft_labels in self._soft_labels.items()
+            if config.edge_distils
+        )
+        uploads = Uploads(self._spec, config, self._shard_folder)
+        for client_id, data in clients.items():
+            engine = self._engines[client_id]
+            client_update(
+                engine,
+                data.train,
+                self._soft_labels.get(client_id),
+                config,
+                client_id=client_id,
+                round_num=round_num,
+                num_classes=self._federation.num_classes,
+                on_batch=lambda num: on_samples("devices", num),
+            )
+            views = {"train": (data.train, round_num), "validation": (data.validation, None)}
+            for split, (samples, view_round) in views.items():
+                parts = extract(engine, samples, config, client_id=client_id, view_round=view_round)
+                for index, part in enumerate(parts):
+                    uploads.send(ShardKey(client_id, round_num, split, index), part)
+        last = {"epoch": 0, "done": 0}
+
+        def on_batch(progress: ServerProgress) -> None:
+            before = last["done"] if progress.epoch == last["epoch"] else 0
+            on_samples("server", progress.num_samples - before)
+            last.update(epoch=progress.epoch, done=progress.num_samples)
+
+        source = uploads.source("train")
+        update = server_update(
+            self._server,
+            self._optimizer,
+            source,
+            config,
+            round_num=round_num,
+            num_classes=self._federation.num_classes,
+            on_batch=on_batch,
+        )
+        self._soft_labels = split_by_client(source, update.server_logits)
+        evaluation = evaluate(self._server, uploads.source("validation"))
+        return RoundResult(
+            update.loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes
+        )
+
+    def models(self) -> dict[str, nn.Module]:
+        """Each device's extractor with the server network."""
+        return {
+            client_id: CombinedNetwork(engine.network.extractor, self._server, engine.network.normalise)
+            for client_id, engine in self._engines.items()
+        }
+
+    def edge_models(self) -> dict[str, nn.Module]:
+        """Each device's own network, extractor and local head."""
+        return {client_id: engine.network for client_id, engine in self._engines.items()}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Server and edge networks."""
+        return {"server": self._server, **self.edge_models()}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Theirs."""
+        return {"server": self._optimizer, **{name: e.optimizer for name, e in self._engines.items()}}
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The soft labels that the next round trains with."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for client_id, soft_labels in self._soft_labels.items():
+            arrays[f"{client_id}/sample_ids"] = soft_labels.sample_ids
+            arrays[f"{client_id}/server_logits"] = soft_labels.server_logits
+        return arrays
+
+    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take them back."""
+        self._soft_labels = {
+            client_id: SoftLabels(
+                arrays[f"{client_id}/sample_ids"].astype(np.int64),
+                arrays[f"{client_id}/server_logits"].astype(np.float32),
+            )
+            for client_id in self._federation.clients
+            if f"{client_id}/sample_ids" in arrays
+        }
+
+
+class Uploads:
+    """Simulated uploads: shards encoded as on the wire, counted, kept in memory or in files."""
+
+    def __init__(self, spec: ShardSpec, config: RunConfig, folder: Path | None) -> None:
+        self._spec, self._config, self._folder = spec, config, folder
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all shards."""
+        self._files: list[tuple[ShardKey, Path]] = []
+        self._memory: list[tuple[ShardKey, bytes]] = []
+        self.num_bytes = 0
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+
+    def send(self, key: ShardKey, part: Extracted) -> None:
+        """Encode and keep one shard."""
+        data = write_feature_shard(
+            key, part.sample_ids, part.features, part.client_logits, part.labels, self._config.codec
+        )
+        self.num_bytes += len(compress(data)) if self._config.compress else len(data)
+        if self._folder is None:
+            self._memory.append((key, data))
+            return
+        path = self._folder / f"{key.client_id}-{key.split}-{key.index:06d}.safetensors"
+        path.write_bytes(data)
+        self._files.append((key, path))
+
+    def source(self, split: str) -> ShardSource:
+        """The samples of one split in canonical order."""
+        if self._folder is not None:
+            return ShardSource.from_files(((k, p) for k, p in self._files if k.split == split), self._spec)
+        return ShardSource(
+            (key.client_id, read_feature_shard(data, key, self._spec, check_values=False))
+            for key, data in self._memory
+            if key.split == split
+        )

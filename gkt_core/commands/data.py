@@ -9,15 +9,18 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from gkt_core.cli import emit_json
 from gkt_core.datasets import Dataset, load_dataset
+from gkt_core.errors import ConfigError
 from gkt_core.files import check_new_folder, new_folder
 from gkt_core.partition import SCHEMES, hold_out, partition
 from gkt_core.private_data import PrivateData, Samples, load_private_data, save_private_data
 
 SPLIT_NAME = "partition.json"
 TEST_NAME = "test.npz"
+PRETRAINING_NAME = "pretraining.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class SplitOptions:
     dirichlet_alpha: float
     validation_share: float
     seed: int
+    pretraining_share: float = 0.0
 
 
 def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[str, Any]:
@@ -46,8 +50,9 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
         PartitionError: The split cannot be made.
         InputError: ``out`` cannot become a new folder.
     """
+    kept, held_back = _hold_back(len(dataset.x_train), options)
     parts = partition(
-        dataset.y_train,
+        dataset.y_train[kept],
         options.num_clients,
         scheme=options.scheme,
         alpha=options.dirichlet_alpha,
@@ -57,7 +62,8 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
     clients = []
     with new_folder(out) as folder:
         (folder / "clients").mkdir()
-        for number, owned in enumerate(parts):
+        for number, part in enumerate(parts):
+            owned = kept[part]
             client_id = f"client-{number:03d}"
             train, validation = hold_out(
                 len(owned), options.validation_share, seed=options.seed * 100_003 + number
@@ -82,6 +88,12 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
             labels=dataset.y_test,
             class_names=np.asarray(dataset.class_names, dtype=np.str_),
         )
+        if len(held_back):
+            np.savez(
+                folder / PRETRAINING_NAME,
+                images=dataset.x_train[held_back],
+                labels=dataset.y_train[held_back],
+            )
         description = {
             "dataset": dataset.name,
             "num_classes": dataset.num_classes,
@@ -94,10 +106,25 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
             "dirichlet_alpha": options.dirichlet_alpha if options.scheme == "dirichlet" else None,
             "seed": options.seed,
             "num_test_examples": len(dataset.x_test),
+            "pretraining_file": PRETRAINING_NAME if len(held_back) else None,
+            "num_pretraining_examples": len(held_back),
             "clients": clients,
         }
         (folder / SPLIT_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return description
+
+
+def _hold_back(num_examples: int, options: SplitOptions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions that devices get, and those that no device gets (for pre-training)."""
+    if not 0 <= options.pretraining_share < 1:
+        raise ConfigError(
+            f"pre-training share is {options.pretraining_share}, expected a number from 0 to below 1"
+        )
+    num_held = round(num_examples * options.pretraining_share)
+    order = np.random.default_rng([options.seed, 23]).permutation(num_examples) if num_held else None
+    if order is None:
+        return np.arange(num_examples), np.arange(0)
+    return np.sort(order[num_held:]), np.sort(order[:num_held])
 
 
 def _select(dataset: Dataset, rows: np.ndarray[Any, Any]) -> Samples:
@@ -121,6 +148,12 @@ def data() -> None:
 @click.option("--partition", "scheme", type=click.Choice(SCHEMES), default="iid", show_default=True)
 @click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
 @click.option("--validation-share", default=0.1, show_default=True, help="Share that is never trained on.")
+@click.option(
+    "--pretraining-share",
+    default=0.0,
+    show_default=True,
+    help="Share of the training images that no device gets, in a file of its own.",
+)
 @click.option("--image-size", type=int, help="Scale images to this many pixels (a multiple of 4).")
 @click.option("--limit", type=int, help="Use only this many training images.")
 @click.option("--seed", default=0, show_default=True)
@@ -140,6 +173,7 @@ def split(
     scheme: str,
     dirichlet_alpha: float,
     validation_share: float,
+    pretraining_share: float,
     image_size: int | None,
     limit: int | None,
     seed: int,
@@ -153,7 +187,7 @@ def split(
     """
     check_new_folder(out)
     dataset = load_dataset(source, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
-    options = SplitOptions(num_clients, scheme, dirichlet_alpha, validation_share, seed)
+    options = SplitOptions(num_clients, scheme, dirichlet_alpha, validation_share, seed, pretraining_share)
     description = split_dataset(dataset, options, out)
     if as_json:
         emit_json(description)

@@ -1,12 +1,15 @@
-"""A network and its optimizer as one safetensors file: no pickle, equal state gives equal bytes."""
+"""Networks, optimizers and arrays as one safetensors file: no pickle, equal state gives equal bytes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -14,37 +17,47 @@ from torch import Tensor, nn
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 
-_MODEL, _OPTIMIZER = "model.", "optimizer."
 
-
-def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+def save_state(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    arrays: Mapping[str, NDArray[np.generic]],
+    extra: dict[str, Any],
 ) -> None:
     """Write a checkpoint by atomic rename.
 
     Args:
         path: Where.
-        network: Its parameters and buffers are stored under ``model.``.
-        optimizer: Its per-parameter tensors are stored under ``optimizer.<index>.``.
+        modules: Parameters and buffers are stored as ``module/<name>/<tensor>``.
+        optimizers: Per-parameter state is stored as ``optimizer/<name>/<index>/<key>``.
+        arrays: Stored as ``array/<name>``.
         extra: JSON-compatible values, such as the round.
     """
-    tensors: dict[str, Tensor] = {
-        _MODEL + name: value.detach().contiguous() for name, value in network.state_dict().items()
-    }
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value).detach().contiguous()
-    write_atomically(path, save(tensors, metadata={"gkt": json.dumps(extra, sort_keys=True)}))
+    tensors: dict[str, Tensor] = {}
+    for owner, module in modules.items():
+        for name, value in module.state_dict().items():
+            tensors[f"module/{owner}/{name}"] = value
+    for owner, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"optimizer/{owner}/{index}/{name}"] = torch.as_tensor(value)
+    for name, array in arrays.items():
+        tensors[f"array/{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)}))
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore what :func:`save_checkpoint` wrote, in place.
+def load_state(
+    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, Any]]:
+    """Restore what :func:`save_state` wrote, in place.
 
     Returns:
-        The extra values.
+        The arrays and the extra values.
 
     Raises:
-        ArtifactError: The file cannot be read, or belongs to another network.
+        ArtifactError: The file cannot be read, or belongs to other networks.
     """
     try:
         data = path.read_bytes()
@@ -53,15 +66,35 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
         extra = json.loads(header["__metadata__"]["gkt"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
-    model = {name[len(_MODEL) :]: value for name, value in tensors.items() if name.startswith(_MODEL)}
     try:
-        network.load_state_dict(model)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith(_OPTIMIZER):
-                index, key = name[len(_OPTIMIZER) :].split(".", 1)
+        for owner, module in modules.items():
+            module.load_state_dict(_below(tensors, f"module/{owner}/"))
+        for owner, optimizer in optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in _below(tensors, f"optimizer/{owner}/").items():
+                index, key = name.split("/", 1)
                 state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint {path} belongs to another network: {error}") from error
-    return dict(extra)
+    return {name: value.numpy() for name, value in _below(tensors, "array/").items()}, dict(extra)
+
+
+def save_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+) -> None:
+    """Write one network and its optimizer by atomic rename."""
+    save_state(path, {"network": network}, {"network": optimizer}, {}, extra)
+
+
+def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore what :func:`save_checkpoint` wrote, in place; the extra values.
+
+    Raises:
+        ArtifactError: The file cannot be read, or belongs to another network.
+    """
+    return load_state(path, {"network": network}, {"network": optimizer})[1]
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -15,22 +15,7 @@ from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
 from profiling.demo.live import format_bytes
-
-_INK, _BLUE, _ORANGE, _GREEN, _GRAY = "#1b1f24", "#1f6feb", "#d9730d", "#2da44e", "#8b949e"
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _GRAY,
-    "axes.labelcolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": "#d8dee4",
-    "svg.hashsalt": "gkt",
-}
+from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE
 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
@@ -41,7 +26,7 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
         report: What :class:`profiling.demo.run.DemoRun` returned.
     """
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         accuracy = _accuracy_figure(report)
         write_atomically(out / "accuracy.png", _render(accuracy, "png"))
         plots = {
@@ -126,18 +111,18 @@ def _accuracy_figure(report: dict[str, Any]) -> Figure:
         numbers,
         [100 * value for value in _column(report, "validation_accuracy")],
         marker="o",
-        color=_BLUE,
+        color=BLUE,
         label=f"extractor + {config['server_network']}, validation",
     )
     axes.axhline(
         100 * report["test_accuracy"],
-        color=_GREEN,
+        color=GREEN,
         linestyle="--",
         label=f"the same, test: {100 * report['test_accuracy']:.1f} %",
     )
     axes.axhline(
         100 * report["edge_only_test_accuracy"],
-        color=_ORANGE,
+        color=ORANGE,
         linestyle=":",
         linewidth=2,
         label=f"{config['edge_network']} alone on each device, test: "
@@ -151,10 +136,10 @@ def _accuracy_figure(report: dict[str, Any]) -> Figure:
 def _loss_figure(report: dict[str, Any]) -> Figure:
     figure, axes = _axes("Loss", "loss")
     numbers = _round_axis(axes, report)
-    axes.plot(numbers, _column(report, "edge_loss"), marker="s", color=_ORANGE, label="devices (Eq. 7)")
-    axes.plot(numbers, _column(report, "train_loss"), marker="o", color=_BLUE, label="server, training")
+    axes.plot(numbers, _column(report, "edge_loss"), marker="s", color=ORANGE, label="devices (Eq. 7)")
+    axes.plot(numbers, _column(report, "train_loss"), marker="o", color=BLUE, label="server, training")
     axes.plot(
-        numbers, _column(report, "validation_loss"), marker="^", color=_GREEN, label="server, validation (CE)"
+        numbers, _column(report, "validation_loss"), marker="^", color=GREEN, label="server, validation (CE)"
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -166,8 +151,8 @@ def _bytes_figure(report: dict[str, Any]) -> Figure:
     numbers = _round_axis(axes, report)
     up = [value / 1e6 for value in _column(report, "upload_bytes")]
     down = [value / 1e6 for value in _column(report, "download_bytes")]
-    axes.bar(numbers, up, color=_BLUE, width=0.6, label="up: features, logits, labels")
-    axes.bar(numbers, down, bottom=up, color=_ORANGE, width=0.6, label="down: soft labels")
+    axes.bar(numbers, up, color=BLUE, width=0.6, label="up: features, logits, labels")
+    axes.bar(numbers, down, bottom=up, color=ORANGE, width=0.6, label="down: soft labels")
     axes.set_ylim(0, 1.25 * max(u + d for u, d in zip(up, down, strict=True)))
     axes.legend(frameon=False, loc="upper right")
     return figure
@@ -177,8 +162,8 @@ def _seconds_figure(report: dict[str, Any]) -> Figure:
     figure, axes = _axes("Seconds in each phase", "seconds")
     numbers = _round_axis(axes, report)
     edge, server = _column(report, "edge_seconds"), _column(report, "server_seconds")
-    axes.bar(numbers, edge, color=_ORANGE, width=0.6, label="devices train and upload")
-    axes.bar(numbers, server, bottom=edge, color=_BLUE, width=0.6, label="server trains")
+    axes.bar(numbers, edge, color=ORANGE, width=0.6, label="devices train and upload")
+    axes.bar(numbers, server, bottom=edge, color=BLUE, width=0.6, label="server trains")
     axes.set_ylim(0, 1.25 * max(e + s for e, s in zip(edge, server, strict=True)))
     axes.legend(frameon=False, loc="upper right")
     return figure

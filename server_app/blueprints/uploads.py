@@ -17,6 +17,9 @@ from server_app.rounds import Phase, Reported, check_upload, task_for
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ShardRecord
 
+# Sums of numbers below it stay finite, and the status can be sent as JSON.
+_BEYOND_ANY_REPORT = 1e15
+
 blueprint = Blueprint(
     "uploads", __name__, url_prefix="/v1/runs/<run_id>/rounds/<int:round_num>/clients/<client_id>"
 )
@@ -127,5 +130,5 @@ def _check_complete(run: RunContext, client_id: str, round_num: int, report: Rou
         if ids and np.unique(np.concatenate(ids)).size != num_samples:
             raise ShardError(f"{client_id}: a {split} sample is in two shards of round {round_num}")
     numbers = (report.loss, report.accuracy, report.train_seconds, report.extract_seconds)
-    if not all(np.isfinite(number) and number >= 0 for number in (*numbers, report.images_per_second)):
-        raise MessageError(f"the report of {client_id} holds a number that is negative or not finite")
+    if not all(0 <= number < _BEYOND_ANY_REPORT for number in (*numbers, report.images_per_second)):
+        raise MessageError(f"the report of {client_id} holds a number that is negative or far too large")

@@ -1,0 +1,131 @@
+"""What all algorithms share: their interface, supervised training, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gkt_core.algorithms.federation import evaluation_batches
+from gkt_core.errors import GKTError
+from gkt_core.private_data import Samples
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """One round of any algorithm.
+
+    Attributes:
+        train_loss: Mean training loss of the round's last epoch.
+        validation_loss: Cross entropy on the devices' validation samples.
+        validation_accuracy: Accuracy of the final model, as it is now, on them, 0..1.
+        upload_bytes: What all devices sent in this round.
+        download_bytes: What all devices received in this round.
+    """
+
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    upload_bytes: int
+    download_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Mean cross entropy and accuracy (0..1) on samples that were not trained on.
+
+    Attributes:
+        loss: Mean cross entropy.
+        accuracy: Share that is right.
+        confusion: ``[C, C] int64``, rows the true classes; None where it was not asked for.
+    """
+
+    loss: float
+    accuracy: float
+    confusion: NDArray[np.int64] | None = None
+
+
+class Algorithm(Protocol):
+    """A way to train over devices, a round at a time, resumable between rounds."""
+
+    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+        """Run round ``round_num`` (from 1); ``on_samples(phase, n)`` hears of trained samples."""
+        ...
+
+    def models(self) -> Mapping[str, nn.Module]:
+        """The final models by owner: images ``[N, 3, S, S]`` in 0..1 to logits ``[N, C]``."""
+        ...
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Every network with state."""
+        ...
+
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Every optimizer with state that outlives a round."""
+        ...
+
+    def arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        """Further state that outlives a round, such as soft labels."""
+        ...
+
+    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """The inverse of :meth:`arrays`."""
+        ...
+
+
+def train_supervised(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Iterable[tuple[Tensor, Tensor]],
+    on_samples: Callable[[int], None],
+) -> float:
+    """Minimise cross entropy over batches; the mean loss.
+
+    Raises:
+        GKTError: The loss is no longer finite.
+    """
+    device = next(network.parameters()).device
+    network.train()
+    total, num_seen = 0.0, 0
+    for images, labels in data:
+        optimizer.zero_grad(set_to_none=True)
+        logits = logits_of(network(images.to(device)))
+        loss = nn.functional.cross_entropy(logits, labels.to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        value = loss.item()
+        if not np.isfinite(value):
+            raise GKTError(f"the training loss is {value}: training diverged, lower the learning rate")
+        total += value * len(labels)
+        num_seen += len(labels)
+        on_samples(len(labels))
+    return total / max(1, num_seen)
+
+
+def logits_of(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """The logits of a network that gives them alone, or of an edge network with its features."""
+    return output[1] if isinstance(output, tuple) else output
+
+
+def evaluate_images(network: nn.Module, samples: Samples, num_classes: int) -> Evaluation:
+    """Cross entropy, accuracy and confusion matrix of a network on un-augmented images."""
+    device = next(network.parameters()).device
+    network.eval()
+    total = 0.0
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    with torch.no_grad():
+        for images, labels in evaluation_batches(samples):
+            logits = logits_of(network(images.to(device))).cpu()
+            total += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            np.add.at(confusion, (labels.numpy(), logits.argmax(dim=1).numpy()), 1)
+    return Evaluation(total / len(samples), float(np.trace(confusion)) / len(samples), confusion)
+
+
+def num_state_bytes(network: nn.Module) -> int:
+    """Bytes of a network's parameters and running statistics in float32: what FedAvg sends."""
+    return sum(4 * value.numel() for name, value in network.state_dict().items() if "num_batches" not in name)

@@ -1,0 +1,150 @@
+"""EcoFed (Wu, Ullah, Rodgers, Kilpatrick, Spence, Varghese), from its abstract.
+
+The device's layers are pre-trained and frozen, so no gradient is sent and features of an image never
+change; the server keeps what it received in a replay buffer and asks for new features only every
+``period`` rounds; features travel as 8-bit integers. What the abstract leaves open we decide so: one
+server network trains on the buffers of all devices, mixed, and each refresh uploads features of one newly
+augmented view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gkt_core.algorithms.base import RoundResult, train_supervised
+from gkt_core.algorithms.federation import Federation, training_batches
+from gkt_core.algorithms.fedgkt import ServerProgress, Uploads, evaluate, server_optimizer, server_update
+from gkt_core.algorithms.torch_engine import TorchEngine
+from gkt_core.client_round import extract
+from gkt_core.config import RunConfig
+from gkt_core.errors import ConfigError
+from gkt_core.networks import feature_shape
+from gkt_core.nn.networks import CombinedNetwork, build_edge_network, build_server_network
+from gkt_core.shards import ShardKey, ShardSpec
+
+PRETRAINING_OWNER = "pretraining"
+
+
+class EcoFed:
+    """A frozen, pre-trained extractor on the devices; a replay buffer at the server.
+
+    Args:
+        federation: The devices' data, with samples for pre-training that no device holds.
+        config: Hyper-parameters; ``codec`` should be ``uint8``.
+        edge_network: Whose extractor is pre-trained, with its head.
+        server_network: ``resnet55`` or ``resnet109``.
+        device: Where networks live.
+        period: Rounds between two uploads.
+        pretraining_epochs: Epochs over the pre-training samples.
+
+    Raises:
+        ConfigError: There are no samples to pre-train on.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        config: RunConfig,
+        *,
+        edge_network: str,
+        server_network: str,
+        device: torch.device,
+        period: int,
+        pretraining_epochs: int,
+    ) -> None:
+        if federation.pretraining is None:
+            raise ConfigError("EcoFed needs samples to pre-train on: split with a pre-training share")
+        self._federation, self._config, self._period = federation, config, period
+        network = build_edge_network(
+            edge_network,
+            federation.num_classes,
+            pixel_mean=federation.pixel_mean,
+            pixel_std=federation.pixel_std,
+            seed=config.seed,
+        ).to(device)
+        self._engine = TorchEngine(network, config)
+        self._pretraining_epochs = pretraining_epochs
+        self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
+        self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = server_optimizer(self._server, config)
+        shape = feature_shape(federation.image_size)
+        spec = ShardSpec(config.codec, shape, federation.num_classes, config.shard_samples)
+        self._buffer = Uploads(spec, config, None)
+
+    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+        """Refresh the buffer when its period is over, then train on it."""
+        if round_num == 1:
+            self._pretrain(on_samples)
+        newest = round_num - (round_num - 1) % self._period
+        upload_bytes = 0
+        if newest == round_num or not self._buffer.num_bytes:
+            self._refresh(newest)
+            # A resumed process fills its buffer again; the devices had sent it before.
+            upload_bytes = self._buffer.num_bytes if newest == round_num else 0
+        last = {"epoch": 0, "done": 0}
+
+        def on_batch(progress: ServerProgress) -> None:
+            before = last["done"] if progress.epoch == last["epoch"] else 0
+            on_samples("server", progress.num_samples - before)
+            last.update(epoch=progress.epoch, done=progress.num_samples)
+
+        update = server_update(
+            self._server,
+            self._optimizer,
+            self._buffer.source("train"),
+            self._config,
+            round_num=round_num,
+            num_classes=self._federation.num_classes,
+            on_batch=on_batch,
+        )
+        found = evaluate(self._server, self._buffer.source("validation"))
+        return RoundResult(update.loss, found.loss, found.accuracy, upload_bytes, 0)
+
+    def _pretrain(self, on_samples: Callable[[str, int], None]) -> None:
+        assert self._federation.pretraining is not None
+        data = training_batches(
+            self._federation.pretraining,
+            self._config,
+            owner=PRETRAINING_OWNER,
+            round_num=1,
+            epochs=self._pretraining_epochs,
+        )
+        train_supervised(
+            self._engine.network, self._engine.optimizer, data, lambda num: on_samples("pre-training", num)
+        )
+
+    def _refresh(self, round_num: int) -> None:
+        self._buffer.clear()
+        for client_id, data in self._federation.clients.items():
+            views = {"train": (data.train, round_num), "validation": (data.validation, None)}
+            for split, (samples, view_round) in views.items():
+                parts = extract(
+                    self._engine, samples, self._config, client_id=client_id, view_round=view_round
+                )
+                for index, part in enumerate(parts):
+                    self._buffer.send(ShardKey(client_id, round_num, split, index), part)
+
+    def models(self) -> dict[str, nn.Module]:
+        """The frozen extractor with the server network."""
+        network = self._engine.network
+        return {"global": CombinedNetwork(network.extractor, self._server, network.normalise)}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The pre-trained network and the server's."""
+        return {"device": self._engine.network, "server": self._server}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The server's."""
+        return {"server": self._optimizer}
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """None: the buffer is extracted again by the frozen network."""
+        return {}
+
+    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Nothing to take back."""

@@ -1,0 +1,98 @@
+"""The algorithms by name, and what each is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gkt_core.algorithms.base import Algorithm
+from gkt_core.algorithms.centralized import Centralized
+from gkt_core.algorithms.ecofed import EcoFed
+from gkt_core.algorithms.fedavg import FedAvg
+from gkt_core.algorithms.federation import Federation
+from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.split_learning import SplitLearning
+from gkt_core.config import RunConfig
+from gkt_core.errors import ConfigError
+
+ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
+_FULL_NETWORK = {"resnet55": "resnet56", "resnet109": "resnet110"}
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmOptions:
+    """What to build beside the hyper-parameters.
+
+    Attributes:
+        algorithm: One of :data:`ALGORITHMS`.
+        edge_network: The devices' network in FedGKT and EcoFed.
+        server_network: ``resnet55`` or ``resnet109``; the other algorithms train ResNet-56 or ResNet-110.
+        central_network: What centralised training trains, if not that: ``resnet8``, say.
+        device: ``cpu`` or ``cuda``.
+        feature_store: ``memory`` or ``disk``.
+        replay_period: Rounds between two uploads of EcoFed.
+        pretraining_epochs: Epochs of EcoFed's pre-training.
+    """
+
+    algorithm: str
+    edge_network: str = "resnet8"
+    server_network: str = "resnet55"
+    central_network: str | None = None
+    device: str = "cpu"
+    feature_store: str = "memory"
+    replay_period: int = 2
+    pretraining_epochs: int = 20
+
+    @property
+    def full_network(self) -> str:
+        """Extractor and server network as one."""
+        return _FULL_NETWORK[self.server_network]
+
+
+def build_algorithm(
+    options: AlgorithmOptions, federation: Federation, config: RunConfig, out: Path
+) -> Algorithm:
+    """Build an algorithm with fresh weights.
+
+    Args:
+        options: Which, and of which networks.
+        federation: Its data.
+        config: Hyper-parameters.
+        out: Where features are kept with ``feature_store = "disk"``.
+
+    Raises:
+        ConfigError: An unknown name, or no such device on this machine.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda', but PyTorch finds no GPU here: choose cpu")
+    device = torch.device(options.device)
+    large: dict[str, Any] = {"full_network": options.full_network, "device": device}
+    halves: dict[str, Any] = {
+        "edge_network": options.edge_network,
+        "server_network": options.server_network,
+        "device": device,
+    }
+    match options.algorithm:
+        case "fedgkt":
+            folder = out / "features" if options.feature_store == "disk" else None
+            return FedGKT(federation, config, **halves, shard_folder=folder)
+        case "fedavg":
+            return FedAvg(federation, config, **large)
+        case "split_learning":
+            return SplitLearning(federation, config, **large)
+        case "centralized":
+            network = options.central_network or options.full_network
+            return Centralized(federation, config, network=network, device=device)
+        case "ecofed":
+            return EcoFed(
+                federation,
+                config,
+                **halves,
+                period=options.replay_period,
+                pretraining_epochs=options.pretraining_epochs,
+            )
+        case other:
+            raise ConfigError(f"unknown algorithm {other!r}, expected one of {', '.join(ALGORITHMS)}")

@@ -1,0 +1,155 @@
+"""Running any algorithm: rounds, metrics, checkpoints, resume, and one look at the test set at the end.
+
+::
+
+    settings.json            what is run; a resumed run must want the same
+    metrics.jsonl            one line a round, the same for the same seed on the same machine
+    timings.jsonl            one line a round, different every time
+    checkpoint.safetensors   everything that the next round needs, and the metrics so far
+    result.json              the end
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images
+from gkt_core.algorithms.federation import Federation
+from gkt_core.errors import ConfigError
+from gkt_core.files import write_atomically
+from gkt_core.nn.checkpoint import load_state, save_state
+
+SETTINGS_NAME = "settings.json"
+METRICS_NAME = "metrics.jsonl"
+TIMINGS_NAME = "timings.jsonl"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+RESULT_NAME = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Hears how a run goes.
+
+    Attributes:
+        on_samples: Phase and number of samples just trained on.
+        on_round: Round number and its result; also for rounds of an earlier process.
+    """
+
+    on_samples: Callable[[str, int], None] = lambda phase, num: None
+    on_round: Callable[[int, RoundResult], None] = lambda round_num, result: None
+
+
+def check_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Begin a run in a folder, or go on with the same one.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+    """
+    path = out / SETTINGS_NAME
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    if not path.is_file():
+        write_atomically(path, text.encode())
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(text)
+    differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    if differing:
+        pairs = (f"{name} {wanted.get(name)!r} instead of {found.get(name)!r}" for name in differing)
+        listed = ", ".join(pairs)
+        raise ConfigError(f"{out} holds a run with other settings ({listed}): choose another --out")
+
+
+def run_algorithm(
+    algorithm: Algorithm,
+    federation: Federation,
+    out: Path,
+    *,
+    rounds: int,
+    settings: dict[str, Any],
+    listener: Listener,
+) -> dict[str, Any]:
+    """Run to the end, from wherever an earlier process stopped.
+
+    Args:
+        algorithm: What to run.
+        federation: Its data; the test set is looked at once, at the end.
+        out: Output folder; made if needed.
+        rounds: Number of rounds.
+        settings: JSON-compatible; goes into the result as ``config``.
+        listener: Hears how it goes.
+
+    Returns:
+        What ``result.json`` holds.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+        ArtifactError: Its checkpoint is damaged.
+    """
+    check_settings(out, settings)
+    checkpoint, metrics = out / CHECKPOINT_NAME, list[dict[str, Any]]()
+    if checkpoint.is_file():
+        arrays, extra = load_state(checkpoint, algorithm.modules(), algorithm.optimizers())
+        algorithm.restore_arrays(arrays)
+        metrics = extra["metrics"]
+        for line in metrics:
+            listener.on_round(line["round_num"], _result_of(line))
+    for round_num in range(len(metrics) + 1, rounds + 1):
+        started = time.perf_counter()
+        result = algorithm.run_round(round_num, listener.on_samples)
+        seconds = time.perf_counter() - started
+        metrics.append({"round_num": round_num, **asdict(result)})
+        save_state(
+            checkpoint,
+            algorithm.modules(),
+            algorithm.optimizers(),
+            algorithm.arrays(),
+            {"metrics": metrics},
+        )
+        write_atomically(out / METRICS_NAME, _lines(metrics))
+        with (out / TIMINGS_NAME).open("a", encoding="utf-8") as timings:
+            timings.write(json.dumps({"round_num": round_num, "seconds": seconds}) + "\n")
+        listener.on_round(round_num, result)
+    write_atomically(out / METRICS_NAME, _lines(metrics))
+    final = {**_final_accuracies(algorithm, federation, metrics), "config": settings}
+    write_atomically(out / RESULT_NAME, (json.dumps(final, indent=2) + "\n").encode())
+    return final
+
+
+def _lines(metrics: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(line) + "\n" for line in metrics).encode()
+
+
+def _result_of(line: dict[str, Any]) -> RoundResult:
+    return RoundResult(**{name: value for name, value in line.items() if name != "round_num"})
+
+
+def _final_accuracies(
+    algorithm: Algorithm, federation: Federation, metrics: list[dict[str, Any]]
+) -> dict[str, Any]:
+    confusion = np.zeros((federation.num_classes, federation.num_classes), np.int64)
+    accuracies = {}
+    for owner, model in algorithm.models().items():
+        found = evaluate_images(model, federation.test, federation.num_classes)
+        accuracies[owner] = found.accuracy
+        assert found.confusion is not None
+        confusion += found.confusion
+    per_class = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
+    return {
+        "test_accuracy": sum(accuracies.values()) / len(accuracies),
+        "test_accuracies": accuracies,
+        "validation_accuracy": metrics[-1]["validation_accuracy"],
+        "upload_bytes": sum(line["upload_bytes"] for line in metrics),
+        "download_bytes": sum(line["download_bytes"] for line in metrics),
+        "rounds": len(metrics),
+        "num_test_examples": len(federation.test),
+        "per_class_accuracy": dict(zip(federation.class_names, per_class.tolist(), strict=True)),
+        # Summed over the models where there is one a device.
+        "confusion_matrix": confusion.tolist(),
+    }

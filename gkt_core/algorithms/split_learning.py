@@ -1,0 +1,113 @@
+"""Split learning (Gupta and Raskar 2018; Vepakomma et al. 2018), cut where ResNet-8's extractor ends.
+
+Section 4.1 of the FedGKT paper: the device holds the extractor (464 parameters), the server ResNet-55 or
+ResNet-109. Every batch crosses the network twice: features up, their gradients down. Devices take turns
+and hand the extractor on to the next, as in the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes
+from gkt_core.algorithms.federation import Federation, training_batches
+from gkt_core.config import RunConfig
+from gkt_core.errors import GKTError
+from gkt_core.nn.networks import CombinedNetwork, build_full_network
+
+
+class SplitLearning:
+    """One network cut in two; gradients travel with every batch.
+
+    Args:
+        federation: The devices' data.
+        config: Hyper-parameters; a round is ``local_epochs`` epochs of each device in turn.
+        full_network: ``resnet56`` or ``resnet110``, of which the device holds the extractor.
+        device: Where networks live.
+    """
+
+    def __init__(
+        self, federation: Federation, config: RunConfig, *, full_network: str, device: torch.device
+    ) -> None:
+        self._federation, self._config, self._device = federation, config, device
+        network = build_full_network(
+            full_network,
+            federation.num_classes,
+            pixel_mean=federation.pixel_mean,
+            pixel_std=federation.pixel_std,
+            seed=config.seed,
+        )
+        self._network: CombinedNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizers = {
+            name: torch.optim.Adam(module.parameters(), lr=lr, weight_decay=config.weight_decay, amsgrad=True)
+            for name, module, lr in (
+                ("device", self._network.extractor, config.edge_lr),
+                ("server", self._network.server, config.server_lr),
+            )
+        }
+
+    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+        """Each device in turn: for every batch, forward here, forward and backward there, backward here."""
+        config = self._config
+        total_loss, upload_bytes, download_bytes = 0.0, 0, 0
+        self._network.train()
+        for client_id, data in self._federation.clients.items():
+            # The extractor comes from the device before, through the server.
+            extractor_bytes = num_state_bytes(self._network.extractor)
+            upload_bytes, download_bytes = upload_bytes + extractor_bytes, download_bytes + extractor_bytes
+            last_epoch = (config.local_epochs - 1) * len(data.train)
+            num_seen = 0
+            for images, labels in training_batches(
+                data.train, config, owner=client_id, round_num=round_num, epochs=config.local_epochs
+            ):
+                loss, sent, received = self._batch(images.to(self._device), labels.to(self._device))
+                upload_bytes, download_bytes = upload_bytes + sent, download_bytes + received
+                num_seen += len(labels)
+                if num_seen > last_epoch:
+                    total_loss += loss * len(labels)
+                on_samples("server", len(labels))
+        found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
+        mean_loss = total_loss / self._federation.num_examples
+        return RoundResult(mean_loss, found.loss, found.accuracy, upload_bytes, download_bytes)
+
+    def _batch(self, images: Tensor, labels: Tensor) -> tuple[float, int, int]:
+        """One step of both halves; the loss, bytes up (features, labels) and bytes down (gradients)."""
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        features = self._network.extractor(self._network.normalise(images))
+        received = features.detach().requires_grad_()
+        loss = nn.functional.cross_entropy(self._network.server(received), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert received.grad is not None
+        features.backward(received.grad)
+        for optimizer in self._optimizers.values():
+            optimizer.step()
+        value = loss.item()
+        if not np.isfinite(value):
+            raise GKTError(f"the training loss is {value}: training diverged, lower the learning rates")
+        feature_bytes = 4 * features.numel()
+        return value, feature_bytes + 8 * labels.numel(), feature_bytes
+
+    def models(self) -> dict[str, nn.Module]:
+        """Both halves together."""
+        return {"global": self._network}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Both halves."""
+        return self.models()
+
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Of each half."""
+        return self._optimizers
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """None."""
+        return {}
+
+    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Nothing to take back."""

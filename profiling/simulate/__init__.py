@@ -1,0 +1,1 @@
+"""``gkt simulate``: any algorithm over simulated devices, with metrics, curves and resume."""

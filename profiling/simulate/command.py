@@ -1,0 +1,219 @@
+"""The command ``gkt simulate``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gkt_core.cli import emit_json
+from gkt_core.config import RunConfig
+from gkt_core.config_options import build_run_config, run_config_options
+from gkt_core.errors import ConfigError, MissingExtraError
+from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, SERVER_NETWORKS
+from gkt_core.partition import SCHEMES
+
+# Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
+ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
+SIMULATION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "fedgkt": {"rounds": 10},
+    "fedavg": {"rounds": 10, "local_epochs": 5},
+    "split_learning": {"rounds": 10, "local_epochs": 5},
+    "centralized": {"rounds": 10, "local_epochs": 5},
+    "ecofed": {"rounds": 10, "codec": "uint8"},
+}
+_PRETRAINING_SHARE = 0.1
+
+
+@click.command()
+@click.option("--algorithm", type=click.Choice(ALGORITHMS), default="fedgkt", show_default=True)
+@click.option(
+    "--dataset",
+    default="digits",
+    show_default=True,
+    help="digits, cifar10, cifar100 (downloaded), PATH.npz, or a folder with one folder of images a class.",
+)
+@click.option("--partition", type=click.Choice(SCHEMES), default="iid", show_default=True)
+@click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
+@click.option("--validation-share", default=0.1, show_default=True, help="Share of each device's samples.")
+@click.option("--image-size", type=int, help="Scale images; 16 for digits, 32 for folders, else as stored.")
+@click.option("--limit", type=int, help="Use only this many training images, validation included.")
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    help="Use this folder of gkt data split, so that several methods see the same split.",
+)
+@click.option("--data-root", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+@click.option(
+    "--model", "edge_network", type=click.Choice(EDGE_NETWORKS), default="resnet8", show_default=True
+)
+@click.option(
+    "--server-model",
+    "server_network",
+    type=click.Choice(SERVER_NETWORKS),
+    default="resnet55",
+    show_default=True,
+    help="The other algorithms train ResNet-56 or ResNet-110, which is the extractor with it.",
+)
+@click.option(
+    "--central-model",
+    "central_network",
+    type=click.Choice(EDGE_NETWORKS + FULL_NETWORKS),
+    help="What --algorithm centralized trains, if not the large network.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", "num_threads", default=0, show_default=True, help="CPU threads; 0 for all cores.")
+@click.option(
+    "--feature-store",
+    type=click.Choice(["memory", "disk"]),
+    default="memory",
+    show_default=True,
+    help="Where FedGKT keeps a round's features.",
+)
+@click.option(
+    "--pretraining-share", type=float, help="EcoFed: images held back from every device. [default: 0.1]"
+)
+@click.option("--pretraining-epochs", default=20, show_default=True, help="EcoFed: epochs over them.")
+@click.option("--replay-period", default=2, show_default=True, help="EcoFed: rounds between two uploads.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Output folder; an unfinished run goes on."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
+@run_config_options()
+def simulate(
+    *,
+    algorithm: str,
+    dataset: str,
+    partition: str,
+    dirichlet_alpha: float,
+    validation_share: float,
+    image_size: int | None,
+    limit: int | None,
+    split: Path | None,
+    data_root: Path,
+    edge_network: str,
+    server_network: str,
+    central_network: str | None,
+    device: str,
+    num_threads: int,
+    feature_store: str,
+    pretraining_share: float | None,
+    pretraining_epochs: int,
+    replay_period: int,
+    out: Path,
+    as_json: bool,
+    **hyper_parameters: Any,
+) -> None:
+    """Run an algorithm over simulated devices and measure it.
+
+    Writes metrics.jsonl, timings.jsonl, result.json, curves.png and the split into --out. The same
+    command goes on where a stopped one was, with the same final numbers. The test set is looked at once.
+    """
+    if replay_period < 1 or pretraining_epochs < 1 or num_threads < 0:
+        raise ConfigError("--replay-period and --pretraining-epochs must be at least 1, --threads at least 0")
+    defaults = SIMULATION_DEFAULTS[algorithm]
+    given = {name: value for name, value in hyper_parameters.items() if value is not None}
+    build_run_config(given, defaults=defaults)
+    try:
+        import torch  # noqa: PLC0415 - an extra, and slow
+
+        from gkt_core.algorithms.federation import load_federation  # noqa: PLC0415
+        from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm  # noqa: PLC0415
+        from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm  # noqa: PLC0415
+        from profiling.simulate.curves import write_curves  # noqa: PLC0415
+        from profiling.simulate.live import SimulationDisplay  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError.for_module(str(error.name), "all") from error
+    torch.set_num_threads(num_threads or os.cpu_count() or 1)
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if split is None:
+        if pretraining_share is None:
+            pretraining_share = _PRETRAINING_SHARE if algorithm == "ecofed" else 0.0
+        num_clients = given.get("num_clients", RunConfig().num_clients)
+        folder = _make_split(
+            dataset, num_clients, partition, dirichlet_alpha, validation_share, image_size, limit,
+            pretraining_share, given.get("seed", 0), data_root, out,
+        )  # fmt: skip
+    else:
+        folder = split
+    federation = load_federation(folder)
+    described = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
+    flip = bool(described["horizontal_flip"])
+    derived = {
+        "num_clients": len(federation.clients),
+        "horizontal_flip": flip,
+        "crop_padding": max(1, federation.image_size // (8 if flip else 16)),
+    }
+    config = build_run_config(given, defaults=defaults | derived)
+    if config.num_clients != len(federation.clients):
+        raise ConfigError(f"--clients is {config.num_clients}, {folder} holds {len(federation.clients)}")
+    options = AlgorithmOptions(
+        algorithm=algorithm,
+        edge_network=edge_network,
+        server_network=server_network,
+        central_network=central_network,
+        device=device,
+        feature_store=feature_store,
+        replay_period=replay_period,
+        pretraining_epochs=pretraining_epochs,
+    )
+    built = build_algorithm(options, federation, config, out)
+    settings = {
+        "algorithm": algorithm,
+        "dataset": described["dataset"],
+        "partition": described["partition"],
+        "dirichlet_alpha": described["dirichlet_alpha"],
+        "num_examples": federation.num_examples,
+        "edge_network": edge_network,
+        "server_network": server_network,
+        "central_network": central_network,
+        "replay_period": replay_period,
+        "pretraining_epochs": pretraining_epochs,
+        **config.to_dict(),
+    }
+    with SimulationDisplay(algorithm, config.rounds) as display:
+        listener = Listener(display.samples, display.round)
+        result = run_algorithm(
+            built, federation, out, rounds=config.rounds, settings=settings, listener=listener
+        )
+    metrics = [json.loads(line) for line in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
+    title = f"{algorithm}, {Path(described['dataset']).name}, {config.num_clients} devices"
+    write_curves(out / "curves.png", metrics, result, title)
+    if as_json:
+        emit_json(result)
+        return
+    click.echo(
+        f"{algorithm}: test accuracy {result['test_accuracy']:.4f}, "
+        f"validation {result['validation_accuracy']:.4f}, "
+        f"{result['upload_bytes']:,} bytes up, {result['download_bytes']:,} down; {out / 'result.json'}"
+    )
+
+
+def _make_split(
+    dataset: str,
+    num_clients: int,
+    partition: str,
+    dirichlet_alpha: float,
+    validation_share: float,
+    image_size: int | None,
+    limit: int | None,
+    pretraining_share: float,
+    seed: int,
+    data_root: Path,
+    out: Path,
+) -> Path:
+    """Split the dataset into ``out/data``, once."""
+    from gkt_core.commands.data import SplitOptions, split_dataset  # noqa: PLC0415
+    from gkt_core.datasets import load_dataset  # noqa: PLC0415
+
+    folder = out / "data"
+    if (folder / "partition.json").is_file():
+        return folder
+    loaded = load_dataset(dataset, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
+    options = SplitOptions(num_clients, partition, dirichlet_alpha, validation_share, seed, pretraining_share)
+    split_dataset(loaded, options, folder)
+    return folder
