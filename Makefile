@@ -15,7 +15,7 @@ install: $(STAMP) ## make .venv and install gkt with everything it can use
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
 demo: install ## train a ResNet-55 from four ResNet-8 devices on this machine, about two minutes

@@ -10,7 +10,7 @@ import click
 
 from gkt_core.cli import emit_json
 from gkt_core.errors import ArtifactError, ConfigError, MissingExtraError
-from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS
+from gkt_core.options import network_options
 
 
 def _three(text: str, option: str) -> tuple[float, ...]:
@@ -22,17 +22,7 @@ def _three(text: str, option: str) -> tuple[float, ...]:
 
 
 @click.command()
-@click.option(
-    "--model", "edge_network", type=click.Choice(EDGE_NETWORKS), default="resnet8", show_default=True
-)
-@click.option(
-    "--server-model",
-    "server_network",
-    type=click.Choice(SERVER_NETWORKS),
-    default="resnet55",
-    show_default=True,
-    help="The network that the server will train on the features.",
-)
+@network_options
 @click.option("--num-classes", type=int, help="Number of classes; 10 unless --split is given.")
 @click.option("--image-size", type=int, help="Pixels; 32 unless --split is given.")
 @click.option("--pixel-mean", default="0.5", show_default=True, help="Mean of R,G,B in 0..1.")

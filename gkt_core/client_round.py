@@ -19,6 +19,9 @@ from gkt_core.errors import GKTError
 from gkt_core.private_data import Samples
 from gkt_core.shards import SoftLabels
 
+# Added to a round's number it names a view that no teacher ever sees.
+_FRESH_VIEWS = 1 << 32
+
 
 class TrainingEngine(Protocol):
     """What trains an edge network: ONNX Runtime training, the portable step, or PyTorch."""
@@ -107,7 +110,8 @@ def client_update(
     """Local training of round t (lines 19 to 21): on view t-1, whose logits the server returned.
 
     The view and the soft labels belong together: both were made from the images that the device drew in
-    round t-1. In the first round there is no teacher, and alpha is 0.
+    round t-1 (``teacher_view = "fresh"`` draws another one, to measure what that costs). In the first round
+    there is no teacher, and alpha is 0.
 
     Args:
         engine: Trains the edge network; changed.
@@ -124,13 +128,14 @@ def client_update(
         GKTError: The loss is no longer finite.
     """
     alpha = config.alpha if soft_labels is not None and config.edge_distils else 0.0
+    view_round = round_num - 1 if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
     total_loss, num_right, num_seen, num_steps = 0.0, 0, 0, 0
     for epoch in range(1, config.local_epochs + 1):
         order = batch_order(
             len(samples), seed=client_seed(config.seed, client_id), round_num=round_num, epoch=epoch
         )
         for rows in batches(order, config.batch_size):
-            images = draw_view(samples, rows, config, client_id, round_num - 1)
+            images = draw_view(samples, rows, config, client_id, view_round)
             labels = samples.labels[rows]
             if alpha and soft_labels is not None:
                 teacher = soft_labels.for_samples(samples.sample_ids[rows])

@@ -15,6 +15,9 @@ from gkt_core.errors import ConfigError
 DIRECTIONS = ("none", "s2e", "both")
 CODECS = ("fp32", "fp16", "uint8", "uint4")
 SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
+SERVER_OPTIMIZERS = ("adam", "sgd")
+BATCH_MIXING = ("mixed", "by_client")
+TEACHER_VIEWS = ("reused", "fresh")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
 
 
@@ -35,12 +38,20 @@ class RunConfig:
         edge_lr: Learning rate of the devices.
         server_lr: Learning rate of the server network.
         weight_decay: L2 penalty of the server network's optimizer.
+        server_optimizer: ``adam`` (with AMSGrad; the paper's choice for IID data) or ``sgd`` (Nesterov
+            momentum; for non-IID data).
+        momentum: Of ``sgd``.
+        plateau_patience: Rounds without a better validation accuracy before the server's learning rate
+            is reduced; 0 for never.
+        plateau_factor: What it is then multiplied with.
+        batch_mixing: ``mixed`` over devices, or ``by_client`` as Algorithm 1 writes it.
         temperature: Temperature of both softmaxes in the KL term.
         alpha: Weight of the KL term; the devices use 0 in the first round, when no teacher spoke yet.
         direction: ``none`` (cross entropy only), ``s2e`` (devices distil from the server, Eq. 7) or
             ``both`` (the server distils from the devices too, Eq. 6).
         soft_labels: ``last_epoch``: Algorithm 1, line 11, after each update of the last server epoch;
             ``evaluation``: one pass after training.
+        teacher_view: ``reused``: devices train on the very view that the teacher saw; ``fresh``: on another.
         crop_padding: Pixels of zero padding of the random crop.
         horizontal_flip: Whether views are flipped at random (not for digits).
         codec: How features travel: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
@@ -58,10 +69,16 @@ class RunConfig:
     edge_lr: float = 1e-3
     server_lr: float = 1e-3
     weight_decay: float = 1e-4
+    server_optimizer: str = "adam"
+    momentum: float = 0.9
+    plateau_patience: int = 0
+    plateau_factor: float = 0.5
+    batch_mixing: str = "mixed"
     temperature: float = 3.0
     alpha: float = 1.0
     direction: str = "s2e"
     soft_labels: str = "last_epoch"
+    teacher_view: str = "reused"
     crop_padding: int = 4
     horizontal_flip: bool = True
     codec: str = "fp32"
@@ -93,12 +110,18 @@ class RunConfig:
         for field in ("alpha", "weight_decay"):
             value = getattr(self, field)
             self._check(field, math.isfinite(value) and value >= 0, "a number of at least 0")
+        for field in ("momentum", "plateau_factor"):
+            self._check(field, 0 < getattr(self, field) < 1, "a number between 0 and 1")
+        self._check("plateau_patience", self.plateau_patience >= 0, "at least 0")
         self._check("crop_padding", 0 <= self.crop_padding <= 64, "between 0 and 64")
         self._check("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         for field, allowed in (
             ("direction", DIRECTIONS),
             ("codec", CODECS),
             ("soft_labels", SOFT_LABEL_SOURCES),
+            ("server_optimizer", SERVER_OPTIMIZERS),
+            ("batch_mixing", BATCH_MIXING),
+            ("teacher_view", TEACHER_VIEWS),
         ):
             self._check(field, getattr(self, field) in allowed, f"one of {', '.join(allowed)}")
 

@@ -10,12 +10,27 @@ from typing import Any, TypeVar, get_type_hints
 
 import click
 
-from gkt_core.config import CODECS, DIRECTIONS, SOFT_LABEL_SOURCES, RunConfig
+from gkt_core.config import (
+    BATCH_MIXING,
+    CODECS,
+    DIRECTIONS,
+    SERVER_OPTIMIZERS,
+    SOFT_LABEL_SOURCES,
+    TEACHER_VIEWS,
+    RunConfig,
+)
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _OPTION_NAMES = {"num_clients": "--clients"}
-_CHOICES = {"direction": DIRECTIONS, "codec": CODECS, "soft_labels": SOFT_LABEL_SOURCES}
+_CHOICES = {
+    "direction": DIRECTIONS,
+    "codec": CODECS,
+    "soft_labels": SOFT_LABEL_SOURCES,
+    "server_optimizer": SERVER_OPTIMIZERS,
+    "batch_mixing": BATCH_MIXING,
+    "teacher_view": TEACHER_VIEWS,
+}
 
 
 def _descriptions() -> dict[str, str]:

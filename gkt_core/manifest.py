@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gkt_core.config import check_image_size
 from gkt_core.errors import ArtifactError, GKTError
 from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS, check_network, feature_shape
 from gkt_core.protocol import from_dict
@@ -146,6 +147,7 @@ class Manifest:
             manifest.slots()
             check_network(manifest.edge_network, EDGE_NETWORKS, manifest.num_classes)
             check_network(manifest.server_network, SERVER_NETWORKS, manifest.num_classes)
+            check_image_size(manifest.image_size)
         except ArtifactError:
             raise
         except GKTError as error:

@@ -32,9 +32,9 @@ import json
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from gkt_core.errors import MessageError, ProtocolVersionError
 
@@ -251,7 +251,7 @@ def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
     """Build a message from decoded JSON, as :func:`from_json` does."""
     if not isinstance(values, dict):
         raise MessageError(f"expected a JSON object with the fields of {message_type.__name__}")
-    hints = _type_hints(message_type)
+    hints = _type_hints(cast(Hashable, message_type))
     fields: Mapping[str, dataclasses.Field[Any]] = message_type.__dataclass_fields__  # type: ignore[attr-defined]
     unknown = sorted(set(values) - set(fields))
     missing = sorted(
@@ -273,7 +273,7 @@ def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
 
 
 @functools.cache
-def _type_hints(message_type: type[Any]) -> dict[str, Any]:
+def _type_hints(message_type: Hashable) -> dict[str, Any]:
     return get_type_hints(message_type)
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import waitress
 
-from gkt_core.errors import AddressInUseError, InputError
+from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from server_app.app import create_app
 from server_app.rounds import Failed, Phase
@@ -179,14 +179,19 @@ def _serve_until_interrupted(
     info: dict[str, Any],
     on_ready: Callable[[str], None],
 ) -> None:
+    # In a thread of its own: a signal interrupts the waiting below, never the handling of a request, where
+    # the interrupt could be swallowed.
+    web = threading.Thread(target=server.run, name="web", daemon=True)
     try:
         trainer.start()
+        web.start()
         write_atomically(info_path, (json.dumps(info) + "\n").encode())
         on_ready(info["url"])
-        server.run()
-        # Waitress returns when it is interrupted, and keeps the interrupt to itself.
-        raise KeyboardInterrupt
+        while web.is_alive():
+            web.join(timeout=1.0)
+        raise RunFailedError("the web server ended by itself")
     finally:
         info_path.unlink(missing_ok=True)
         trainer.stop()
-        server.close()
+        # Requests that are being handled may end; devices repeat the others.
+        server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)

@@ -25,6 +25,7 @@ from gkt_core.algorithms import (
     ServerProgress,
     ServerUpdate,
     evaluate,
+    reduce_on_plateau,
     server_optimizer,
     server_update,
 )
@@ -118,6 +119,10 @@ class Trainer:
         try:
             source = self._source(round_num, "train")
             log.info("round %d: %d samples", round_num, len(source))
+            history = [
+                record.metrics["validation_accuracy"] for record in store.rounds() if record.trained_at
+            ]
+            reduce_on_plateau(self._optimizer, run.config, history)
             update = server_update(
                 self._network,
                 self._optimizer,

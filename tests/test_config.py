@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkt_core.config import CODECS, DIRECTIONS, SOFT_LABEL_SOURCES, RunConfig, check_image_size
+from gkt_core.config import (
+    BATCH_MIXING,
+    CODECS,
+    DIRECTIONS,
+    SERVER_OPTIMIZERS,
+    SOFT_LABEL_SOURCES,
+    TEACHER_VIEWS,
+    RunConfig,
+    check_image_size,
+)
 from gkt_core.errors import ConfigError
 
 NAN, INF = float("nan"), float("inf")
@@ -53,6 +62,12 @@ RULES = {
         "refused": ["", "last"],
         "expected": "one of last_epoch, evaluation",
     },
+    "server_optimizer": {"accepted": SERVER_OPTIMIZERS, "refused": ["lion"], "expected": "one of adam, sgd"},
+    "batch_mixing": {"accepted": BATCH_MIXING, "refused": ["both"], "expected": "one of mixed, by_client"},
+    "teacher_view": {"accepted": TEACHER_VIEWS, "refused": ["new"], "expected": "one of reused, fresh"},
+    "momentum": {"accepted": [0.1, 0.9], "refused": [0.0, 1.0, -1.0], "expected": "a number between 0 and 1"},
+    "plateau_factor": {"accepted": [0.5], "refused": [0.0, 1.0], "expected": "a number between 0 and 1"},
+    "plateau_patience": {"accepted": [0, 3], "refused": [-1], "expected": "at least 0"},
     "horizontal_flip": {"accepted": [True, False], "refused": [], "expected": ""},
     "compress": {"accepted": [True, False], "refused": [], "expected": ""},
 }
@@ -64,6 +79,10 @@ WRONG_TYPES = {
 }
 WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 FIELDS = {field.name: type(field.default) for field in dataclasses.fields(RunConfig)}
+
+
+FLOATS = [name for name, kind in FIELDS.items() if kind is float]
+FRACTIONS = ("momentum", "plateau_factor")
 
 
 def cases(kind):
@@ -97,7 +116,7 @@ def test_wrong_type(name, value):
     assert message_of(**{name: value}) == f"{name} is {value!r}, expected {WORDS[FIELDS[name]]}"
 
 
-@pytest.mark.parametrize("name", [name for name, kind in FIELDS.items() if kind is float])
+@pytest.mark.parametrize("name", [name for name in FLOATS if name not in FRACTIONS])
 def test_a_whole_number_is_a_float(name):
     config = RunConfig(**{name: 1})
     assert type(getattr(config, name)) is float
@@ -141,7 +160,7 @@ def test_to_dict_and_from_dict_are_inverse_also_through_json(values):
 
 
 def test_unknown_keys_are_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match="unknown keys epochs, lr; known are alpha, batch_size") as caught:
+    with pytest.raises(ConfigError, match="unknown keys epochs, lr; known are alpha, batch_mixing") as caught:
         RunConfig.from_dict({"rounds": 1, "lr": 0.1, "epochs": 2})
     assert all(name in str(caught.value) for name in FIELDS)
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gkt_core import files
-from gkt_core.commands.data import data
+from gkt_core.commands.data import SplitOptions, data, split_dataset
 from gkt_core.datasets import load_dataset
-from gkt_core.errors import DatasetError, GKTError, InputError
+from gkt_core.errors import ConfigError, DatasetError, GKTError, InputError
 from gkt_core.files import new_folder
 from gkt_core.private_data import load_private_data, load_test_data
 
@@ -99,6 +99,8 @@ def test_partition_json_says_what_the_files_hold(here):
         "dirichlet_alpha": 0.5,
         "seed": 0,
         "num_test_examples": 360,
+        "pretraining_file": None,
+        "num_pretraining_examples": 0,
     }
     assert [client["client_id"] for client in clients] == [f"client-{number:03d}" for number in range(4)]
     for client in clients:
@@ -404,3 +406,22 @@ def test_help_names_every_option():
         "--json",
     ):
         assert option in text
+
+
+def test_pretraining_images_are_nobodys(here):
+    options = SplitOptions(3, "iid", 0.5, 0.1, 0, pretraining_share=0.2)
+    dataset = load_dataset("digits", limit=200)
+    description = split_dataset(dataset, options, here / "split")
+    assert description["num_pretraining_examples"] == 40
+    owned: set[int] = set()
+    for client in description["clients"]:
+        private = load_private_data(here / "split" / client["file"])
+        owned |= set(private.train.sample_ids.tolist()) | set(private.validation.sample_ids.tolist())
+    assert len(owned) == 160
+    with np.load(here / "split" / description["pretraining_file"]) as held_back:
+        rows = [int(np.flatnonzero(dataset.sample_ids == number)[0]) for number in owned]
+        owned_images = {dataset.x_train[row].tobytes() for row in rows}
+        assert len(held_back["labels"]) == 40
+        assert not owned_images & {image.tobytes() for image in held_back["images"]}
+    with pytest.raises(ConfigError, match="pre-training share is 1"):
+        split_dataset(dataset, SplitOptions(3, "iid", 0.5, 0.1, 0, pretraining_share=1.0), here / "other")

@@ -77,8 +77,9 @@ def test_the_walk_through_runs(tmp_path: Path) -> None:
     assert "This would leave the device in every round (nothing was sent)" in done.stdout
 
 
-def test_every_other_gkt_command_parses() -> None:
+def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Options in the README exist: each ``gkt`` line is parsed, not run."""
+    monkeypatch.setenv("GKT_TOKEN", "as the README exports it")
     for block in _blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
             command = line.split("#")[0].strip().rstrip("&").strip()

@@ -5,6 +5,7 @@ from gkt_core.algorithms.fedgkt import (
     ServerProgress,
     ServerUpdate,
     evaluate,
+    reduce_on_plateau,
     server_optimizer,
     server_update,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "ServerUpdate",
     "TorchEngine",
     "evaluate",
+    "reduce_on_plateau",
     "server_optimizer",
     "server_update",
 ]

@@ -18,8 +18,9 @@ from torch import nn
 
 from gkt_core.algorithms.base import RoundResult, train_supervised
 from gkt_core.algorithms.federation import Federation, training_batches
-from gkt_core.algorithms.fedgkt import ServerProgress, Uploads, evaluate, server_optimizer, server_update
+from gkt_core.algorithms.fedgkt import evaluate, server_optimizer, server_update
 from gkt_core.algorithms.torch_engine import TorchEngine
+from gkt_core.algorithms.uploads import Uploads
 from gkt_core.client_round import extract
 from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError
@@ -86,13 +87,6 @@ class EcoFed:
             self._refresh(newest)
             # A resumed process fills its buffer again; the devices had sent it before.
             upload_bytes = self._buffer.num_bytes if newest == round_num else 0
-        last = {"epoch": 0, "done": 0}
-
-        def on_batch(progress: ServerProgress) -> None:
-            before = last["done"] if progress.epoch == last["epoch"] else 0
-            on_samples("server", progress.num_samples - before)
-            last.update(epoch=progress.epoch, done=progress.num_samples)
-
         update = server_update(
             self._server,
             self._optimizer,
@@ -100,7 +94,7 @@ class EcoFed:
             self._config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
-            on_batch=on_batch,
+            on_batch=lambda progress: on_samples("server", progress.batch_samples),
         )
         found = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, found.loss, found.accuracy, upload_bytes, 0)

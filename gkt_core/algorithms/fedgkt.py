@@ -7,9 +7,8 @@ simulations.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from torch import Tensor, nn
 from gkt_core.algorithms.base import Evaluation, RoundResult
 from gkt_core.algorithms.federation import Federation
 from gkt_core.algorithms.torch_engine import TorchEngine
+from gkt_core.algorithms.uploads import Uploads
 from gkt_core.augment import batch_order, batches
-from gkt_core.client_round import Extracted, client_update, extract
-from gkt_core.compression import compress
+from gkt_core.client_round import client_update, extract
 from gkt_core.config import RunConfig
 from gkt_core.errors import GKTError
-from gkt_core.feature_source import FeatureBatch, FeatureSource, ShardSource, split_by_client
+from gkt_core.feature_source import FeatureBatch, FeatureSource, split_by_client
 from gkt_core.networks import feature_shape
 from gkt_core.nn.losses import server_loss
 from gkt_core.nn.networks import CombinedNetwork, build_edge_network, build_server_network
@@ -34,8 +33,6 @@ from gkt_core.shards import (
     ShardKey,
     ShardSpec,
     SoftLabels,
-    read_feature_shard,
-    write_feature_shard,
     write_soft_labels,
 )
 
@@ -47,6 +44,7 @@ class ServerProgress:
     epoch: int
     epochs: int
     num_samples: int
+    batch_samples: int
     samples_per_second: float
     loss: float
 
@@ -69,10 +67,56 @@ class ServerUpdate:
 
 
 def server_optimizer(network: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """Adam with L2 weight decay and AMSGrad (Appendix B.4)."""
+    """Adam with AMSGrad, or SGD with Nesterov momentum, both with L2 weight decay (Appendix B.4)."""
+    if config.server_optimizer == "sgd":
+        return torch.optim.SGD(
+            network.parameters(),
+            lr=config.server_lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=True,
+        )
     return torch.optim.Adam(
         network.parameters(), lr=config.server_lr, weight_decay=config.weight_decay, amsgrad=True
     )
+
+
+def reduce_on_plateau(
+    optimizer: torch.optim.Optimizer, config: RunConfig, validation_accuracies: Sequence[float]
+) -> float:
+    """Set the server's learning rate from all validation accuracies so far (section 4.1).
+
+    A function of the history, not of a scheduler's state: a resumed run gets the same rate.
+
+    Args:
+        optimizer: Changed.
+        config: ``plateau_patience``, ``plateau_factor``, ``server_lr``.
+        validation_accuracies: One a finished round, oldest first.
+
+    Returns:
+        The learning rate.
+    """
+    rate, best, waited = config.server_lr, -1.0, 0
+    for accuracy in validation_accuracies if config.plateau_patience else ():
+        best, waited = (accuracy, 0) if accuracy > best else (best, waited + 1)
+        if waited >= config.plateau_patience:
+            rate, waited = rate * config.plateau_factor, 0
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _batch_rows(
+    source: FeatureSource, config: RunConfig, round_num: int, epoch: int
+) -> list[NDArray[np.intp]]:
+    """The batches of one epoch: over all samples, or device by device in random order."""
+    size = config.server_batch_size
+    order = batch_order(len(source.sample_ids), seed=config.seed, round_num=round_num, epoch=epoch)
+    if config.batch_mixing == "mixed":
+        return batches(order, size)
+    owners = source.owners[order]
+    clients = owners[np.sort(np.unique(owners, return_index=True)[1])]
+    return [rows for client in clients for rows in batches(order[owners == client], size)]
 
 
 def server_update(
@@ -87,9 +131,9 @@ def server_update(
 ) -> ServerUpdate:
     """Lines 6 to 13: train on everybody's features, then answer every sample with a soft label.
 
-    Batches are mixed across devices. With ``soft_labels = "last_epoch"`` each batch of the last epoch is
-    passed forward once more after its update (line 11), in eval mode, so that a sample's soft label does
-    not depend on which others shared its batch.
+    Batches are mixed across devices by default. With ``soft_labels = "last_epoch"`` each batch of the last
+    epoch is passed forward once more after its update (line 11), in eval mode, so that a sample's soft
+    label does not depend on which others shared its batch.
 
     Args:
         network: The server network f_s; trained in place.
@@ -111,8 +155,7 @@ def server_update(
     total_loss, num_right = 0.0, 0
     for epoch in range(1, config.server_epochs + 1):
         total_loss, num_right, epoch_done = 0.0, 0, 0
-        order = batch_order(num_samples, seed=config.seed, round_num=round_num, epoch=epoch)
-        for rows in batches(order, config.server_batch_size):
+        for rows in _batch_rows(source, config, round_num, epoch):
             batch = source.gather(rows)
             features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
             network.train()
@@ -135,7 +178,7 @@ def server_update(
             if epoch == config.server_epochs and config.soft_labels == "last_epoch":
                 server_logits[rows] = _eval_logits(network, features)
             rate = num_done / (time.perf_counter() - started)
-            on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, rate, batch_loss))
+            on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
     seconds = time.perf_counter() - started
     if config.soft_labels == "evaluation":
         for rows in np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size)):
@@ -212,6 +255,7 @@ class FedGKT:
         self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = server_optimizer(self._server, config)
         self._soft_labels: dict[str, SoftLabels] = {}
+        self._validation_accuracies: list[float] = []
         self._spec = ShardSpec(
             config.codec, feature_shape(federation.image_size), federation.num_classes, config.shard_samples
         )
@@ -242,13 +286,7 @@ class FedGKT:
                 parts = extract(engine, samples, config, client_id=client_id, view_round=view_round)
                 for index, part in enumerate(parts):
                     uploads.send(ShardKey(client_id, round_num, split, index), part)
-        last = {"epoch": 0, "done": 0}
-
-        def on_batch(progress: ServerProgress) -> None:
-            before = last["done"] if progress.epoch == last["epoch"] else 0
-            on_samples("server", progress.num_samples - before)
-            last.update(epoch=progress.epoch, done=progress.num_samples)
-
+        reduce_on_plateau(self._optimizer, config, self._validation_accuracies)
         source = uploads.source("train")
         update = server_update(
             self._server,
@@ -257,10 +295,11 @@ class FedGKT:
             config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
-            on_batch=on_batch,
+            on_batch=lambda progress: on_samples("server", progress.batch_samples),
         )
         self._soft_labels = split_by_client(source, update.server_logits)
         evaluation = evaluate(self._server, uploads.source("validation"))
+        self._validation_accuracies.append(evaluation.accuracy)
         return RoundResult(
             update.loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes
         )
@@ -285,8 +324,10 @@ class FedGKT:
         return {"server": self._optimizer, **{name: e.optimizer for name, e in self._engines.items()}}
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The soft labels that the next round trains with."""
-        arrays: dict[str, NDArray[np.generic]] = {}
+        """The soft labels that the next round trains with, and what the learning rate depends on."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            "validation_accuracies": np.asarray(self._validation_accuracies)
+        }
         for client_id, soft_labels in self._soft_labels.items():
             arrays[f"{client_id}/sample_ids"] = soft_labels.sample_ids
             arrays[f"{client_id}/server_logits"] = soft_labels.server_logits
@@ -294,6 +335,7 @@ class FedGKT:
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take them back."""
+        self._validation_accuracies = arrays["validation_accuracies"].tolist()
         self._soft_labels = {
             client_id: SoftLabels(
                 arrays[f"{client_id}/sample_ids"].astype(np.int64),
@@ -302,43 +344,3 @@ class FedGKT:
             for client_id in self._federation.clients
             if f"{client_id}/sample_ids" in arrays
         }
-
-
-class Uploads:
-    """Simulated uploads: shards encoded as on the wire, counted, kept in memory or in files."""
-
-    def __init__(self, spec: ShardSpec, config: RunConfig, folder: Path | None) -> None:
-        self._spec, self._config, self._folder = spec, config, folder
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all shards."""
-        self._files: list[tuple[ShardKey, Path]] = []
-        self._memory: list[tuple[ShardKey, bytes]] = []
-        self.num_bytes = 0
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir(parents=True)
-
-    def send(self, key: ShardKey, part: Extracted) -> None:
-        """Encode and keep one shard."""
-        data = write_feature_shard(
-            key, part.sample_ids, part.features, part.client_logits, part.labels, self._config.codec
-        )
-        self.num_bytes += len(compress(data)) if self._config.compress else len(data)
-        if self._folder is None:
-            self._memory.append((key, data))
-            return
-        path = self._folder / f"{key.client_id}-{key.split}-{key.index:06d}.safetensors"
-        path.write_bytes(data)
-        self._files.append((key, path))
-
-    def source(self, split: str) -> ShardSource:
-        """The samples of one split in canonical order."""
-        if self._folder is not None:
-            return ShardSource.from_files(((k, p) for k, p in self._files if k.split == split), self._spec)
-        return ShardSource(
-            (key.client_id, read_feature_shard(data, key, self._spec, check_values=False))
-            for key, data in self._memory
-            if key.split == split
-        )

@@ -123,7 +123,7 @@ def run_algorithm(
 
 
 def _lines(metrics: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(line) + "\n" for line in metrics).encode()
+    return "".join(json.dumps(line, sort_keys=True) + "\n" for line in metrics).encode()
 
 
 def _result_of(line: dict[str, Any]) -> RoundResult:

@@ -15,7 +15,9 @@ from gkt_core.cli import emit_json
 from gkt_core.datasets import Dataset, load_dataset
 from gkt_core.errors import ConfigError
 from gkt_core.files import check_new_folder, new_folder
-from gkt_core.partition import SCHEMES, hold_out, partition
+from gkt_core.options import dataset_options
+from gkt_core.partition import hold_out
+from gkt_core.partition import partition as partition_samples
 from gkt_core.private_data import PrivateData, Samples, load_private_data, save_private_data
 
 SPLIT_NAME = "partition.json"
@@ -51,7 +53,7 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
         InputError: ``out`` cannot become a new folder.
     """
     kept, held_back = _hold_back(len(dataset.x_train), options)
-    parts = partition(
+    parts = partition_samples(
         dataset.y_train[kept],
         options.num_clients,
         scheme=options.scheme,
@@ -137,47 +139,29 @@ def data() -> None:
 
 
 @data.command()
-@click.option(
-    "--dataset",
-    "source",
-    default="digits",
-    show_default=True,
-    help="digits, cifar10, cifar100 (downloaded by torchvision), PATH.npz, or a folder of class folders.",
-)
+@dataset_options
 @click.option("--clients", "num_clients", default=4, show_default=True, help="Number of devices.")
-@click.option("--partition", "scheme", type=click.Choice(SCHEMES), default="iid", show_default=True)
-@click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
-@click.option("--validation-share", default=0.1, show_default=True, help="Share that is never trained on.")
 @click.option(
     "--pretraining-share",
     default=0.0,
     show_default=True,
     help="Share of the training images that no device gets, in a file of its own.",
 )
-@click.option("--image-size", type=int, help="Scale images to this many pixels (a multiple of 4).")
-@click.option("--limit", type=int, help="Use only this many training images.")
 @click.option("--seed", default=0, show_default=True)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Where downloads are kept.",
-)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print partition.json to stdout.")
 def split(
     *,
-    source: str,
-    num_clients: int,
-    scheme: str,
+    dataset: str,
+    partition: str,
     dirichlet_alpha: float,
     validation_share: float,
-    pretraining_share: float,
     image_size: int | None,
     limit: int | None,
-    seed: int,
     data_root: Path,
+    num_clients: int,
+    pretraining_share: float,
+    seed: int,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -186,15 +170,15 @@ def split(
     Each client file holds uint8 images, labels and sample ids of one device, and a validation share.
     """
     check_new_folder(out)
-    dataset = load_dataset(source, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
-    options = SplitOptions(num_clients, scheme, dirichlet_alpha, validation_share, seed, pretraining_share)
-    description = split_dataset(dataset, options, out)
+    loaded = load_dataset(dataset, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
+    options = SplitOptions(num_clients, partition, dirichlet_alpha, validation_share, seed, pretraining_share)
+    description = split_dataset(loaded, options, out)
     if as_json:
         emit_json(description)
         return
     click.echo(
-        f"{out}: {num_clients} clients, {dataset.num_classes} classes, images {dataset.image_size} px, "
-        f"{len(dataset.x_test)} test images"
+        f"{out}: {num_clients} clients, {loaded.num_classes} classes, images {loaded.image_size} px, "
+        f"{len(loaded.x_test)} test images"
     )
     for client in description["clients"]:
         click.echo(

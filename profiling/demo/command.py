@@ -12,35 +12,13 @@ from gkt_core.cli import emit_json
 from gkt_core.config_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.files import check_new_folder
-from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS
-from gkt_core.partition import SCHEMES
+from gkt_core.options import dataset_options, network_options
 from profiling.demo.options import DEMO_DEFAULTS, DemoOptions
 
 
 @click.command()
-@click.option(
-    "--dataset",
-    default="digits",
-    show_default=True,
-    help="digits (scikit-learn's, scaled up), cifar10 or cifar100 (downloaded), PATH.npz with x_train, "
-    "y_train, x_test, y_test (images uint8 NHWC), or a folder with one folder of images a class.",
-)
-@click.option("--partition", type=click.Choice(SCHEMES), default="iid", show_default=True)
-@click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
-@click.option("--validation-share", default=0.1, show_default=True, help="Share of each device's samples.")
-@click.option("--image-size", type=int, help="Scale images; 16 for digits, 32 for folders, else as stored.")
-@click.option("--limit", type=int, help="Use only this many training images.")
-@click.option("--data-root", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
-@click.option(
-    "--model", "edge_network", type=click.Choice(EDGE_NETWORKS), default="resnet8", show_default=True
-)
-@click.option(
-    "--server-model",
-    "server_network",
-    type=click.Choice(SERVER_NETWORKS),
-    default="resnet55",
-    show_default=True,
-)
+@dataset_options
+@network_options
 @click.option("--port", default=0, show_default=True, help="The server's port; 0 for a free one.")
 @click.option("--device-threads", default=1, show_default=True, help="CPU threads of each device.")
 @click.option("--server-threads", default=0, show_default=True, help="CPU threads of the trainer; 0 for all.")

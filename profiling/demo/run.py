@@ -21,7 +21,7 @@ from profiling.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
 from profiling.demo.processes import Child, ProcessGroup
 from profiling.machine import describe_machine
 
-_POLL_SECONDS = 0.4
+_POLL_SECONDS = 0.5
 _SERVER_START_SECONDS = 120.0
 
 

@@ -13,8 +13,8 @@ from gkt_core.cli import emit_json
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError, MissingExtraError
-from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, SERVER_NETWORKS
-from gkt_core.partition import SCHEMES
+from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS
+from gkt_core.options import dataset_options, network_options
 
 # Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -30,34 +30,13 @@ _PRETRAINING_SHARE = 0.1
 
 @click.command()
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), default="fedgkt", show_default=True)
-@click.option(
-    "--dataset",
-    default="digits",
-    show_default=True,
-    help="digits, cifar10, cifar100 (downloaded), PATH.npz, or a folder with one folder of images a class.",
-)
-@click.option("--partition", type=click.Choice(SCHEMES), default="iid", show_default=True)
-@click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes.")
-@click.option("--validation-share", default=0.1, show_default=True, help="Share of each device's samples.")
-@click.option("--image-size", type=int, help="Scale images; 16 for digits, 32 for folders, else as stored.")
-@click.option("--limit", type=int, help="Use only this many training images, validation included.")
+@dataset_options
 @click.option(
     "--split",
     type=click.Path(path_type=Path),
     help="Use this folder of gkt data split, so that several methods see the same split.",
 )
-@click.option("--data-root", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
-@click.option(
-    "--model", "edge_network", type=click.Choice(EDGE_NETWORKS), default="resnet8", show_default=True
-)
-@click.option(
-    "--server-model",
-    "server_network",
-    type=click.Choice(SERVER_NETWORKS),
-    default="resnet55",
-    show_default=True,
-    help="The other algorithms train ResNet-56 or ResNet-110, which is the extractor with it.",
-)
+@network_options
 @click.option(
     "--central-model",
     "central_network",

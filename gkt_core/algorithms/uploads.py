@@ -1,0 +1,52 @@
+"""What simulated devices send: real shards, counted, without a server to receive them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gkt_core.client_round import Extracted
+from gkt_core.compression import compress
+from gkt_core.config import RunConfig
+from gkt_core.feature_source import ShardSource
+from gkt_core.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
+
+
+class Uploads:
+    """Simulated uploads: shards encoded as on the wire, counted, kept in memory or in files."""
+
+    def __init__(self, spec: ShardSpec, config: RunConfig, folder: Path | None) -> None:
+        self._spec, self._config, self._folder = spec, config, folder
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all shards."""
+        self._files: list[tuple[ShardKey, Path]] = []
+        self._memory: list[tuple[ShardKey, bytes]] = []
+        self.num_bytes = 0
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+
+    def send(self, key: ShardKey, part: Extracted) -> None:
+        """Encode and keep one shard."""
+        data = write_feature_shard(
+            key, part.sample_ids, part.features, part.client_logits, part.labels, self._config.codec
+        )
+        self.num_bytes += len(compress(data)) if self._config.compress else len(data)
+        if self._folder is None:
+            self._memory.append((key, data))
+            return
+        path = self._folder / f"{key.client_id}-{key.split}-{key.index:06d}.safetensors"
+        path.write_bytes(data)
+        self._files.append((key, path))
+
+    def source(self, split: str) -> ShardSource:
+        """The samples of one split in canonical order."""
+        if self._folder is not None:
+            return ShardSource.from_files(((k, p) for k, p in self._files if k.split == split), self._spec)
+        return ShardSource(
+            (key.client_id, read_feature_shard(data, key, self._spec, check_values=False))
+            for key, data in self._memory
+            if key.split == split
+        )

@@ -1,0 +1,84 @@
+"""Command-line options that several commands share: the dataset and its split, the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS
+from gkt_core.partition import SCHEMES
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_DATASET_OPTIONS = (
+    click.option(
+        "--dataset",
+        default="digits",
+        show_default=True,
+        help="digits (scikit-learn's, scaled up), cifar10 or cifar100 (downloaded), PATH.npz with x_train, "
+        "y_train, x_test, y_test (images uint8 NHWC), or a folder with one folder of images a class.",
+    ),
+    click.option("--partition", type=click.Choice(SCHEMES), default="iid", show_default=True),
+    click.option("--dirichlet-alpha", default=0.5, show_default=True, help="Small means skewed classes."),
+    click.option(
+        "--validation-share",
+        default=0.1,
+        show_default=True,
+        help="Share of each device's samples that is never trained on.",
+    ),
+    click.option(
+        "--image-size",
+        type=int,
+        help="Scale images to this many pixels, a multiple of 4; by default 16 for digits, 32 for folders, "
+        "else as stored.",
+    ),
+    click.option("--limit", type=int, help="Use only this many training images, validation included."),
+    click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        default=Path("data"),
+        show_default=True,
+        help="Where downloads are kept.",
+    ),
+)
+
+
+_NETWORK_OPTIONS = (
+    click.option(
+        "--model",
+        "edge_network",
+        type=click.Choice(EDGE_NETWORKS),
+        default="resnet8",
+        show_default=True,
+        help="What a device trains.",
+    ),
+    click.option(
+        "--server-model",
+        "server_network",
+        type=click.Choice(SERVER_NETWORKS),
+        default="resnet55",
+        show_default=True,
+        help="What the server trains on features; with an extractor it is ResNet-56 or ResNet-110.",
+    ),
+)
+
+
+def dataset_options(function: FunctionT) -> FunctionT:
+    """Add the dataset's options.
+
+    They arrive as ``dataset``, ``partition``, ``dirichlet_alpha``, ``validation_share``, ``image_size``,
+    ``limit`` and ``data_root``.
+    """
+    for option in reversed(_DATASET_OPTIONS):
+        function = option(function)
+    return function
+
+
+def network_options(function: FunctionT) -> FunctionT:
+    """Add the networks' options, which arrive as ``edge_network`` and ``server_network``."""
+    for option in reversed(_NETWORK_OPTIONS):
+        function = option(function)
+    return function
