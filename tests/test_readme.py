@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -63,18 +65,26 @@ def test_the_walk_through_runs(tmp_path: Path) -> None:
     commands = {match[1] for match in re.finditer(r"gkt (\w+ ?\w*)", script)}
     assert {"data split", "export ", "serve ", "edge run", "edge evaluate"} <= commands
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euc", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"device-0/model\.onnx: 0\.\d+ of 360 test images right", done.stdout)
-    assert "This would leave the device in every round (nothing was sent)" in done.stdout
+    output = tmp_path / "output"
+    with output.open("w") as stream:
+        # A session of its own, so that a script that fails half way leaves no server behind.
+        shell = subprocess.Popen(
+            ["bash", "-euc", script],
+            cwd=tmp_path,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            exit_code = shell.wait(timeout=280)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGTERM)
+    printed = output.read_text()
+    assert exit_code == 0, printed
+    assert re.search(r"device-0/model\.onnx: 0\.\d+ of 360 test images right", printed)
+    assert "This would leave the device in every round (nothing was sent)" in printed
 
 
 def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +92,7 @@ def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("GKT_TOKEN", "as the README exports it")
     for block in _blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
-            command = line.split("#")[0].strip().rstrip("&").strip()
+            command = line.split("#")[0].split(" &")[0].strip()
             if not command.startswith("gkt "):
                 continue
             words = command.split()[1:]
