@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from edge_export.combined_template import combined_template
 from edge_export.ort_artifacts import write_ort_artifacts
@@ -30,7 +31,14 @@ from gkt_core.manifest import (
     describe_files,
     write_manifest,
 )
-from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_edge_network, build_server_network
+from gkt_core.nn import (
+    CombinedNetwork,
+    EdgeNetwork,
+    build_edge_network,
+    build_server_network,
+    feature_shape,
+)
+from gkt_core.nn.networks import example_images
 
 _ORT_FILES = (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT, NOMINAL_CHECKPOINT)
 _PACKAGES = ("torch", "onnx", "onnxruntime-training-cpu", "numpy")
@@ -107,6 +115,7 @@ def export_bundle(options: ExportOptions, out: Path) -> Manifest:
             server_network=options.server_network,
             num_classes=options.num_classes,
             image_size=options.image_size,
+            features=list(feature_shape(edge, options.image_size)),
             pixel_mean=list(options.pixel_mean),
             pixel_std=list(options.pixel_std),
             class_names=list(options.class_names),
@@ -125,9 +134,23 @@ def export_bundle(options: ExportOptions, out: Path) -> Manifest:
 
 
 def _batch_norms(edge: EdgeNetwork, image_size: int) -> list[BatchNormState]:
-    # Edge networks never stride: every batch norm sees image_size x image_size pixels.
-    return [
-        BatchNormState(f"{name}.running_var", image_size * image_size, float(module.momentum or 0.0))
-        for name, module in edge.named_modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    ]
+    """How many pixels each batch normalisation sees, by looking."""
+    found: list[BatchNormState] = []
+
+    def record(name: str, module: torch.nn.BatchNorm2d) -> RemovableHandle:
+        def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor], __: torch.Tensor) -> None:
+            height, width = inputs[0].shape[2:]
+            found.append(BatchNormState(f"{name}.running_var", height * width, float(module.momentum or 0.0)))
+
+        return module.register_forward_hook(hook)
+
+    norms = [(n, m) for n, m in edge.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    handles = [record(name, module) for name, module in norms]
+    was_training = edge.training
+    edge.eval()
+    with torch.no_grad():
+        edge(example_images(1, image_size))
+    edge.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return found

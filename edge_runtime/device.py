@@ -175,6 +175,7 @@ class Device:
         if round_num == state.trained_round + 1:
             soft_labels = self._soft_labels(config, manifest, task.soft_labels_round)
             self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
+            backend.set_learning_rate(config.edge_lr * task.learning_rate_scale)
             started = time.perf_counter()
             update = client_update(
                 backend,

@@ -26,6 +26,10 @@ _FRESH_VIEWS = 1 << 32
 class TrainingEngine(Protocol):
     """What trains an edge network: ONNX Runtime training, the portable step, or PyTorch."""
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of all steps from now on."""
+        ...
+
     def train_step(
         self,
         images: NDArray[np.float32],
@@ -105,13 +109,14 @@ def client_update(
     client_id: str,
     round_num: int,
     num_classes: int,
+    teacher_round: int | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
 ) -> ClientUpdate:
     """Local training of round t (lines 19 to 21): on view t-1, whose logits the server returned.
 
-    The view and the soft labels belong together: both were made from the images that the device drew in
-    round t-1 (``teacher_view = "fresh"`` draws another one, to measure what that costs). In the first round
-    there is no teacher, and alpha is 0.
+    The view and the soft labels belong together: both were made from the images that the device drew when
+    it last took part, in round t-1 unless devices are sampled (``teacher_view = "fresh"`` draws another
+    view, to measure what that costs). In the first round there is no teacher, and alpha is 0.
 
     Args:
         engine: Trains the edge network; changed.
@@ -121,6 +126,7 @@ def client_update(
         client_id: The device.
         round_num: t, from 1.
         num_classes: Width of the logits.
+        teacher_round: The round that the soft labels answer, if it is not t-1.
         on_batch: Called after each step with the number of images.
 
     Raises:
@@ -128,7 +134,8 @@ def client_update(
         GKTError: The loss is no longer finite.
     """
     alpha = config.alpha if soft_labels is not None and config.edge_distils else 0.0
-    view_round = round_num - 1 if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
+    seen_round = round_num - 1 if teacher_round is None else teacher_round
+    view_round = seen_round if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
     total_loss, num_right, num_seen, num_steps = 0.0, 0, 0, 0
     for epoch in range(1, config.local_epochs + 1):
         order = batch_order(

@@ -15,9 +15,13 @@ from gkt_core.errors import ConfigError
 DIRECTIONS = ("none", "s2e", "both")
 CODECS = ("fp32", "fp16", "uint8", "uint4")
 SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
+MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
+EDGE_OPTIMIZERS = ("adam", "sgd")
+LR_SCHEDULES = ("constant", "cosine")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
+PRECISIONS = ("fp32", "bf16")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
 
 
@@ -31,18 +35,28 @@ class RunConfig:
     Attributes:
         num_clients: Devices that take part; a round closes when all have reported.
         rounds: Communication rounds, T in Algorithm 1.
+        mode: ``sync``: the server trains when all devices have reported; ``async``: on whatever has arrived,
+            and each device gets its soft labels as soon as its own features were trained on (section 4.4).
+        max_staleness: Rounds that a device may be ahead of the slowest in ``async`` mode.
+        client_fraction: Share of the devices that is drawn for each round, C in FedAvg's Algorithm 1.
         local_epochs: Passes of a device over its data in a round, E_c.
         server_epochs: Passes of the server over the uploaded features in a round, E_s.
         batch_size: Samples in a device's training batch.
         server_batch_size: Samples in the server's training batch, mixed across devices.
         edge_lr: Learning rate of the devices.
+        edge_optimizer: ``adam`` or ``sgd`` (with ``momentum``).
+        edge_weight_decay: L2 penalty of the devices' optimizer.
+        edge_amsgrad: Whether the devices' ``adam`` is AMSGrad.
         server_lr: Learning rate of the server network.
         weight_decay: L2 penalty of the server network's optimizer.
-        server_optimizer: ``adam`` (with AMSGrad; the paper's choice for IID data) or ``sgd`` (Nesterov
-            momentum; for non-IID data).
+        server_optimizer: ``adam`` (the paper's choice for IID data) or ``sgd`` (with ``momentum``; for
+            non-IID data).
+        server_amsgrad: Whether the server's ``adam`` is AMSGrad.
         momentum: Of ``sgd``.
-        plateau_patience: Rounds without a better validation accuracy before the server's learning rate
-            is reduced; 0 for never.
+        nesterov: Whether the momentum of ``sgd`` is Nesterov's.
+        lr_schedule: ``constant``, or ``cosine``: from the learning rates to nearly 0 over all rounds.
+        plateau_patience: Rounds without a better validation accuracy before learning rates are reduced;
+            0 for never.
         plateau_factor: What it is then multiplied with.
         batch_mixing: ``mixed`` over devices, or ``by_client`` as Algorithm 1 writes it.
         temperature: Temperature of both softmaxes in the KL term.
@@ -52,25 +66,37 @@ class RunConfig:
         soft_labels: ``last_epoch``: Algorithm 1, line 11, after each update of the last server epoch;
             ``evaluation``: one pass after training.
         teacher_view: ``reused``: devices train on the very view that the teacher saw; ``fresh``: on another.
+        shared_init: Whether all devices begin from the same weights, as with one bundle, or each from others.
         crop_padding: Pixels of zero padding of the random crop.
         horizontal_flip: Whether views are flipped at random (not for digits).
         codec: How features travel: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
         compress: Whether shards are compressed with Zstandard on the wire.
         shard_samples: Samples in one shard.
+        precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
+            and on CPUs with AMX. Devices' networks, and every evaluation, are in float32.
         seed: Seed of every random choice of the run.
     """
 
     num_clients: int = 4
     rounds: int = 5
+    mode: str = "sync"
+    max_staleness: int = 1
+    client_fraction: float = 1.0
     local_epochs: int = 1
     server_epochs: int = 20
     batch_size: int = 64
     server_batch_size: int = 64
     edge_lr: float = 1e-3
+    edge_optimizer: str = "adam"
+    edge_weight_decay: float = 0.0
+    edge_amsgrad: bool = False
     server_lr: float = 1e-3
     weight_decay: float = 1e-4
     server_optimizer: str = "adam"
+    server_amsgrad: bool = True
     momentum: float = 0.9
+    nesterov: bool = True
+    lr_schedule: str = "constant"
     plateau_patience: int = 0
     plateau_factor: float = 0.5
     batch_mixing: str = "mixed"
@@ -79,11 +105,13 @@ class RunConfig:
     direction: str = "s2e"
     soft_labels: str = "last_epoch"
     teacher_view: str = "reused"
+    shared_init: bool = True
     crop_padding: int = 4
     horizontal_flip: bool = True
     codec: str = "fp32"
     compress: bool = True
     shard_samples: int = 64
+    precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,21 +135,27 @@ class RunConfig:
         for field in ("edge_lr", "server_lr", "temperature"):
             value = getattr(self, field)
             self._check(field, math.isfinite(value) and value > 0, "a positive number")
-        for field in ("alpha", "weight_decay"):
+        for field in ("alpha", "weight_decay", "edge_weight_decay"):
             value = getattr(self, field)
             self._check(field, math.isfinite(value) and value >= 0, "a number of at least 0")
         for field in ("momentum", "plateau_factor"):
             self._check(field, 0 < getattr(self, field) < 1, "a number between 0 and 1")
-        self._check("plateau_patience", self.plateau_patience >= 0, "at least 0")
+        for field in ("plateau_patience", "max_staleness"):
+            self._check(field, getattr(self, field) >= 0, "at least 0")
+        self._check("client_fraction", 0 < self.client_fraction <= 1, "above 0 and at most 1")
         self._check("crop_padding", 0 <= self.crop_padding <= 64, "between 0 and 64")
         self._check("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         for field, allowed in (
             ("direction", DIRECTIONS),
             ("codec", CODECS),
             ("soft_labels", SOFT_LABEL_SOURCES),
+            ("mode", MODES),
             ("server_optimizer", SERVER_OPTIMIZERS),
+            ("edge_optimizer", EDGE_OPTIMIZERS),
+            ("lr_schedule", LR_SCHEDULES),
             ("batch_mixing", BATCH_MIXING),
             ("teacher_view", TEACHER_VIEWS),
+            ("precision", PRECISIONS),
         ):
             self._check(field, getattr(self, field) in allowed, f"one of {', '.join(allowed)}")
 

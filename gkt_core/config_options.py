@@ -14,6 +14,10 @@ from gkt_core.config import (
     BATCH_MIXING,
     CODECS,
     DIRECTIONS,
+    EDGE_OPTIMIZERS,
+    LR_SCHEDULES,
+    MODES,
+    PRECISIONS,
     SERVER_OPTIMIZERS,
     SOFT_LABEL_SOURCES,
     TEACHER_VIEWS,
@@ -24,12 +28,16 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _OPTION_NAMES = {"num_clients": "--clients"}
 _CHOICES = {
+    "mode": MODES,
+    "edge_optimizer": EDGE_OPTIMIZERS,
+    "lr_schedule": LR_SCHEDULES,
     "direction": DIRECTIONS,
     "codec": CODECS,
     "soft_labels": SOFT_LABEL_SOURCES,
     "server_optimizer": SERVER_OPTIMIZERS,
     "batch_mixing": BATCH_MIXING,
     "teacher_view": TEACHER_VIEWS,
+    "precision": PRECISIONS,
 }
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.config import check_image_size
-from gkt_core.errors import ArtifactError, GKTError
-from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS, check_network, feature_shape
+from gkt_core.errors import ArtifactError, ConfigError, GKTError
+from gkt_core.networks import check_name, check_num_classes
 from gkt_core.protocol import from_dict
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
@@ -72,6 +72,7 @@ class Manifest:
         server_network: Network that completes it, ``resnet55`` or ``resnet109``.
         num_classes: Width of the logits.
         image_size: Images are ``[N, 3, image_size, image_size] float32`` in 0..1.
+        features: ``[C, H, W]`` of one sample's features.
         pixel_mean: Mean of each channel, in 0..1; the graph normalises with it.
         pixel_std: Standard deviation of each channel.
         class_names: Names of the classes, or empty.
@@ -91,6 +92,7 @@ class Manifest:
     server_network: str
     num_classes: int
     image_size: int
+    features: list[int]
     pixel_mean: list[float]
     pixel_std: list[float]
     class_names: list[str]
@@ -107,7 +109,8 @@ class Manifest:
     @property
     def feature_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of one sample's features."""
-        return feature_shape(self.image_size)
+        channels, height, width = self.features
+        return channels, height, width
 
     def file(self, name: str) -> FileEntry:
         """Entry of one file.
@@ -145,8 +148,11 @@ class Manifest:
             for name in manifest.files:
                 manifest.file(name)
             manifest.slots()
-            check_network(manifest.edge_network, EDGE_NETWORKS, manifest.num_classes)
-            check_network(manifest.server_network, SERVER_NETWORKS, manifest.num_classes)
+            check_name(manifest.edge_network)
+            check_name(manifest.server_network)
+            if len(manifest.features) != 3 or not all(1 <= length <= 65536 for length in manifest.features):
+                raise ConfigError(f"the manifest has features {manifest.features}, expected [C, H, W]")
+            check_num_classes(manifest.num_classes)
             check_image_size(manifest.image_size)
         except ArtifactError:
             raise

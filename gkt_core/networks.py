@@ -1,8 +1,15 @@
-"""Names of the networks and what a device must know of them without torch."""
+"""The networks by name, those that a user registers included. Loads no torch itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from gkt_core.errors import ConfigError
 
@@ -10,11 +17,116 @@ EDGE_NETWORKS = ("resnet4", "resnet6", "resnet8")
 SERVER_NETWORKS = ("resnet55", "resnet109")
 FULL_NETWORKS = ("resnet56", "resnet110")
 TAP_CHANNELS = 16
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-def feature_shape(image_size: int) -> tuple[int, int, int]:
-    """Shape ``(C, H, W)`` of one sample's features at the tap."""
-    return (TAP_CHANNELS, image_size, image_size)
+@dataclass(frozen=True, slots=True)
+class EdgeNetworkParts:
+    """A registered edge network; what the functions return are ``torch.nn.Module``.
+
+    Attributes:
+        extractor: Builds f_e: normalised images ``[N, 3, S, S]`` to features ``[N, C, H, W]``.
+        head: Builds f_c for a number of classes: features to logits ``[N, classes]``.
+    """
+
+    extractor: Callable[[], Any]
+    head: Callable[[int], Any]
+
+
+_registered_edges: dict[str, EdgeNetworkParts] = {}
+_registered_servers: dict[str, Callable[[int], Any]] = {}
+
+
+def register_edge_network(name: str, *, extractor: Callable[[], Any], head: Callable[[int], Any]) -> None:
+    """Make an edge network of one's own known as ``--model NAME``.
+
+    Args:
+        name: Lower-case letters, digits and ``_``; not one of the built-in names.
+        extractor: ``extractor()`` builds the part that ships with the final model: normalised images
+            ``[N, 3, S, S]`` to features ``[N, C, H, W]``.
+        head: ``head(num_classes)`` builds the local classifier: features to logits ``[N, num_classes]``.
+
+    Raises:
+        ConfigError: The name cannot be used.
+    """
+    _check_new_name(name)
+    _registered_edges[name] = EdgeNetworkParts(extractor, head)
+
+
+def register_server_network(name: str, build: Callable[[int], Any]) -> None:
+    """Make a server network of one's own known as ``--server-model NAME``.
+
+    Args:
+        name: As for an edge network.
+        build: ``build(num_classes)``: features of the edge network to logits ``[N, num_classes]``.
+
+    Raises:
+        ConfigError: The name cannot be used.
+    """
+    _check_new_name(name)
+    _registered_servers[name] = build
+
+
+def check_name(name: str) -> None:
+    """Refuse what can be no network's name.
+
+    Raises:
+        ConfigError: The name has other characters, or none.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"network name {name[:60]!r}: expected up to 40 of a-z, 0-9, '_', a letter first")
+
+
+def _check_new_name(name: str) -> None:
+    check_name(name)
+    if name in EDGE_NETWORKS + SERVER_NETWORKS + FULL_NETWORKS:
+        raise ConfigError(f"network name {name!r} is a built-in one: choose another")
+
+
+def load_network_module(source: str) -> None:
+    """Import a user's module, which registers networks.
+
+    Args:
+        source: A file ``path/to/networks.py``, or the name of an importable module.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    path = Path(source)
+    try:
+        if path.suffix == ".py":
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(path.stem, module)
+            spec.loader.exec_module(module)
+        else:
+            importlib.import_module(source)
+    except ConfigError:
+        raise
+    except Exception as error:
+        # A user's module may fail with anything.
+        raise ConfigError(f"cannot load networks from {source}: {type(error).__name__}: {error}") from error
+
+
+def registered_edge(name: str) -> EdgeNetworkParts | None:
+    """A registered edge network, or None."""
+    return _registered_edges.get(name)
+
+
+def registered_server(name: str) -> Callable[[int], Any] | None:
+    """A registered server network, or None."""
+    return _registered_servers.get(name)
+
+
+def edge_network_names() -> tuple[str, ...]:
+    """Built-in and registered names."""
+    return EDGE_NETWORKS + tuple(_registered_edges)
+
+
+def server_network_names() -> tuple[str, ...]:
+    """Built-in and registered names."""
+    return SERVER_NETWORKS + tuple(_registered_servers)
 
 
 def check_network(name: str, allowed: Sequence[str], num_classes: int) -> None:
@@ -25,5 +137,14 @@ def check_network(name: str, allowed: Sequence[str], num_classes: int) -> None:
     """
     if name not in allowed:
         raise ConfigError(f"unknown network {name!r}, expected one of {', '.join(allowed)}")
+    check_num_classes(num_classes)
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Refuse class counts that nothing can be learned with.
+
+    Raises:
+        ConfigError: The count is out of range.
+    """
     if not 2 <= num_classes <= 100_000:
         raise ConfigError(f"number of classes is {num_classes}, expected 2 to 100000")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gkt_core.networks import EDGE_NETWORKS, SERVER_NETWORKS
+from gkt_core.networks import edge_network_names, load_network_module, server_network_names
 from gkt_core.partition import SCHEMES
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -46,11 +46,44 @@ _DATASET_OPTIONS = (
 )
 
 
+class NetworkName(click.ParamType[str]):
+    """A network's name, looked up when it is used: ``--networks`` may have added some."""
+
+    name = "network"
+
+    def __init__(self, names: Callable[[], tuple[str, ...]]) -> None:
+        self._names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Accept built-in and registered names."""
+        if value not in self._names():
+            self.fail(f"{value!r} is not one of {', '.join(self._names())}.", param, ctx)
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """For the help text."""
+        return f"[{'|'.join(self._names())}]"
+
+
+def _load_networks(ctx: click.Context, param: click.Parameter, sources: tuple[str, ...]) -> None:
+    for source in sources:
+        load_network_module(source)
+
+
 _NETWORK_OPTIONS = (
+    click.option(
+        "--networks",
+        multiple=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_load_networks,
+        metavar="FILE.py",
+        help="A module that registers networks of your own, which --model and --server-model then take.",
+    ),
     click.option(
         "--model",
         "edge_network",
-        type=click.Choice(EDGE_NETWORKS),
+        type=NetworkName(edge_network_names),
         default="resnet8",
         show_default=True,
         help="What a device trains.",
@@ -58,7 +91,7 @@ _NETWORK_OPTIONS = (
     click.option(
         "--server-model",
         "server_network",
-        type=click.Choice(SERVER_NETWORKS),
+        type=NetworkName(server_network_names),
         default="resnet55",
         show_default=True,
         help="What the server trains on features; with an extractor it is ResNet-56 or ResNet-110.",

@@ -95,6 +95,7 @@ class Task:
         soft_labels_round: The round whose soft labels to train with; 0 in the first round.
         retry_after_seconds: When to ask again, for ``wait``.
         reason: For a person.
+        learning_rate_scale: What the device's learning rate is multiplied with in this round.
     """
 
     action: str
@@ -102,6 +103,7 @@ class Task:
     soft_labels_round: int
     retry_after_seconds: float
     reason: str
+    learning_rate_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,17 @@ from gkt_core.algorithms import (
     ServerProgress,
     ServerUpdate,
     evaluate,
-    reduce_on_plateau,
-    server_optimizer,
     server_update,
 )
 from gkt_core.cli import run_command
 from gkt_core.errors import GKTError
 from gkt_core.feature_source import ShardSource, split_by_client
+from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.nn import build_server_network
 from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
+from gkt_core.nn.execution import prepare_torch
+from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.protocol import TrainerProgress
 from gkt_core.shards import write_soft_labels
 from gkt_core.template import SERVER_PREFIX, fill_template
@@ -70,7 +71,9 @@ class Trainer:
         )
         # The faster layout of convolutions on CPUs; the numbers it holds are the same.
         self._network = self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = server_optimizer(self._network, run.config)
+        self._optimizer = large_network_optimizer(
+            self._network.parameters(), run.config, run.config.server_lr
+        )
         self._parent_pid: int | None = None
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
@@ -122,7 +125,8 @@ class Trainer:
             history = [
                 record.metrics["validation_accuracy"] for record in store.rounds() if record.trained_at
             ]
-            reduce_on_plateau(self._optimizer, run.config, history)
+            scale = learning_rate_scale(run.config, round_num, history)
+            set_learning_rate(self._optimizer, run.config.server_lr * scale)
             update = server_update(
                 self._network,
                 self._optimizer,
@@ -261,11 +265,7 @@ def only_trainer(folder: Path, parent_pid: int | None) -> Iterator[bool]:
 def main(data_dir: Path, num_threads: int, parent_pid: int | None) -> None:
     """Train the server network of the run in --data-dir."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    # The same seed gives the same numbers: threads pinned, no kernel that depends on timing.
-    torch.set_num_threads(num_threads or os.cpu_count() or 1)
-    torch.use_deterministic_algorithms(True)
-    # Nothing here reads memory before writing it; filling it costs a seventh of the speed.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    prepare_torch("cpu", num_threads)
     with only_trainer(data_dir, parent_pid) as alone:
         if alone:
             state = Trainer(open_run(data_dir)).run_until_done(parent_pid)

@@ -19,6 +19,7 @@ from gkt_core.commands.data import SplitOptions, split_dataset
 from gkt_core.config import RunConfig
 from gkt_core.datasets import load_dataset
 from gkt_core.errors import ConfigError, DatasetError
+from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.nn import build_full_network
 from gkt_core.shards import SoftLabels
 from profiling.simulate import command
@@ -78,7 +79,7 @@ def test_a_round_trains_and_is_repeatable(name: str, federation: Federation) -> 
     for _ in range(2):
         algorithm = build(name, federation)
         before = {k: v.clone() for m in algorithm.modules().values() for k, v in m.state_dict().items()}
-        results.append([algorithm.run_round(number, ignore) for number in (1, 2)])
+        results.append([algorithm.run_round(number, 1.0, ignore) for number in (1, 2)])
         after = {k: v for m in algorithm.modules().values() for k, v in m.state_dict().items()}
         assert any(not torch.equal(before[name], after[name]) for name in before)
     assert results[0] == results[1]
@@ -102,7 +103,7 @@ def test_fedavg_of_one_device_is_local_training(federation: Federation) -> None:
     alone = Federation({owner: data}, federation.test, federation.class_names, federation.pixel_mean,
                        federation.pixel_std)  # fmt: skip
     algorithm = build("fedavg", alone)
-    algorithm.run_round(1, ignore)
+    algorithm.run_round(1, 1.0, ignore)
     network = full_network(federation)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=CONFIG.edge_lr, weight_decay=CONFIG.weight_decay, amsgrad=True
@@ -121,13 +122,13 @@ def test_fedavg_of_one_device_is_local_training(federation: Federation) -> None:
 def test_fedavg_weighs_devices_by_their_examples(federation: Federation) -> None:
     """Two devices' networks after one round, averaged by hand."""
     merged = build("fedavg", federation)
-    merged.run_round(1, ignore)
+    merged.run_round(1, 1.0, ignore)
     singles, weights = [], []
     for owner, data in federation.clients.items():
         alone = Federation({owner: data}, federation.test, federation.class_names, federation.pixel_mean,
                            federation.pixel_std)  # fmt: skip
         algorithm = build("fedavg", alone)
-        algorithm.run_round(1, ignore)
+        algorithm.run_round(1, 1.0, ignore)
         singles.append(algorithm.models()["global"].state_dict())
         weights.append(len(data.train) / federation.num_examples)
     assert sum(weights) == pytest.approx(1)
@@ -139,7 +140,7 @@ def test_fedavg_weighs_devices_by_their_examples(federation: Federation) -> None
 
 def test_fedavg_sends_the_whole_network_both_ways(federation: Federation) -> None:
     algorithm = build("fedavg", federation)
-    result = algorithm.run_round(1, ignore)
+    result = algorithm.run_round(1, 1.0, ignore)
     assert result.upload_bytes == result.download_bytes == 2 * num_state_bytes(full_network(federation))
     # 591,322 parameters in float32 and the running statistics beside them.
     assert result.upload_bytes / 2 > 4 * 591_322
@@ -148,7 +149,7 @@ def test_fedavg_sends_the_whole_network_both_ways(federation: Federation) -> Non
 def test_split_learning_is_one_network(federation: Federation) -> None:
     """The cut changes where gradients are computed, not what they are."""
     algorithm = build("split_learning", federation)
-    algorithm.run_round(1, ignore)
+    algorithm.run_round(1, 1.0, ignore)
     network = full_network(federation)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=CONFIG.edge_lr, weight_decay=CONFIG.weight_decay, amsgrad=True
@@ -169,7 +170,7 @@ def test_split_learning_cuts_after_464_parameters(federation: Federation) -> Non
     algorithm = build("split_learning", federation)
     network = algorithm.models()["global"]
     assert sum(p.numel() for p in network.extractor.parameters()) == 464  # type: ignore[union-attr,operator]
-    result = algorithm.run_round(1, ignore)
+    result = algorithm.run_round(1, 1.0, ignore)
     # Eq. 12: a feature map of 16 x 8 x 8 floats for each sample, and as much gradient back.
     features = 4 * 16 * 8 * 8 * federation.num_examples
     labels, extractor = 8 * federation.num_examples, 2 * 4 * (464 + 32)
@@ -179,26 +180,26 @@ def test_split_learning_cuts_after_464_parameters(federation: Federation) -> Non
 
 def test_centralised_training_sends_nothing(federation: Federation) -> None:
     for network in (None, "resnet8"):
-        result = build("centralized", federation, central_network=network).run_round(1, ignore)
+        result = build("centralized", federation, central_network=network).run_round(1, 1.0, ignore)
         assert result.upload_bytes == result.download_bytes == 0
 
 
 def test_fedgkt_counts_soft_labels_of_the_round_before(federation: Federation) -> None:
     algorithm = build("fedgkt", federation)
-    first, second = algorithm.run_round(1, ignore), algorithm.run_round(2, ignore)
+    first, second = algorithm.run_round(1, 1.0, ignore), algorithm.run_round(2, 1.0, ignore)
     assert first.download_bytes == 0
     per_sample = 8 + 4 * federation.num_classes
     assert 0 <= second.download_bytes - per_sample * federation.num_examples < 1000
     silent = build("fedgkt", federation, RunConfig(**{**CONFIG.to_dict(), "direction": "none"}))
-    silent.run_round(1, ignore)
-    assert silent.run_round(2, ignore).download_bytes == 0
+    silent.run_round(1, 1.0, ignore)
+    assert silent.run_round(2, 1.0, ignore).download_bytes == 0
 
 
 def test_ecofed_freezes_the_device_and_uploads_once_a_period(federation: Federation) -> None:
     algorithm = build("ecofed", federation, replay_period=2)
-    first = algorithm.run_round(1, ignore)
+    first = algorithm.run_round(1, 1.0, ignore)
     frozen = copy.deepcopy(algorithm.modules()["device"].state_dict())
-    second, third = algorithm.run_round(2, ignore), algorithm.run_round(3, ignore)
+    second, third = algorithm.run_round(2, 1.0, ignore), algorithm.run_round(3, 1.0, ignore)
     assert all(torch.equal(v, frozen[k]) for k, v in algorithm.modules()["device"].state_dict().items())
     assert first.upload_bytes > 0
     assert second.upload_bytes == 0
@@ -237,6 +238,13 @@ def with_options(**options: object) -> RunConfig:
         {"direction": "both"},
         {"direction": "none"},
         {"codec": "uint4"},
+        {"edge_optimizer": "sgd", "edge_lr": 0.01},
+        {"edge_weight_decay": 0.1},
+        {"edge_amsgrad": True},
+        {"server_amsgrad": False},
+        {"shared_init": False},
+        {"client_fraction": 0.5},
+        {"mode": "async"},
     ],
     ids=str,
 )
@@ -245,7 +253,7 @@ def test_every_option_of_fedgkt_changes_the_numbers(
 ) -> None:
     def losses(config: RunConfig) -> list[float]:
         algorithm = build("fedgkt", federation, config)
-        results = [algorithm.run_round(number, ignore) for number in (1, 2)]
+        results = [algorithm.run_round(number, 1.0, ignore) for number in (1, 2)]
         # Teacher view and soft labels reach the server through the second round's features.
         return [result.train_loss for result in results]
 
@@ -276,12 +284,28 @@ def test_batches_by_client_hold_one_client_each(federation: Federation) -> None:
     ],
 )
 def test_learning_rate_falls_on_a_plateau(accuracies: list[float], patience: int, expected: float) -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=123.0)
-    config = with_options(plateau_patience=patience, plateau_factor=0.5, server_lr=0.1)
-    rate = fedgkt.reduce_on_plateau(optimizer, config, accuracies)
-    assert rate == pytest.approx(0.1 * expected)
-    assert optimizer.param_groups[0]["lr"] == rate
+    config = with_options(plateau_patience=patience, plateau_factor=0.5)
+    assert learning_rate_scale(config, len(accuracies) + 1, accuracies) == pytest.approx(expected)
+
+
+def test_a_cosine_begins_whole_and_ends_small() -> None:
+    config = with_options(lr_schedule="cosine", rounds=9)
+    scales = [learning_rate_scale(config, number, []) for number in range(1, 10)]
+    assert scales[0] == 1
+    assert scales[4] == pytest.approx(0.505)
+    assert scales[-1] == pytest.approx(0.01)
+    assert scales == sorted(scales, reverse=True)
+    assert learning_rate_scale(with_options(lr_schedule="cosine", rounds=1), 1, []) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "ecofed"])
+def test_the_learning_rate_of_every_network_is_scaled(name: str, federation: Federation) -> None:
+    """A rate of almost nothing leaves almost everything as it was."""
+    algorithm = build(name, federation)
+    before = [p.detach().clone() for m in algorithm.modules().values() for p in m.parameters()]
+    algorithm.run_round(1, 1e-9, ignore)
+    after = [p for m in algorithm.modules().values() for p in m.parameters()]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True))
 
 
 class _Misplaced(SoftLabels):
@@ -302,12 +326,12 @@ def test_wrong_pairing_costs_the_devices_heads_accuracy(tmp_path: Path) -> None:
         algorithm = build("fedgkt", federation, config)
         assert isinstance(algorithm, fedgkt.FedGKT)
         for number in range(1, config.rounds + 1):
-            algorithm.run_round(number, ignore)
+            algorithm.run_round(number, 1.0, ignore)
             if misplaced:
-                algorithm._soft_labels = {
-                    name: _Misplaced(labels.sample_ids, labels.server_logits)
-                    for name, labels in algorithm._soft_labels.items()
-                }
+                for client in algorithm._clients.values():
+                    soft_labels = client._soft_labels
+                    assert soft_labels is not None
+                    client.receive(_Misplaced(soft_labels.sample_ids, soft_labels.server_logits))
         found = [
             evaluate_images(model, federation.test, federation.num_classes).accuracy
             for model in algorithm.edge_models().values()

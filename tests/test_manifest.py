@@ -31,11 +31,12 @@ FILES = {TRAINING_MODEL: b"training graph", EVAL_MODEL: b"eval graph", CHECKPOIN
 
 def manifest_of(folder, **changes):
     values = {
-        "format_version": 1,
+        "format_version": 2,
         "edge_network": "resnet8",
         "server_network": "resnet55",
         "num_classes": 10,
         "image_size": 32,
+        "features": [16, 32, 32],
         "pixel_mean": [0.5, 0.5, 0.5],
         "pixel_std": [0.25, 0.25, 0.25],
         "class_names": [],
@@ -119,13 +120,13 @@ def test_a_manifest_that_is_not_json(bundle, content):
     assert "export the artifacts again" in message
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5, True])
+@pytest.mark.parametrize("version", [0, 1, "2", None, 1.5, True])
 def test_another_format_version(bundle, version):
     rewrite(bundle, format_version=version)
     message = message_of(bundle)
     assert f"{version!r}" in message or "format_version" in message
     if version is not True:
-        assert "this gkt reads 1: export the artifacts again with the installed version" in message
+        assert "this gkt reads 2: export the artifacts again with the installed version" in message
 
 
 @pytest.mark.parametrize("values", [[], {}, None, 1, "manifest"])
@@ -139,8 +140,10 @@ def test_json_that_is_no_manifest(bundle, values):
     [
         ({"num_classes": "ten"}, "num_classes"),
         ({"num_classes": 1}, "number of classes is 1"),
-        ({"edge_network": "resnet9"}, "unknown network 'resnet9', expected one of resnet4"),
-        ({"server_network": "resnet8"}, "expected one of resnet55, resnet109"),
+        ({"edge_network": "../resnet8"}, "network name '../resnet8': expected up to 40 of"),
+        ({"server_network": ""}, "network name '': expected up to 40 of"),
+        ({"features": [16, 32]}, "the manifest has features [16, 32], expected [C, H, W]"),
+        ({"features": [16, 0, 32]}, "the manifest has features [16, 0, 32], expected [C, H, W]"),
         ({"pixel_mean": ["0.5"]}, "pixel_mean"),
         ({"pixel_mean": 0.5}, "pixel_mean"),
         ({"batch_norms": [{"running_var": "x"}]}, "BatchNormState"),

@@ -54,6 +54,10 @@ class OrtTrainingBackend:
         if names != ["images", "labels", "server_logits", "alpha"]:
             raise ArtifactError(f"the training graph takes {names}: export the artifacts again")
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
+        self._optimizer.set_learning_rate(learning_rate)
+
     def train_step(
         self,
         images: NDArray[np.float32],

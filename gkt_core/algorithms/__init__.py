@@ -5,8 +5,6 @@ from gkt_core.algorithms.fedgkt import (
     ServerProgress,
     ServerUpdate,
     evaluate,
-    reduce_on_plateau,
-    server_optimizer,
     server_update,
 )
 from gkt_core.algorithms.torch_engine import TorchEngine
@@ -17,7 +15,5 @@ __all__ = [
     "ServerUpdate",
     "TorchEngine",
     "evaluate",
-    "reduce_on_plateau",
-    "server_optimizer",
     "server_update",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gkt_core.algorithms.federation import evaluation_batches
 from gkt_core.errors import GKTError
+from gkt_core.nn.execution import training_precision
 from gkt_core.private_data import Samples
 
 
@@ -26,6 +27,7 @@ class RoundResult:
         validation_accuracy: Accuracy of the final model, as it is now, on them, 0..1.
         upload_bytes: What all devices sent in this round.
         download_bytes: What all devices received in this round.
+        details: Further numbers that only this algorithm has, by name.
     """
 
     train_loss: float
@@ -33,6 +35,7 @@ class RoundResult:
     validation_accuracy: float
     upload_bytes: int
     download_bytes: int
+    details: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,16 @@ class Evaluation:
 class Algorithm(Protocol):
     """A way to train over devices, a round at a time, resumable between rounds."""
 
-    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
-        """Run round ``round_num`` (from 1); ``on_samples(phase, n)`` hears of trained samples."""
+    def run_round(
+        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
+    ) -> RoundResult:
+        """Run a round.
+
+        Args:
+            round_num: From 1.
+            learning_rate_scale: What the learning rates of the config are multiplied with in this round.
+            on_samples: Hears of the phase and of so many samples trained on.
+        """
         ...
 
     def models(self) -> Mapping[str, nn.Module]:
@@ -83,6 +94,8 @@ def train_supervised(
     optimizer: torch.optim.Optimizer,
     data: Iterable[tuple[Tensor, Tensor]],
     on_samples: Callable[[int], None],
+    *,
+    precision: str = "fp32",
 ) -> float:
     """Minimise cross entropy over batches; the mean loss.
 
@@ -94,8 +107,9 @@ def train_supervised(
     total, num_seen = 0.0, 0
     for images, labels in data:
         optimizer.zero_grad(set_to_none=True)
-        logits = logits_of(network(images.to(device)))
-        loss = nn.functional.cross_entropy(logits, labels.to(device))
+        with training_precision(precision, device):
+            logits = logits_of(network(images.to(device)))
+        loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         value = loss.item()

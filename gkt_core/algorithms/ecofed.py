@@ -18,15 +18,19 @@ from torch import nn
 
 from gkt_core.algorithms.base import RoundResult, train_supervised
 from gkt_core.algorithms.federation import Federation, training_batches
-from gkt_core.algorithms.fedgkt import evaluate, server_optimizer, server_update
+from gkt_core.algorithms.fedgkt import evaluate, server_update
 from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.algorithms.uploads import Uploads
-from gkt_core.client_round import extract
 from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError
-from gkt_core.networks import feature_shape
-from gkt_core.nn.networks import CombinedNetwork, build_edge_network, build_server_network
-from gkt_core.shards import ShardKey, ShardSpec
+from gkt_core.nn.networks import (
+    CombinedNetwork,
+    build_edge_network,
+    build_server_network,
+    feature_shape,
+)
+from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
 
@@ -72,12 +76,14 @@ class EcoFed:
         self._pretraining_epochs = pretraining_epochs
         self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
         self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = server_optimizer(self._server, config)
-        shape = feature_shape(federation.image_size)
+        self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
+        shape = feature_shape(network, federation.image_size)
         spec = ShardSpec(config.codec, shape, federation.num_classes, config.shard_samples)
         self._buffer = Uploads(spec, config, None)
 
-    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+    def run_round(
+        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
+    ) -> RoundResult:
         """Refresh the buffer when its period is over, then train on it."""
         if round_num == 1:
             self._pretrain(on_samples)
@@ -87,6 +93,7 @@ class EcoFed:
             self._refresh(newest)
             # A resumed process fills its buffer again; the devices had sent it before.
             upload_bytes = self._buffer.num_bytes if newest == round_num else 0
+        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         update = server_update(
             self._server,
             self._optimizer,
@@ -115,13 +122,7 @@ class EcoFed:
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()
         for client_id, data in self._federation.clients.items():
-            views = {"train": (data.train, round_num), "validation": (data.validation, None)}
-            for split, (samples, view_round) in views.items():
-                parts = extract(
-                    self._engine, samples, self._config, client_id=client_id, view_round=view_round
-                )
-                for index, part in enumerate(parts):
-                    self._buffer.send(ShardKey(client_id, round_num, split, index), part)
+            self._buffer.send_client(self._engine, data, client_id=client_id, round_num=round_num)
 
     def models(self) -> dict[str, nn.Module]:
         """The frozen extractor with the server network."""

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes, train_supervised
 from gkt_core.algorithms.federation import Federation, training_batches
 from gkt_core.config import RunConfig
-from gkt_core.nn.networks import build_full_network
+from gkt_core.nn.networks import build_combined_network
+from gkt_core.nn.optimizers import large_network_optimizer
+from gkt_core.sampling import sample_clients
 
 
 class FedAvg:
@@ -22,16 +24,24 @@ class FedAvg:
     Args:
         federation: The devices' data.
         config: Hyper-parameters; devices use ``edge_lr``, ``local_epochs`` and ``batch_size``.
-        full_network: ``resnet56`` or ``resnet110``.
+        edge_network: Whose extractor is the beginning of the large network.
+        server_network: What comes after it; ``resnet55`` makes ResNet-56.
         device: Where networks live.
     """
 
     def __init__(
-        self, federation: Federation, config: RunConfig, *, full_network: str, device: torch.device
+        self,
+        federation: Federation,
+        config: RunConfig,
+        *,
+        edge_network: str,
+        server_network: str,
+        device: torch.device,
     ) -> None:
         self._federation, self._config = federation, config
-        network = build_full_network(
-            full_network,
+        network = build_combined_network(
+            edge_network,
+            server_network,
             federation.num_classes,
             pixel_mean=federation.pixel_mean,
             pixel_std=federation.pixel_std,
@@ -39,15 +49,22 @@ class FedAvg:
         )
         self._network: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
-        """ServerExecutes: every device trains from the global weights; their weighted mean is the next."""
-        config, clients = self._config, self._federation.clients
+    def run_round(
+        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
+    ) -> RoundResult:
+        """ServerExecutes: the drawn devices train from the global weights, which become their mean."""
+        config, federation = self._config, self._federation
+        chosen = sample_clients(
+            list(federation.clients), config.client_fraction, seed=config.seed, round_num=round_num
+        )
+        num_examples = sum(len(federation.clients[client_id].train) for client_id in chosen)
         average = _WeightedMean()
         total_loss = 0.0
-        for client_id, data in clients.items():
+        for client_id in chosen:
+            data = federation.clients[client_id]
             local = copy.deepcopy(self._network)
-            optimizer = torch.optim.Adam(
-                local.parameters(), lr=config.edge_lr, weight_decay=config.weight_decay, amsgrad=True
+            optimizer = large_network_optimizer(
+                local.parameters(), config, config.edge_lr * learning_rate_scale
             )
             loss = train_supervised(
                 local,
@@ -56,13 +73,14 @@ class FedAvg:
                     data.train, config, owner=client_id, round_num=round_num, epochs=config.local_epochs
                 ),
                 lambda num: on_samples("devices", num),
+                precision=config.precision,
             )
-            weight = len(data.train) / self._federation.num_examples
+            weight = len(data.train) / num_examples
             average.add(local.state_dict(), weight)
             total_loss += loss * weight
         self._network.load_state_dict(average.state(self._network.state_dict()))
-        found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
-        num_bytes = num_state_bytes(self._network) * len(clients)
+        found = evaluate_images(self._network, federation.validation(), federation.num_classes)
+        num_bytes = num_state_bytes(self._network) * len(chosen)
         return RoundResult(total_loss, found.loss, found.accuracy, num_bytes, num_bytes)
 
     def models(self) -> dict[str, nn.Module]:

@@ -8,7 +8,7 @@ simulations.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,22 +19,27 @@ from torch import Tensor, nn
 
 from gkt_core.algorithms.base import Evaluation, RoundResult
 from gkt_core.algorithms.federation import Federation
+from gkt_core.algorithms.simulated_client import SimulatedClient
 from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.algorithms.uploads import Uploads
 from gkt_core.augment import batch_order, batches
-from gkt_core.client_round import client_update, extract
+from gkt_core.client_round import client_seed
 from gkt_core.config import RunConfig
 from gkt_core.errors import GKTError
 from gkt_core.feature_source import FeatureBatch, FeatureSource, split_by_client
-from gkt_core.networks import feature_shape
+from gkt_core.nn.execution import training_precision
+from gkt_core.nn.initial_weights import InitialWeights
 from gkt_core.nn.losses import server_loss
-from gkt_core.nn.networks import CombinedNetwork, build_edge_network, build_server_network
-from gkt_core.shards import (
-    ShardKey,
-    ShardSpec,
-    SoftLabels,
-    write_soft_labels,
+from gkt_core.nn.networks import (
+    CombinedNetwork,
+    EdgeNetwork,
+    build_edge_network,
+    build_server_network,
+    feature_shape,
 )
+from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.sampling import sample_clients
+from gkt_core.shards import ShardSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,46 +69,6 @@ class ServerUpdate:
     loss: float
     accuracy: float
     samples_per_second: float
-
-
-def server_optimizer(network: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """Adam with AMSGrad, or SGD with Nesterov momentum, both with L2 weight decay (Appendix B.4)."""
-    if config.server_optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=config.server_lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=True,
-        )
-    return torch.optim.Adam(
-        network.parameters(), lr=config.server_lr, weight_decay=config.weight_decay, amsgrad=True
-    )
-
-
-def reduce_on_plateau(
-    optimizer: torch.optim.Optimizer, config: RunConfig, validation_accuracies: Sequence[float]
-) -> float:
-    """Set the server's learning rate from all validation accuracies so far (section 4.1).
-
-    A function of the history, not of a scheduler's state: a resumed run gets the same rate.
-
-    Args:
-        optimizer: Changed.
-        config: ``plateau_patience``, ``plateau_factor``, ``server_lr``.
-        validation_accuracies: One a finished round, oldest first.
-
-    Returns:
-        The learning rate.
-    """
-    rate, best, waited = config.server_lr, -1.0, 0
-    for accuracy in validation_accuracies if config.plateau_patience else ():
-        best, waited = (accuracy, 0) if accuracy > best else (best, waited + 1)
-        if waited >= config.plateau_patience:
-            rate, waited = rate * config.plateau_factor, 0
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
 
 
 def _batch_rows(
@@ -160,7 +125,9 @@ def server_update(
             features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
             network.train()
             optimizer.zero_grad(set_to_none=True)
-            logits = network(features)
+            with training_precision(config.precision, device):
+                logits = network(features)
+            logits = logits.float()
             client_logits = torch.from_numpy(batch.client_logits).to(device)
             loss = server_loss(logits, labels, client_logits, alpha, config.temperature)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -176,7 +143,8 @@ def server_update(
             num_done += len(rows)
             epoch_done += len(rows)
             if epoch == config.server_epochs and config.soft_labels == "last_epoch":
-                server_logits[rows] = _eval_logits(network, features)
+                with training_precision(config.precision, device):
+                    server_logits[rows] = _eval_logits(network, features)
             rate = num_done / (time.perf_counter() - started)
             on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
     seconds = time.perf_counter() - started
@@ -211,7 +179,7 @@ def _eval_logits(network: nn.Module, features: Tensor) -> NDArray[np.float32]:
     network.eval()
     with torch.no_grad():
         logits: Tensor = network(features)
-    return np.asarray(logits.cpu().numpy())
+    return np.asarray(logits.float().cpu().numpy())
 
 
 class FedGKT:
@@ -227,6 +195,7 @@ class FedGKT:
         server_network: ``resnet55`` or ``resnet109``.
         device: Where networks live.
         shard_folder: Keep a round's features in files of this folder instead of memory.
+        initial_weights: What to begin from instead of random weights.
     """
 
     def __init__(
@@ -238,82 +207,82 @@ class FedGKT:
         server_network: str,
         device: torch.device,
         shard_folder: Path | None = None,
+        initial_weights: InitialWeights | None = None,
     ) -> None:
         self._federation, self._config, self._shard_folder = federation, config, shard_folder
-        pixels = {"pixel_mean": federation.pixel_mean, "pixel_std": federation.pixel_std}
-        # All devices start from the same weights, as they do when they download one bundle.
-        self._engines = {
-            client_id: TorchEngine(
-                build_edge_network(edge_network, federation.num_classes, seed=config.seed, **pixels).to(
-                    device
-                ),
-                config,
+        weights = initial_weights or InitialWeights()
+        self._clients: dict[str, SimulatedClient] = {}
+        for client_id, data in federation.clients.items():
+            # Devices that download one bundle begin from the same weights.
+            seed = config.seed if config.shared_init else client_seed(config.seed, client_id)
+            network = build_edge_network(
+                edge_network,
+                federation.num_classes,
+                pixel_mean=federation.pixel_mean,
+                pixel_std=federation.pixel_std,
+                seed=seed,
             )
-            for client_id in federation.clients
-        }
+            weights.fill_edge(network)
+            engine = TorchEngine(network.to(device), config)
+            client = SimulatedClient(client_id, data, engine, config, federation.num_classes)
+            self._clients[client_id] = client
         self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
+        weights.fill_server(self._server)
         self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = server_optimizer(self._server, config)
-        self._soft_labels: dict[str, SoftLabels] = {}
-        self._validation_accuracies: list[float] = []
-        self._spec = ShardSpec(
-            config.codec, feature_shape(federation.image_size), federation.num_classes, config.shard_samples
-        )
+        self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
+        shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
+        self._spec = ShardSpec(config.codec, shape, federation.num_classes, config.shard_samples)
 
-    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+    def run_round(
+        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
+    ) -> RoundResult:
         """Lines 2 to 16 of Algorithm 1."""
-        config, clients = self._config, self._federation.clients
-        download_bytes = sum(
-            len(write_soft_labels(client_id, round_num - 1, soft_labels))
-            for client_id, soft_labels in self._soft_labels.items()
-            if config.edge_distils
+        config = self._config
+        chosen = sample_clients(
+            list(self._clients), config.client_fraction, seed=config.seed, round_num=round_num
         )
+        download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
         uploads = Uploads(self._spec, config, self._shard_folder)
-        for client_id, data in clients.items():
-            engine = self._engines[client_id]
-            client_update(
-                engine,
-                data.train,
-                self._soft_labels.get(client_id),
-                config,
-                client_id=client_id,
-                round_num=round_num,
-                num_classes=self._federation.num_classes,
-                on_batch=lambda num: on_samples("devices", num),
+        for client_id in chosen:
+            self._clients[client_id].run_round(
+                round_num, learning_rate_scale, uploads, lambda num: on_samples("devices", num)
             )
-            views = {"train": (data.train, round_num), "validation": (data.validation, None)}
-            for split, (samples, view_round) in views.items():
-                parts = extract(engine, samples, config, client_id=client_id, view_round=view_round)
-                for index, part in enumerate(parts):
-                    uploads.send(ShardKey(client_id, round_num, split, index), part)
-        reduce_on_plateau(self._optimizer, config, self._validation_accuracies)
-        source = uploads.source("train")
+        loss = self._train(uploads.source("train"), round_num, learning_rate_scale, on_samples)
+        found = evaluate(self._server, uploads.source("validation"))
+        return RoundResult(loss, found.loss, found.accuracy, uploads.num_bytes, download_bytes)
+
+    def _train(
+        self,
+        source: FeatureSource,
+        round_num: int,
+        learning_rate_scale: float,
+        on_samples: Callable[[str, int], None],
+    ) -> float:
+        """The server's part: train on what was uploaded, answer with soft labels; the loss."""
+        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         update = server_update(
             self._server,
             self._optimizer,
             source,
-            config,
+            self._config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
             on_batch=lambda progress: on_samples("server", progress.batch_samples),
         )
-        self._soft_labels = split_by_client(source, update.server_logits)
-        evaluation = evaluate(self._server, uploads.source("validation"))
-        self._validation_accuracies.append(evaluation.accuracy)
-        return RoundResult(
-            update.loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes
-        )
+        for client_id, soft_labels in split_by_client(source, update.server_logits).items():
+            self._clients[client_id].receive(soft_labels)
+        return update.loss
 
     def models(self) -> dict[str, nn.Module]:
         """Each device's extractor with the server network."""
         return {
-            client_id: CombinedNetwork(engine.network.extractor, self._server, engine.network.normalise)
-            for client_id, engine in self._engines.items()
+            client_id: CombinedNetwork(network.extractor, self._server, network.normalise)
+            for client_id, network in self.edge_models().items()
         }
 
-    def edge_models(self) -> dict[str, nn.Module]:
+    def edge_models(self) -> dict[str, EdgeNetwork]:
         """Each device's own network, extractor and local head."""
-        return {client_id: engine.network for client_id, engine in self._engines.items()}
+        return {client_id: client.engine.network for client_id, client in self._clients.items()}
 
     def modules(self) -> dict[str, nn.Module]:
         """Server and edge networks."""
@@ -321,26 +290,21 @@ class FedGKT:
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Theirs."""
-        return {"server": self._optimizer, **{name: e.optimizer for name, e in self._engines.items()}}
+        edges = {client_id: client.engine.optimizer for client_id, client in self._clients.items()}
+        return {"server": self._optimizer, **edges}
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The soft labels that the next round trains with, and what the learning rate depends on."""
-        arrays: dict[str, NDArray[np.generic]] = {
-            "validation_accuracies": np.asarray(self._validation_accuracies)
+        """What devices remember, such as the soft labels that they train with next."""
+        return {
+            f"{client_id}/{name}": array
+            for client_id, client in self._clients.items()
+            for name, array in client.arrays().items()
         }
-        for client_id, soft_labels in self._soft_labels.items():
-            arrays[f"{client_id}/sample_ids"] = soft_labels.sample_ids
-            arrays[f"{client_id}/server_logits"] = soft_labels.server_logits
-        return arrays
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take them back."""
-        self._validation_accuracies = arrays["validation_accuracies"].tolist()
-        self._soft_labels = {
-            client_id: SoftLabels(
-                arrays[f"{client_id}/sample_ids"].astype(np.int64),
-                arrays[f"{client_id}/server_logits"].astype(np.float32),
+        for client_id, client in self._clients.items():
+            prefix = f"{client_id}/"
+            client.restore_arrays(
+                {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
             )
-            for client_id in self._federation.clients
-            if f"{client_id}/sample_ids" in arrays
-        }

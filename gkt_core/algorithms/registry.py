@@ -14,12 +14,13 @@ from gkt_core.algorithms.ecofed import EcoFed
 from gkt_core.algorithms.fedavg import FedAvg
 from gkt_core.algorithms.federation import Federation
 from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.fedgkt_async import AsyncFedGKT
 from gkt_core.algorithms.split_learning import SplitLearning
 from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError
+from gkt_core.nn.initial_weights import InitialWeights
 
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
-_FULL_NETWORK = {"resnet55": "resnet56", "resnet109": "resnet110"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,15 @@ class AlgorithmOptions:
     Attributes:
         algorithm: One of :data:`ALGORITHMS`.
         edge_network: The devices' network in FedGKT and EcoFed.
-        server_network: ``resnet55`` or ``resnet109``; the other algorithms train ResNet-56 or ResNet-110.
+        server_network: ``resnet55`` or ``resnet109``; the other algorithms train it with the edge network's
+            extractor as one network, ResNet-56 or ResNet-110.
         central_network: What centralised training trains, if not that: ``resnet8``, say.
         device: ``cpu`` or ``cuda``.
         feature_store: ``memory`` or ``disk``.
         replay_period: Rounds between two uploads of EcoFed.
         pretraining_epochs: Epochs of EcoFed's pre-training.
+        initial_edge: File with the weights that FedGKT's devices begin from.
+        initial_server: File with the weights that FedGKT's server network begins from.
     """
 
     algorithm: str
@@ -45,11 +49,8 @@ class AlgorithmOptions:
     feature_store: str = "memory"
     replay_period: int = 2
     pretraining_epochs: int = 20
-
-    @property
-    def full_network(self) -> str:
-        """Extractor and server network as one."""
-        return _FULL_NETWORK[self.server_network]
+    initial_edge: Path | None = None
+    initial_server: Path | None = None
 
 
 def build_algorithm(
@@ -69,8 +70,12 @@ def build_algorithm(
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is 'cuda', but PyTorch finds no GPU here: choose cpu")
     device = torch.device(options.device)
-    large: dict[str, Any] = {"full_network": options.full_network, "device": device}
-    halves: dict[str, Any] = {
+    if config.mode == "async" and options.algorithm != "fedgkt":
+        raise ConfigError(f"mode is 'async', but {options.algorithm} has rounds: only fedgkt can do without")
+    given = options.initial_edge or options.initial_server
+    if given and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} begins from random weights: leave out {given}")
+    pair: dict[str, Any] = {
         "edge_network": options.edge_network,
         "server_network": options.server_network,
         "device": device,
@@ -78,19 +83,20 @@ def build_algorithm(
     match options.algorithm:
         case "fedgkt":
             folder = out / "features" if options.feature_store == "disk" else None
-            return FedGKT(federation, config, **halves, shard_folder=folder)
+            weights = InitialWeights(options.initial_edge, options.initial_server)
+            build = AsyncFedGKT if config.mode == "async" else FedGKT
+            return build(federation, config, **pair, shard_folder=folder, initial_weights=weights)
         case "fedavg":
-            return FedAvg(federation, config, **large)
+            return FedAvg(federation, config, **pair)
         case "split_learning":
-            return SplitLearning(federation, config, **large)
+            return SplitLearning(federation, config, **pair)
         case "centralized":
-            network = options.central_network or options.full_network
-            return Centralized(federation, config, network=network, device=device)
+            return Centralized(federation, config, **pair, network=options.central_network)
         case "ecofed":
             return EcoFed(
                 federation,
                 config,
-                **halves,
+                **pair,
                 period=options.replay_period,
                 pretraining_epochs=options.pretraining_epochs,
             )

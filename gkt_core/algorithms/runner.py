@@ -22,8 +22,10 @@ import numpy as np
 
 from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images
 from gkt_core.algorithms.federation import Federation
+from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.files import write_atomically
+from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.nn.checkpoint import load_state, save_state
 
 SETTINGS_NAME = "settings.json"
@@ -71,7 +73,7 @@ def run_algorithm(
     federation: Federation,
     out: Path,
     *,
-    rounds: int,
+    config: RunConfig,
     settings: dict[str, Any],
     listener: Listener,
 ) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def run_algorithm(
         algorithm: What to run.
         federation: Its data; the test set is looked at once, at the end.
         out: Output folder; made if needed.
-        rounds: Number of rounds.
+        config: Rounds, and how learning rates fall over them.
         settings: JSON-compatible; goes into the result as ``config``.
         listener: Hears how it goes.
 
@@ -100,9 +102,11 @@ def run_algorithm(
         metrics = extra["metrics"]
         for line in metrics:
             listener.on_round(line["round_num"], _result_of(line))
-    for round_num in range(len(metrics) + 1, rounds + 1):
+    for round_num in range(len(metrics) + 1, config.rounds + 1):
         started = time.perf_counter()
-        result = algorithm.run_round(round_num, listener.on_samples)
+        history = [line["validation_accuracy"] for line in metrics]
+        scale = learning_rate_scale(config, round_num, history)
+        result = algorithm.run_round(round_num, scale, listener.on_samples)
         seconds = time.perf_counter() - started
         metrics.append({"round_num": round_num, **asdict(result)})
         save_state(

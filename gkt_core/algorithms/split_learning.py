@@ -18,7 +18,10 @@ from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_byt
 from gkt_core.algorithms.federation import Federation, training_batches
 from gkt_core.config import RunConfig
 from gkt_core.errors import GKTError
-from gkt_core.nn.networks import CombinedNetwork, build_full_network
+from gkt_core.nn.execution import training_precision
+from gkt_core.nn.networks import CombinedNetwork, build_combined_network
+from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.sampling import sample_clients
 
 
 class SplitLearning:
@@ -27,36 +30,49 @@ class SplitLearning:
     Args:
         federation: The devices' data.
         config: Hyper-parameters; a round is ``local_epochs`` epochs of each device in turn.
-        full_network: ``resnet56`` or ``resnet110``, of which the device holds the extractor.
+        edge_network: Whose extractor the devices hold.
+        server_network: What the server holds; with ``resnet55`` both halves are ResNet-56.
         device: Where networks live.
     """
 
     def __init__(
-        self, federation: Federation, config: RunConfig, *, full_network: str, device: torch.device
+        self,
+        federation: Federation,
+        config: RunConfig,
+        *,
+        edge_network: str,
+        server_network: str,
+        device: torch.device,
     ) -> None:
         self._federation, self._config, self._device = federation, config, device
-        network = build_full_network(
-            full_network,
+        network = build_combined_network(
+            edge_network,
+            server_network,
             federation.num_classes,
             pixel_mean=federation.pixel_mean,
             pixel_std=federation.pixel_std,
             seed=config.seed,
         )
         self._network: CombinedNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._rates = {"device": config.edge_lr, "server": config.server_lr}
         self._optimizers = {
-            name: torch.optim.Adam(module.parameters(), lr=lr, weight_decay=config.weight_decay, amsgrad=True)
-            for name, module, lr in (
-                ("device", self._network.extractor, config.edge_lr),
-                ("server", self._network.server, config.server_lr),
-            )
+            name: large_network_optimizer(module.parameters(), config, self._rates[name])
+            for name, module in (("device", self._network.extractor), ("server", self._network.server))
         }
 
-    def run_round(self, round_num: int, on_samples: Callable[[str, int], None]) -> RoundResult:
+    def run_round(
+        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
+    ) -> RoundResult:
         """Each device in turn: for every batch, forward here, forward and backward there, backward here."""
         config = self._config
         total_loss, upload_bytes, download_bytes = 0.0, 0, 0
+        for name, optimizer in self._optimizers.items():
+            set_learning_rate(optimizer, self._rates[name] * learning_rate_scale)
         self._network.train()
-        for client_id, data in self._federation.clients.items():
+        clients = self._federation.clients
+        chosen = sample_clients(list(clients), config.client_fraction, seed=config.seed, round_num=round_num)
+        for client_id in chosen:
+            data = clients[client_id]
             # The extractor comes from the device before, through the server.
             extractor_bytes = num_state_bytes(self._network.extractor)
             upload_bytes, download_bytes = upload_bytes + extractor_bytes, download_bytes + extractor_bytes
@@ -72,7 +88,7 @@ class SplitLearning:
                     total_loss += loss * len(labels)
                 on_samples("server", len(labels))
         found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
-        mean_loss = total_loss / self._federation.num_examples
+        mean_loss = total_loss / sum(len(clients[client_id].train) for client_id in chosen)
         return RoundResult(mean_loss, found.loss, found.accuracy, upload_bytes, download_bytes)
 
     def _batch(self, images: Tensor, labels: Tensor) -> tuple[float, int, int]:
@@ -81,7 +97,9 @@ class SplitLearning:
             optimizer.zero_grad(set_to_none=True)
         features = self._network.extractor(self._network.normalise(images))
         received = features.detach().requires_grad_()
-        loss = nn.functional.cross_entropy(self._network.server(received), labels)
+        with training_precision(self._config.precision, self._device):
+            logits = self._network.server(received)
+        loss = nn.functional.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         assert received.grad is not None
         features.backward(received.grad)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gkt_core.config import RunConfig
 from gkt_core.nn.losses import edge_loss
 from gkt_core.nn.networks import EdgeNetwork
+from gkt_core.nn.optimizers import edge_optimizer, set_learning_rate
 
 
 class TorchEngine:
@@ -17,8 +18,12 @@ class TorchEngine:
     def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
         self.network = network
         self.temperature = config.temperature
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=config.edge_lr)
+        self.optimizer = edge_optimizer(network.parameters(), config)
         self._device = next(network.parameters()).device
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of all steps from now on."""
+        set_learning_rate(self.optimizer, learning_rate)
 
     def train_step(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from gkt_core.client_round import Extracted
+from gkt_core.client_round import Extracted, TrainingEngine, extract
 from gkt_core.compression import compress
 from gkt_core.config import RunConfig
 from gkt_core.feature_source import ShardSource
+from gkt_core.private_data import PrivateData, Samples
 from gkt_core.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
 
 
@@ -27,6 +29,37 @@ class Uploads:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
+
+    def send_client(
+        self, engine: TrainingEngine, data: PrivateData, *, client_id: str, round_num: int
+    ) -> None:
+        """Extract and send what a device uploads in a round (lines 22 to 30 of FedGKT's Algorithm 1).
+
+        Args:
+            engine: The device's network.
+            data: Its training samples go as the round's view, its validation samples as they are.
+            client_id: The device.
+            round_num: From 1.
+        """
+        views = {"train": (data.train, round_num), "validation": (data.validation, None)}
+        for split, (samples, view_round) in views.items():
+            key = ShardKey(client_id, round_num, split, 0)
+            self.send_split(engine, samples, key, view_round=view_round)
+
+    def send_split(
+        self, engine: TrainingEngine, samples: Samples, key: ShardKey, *, view_round: int | None
+    ) -> None:
+        """Extract and send some samples of a device.
+
+        Args:
+            engine: The device's network.
+            samples: What to send.
+            key: Of the first shard; the others are counted from it.
+            view_round: The augmented view, or None for the images as they are.
+        """
+        parts = extract(engine, samples, self._config, client_id=key.client_id, view_round=view_round)
+        for index, part in enumerate(parts):
+            self.send(replace(key, index=index), part)
 
     def send(self, key: ShardKey, part: Extracted) -> None:
         """Encode and keep one shard."""

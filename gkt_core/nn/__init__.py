@@ -4,18 +4,22 @@ from gkt_core.nn.losses import edge_loss, kd_loss, server_loss
 from gkt_core.nn.networks import (
     CombinedNetwork,
     EdgeNetwork,
+    build_combined_network,
     build_edge_network,
     build_full_network,
     build_server_network,
+    feature_shape,
 )
 
 __all__ = [
     "CombinedNetwork",
     "EdgeNetwork",
+    "build_combined_network",
     "build_edge_network",
     "build_full_network",
     "build_server_network",
     "edge_loss",
+    "feature_shape",
     "kd_loss",
     "server_loss",
 ]

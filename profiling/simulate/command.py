@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from gkt_core.cli import emit_json
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError, MissingExtraError
-from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS
-from gkt_core.options import dataset_options, network_options
+from gkt_core.manifest import sha256_of
+from gkt_core.networks import FULL_NETWORKS, edge_network_names
+from gkt_core.options import NetworkName, dataset_options, network_options
 
 # Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -40,9 +40,11 @@ _PRETRAINING_SHARE = 0.1
 @click.option(
     "--central-model",
     "central_network",
-    type=click.Choice(EDGE_NETWORKS + FULL_NETWORKS),
+    type=NetworkName(lambda: edge_network_names() + FULL_NETWORKS),
     help="What --algorithm centralized trains, if not the large network.",
 )
+@click.option("--init-edge", type=click.Path(path_type=Path), help="FedGKT: .safetensors to begin from.")
+@click.option("--init-server", type=click.Path(path_type=Path), help="FedGKT: .safetensors to begin from.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", "num_threads", default=0, show_default=True, help="CPU threads; 0 for all cores.")
 @click.option(
@@ -76,6 +78,8 @@ def simulate(
     edge_network: str,
     server_network: str,
     central_network: str | None,
+    init_edge: Path | None,
+    init_server: Path | None,
     device: str,
     num_threads: int,
     feature_store: str,
@@ -97,18 +101,16 @@ def simulate(
     given = {name: value for name, value in hyper_parameters.items() if value is not None}
     build_run_config(given, defaults=defaults)
     try:
-        import torch  # noqa: PLC0415 - an extra, and slow
-
+        # torch is an extra, and slow to load
         from gkt_core.algorithms.federation import load_federation  # noqa: PLC0415
         from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm  # noqa: PLC0415
         from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm  # noqa: PLC0415
+        from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415
         from profiling.simulate.curves import write_curves  # noqa: PLC0415
         from profiling.simulate.live import SimulationDisplay  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError.for_module(str(error.name), "all") from error
-    torch.set_num_threads(num_threads or os.cpu_count() or 1)
-    torch.use_deterministic_algorithms(device == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    prepare_torch(device, num_threads)
     if split is None:
         if pretraining_share is None:
             pretraining_share = _PRETRAINING_SHARE if algorithm == "ecofed" else 0.0
@@ -139,6 +141,8 @@ def simulate(
         feature_store=feature_store,
         replay_period=replay_period,
         pretraining_epochs=pretraining_epochs,
+        initial_edge=init_edge,
+        initial_server=init_server,
     )
     built = build_algorithm(options, federation, config, out)
     settings = {
@@ -152,13 +156,13 @@ def simulate(
         "central_network": central_network,
         "replay_period": replay_period,
         "pretraining_epochs": pretraining_epochs,
+        "init_edge": None if init_edge is None else sha256_of(init_edge),
+        "init_server": None if init_server is None else sha256_of(init_server),
         **config.to_dict(),
     }
     with SimulationDisplay(algorithm, config.rounds) as display:
         listener = Listener(display.samples, display.round)
-        result = run_algorithm(
-            built, federation, out, rounds=config.rounds, settings=settings, listener=listener
-        )
+        result = run_algorithm(built, federation, out, config=config, settings=settings, listener=listener)
     metrics = [json.loads(line) for line in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     title = f"{algorithm}, {Path(described['dataset']).name}, {config.num_clients} devices"
     write_curves(out / "curves.png", metrics, result, title)
