@@ -15,6 +15,7 @@ from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.manifest import sha256_of
 from gkt_core.networks import FULL_NETWORKS, edge_network_names
 from gkt_core.options import NetworkName, dataset_options, network_options
+from gkt_core.private_data import SPLIT_NAME
 
 # Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -122,7 +123,7 @@ def simulate(
     else:
         folder = split
     federation = load_federation(folder)
-    described = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
+    described = json.loads((folder / SPLIT_NAME).read_text(encoding="utf-8"))
     flip = bool(described["horizontal_flip"])
     derived = {
         "num_clients": len(federation.clients),
@@ -194,7 +195,7 @@ def _make_split(
     from gkt_core.datasets import load_dataset  # noqa: PLC0415
 
     folder = out / "data"
-    if (folder / "partition.json").is_file():
+    if (folder / SPLIT_NAME).is_file():
         return folder
     loaded = load_dataset(dataset, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
     options = SplitOptions(num_clients, partition, dirichlet_alpha, validation_share, seed, pretraining_share)
