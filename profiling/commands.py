@@ -13,11 +13,15 @@ from gkt_core.cli import emit_json
 from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.files import write_atomically
 from profiling.compare import CompareOptions, compare_networks
+from profiling.simulation_speed_command import simulation
 
 
 @click.group()
 def profile() -> None:
     """Measure what training costs a device."""
+
+
+profile.add_command(simulation)
 
 
 @profile.command()

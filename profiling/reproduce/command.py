@@ -53,6 +53,7 @@ from profiling.reproduce.scales import SCALES
     help="Of the large networks' training. auto: bf16 on a GPU or a CPU with AMX, else fp32.",
 )
 @click.option("--jobs", "num_jobs", type=int, help="Runs at a time. [default: a core each; 1 on a GPU]")
+@click.option("--threads", "num_threads", type=int, help="CPU threads of each. [default: cores / jobs]")
 @click.option("--report-only", is_flag=True, help="Run nothing; write the report of what is there.")
 @click.option("--dry-run", is_flag=True, help="Print the runs that are missing, and stop.")
 @click.option(
@@ -77,6 +78,7 @@ def reproduce(
     device: str,
     precision: str,
     num_jobs: int | None,
+    num_threads: int | None,
     report_only: bool,
     dry_run: bool,
     out: Path,
@@ -92,8 +94,8 @@ def reproduce(
     gkt reproduce table2 --scale full --device cuda
     gkt reproduce fig4
     """  # noqa: D301 - click looks for the character itself
-    if (num_seeds is not None and num_seeds < 1) or (num_jobs is not None and num_jobs < 1):
-        raise ConfigError("--seeds and --jobs must be at least 1")
+    if any(number is not None and number < 1 for number in (num_seeds, num_jobs, num_threads)):
+        raise ConfigError("--seeds, --jobs and --threads must be at least 1")
     scale = SCALES[scale_name]
     seeds = tuple(range(num_seeds or scale.num_seeds))
     try:
@@ -109,7 +111,7 @@ def reproduce(
         device=device,
         precision=_precision(precision, device),
         num_jobs=jobs,
-        num_threads=max(1, (os.cpu_count() or 1) // jobs),
+        num_threads=num_threads or max(1, (os.cpu_count() or 1) // jobs),
     )
     session = Session(out, scale, seeds, execution, Selection(only, large_network))
     command = _shown_command()
@@ -170,7 +172,7 @@ def _shown_command() -> str:
         value = context.params[parameter.name or ""]
         if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.DEFAULT:
             continue
-        if parameter.name in ("out", "as_json", "report_only", "data_root", "num_jobs"):
+        if parameter.name in ("out", "as_json", "report_only", "data_root", "num_jobs", "num_threads"):
             continue
         if isinstance(parameter, click.Argument):
             parts.append(str(value))
