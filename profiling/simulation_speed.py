@@ -18,7 +18,6 @@ from gkt_core.algorithms.fedgkt import server_update
 from gkt_core.algorithms.simulated_client import SimulatedClient
 from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.algorithms.uploads import Uploads
-from gkt_core.client_round import client_update
 from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.nn import build_edge_network, build_server_network, feature_shape
@@ -183,19 +182,12 @@ class _Clients:
         self._round_num += 1
         uploads = Uploads(self._spec, self._config, None)
         for client in clients:
-            client.run_round(self._round_num, 1.0, uploads, lambda num: None)
+            client.train(self._round_num, 1.0, lambda num: None)
+            client.upload(self._round_num, uploads)
 
     def steps(self) -> None:
         """Training alone, augmentation included."""
-        client_update(
-            self._one[0].engine,
-            self._samples,
-            None,
-            self._config,
-            client_id="one",
-            round_num=1,
-            num_classes=_NUM_CLASSES,
-        )
+        self._one[0].train(1, 1.0, lambda num: None)
 
     def bare_loop(self) -> None:
         """What a PyTorch tutorial would write, on images that are tensors already."""
@@ -219,7 +211,7 @@ class _Server:
         uploads = Uploads(ShardSpec(config.codec, shape, _NUM_CLASSES, config.shard_samples), config, None)
         data = PrivateData(samples, _rows(samples, np.arange(0)), names)
         client = SimulatedClient("server", data, TorchEngine(edge, config), config, _NUM_CLASSES)
-        client.run_round(1, 1.0, uploads, lambda num: None)
+        client.upload(1, uploads)
         self._source = uploads.source("train")
         self._network, self._optimizer = self._build()
         self._bare, self._bare_optimizer = self._build()

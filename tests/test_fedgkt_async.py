@@ -152,13 +152,13 @@ def test_a_device_that_sat_out_learns_from_its_own_last_view(
 ) -> None:
     """Soft labels answer the view of the round it last took part in, however long ago."""
     seen: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
-    original = simulated_client.client_update
+    original = simulated_client.client_batches
 
     def spy(*arguments: Any, **options: Any) -> Any:
         seen[options["client_id"]].append((options["teacher_round"], options["round_num"]))
         return original(*arguments, **options)
 
-    monkeypatch.setattr(simulated_client, "client_update", spy)
+    monkeypatch.setattr(simulated_client, "client_batches", spy)
     algorithm = build("fedgkt", federation, with_options(client_fraction=0.5, rounds=8))
     assert isinstance(algorithm, FedGKT)
     for number in range(1, 9):

@@ -47,6 +47,11 @@ _PRETRAINING_SHARE = 0.1
 @click.option("--init-edge", type=click.Path(path_type=Path), help="FedGKT: .safetensors to begin from.")
 @click.option("--init-server", type=click.Path(path_type=Path), help="FedGKT: .safetensors to begin from.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--grouped/--one-by-one",
+    default=None,
+    help="FedGKT: train all devices at once, or one after another. [default: at once on a GPU]",
+)
 @click.option("--threads", "num_threads", default=0, show_default=True, help="CPU threads; 0 for all cores.")
 @click.option(
     "--feature-store",
@@ -82,6 +87,7 @@ def simulate(
     init_edge: Path | None,
     init_server: Path | None,
     device: str,
+    grouped: bool | None,
     num_threads: int,
     feature_store: str,
     pretraining_share: float | None,
@@ -142,6 +148,7 @@ def simulate(
         feature_store=feature_store,
         replay_period=replay_period,
         pretraining_epochs=pretraining_epochs,
+        grouped=grouped,
         initial_edge=init_edge,
         initial_server=init_server,
     )
