@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from profiling.network_cost import NetworkCost
     from profiling.step_time import StepTime
 
+SCHEMA = "gkt-profile-compare/1"
 ORT_TRAINING = "ort_training"
 PYTORCH = "pytorch"
 BASE = "resnet8"
@@ -87,8 +88,8 @@ def compare_networks(
         on_phase: Told what happens now, for a progress display.
 
     Returns:
-        ``networks``, ``ratios``, ``not_measured``, ``settings`` and ``machine``, as JSON holds them;
-        profiling/README.md describes every key.
+        ``schema``, ``networks``, ``ratios``, ``not_measured``, ``settings`` and ``machine``, as JSON holds
+        them; profiling/README.md describes every key.
     """
     from profiling.network_cost import NETWORK_NAMES, count_network  # noqa: PLC0415 - imports torch
 
@@ -101,6 +102,7 @@ def compare_networks(
     tell(f"timing {options.warmup + options.steps} rounds of {len(TIMED)} training steps")
     times = time_steps(options)
     return {
+        "schema": SCHEMA,
         "networks": [_network_entry(cost, times) for cost in costs],
         "ratios": ratios(costs, times),
         "not_measured": list(NOT_MEASURED),

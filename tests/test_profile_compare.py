@@ -55,7 +55,7 @@ def test_the_file_holds_what_is_printed(written: tuple[dict[str, Any], dict[str,
 
 def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     report, _ = written
-    assert set(report) == {"networks", "ratios", "not_measured", "settings", "machine"}
+    assert set(report) == {"schema", "networks", "ratios", "not_measured", "settings", "machine"}
     networks = {network["name"]: network for network in report["networks"]}
     assert tuple(networks) == NETWORK_NAMES
     for network in networks.values():
