@@ -184,13 +184,7 @@ def _network_entry(cost: NetworkCost, times: Mapping[tuple[str, str], StepTime])
     entry = dataclasses.asdict(cost)
     entry["role"] = _ROLES.get(cost.name, "split learning's device part")
     entry["step_ms"] = {
-        engine: {
-            "median_ms": round(time.median_ms, 3),
-            "p90_ms": round(time.p90_ms, 3),
-            "n": time.n,
-        }
-        for (network, engine), time in times.items()
-        if network == cost.name
+        engine: time.to_dict() for (network, engine), time in times.items() if network == cost.name
     }
     return entry
 
