@@ -118,6 +118,21 @@ def _median_interval(ordered: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[fl
     return float(ordered[first]), float(ordered[n - 1 - first])
 
 
+def noise_note(noise: Mapping[str, Any], num_shown: int = 3) -> str:
+    """The verdict of the self-check for a person.
+
+    Args:
+        noise: What :func:`noise_report` returned.
+        num_shown: Reasons to write out.
+    """
+    if not noise["too_noisy_to_quote"]:
+        return "The self-check found spread and drift small enough to quote these medians."
+    reasons = noise["reasons"]
+    rest = len(reasons) - num_shown
+    more = f"; and {rest} more of the kind" if rest > 0 else ""
+    return f"TOO NOISY TO QUOTE: {'; '.join(reasons[:num_shown])}{more}."
+
+
 def noise_report(times: Mapping[str, StepTime]) -> dict[str, Any]:
     """The self-check of a run: whether its medians are worth quoting, and if not, why.
 

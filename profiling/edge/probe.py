@@ -5,9 +5,9 @@ A fresh process is the only one whose first step is cold and whose memory is its
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any
 from gkt_core.errors import GKTError
 from profiling.edge.conditions import EnergyMeter, read_conditions
 from profiling.edge.memory import peak_bytes, resident_bytes
+from profiling.pinning import pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,11 @@ def run_probe(spec: ProbeSpec) -> dict[str, Any]:
         GKTError: The bundle or the engine cannot be used.
     """
     memory: dict[str, int | None] = {"start_bytes": resident_bytes()}
-    pinned = _pin(spec.threads) if spec.is_pinned else None
+    with pinned(spec.threads) if spec.is_pinned else contextlib.nullcontext() as cores:
+        return {**_measure(spec, memory), "pinned_cores": cores}
+
+
+def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
     started = time.perf_counter_ns()
     # Imported here: what an engine takes to load is part of the cold start.
     from edge_runtime import open_backend  # noqa: PLC0415
@@ -83,7 +88,6 @@ def run_probe(spec: ProbeSpec) -> dict[str, Any]:
     memory["end_bytes"], memory["peak_bytes"] = resident_bytes(), peak_bytes()
     return {
         "engine": backend.name,
-        "pinned_cores": pinned,
         "open_ms": open_ms,
         "cold_ms": cold_ms,
         "warm_ms": warm_ms,
@@ -117,18 +121,6 @@ def _sustain(call: Any, seconds: float, num_windows: int = 20) -> list[dict[str,
             }
         )
     return windows
-
-
-def _pin(num_threads: int) -> list[int] | None:
-    """Keep this process on its first usable cores; None where the system does not let it."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    cores = sorted(os.sched_getaffinity(0))[:num_threads]
-    try:
-        os.sched_setaffinity(0, cores)
-    except OSError:
-        return None
-    return cores
 
 
 def main() -> None:

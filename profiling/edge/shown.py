@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.report.sections import Document, Plot, Section, machine_section
+from profiling.step_time import noise_note
 from profiling.units import format_bytes
 
 NOT_MEASURED = "not measured"
@@ -29,7 +30,7 @@ def sections(document: Document) -> list[Section]:
 
 
 def _times(document: Document) -> Section:
-    settings, noise = document["settings"], document["noise"]
+    settings = document["settings"]
     pinned = settings["pinned_cores"]
     where = "not pinned" if pinned is None else f"pinned to {', '.join(map(str, pinned))}"
     rows = []
@@ -48,18 +49,13 @@ def _times(document: Document) -> Section:
                 f"{workload['images_per_second']:,.0f}",
             )
         )
-    verdict = (
-        ["TOO NOISY TO QUOTE: " + "; ".join(noise["reasons"]) + "."]
-        if noise["too_noisy_to_quote"]
-        else ["The self-check found spread and drift small enough to quote these medians."]
-    )
     return Section(
         title=f"Milliseconds a batch of {settings['batch_size']}, {settings['image_size']} px, "
         f"{settings['threads']} thread(s), {where}",
         headings=("", "open", "first\ncall", "warm\nmedian", "p90", "p95", "IQR", "n", "images/s"),
         rows=rows,
         notes=(
-            *verdict,
+            noise_note(document["noise"]),
             f"Open: imports, files and engine; open and first call are medians of "
             f"{document['workloads'][0]['cold_ms']['n']} fresh processes, {settings['warmup']} calls of "
             f"warm-up do not count. Extraction: features and logits; packing: one shard of them as "
