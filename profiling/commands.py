@@ -9,6 +9,7 @@ import click
 # Each module is imported when its command is called: `gkt profile edge` never touches torch.
 _COMMANDS = {
     "compare": ("profiling.compare_command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
+    "diff": ("profiling.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),
     "traffic": ("profiling.traffic.command:traffic", "Bytes of FedGKT, split learning and FedAvg."),
