@@ -14,6 +14,7 @@ from profiling.report.sections import Document, Plot, Section
 
 # Modules that turn a document into sections and plots, imported when one is shown.
 KINDS = {
+    "gkt-plan/1": "profiling.plan.shown",
     "gkt-profile-diff/1": "profiling.diff.shown",
     "gkt-profile-edge/1": "profiling.edge.shown",
     "gkt-profile-compare/1": "profiling.compare_shown",
