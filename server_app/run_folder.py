@@ -27,7 +27,7 @@ from gkt_core.errors import ConfigError, InputError
 from gkt_core.files import new_folder, write_atomically
 from gkt_core.manifest import Bundle, load_bundle
 from gkt_core.shards import ShardKey, ShardSpec
-from server_app.rounds import RunState
+from server_app.run_state import RunState
 from server_app.store import BlobStore, FolderBlobStore, RunStore, SqlRunStore
 
 DATABASE_NAME = "run.sqlite"
@@ -102,6 +102,10 @@ def create_run(folder: Path, artifacts: Path, config: RunConfig, token: str | No
         ConfigError: The run wants a temperature that is not in the exported graph.
         InputError: ``folder`` cannot become a new folder.
     """
+    if config.mode != "sync":
+        raise ConfigError(
+            f"mode is {config.mode}, which gkt simulate can do and gkt serve cannot: leave it out"
+        )
     bundle = load_bundle(artifacts)
     if bundle.manifest.temperature != config.temperature:
         raise ConfigError(
@@ -114,7 +118,12 @@ def create_run(folder: Path, artifacts: Path, config: RunConfig, token: str | No
         (temporary / "blobs").mkdir()
         _write_token(temporary / TOKEN_NAME, token or secrets.token_urlsafe(24))
         run_id = f"run-{uuid.uuid4().hex[:12]}"
-        state = RunState(num_clients=config.num_clients, rounds=config.rounds)
+        state = RunState(
+            num_clients=config.num_clients,
+            rounds=config.rounds,
+            client_fraction=config.client_fraction,
+            seed=config.seed,
+        )
         SqlRunStore.create(temporary / DATABASE_NAME, run_id, config.to_dict(), state).close()
     return open_run(folder)
 

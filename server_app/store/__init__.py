@@ -1,6 +1,13 @@
 """Where a run's state and its shards are kept, behind two interfaces."""
 
-from server_app.store.base import BlobStore, ClientRecord, RoundRecord, RunStore, ShardRecord
+from server_app.store.base import (
+    BlobStore,
+    ClientRecord,
+    RoundRecord,
+    RunStore,
+    ShardRecord,
+    validation_accuracies,
+)
 from server_app.store.folder import FolderBlobStore
 from server_app.store.sql import SqlRunStore
 
@@ -12,4 +19,5 @@ __all__ = [
     "RunStore",
     "ShardRecord",
     "SqlRunStore",
+    "validation_accuracies",
 ]

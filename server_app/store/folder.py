@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,14 @@ class FolderBlobStore:
         if not found:
             raise FileNotFoundError(name)
         return path
+
+    def delete(self, name: str) -> None:
+        """Remove one file."""
+        path = self._path(name)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Empty by now, unless other devices still need theirs.
+            path.parent.rmdir()
 
     def delete_below(self, prefix: str) -> None:
         """Remove a folder of blobs."""

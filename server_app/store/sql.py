@@ -13,7 +13,8 @@ from sqlalchemy.dialects.sqlite import insert
 from gkt_core.errors import InputError
 from gkt_core.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.shards import ShardKey
-from server_app.rounds import Event, Phase, RunState, advance
+from server_app.rounds import advance
+from server_app.run_state import Event, Joined, Phase, Reported, RunState
 from server_app.store.base import ClientRecord, RoundRecord, ShardRecord
 
 _metadata = sa.MetaData()
@@ -161,25 +162,26 @@ class SqlRunStore:
 
     def apply(self, event: Event) -> RunState:
         """Advance the state machine in one transaction, noting when rounds open, close and end."""
-        now = time.time()
         with self._write() as connection:
-            row = sa.select(_runs.c.state).where(_runs.c.run_id == self.run_id)
-            before = RunState.from_dict(json.loads(connection.execute(row).scalar_one()))
-            after = advance(before, event)
-            if after == before:
-                return after
-            connection.execute(
-                sa.update(_runs)
-                .where(_runs.c.run_id == self.run_id)
-                .values(state=json.dumps(after.to_dict()))
-            )
-            if after.phase is Phase.COLLECTING and after.round_num != before.round_num:
-                self._note_round(connection, after.round_num, opened_at=now)
-            if after.phase is Phase.READY and before.phase is Phase.COLLECTING:
-                self._note_round(connection, after.round_num, collected_at=now)
-            if before.phase is Phase.TRAINING and after.phase in (Phase.COLLECTING, Phase.FINISHED):
-                self._note_round(connection, before.round_num, trained_at=now)
-        return after
+            return self._advance(connection, event)[1]
+
+    def _advance(self, connection: sa.Connection, event: Event) -> tuple[RunState, RunState]:
+        now = time.time()
+        row = sa.select(_runs.c.state).where(_runs.c.run_id == self.run_id).with_for_update()
+        before = RunState.from_dict(json.loads(connection.execute(row).scalar_one()))
+        after = advance(before, event)
+        if after == before:
+            return before, after
+        connection.execute(
+            sa.update(_runs).where(_runs.c.run_id == self.run_id).values(state=json.dumps(after.to_dict()))
+        )
+        if after.phase is Phase.COLLECTING and after.round_num != before.round_num:
+            self._note_round(connection, after.round_num, opened_at=now)
+        if after.phase is Phase.READY and before.phase is Phase.COLLECTING:
+            self._note_round(connection, after.round_num, collected_at=now)
+        if before.phase is Phase.TRAINING and after.phase in (Phase.COLLECTING, Phase.FINISHED):
+            self._note_round(connection, before.round_num, trained_at=now)
+        return before, after
 
     def _note_round(self, connection: sa.Connection, round_num: int, **values: Any) -> None:
         defaults = {"opened_at": 0.0, "collected_at": 0.0, "trained_at": 0.0, "metrics": "{}"}
@@ -190,26 +192,24 @@ class SqlRunStore:
             .on_conflict_do_update(index_elements=["run_id", "round_num"], set_=values)
         )
 
-    def _upsert(self, table: sa.Table, row: dict[str, Any]) -> None:
+    def _upsert(self, connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
         keys = [column.name for column in table.primary_key]
         values = {name: value for name, value in row.items() if name not in keys}
-        with self._write() as connection:
-            connection.execute(
-                insert(table).values(row).on_conflict_do_update(index_elements=keys, set_=values)
-            )
+        connection.execute(insert(table).values(row).on_conflict_do_update(index_elements=keys, set_=values))
 
-    def add_client(self, client: ClientRecord) -> None:
-        """Remember a device."""
-        self._upsert(
-            _clients,
-            {
-                "run_id": self.run_id,
-                "client_id": client.client_id,
-                "num_examples": client.num_examples,
-                "num_validation_examples": client.num_validation_examples,
-                "engine": client.engine,
-            },
-        )
+    def join(self, client: ClientRecord) -> RunState:
+        """Take a device in and remember what it said, or neither."""
+        row = {
+            "run_id": self.run_id,
+            "client_id": client.client_id,
+            "num_examples": client.num_examples,
+            "num_validation_examples": client.num_validation_examples,
+            "engine": client.engine,
+        }
+        with self._write() as connection:
+            _, after = self._advance(connection, Joined(client.client_id))
+            self._upsert(connection, _clients, row)
+        return after
 
     def clients(self) -> dict[str, ClientRecord]:
         """All devices by id."""
@@ -225,17 +225,16 @@ class SqlRunStore:
 
     def add_shard(self, shard: ShardRecord) -> None:
         """Remember a shard."""
-        self._upsert(
-            _shards,
-            {
-                "run_id": self.run_id,
-                **shard.key.metadata(),
-                "sha256": shard.sha256,
-                "num_samples": shard.num_samples,
-                "upload_bytes": shard.upload_bytes,
-                "blob": shard.blob,
-            },
-        )
+        row = {
+            "run_id": self.run_id,
+            **shard.key.metadata(),
+            "sha256": shard.sha256,
+            "num_samples": shard.num_samples,
+            "upload_bytes": shard.upload_bytes,
+            "blob": shard.blob,
+        }
+        with self._write() as connection:
+            self._upsert(connection, _shards, row)
 
     def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
         """Shards of a round in canonical order."""
@@ -256,10 +255,14 @@ class SqlRunStore:
             for row in rows
         ]
 
-    def add_report(self, client_id: str, round_num: int, report: RoundReport) -> None:
-        """Remember how a device's part of a round went."""
+    def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
+        """Close a device's part of a round and remember how it went, or neither."""
         row = {"run_id": self.run_id, "round_num": round_num, "client_id": client_id}
-        self._upsert(_reports, {**row, "report": to_json(report).decode()})
+        with self._write() as connection:
+            before, after = self._advance(connection, Reported(client_id, round_num))
+            if after != before:
+                self._upsert(connection, _reports, {**row, "report": to_json(report).decode()})
+        return after
 
     def reports(self, round_num: int) -> dict[str, RoundReport]:
         """Reports of a round by device."""
