@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of the run: a new one begins a run, an existing one goes on with it.",
 )
+@click.option(
+    "--database",
+    envvar="GKT_DATABASE",
+    help="PostgreSQL for a new run's state, postgresql://user:password@host/name; a file by default.",
+)
+@click.option(
+    "--blobs",
+    help="Bucket for a new run's shards, s3://bucket/folder, with credentials as AWS's tools take them.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8080, show_default=True, help="Port; 0 for a free one.")
 @click.option("--token", envvar="GKT_TOKEN", help="The devices' bearer token; drawn at random by default.")
@@ -57,6 +66,8 @@ if TYPE_CHECKING:
 def serve(
     artifacts: Path | None,
     data_dir: Path,
+    database: str | None,
+    blobs: str | None,
     host: str,
     port: int,
     token: str | None,
@@ -94,7 +105,8 @@ def serve(
             raise ConfigError(f"{data_dir} holds no run: give --artifacts to begin one")
         else:
             _check_rules(config, min_clients, deadline_seconds)
-            run = run_folder.create_run(data_dir, artifacts, config, token)
+            storage = run_folder.Storage(database or "", blobs or "") if database or blobs else None
+            run = run_folder.create_run(data_dir, artifacts, config, token, storage)
         shown_token = run_folder.read_token(data_dir)
         if token is not None and token != shown_token:
             raise ConfigError(

@@ -25,6 +25,8 @@ from server_app.run_state import (
 )
 from server_app.store import ClientRecord, FolderBlobStore, ShardRecord, SqlRunStore, sql
 
+pytest_plugins = ["tests.storage_fixtures"]
+
 CONFIG = {"rounds": 2, "codec": "uint8", "alpha": 0.5}
 REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
 NUM_THREADS = 8
@@ -35,10 +37,11 @@ def path(tmp_path):
     return tmp_path / "run.sqlite"
 
 
-@pytest.fixture
-def opened(path):
-    """Opens stores on one file, and closes them."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opened(request):
+    """Opens stores on one database, and closes them."""
     stores = []
+    path = request.getfixturevalue("path" if request.param == "sqlite" else "postgres_url")
 
     def create(num_clients=2, num_rounds=2, run_id="run-1"):
         stores.append(SqlRunStore.create(path, run_id, CONFIG, RunState(num_clients, num_rounds)))

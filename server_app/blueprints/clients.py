@@ -26,6 +26,8 @@ def join(run_id: str, client_id: str) -> Response:
             f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
             "validation samples, expected at least 2 and 1"
         )
+    if not message.engine.isprintable():
+        raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
     state = run.store.join(
         ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40])
     )

@@ -74,7 +74,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
         return message_response(ShardReceipt(known.num_samples, len(body), already_stored=True))
     data = _decoded(body, run.shard_spec.max_bytes)
     shard = read_feature_shard(data, key, run.shard_spec)
-    blob = shard_blob(key)
+    blob = shard_blob(key, digest)
     run.blobs.put(blob, data)
     num_samples = len(shard.sample_ids)
     run.store.add_shard(ShardRecord(key, digest, num_samples, len(body), blob))
@@ -82,8 +82,8 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
 
 
 def _known(run: RunContext, key: ShardKey, digest: str) -> ShardRecord | None:
-    # Numbers in a path may be larger than a database takes.
-    if key.round_num > run.config.rounds:
+    # Numbers in a path may be larger than a database takes, names may hold what it cannot.
+    if key.round_num > run.config.rounds or key.client_id not in run.store.state().clients:
         return None
     stored = run.store.shards(key.round_num, key.client_id)
     return next((shard for shard in stored if shard.key == key and shard.sha256 == digest), None)

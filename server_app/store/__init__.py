@@ -9,12 +9,14 @@ from server_app.store.base import (
     validation_accuracies,
 )
 from server_app.store.folder import FolderBlobStore
+from server_app.store.remote import RemoteBlobStore
 from server_app.store.sql import SqlRunStore
 
 __all__ = [
     "BlobStore",
     "ClientRecord",
     "FolderBlobStore",
+    "RemoteBlobStore",
     "RoundRecord",
     "RunStore",
     "ShardRecord",
