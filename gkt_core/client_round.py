@@ -6,7 +6,7 @@ ONNX Runtime on a device and PyTorch in a simulation run this same code; only th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gkt_core.augment import augmented_view, batch_order, batches, to_float_nchw
 from gkt_core.config import RunConfig
-from gkt_core.errors import GKTError
+from gkt_core.errors import GKTError, ShardError
 from gkt_core.private_data import Samples
 from gkt_core.shards import SoftLabels
 
@@ -223,6 +223,11 @@ def client_update(
     return ClientUpdate(total_loss / num_seen, num_right / num_seen, num_steps)
 
 
+def num_shards(samples: Samples, config: RunConfig) -> int:
+    """Shards that these samples make."""
+    return -(-len(samples) // config.shard_samples)
+
+
 def extract(
     engine: TrainingEngine,
     samples: Samples,
@@ -230,6 +235,7 @@ def extract(
     *,
     client_id: str,
     view_round: int | None,
+    only: Sequence[int] | None = None,
 ) -> Iterator[Extracted]:
     """Features and logits in eval mode (lines 23 to 29), a shard at a time, by ascending sample id.
 
@@ -239,8 +245,15 @@ def extract(
         config: Hyper-parameters; ``shard_samples`` is the size of a shard.
         client_id: The device.
         view_round: The augmented view to draw, or None for the images as they are.
+        only: Indexes of the shards that are wanted, in this order; all by default.
+
+    Raises:
+        ShardError: There is no shard of such an index.
     """
-    for begin in range(0, len(samples), config.shard_samples):
+    for index in range(num_shards(samples, config)) if only is None else only:
+        if not 0 <= index < num_shards(samples, config):
+            raise ShardError(f"shard {index} is wanted of {num_shards(samples, config)}")
+        begin = index * config.shard_samples
         rows = np.arange(begin, min(begin + config.shard_samples, len(samples)))
         if view_round is None:
             images = to_float_nchw(samples.images[rows])
