@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_runtime.backends.base import TrainingBackend, open_backend
+from edge_runtime.backends.choice import choose_engine
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
 from gkt_core.client_round import client_update, extract, num_shards
@@ -80,6 +81,8 @@ class Device:
         state_dir: What survives a restart.
         client_id: The device's name.
         num_threads: CPU threads of the engine.
+        engine: ``portable`` or ``ort_training``; by default what is installed and fastest. A state folder
+            goes on with the engine that it began with.
         listener: Hears what happens.
         sleep: For tests.
     """
@@ -92,6 +95,7 @@ class Device:
         *,
         client_id: str,
         num_threads: int,
+        engine: str | None = None,
         listener: DeviceListener,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -100,6 +104,7 @@ class Device:
         self._state_dir = state_dir
         self._client_id = client_id
         self._num_threads = num_threads
+        self._engine = engine
         self._listener = listener
         self._sleep = sleep
 
@@ -157,10 +162,15 @@ class Device:
         )
 
     def _open(self, info: RunInfo, config: RunConfig, state: DeviceState) -> TrainingBackend:
-        bundle = self._state_dir.bundle(info.manifest, self._server.artifact)
+        engine = choose_engine(Manifest.from_dict(info.manifest), state.engine or self._engine)
+        bundle = self._state_dir.bundle(info.manifest, self._server.artifact, engine)
         checkpoint = self._state_dir.checkpoint_path(state.trained_round) if state.trained_round else None
         backend = open_backend(
-            bundle, checkpoint=checkpoint, num_threads=self._num_threads, learning_rate=config.edge_lr
+            bundle,
+            checkpoint=checkpoint,
+            num_threads=self._num_threads,
+            learning_rate=config.edge_lr,
+            engine=engine,
         )
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         self._listener.note(f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s)")
@@ -198,6 +208,7 @@ class Device:
             state = dataclasses.replace(
                 state,
                 trained_round=round_num,
+                engine=backend.name,
                 loss=update.loss,
                 accuracy=update.accuracy,
                 train_seconds=time.perf_counter() - started,

@@ -11,6 +11,7 @@
     |   +-- TemplateError              a model template and the weights meant for it
     |   +-- AddressInUseError          a port that another process holds
     |   +-- MissingExtraError          an optional dependency is not installed
+    |   +-- PackageConflictError       packages that cannot be installed together
     +-- ProtocolError              3   device and server do not understand each other
     |   +-- ProtocolVersionError       they speak different versions
     |   +-- MessageError               a message with missing, unknown or ill-typed fields
@@ -86,6 +87,10 @@ class MissingExtraError(InputError):
     def for_module(cls, module: str, extra: str) -> MissingExtraError:
         """Name the missing module and the extra that brings it."""
         return cls(f"the module {module} is not installed: pip install 'gkt-edge[{extra}]'")
+
+
+class PackageConflictError(InputError):
+    """Packages are installed together that overwrite each other's files."""
 
 
 class ProtocolError(GKTError):

@@ -30,6 +30,7 @@ from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
 from gkt_core.manifest import Bundle, load_bundle
 from gkt_core.protocol import from_dict
+from gkt_core.run_checks import check_run
 from gkt_core.shards import ShardKey, ShardSpec
 from server_app.run_state import RunState
 from server_app.store import BlobStore, FolderBlobStore, RemoteBlobStore, RunStore, SqlRunStore
@@ -132,7 +133,7 @@ def create_run(
 
     Raises:
         ArtifactError: No bundle, or it is changed.
-        ConfigError: The run wants a temperature that is not in the exported graph.
+        ConfigError: The run wants a temperature or optimizer that is not in the exported graph.
         InputError: ``folder`` cannot become a new folder.
     """
     if config.mode != "sync":
@@ -140,11 +141,7 @@ def create_run(
             f"mode is {config.mode}, which gkt simulate can do and gkt serve cannot: leave it out"
         )
     bundle = load_bundle(artifacts)
-    if bundle.manifest.temperature != config.temperature:
-        raise ConfigError(
-            f"the run wants temperature {config.temperature}, the artifacts were exported with "
-            f"{bundle.manifest.temperature}: export them again with --temperature {config.temperature}"
-        )
+    check_run(bundle.manifest, config)
     with new_folder(folder) as temporary:
         shutil.copytree(artifacts, temporary / "artifacts")
         (temporary / "checkpoints").mkdir()

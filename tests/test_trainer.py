@@ -249,7 +249,7 @@ def test_each_devices_model_is_its_extractor_and_the_servers_network(undisturbed
     for client_id, data in DATA.items():
         folder = undisturbed.devices / client_id
         backend = open_backend(
-            load_bundle(folder / "bundle", ["checkpoint"]),
+            load_bundle(folder / "bundle", manifest.engine_files("portable")),
             checkpoint=folder / "checkpoint-000002",
             num_threads=1,
             learning_rate=1e-3,
