@@ -20,7 +20,7 @@ from profiling.traffic.message_sizes import (
     soft_labels_bytes,
 )
 from server_app import RunContext, open_run
-from server_app.rounds import Phase
+from server_app.run_state import Phase
 from server_app.store import ClientRecord
 
 SERVER_FOLDER = "server"
