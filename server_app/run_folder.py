@@ -6,7 +6,7 @@
     run.sqlite      state, in WAL mode, unless storage.json names another database
     blobs/          shards, soft labels, the trained template; copies of them, if storage.json names a bucket
     storage.json    where state and blobs are, if elsewhere; may hold a password, readable by its owner only
-    checkpoints/    server network and optimizer after each round
+    checkpoints/    server network and optimizer after each round, and after each epoch of the current one
     token           the devices' bearer token, readable by its owner only
     server.json     URL and process id while a server is up
     trainer.log     what the trainer process printed
@@ -73,6 +73,11 @@ class RunContext:
     def checkpoint_path(self, round_num: int) -> Path:
         """Server network and optimizer after a round."""
         return self.folder / "checkpoints" / f"round-{round_num:06d}.safetensors"
+
+    @property
+    def epoch_checkpoint_path(self) -> Path:
+        """Server network and optimizer after the last epoch of a round that is being trained."""
+        return self.folder / "checkpoints" / "epoch.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import IO, Any
 
 import waitress
+from sqlalchemy.exc import SQLAlchemyError
 
-from gkt_core.errors import AddressInUseError, InputError, RunFailedError
+from gkt_core.errors import AddressInUseError, GKTError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from server_app.app import create_app
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, TRAINER_LOG_NAME, RunContext, read_token
 from server_app.run_state import Failed, Phase
 
-MAX_TRAINER_RESTARTS = 3
+# Without getting any further in between.
+MAX_TRAINER_RESTARTS = 5
 _WEB_THREADS = 16
+_ENDED = object()
 # PyTorch's large buffers otherwise go back to the system after each step and fault in again.
 _ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(256 << 20),
@@ -58,7 +61,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class TrainerProcess:
-    """The trainer as a child process, started again when it dies before the run has ended."""
+    """The trainer as a child process, started again when it dies before the run has ended.
+
+    Only one that dies again and again at the same place makes the run fail.
+    """
 
     def __init__(self, run: RunContext, num_threads: int, announce: Callable[[str], None]) -> None:
         self._run, self._num_threads, self._announce = run, num_threads, announce
@@ -95,24 +101,46 @@ class TrainerProcess:
             return _popen(command, log)
 
     def _watch(self) -> None:
-        for attempt in range(MAX_TRAINER_RESTARTS + 1):
+        num_deaths, last_mark = 0, None
+        while True:
             process = self._process
             exit_code = process.wait() if process is not None else 0
             if self._stopping.is_set():
                 return
-            state = self._run.store.state()
-            if state.phase in (Phase.FINISHED, Phase.FAILED):
-                if state.phase is Phase.FAILED:
-                    self._announce(f"the run failed: {state.error}")
+            mark = self._mark()
+            if mark is _ENDED:
                 return
+            num_deaths = num_deaths + 1 if mark == last_mark else 1
+            last_mark = mark
             log_path = self._run.folder / TRAINER_LOG_NAME
             self._announce(f"the trainer ended with exit code {exit_code}; its log is {log_path}")
+            if num_deaths > MAX_TRAINER_RESTARTS:
+                break
+            # At once after a first death, later after longer and longer waits.
+            self._stopping.wait(0 if num_deaths == 1 else 2.0 ** (num_deaths - 2))
             with self._changing:
                 if self._stopping.is_set():
                     return
-                if attempt < MAX_TRAINER_RESTARTS:
-                    self._process = self._spawn()
-        self._run.store.apply(Failed(f"the trainer process died {MAX_TRAINER_RESTARTS + 1} times"))
+                self._process = self._spawn()
+        reason = f"the trainer process died {num_deaths} times without getting any further"
+        self._run.store.apply(Failed(reason))
+        self._announce(f"the run failed: {reason}")
+
+    def _mark(self) -> object:
+        """How far training is, to tell a trainer that dies at the same place from one that is unlucky."""
+        try:
+            state = self._run.store.state()
+        except (GKTError, SQLAlchemyError) as error:
+            self._announce(f"the database does not answer: {error}")
+            return None
+        if state.phase is Phase.FAILED:
+            self._announce(f"the run failed: {state.error}")
+        if state.phase in (Phase.FINISHED, Phase.FAILED):
+            return _ENDED
+        try:
+            return state.round_num, self._run.epoch_checkpoint_path.stat().st_mtime_ns
+        except OSError:
+            return state.round_num, 0
 
 
 def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:

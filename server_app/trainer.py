@@ -6,18 +6,16 @@ there is, and ends with the process that started it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from safetensors.torch import save
+from sqlalchemy.exc import OperationalError
 from torch import nn
 
 from gkt_core.algorithms import (
@@ -28,33 +26,36 @@ from gkt_core.algorithms import (
     server_update,
 )
 from gkt_core.cli import run_command
-from gkt_core.errors import GKTError
+from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.feature_source import ShardSource, split_by_client
 from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.nn import build_server_network
-from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
+from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.protocol import TrainerProgress
 from gkt_core.shards import write_soft_labels
 from gkt_core.template import SERVER_PREFIX, fill_template
+from server_app.deadline import Deadline
+from server_app.lease import Lease, LeaseLost, only_trainer
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
     TEMPLATE_BLOB,
-    TRAINER_LOCK_NAME,
     RunContext,
     open_run,
     round_blobs,
     soft_labels_blob,
 )
-from server_app.run_state import Claimed, DeadlinePassed, Failed, Phase, Released, RunState, Trained
+from server_app.run_state import Claimed, DeadlinePassed, Event, Failed, Phase, Released, RunState, Trained
 from server_app.store import validation_accuracies
 
 log = logging.getLogger("gkt.trainer")
 
 _POLL_SECONDS = 0.1
 _PROGRESS_SECONDS = 0.5
+# Of a storage that does not answer.
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 
 
 class _ServerGone(Exception):
@@ -66,16 +67,20 @@ class Trainer:
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
-        manifest = run.bundle.manifest
-        self._network: nn.Module = build_server_network(
+        self._lease = Lease(run.store, run.folder)
+        self._parent_pid: int | None = None
+        self._build()
+
+    def _build(self) -> None:
+        run, manifest = self._run, self._run.bundle.manifest
+        network: nn.Module = build_server_network(
             manifest.server_network, manifest.num_classes, seed=run.config.seed
         )
         # The faster layout of convolutions on CPUs; the numbers it holds are the same.
-        self._network = self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = large_network_optimizer(
             self._network.parameters(), run.config, run.config.server_lr
         )
-        self._parent_pid: int | None = None
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
         """Wait for rounds and train on them until the run has ended.
@@ -87,21 +92,36 @@ class Trainer:
             The last state.
         """
         self._parent_pid = parent_pid
-        try:
-            return self._run_rounds()
-        except _ServerGone:
-            log.info("the server is gone; ending")
-            return self._run.store.state()
+        wait = _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                return self._run_rounds()
+            except _ServerGone:
+                log.info("the server is gone; ending")
+                return self._run.store.state()
+            except LeaseLost:
+                log.warning("another trainer has taken this run over")
+            except FileNotFoundError:
+                # Waiting does not bring back a shard that is lost.
+                raise
+            except (StorageUnavailableError, OperationalError, OSError) as error:
+                log.warning("the storage does not answer, next try in %.1f s: %s", wait, error)
+                time.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
     def _run_rounds(self) -> RunState:
         store = self._run.store
-        # A round that an earlier trainer left half trained is trained again from its beginning.
+        while not self._lease.take():
+            _check_parent(self._parent_pid)
+            time.sleep(_POLL_SECONDS)
+        # A round that an earlier trainer left half trained is trained on from its last epoch.
         state = store.apply(Released())
         self._restore(state)
         last_sign = 0.0
-        deadline = _Deadline()
+        deadline = Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
             _check_parent(self._parent_pid)
+            self._lease.keep()
             if deadline.has_passed(state):
                 state = store.apply(DeadlinePassed(state.round_num))
                 log.info(
@@ -115,19 +135,40 @@ class Trainer:
                 last_sign = time.monotonic()
             time.sleep(_POLL_SECONDS)
             state = store.state()
+        self._lease.release()
         return state
 
     def _restore(self, state: RunState) -> None:
+        self._build()
         finished = state.round_num - (0 if state.phase is Phase.FINISHED else 1)
         if finished >= 1:
             load_checkpoint(self._run.checkpoint_path(finished), self._network, self._optimizer)
             log.info("restored the checkpoint of round %d", finished)
 
+    def _restore_epoch(self, state: RunState) -> int:
+        """Go on with a round that a trainer left; the number of epochs that are done."""
+        path = self._run.epoch_checkpoint_path
+        if not path.is_file():
+            return 0
+        extra = read_extra(path)
+        # A device that was revoked meanwhile is trained on no further.
+        if (extra["round_num"], extra["clients"]) != (state.round_num, list(state.reported)):
+            return 0
+        load_checkpoint(path, self._network, self._optimizer)
+        log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
+        return int(extra["epoch"])
+
+    def _save_epoch(self, state: RunState, epoch: int) -> None:
+        self._lease.keep()
+        extra = {"round_num": state.round_num, "epoch": epoch, "clients": list(state.reported)}
+        save_checkpoint(self._run.epoch_checkpoint_path, self._network, self._optimizer, extra)
+
     def _train(self, round_num: int) -> RunState:
         run, store = self._run, self._run.store
-        state = store.apply(Claimed(round_num))
+        state = self._apply(Claimed(round_num))
         try:
             source = self._source(state, "train")
+            epochs_done = self._restore_epoch(state)
             log.info("round %d: %d samples", round_num, len(source))
             scale = learning_rate_scale(run.config, round_num, validation_accuracies(store))
             set_learning_rate(self._optimizer, run.config.server_lr * scale)
@@ -138,7 +179,9 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
-                on_batch=_ProgressReporter(run, round_num, self._parent_pid),
+                first_epoch=epochs_done + 1,
+                on_batch=_ProgressReporter(run, round_num, self._parent_pid, self._lease),
+                on_epoch=lambda epoch: self._save_epoch(state, epoch),
             )
             evaluation = evaluate(self._network, self._source(state, "validation"))
             _check_finite(round_num, update, evaluation)
@@ -149,8 +192,10 @@ class Trainer:
             save_checkpoint(run.checkpoint_path(round_num), self._network, self._optimizer, extra)
             if round_num == run.config.rounds:
                 self._publish_model()
+        except StorageUnavailableError:
+            raise
         except GKTError as error:
-            store.apply(Failed(str(error)))
+            self._apply(Failed(str(error)))
             raise
         store.add_round_metrics(
             round_num,
@@ -162,7 +207,7 @@ class Trainer:
                 "samples_per_second": update.samples_per_second,
             },
         )
-        trained = store.apply(Trained(round_num))
+        trained = self._apply(Trained(round_num))
         log.info(
             "round %d: validation accuracy %.4f, %.0f samples/s",
             round_num,
@@ -171,6 +216,14 @@ class Trainer:
         )
         self._tidy(round_num, state)
         return trained
+
+    def _apply(self, event: Event) -> RunState:
+        try:
+            return self._run.store.apply(event, self._lease.owner)
+        except RoundError:
+            if not self._lease.take():
+                raise LeaseLost from None
+            raise
 
     def _source(self, state: RunState, split: str) -> ShardSource:
         run = self._run
@@ -200,6 +253,7 @@ class Trainer:
 
     def _tidy(self, round_num: int, before: RunState) -> None:
         """Drop what no later round needs: a run of weeks must not fill the disk."""
+        self._run.epoch_checkpoint_path.unlink(missing_ok=True)
         # Of the round before, too: a device may have sent its last shard while that one was dropped.
         for old in (round_num, round_num - 1):
             self._run.blobs.delete_below(round_blobs(old))
@@ -211,27 +265,12 @@ class Trainer:
             self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)
 
 
-class _Deadline:
-    """The open round's clock; begins anew with the trainer: no device is late for a server that was down."""
-
-    def __init__(self) -> None:
-        self._round_num, self._opened_at = -1, 0.0
-
-    def has_passed(self, state: RunState) -> bool:
-        """Whether the devices of this round are late, and nobody said so yet."""
-        if state.phase not in (Phase.JOINING, Phase.COLLECTING):
-            return False
-        now = time.monotonic()
-        if state.round_num != self._round_num:
-            self._round_num, self._opened_at = state.round_num, now
-        return 0 < state.deadline_seconds <= now - self._opened_at and not state.overdue
-
-
 class _ProgressReporter:
     """Tells the store how training goes, at most twice a second."""
 
-    def __init__(self, run: RunContext, round_num: int, parent_pid: int | None) -> None:
-        self._run, self._round_num, self._parent_pid, self._last = run, round_num, parent_pid, 0.0
+    def __init__(self, run: RunContext, round_num: int, parent_pid: int | None, lease: Lease) -> None:
+        self._run, self._round_num, self._parent_pid, self._lease = run, round_num, parent_pid, lease
+        self._last = 0.0
 
     def __call__(self, progress: ServerProgress) -> None:
         _check_parent(self._parent_pid)
@@ -239,6 +278,7 @@ class _ProgressReporter:
         if now - self._last < _PROGRESS_SECONDS:
             return
         self._last = now
+        self._lease.keep()
         self._run.store.report_progress(
             TrainerProgress(
                 self._round_num, progress.epoch, progress.epochs, progress.samples_per_second, progress.loss
@@ -258,31 +298,6 @@ def _check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) 
             f"the server network gives NaN or infinity after round {round_num}: "
             "training diverged, lower server_lr"
         )
-
-
-@contextlib.contextmanager
-def only_trainer(folder: Path, parent_pid: int | None) -> Iterator[bool]:
-    """Wait until no other process trains this run, such as one whose server was just killed.
-
-    Args:
-        folder: The run's folder.
-        parent_pid: Wait no longer than this process is our parent.
-
-    Yields:
-        Whether this process is the one now.
-    """
-    with (folder / TRAINER_LOCK_NAME).open("ab") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                time.sleep(_POLL_SECONDS)
-            else:
-                yield True
-                return
-            if parent_pid is not None and os.getppid() != parent_pid:
-                yield False
-                return
 
 
 @click.command()

@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import httpx
 import psutil
 import pytest
 
 from gkt_core.protocol import ErrorBody, RunStatus, from_json
-from server_app.run_state import Failed
+from server_app import open_run, serving
+from server_app.run_state import Failed, Phase
 from server_app.store import SqlRunStore
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -184,6 +186,42 @@ def test_trainers_and_servers_that_are_killed(serve, server_bundle):
     assert psutil.Process(again.process.pid).children() == []
     assert again.get("/v1/health").status_code == 200, "devices still learn why"
     assert again.end() == 130
+
+
+@pytest.fixture
+def dying(empty_run, tmp_path, monkeypatch):
+    """A trainer that exits at once, and what the server says about it."""
+    shutil.copytree(empty_run, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    said, spawned = [], []
+
+    def spawn(self):
+        # It may get somewhere before it dies.
+        run.epoch_checkpoint_path.write_bytes(b"")
+        moment = min(len(spawned), getting_on[0])
+        os.utime(run.epoch_checkpoint_path, ns=(moment, moment))
+        spawned.append(moment)
+        return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(3)"])
+
+    getting_on = [0]
+    monkeypatch.setattr(serving.TrainerProcess, "_spawn", spawn)
+    monkeypatch.setattr(serving, "MAX_TRAINER_RESTARTS", 2)
+    yield types.SimpleNamespace(run=run, said=said, spawned=spawned, getting_on=getting_on)
+    run.store.close()
+
+
+@pytest.mark.parametrize("getting_on", [0, 3])
+def test_a_trainer_that_dies_again_and_again_at_the_same_place(dying, getting_on):
+    dying.getting_on[0] = getting_on
+    trainer = serving.TrainerProcess(dying.run, 1, dying.said.append)
+    trainer.start()
+    try:
+        until(lambda: dying.run.store.state().phase is Phase.FAILED, "the end of patience")
+    finally:
+        trainer.stop()
+    assert "died 3 times without getting any further" in dying.run.store.state().error
+    assert len(dying.spawned) == 3 + getting_on, "one that gets on may die as often as it likes"
+    assert sum("exit code 3" in line for line in dying.said) == len(dying.spawned)
 
 
 def test_what_cannot_be_served_is_refused_and_nothing_is_written(serve, server_bundle, empty_run, tmp_path):

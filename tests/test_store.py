@@ -240,6 +240,43 @@ def test_traffic_adds_up_by_kind_and_round(opened):
     assert opened.again().traffic() == expected
 
 
+# --- the lease
+
+
+def test_one_trainer_has_the_lease(opened):
+    store, other = opened.create(num_clients=1), opened.again()
+    assert store.take_lease("first", 60) and store.take_lease("first", 60)
+    assert not other.take_lease("second", 60)
+    other.release_lease("second")
+    assert not other.take_lease("second", 60), "who has it not cannot give it back"
+    store.release_lease("first")
+    assert other.take_lease("second", 60) and not store.take_lease("first", 60)
+
+
+def test_a_lease_runs_out_and_who_lost_it_publishes_nothing(opened):
+    store, other = opened.create(num_clients=1), opened.again()
+    for event in (Joined("a"), Reported("a", 1)):
+        store.apply(event)
+    assert store.take_lease("first", -1)
+    assert store.apply(Claimed(1), "first").phase is Phase.TRAINING
+    assert other.take_lease("second", 60)
+    before = store.state()
+    with pytest.raises(RoundError, match="comes from first, but second trains this run"):
+        store.apply(Trained(1), "first")
+    assert store.state() == before
+    other.apply(Released())
+    other.apply(Claimed(1), "second")
+    assert other.apply(Trained(1), "second").round_num == 2
+
+
+def test_all_trainers_want_the_lease_at_once(opened):
+    store = opened.create()
+    taken = at_once(
+        *(lambda name=name: store.take_lease(f"trainer-{name}", 60) for name in range(NUM_THREADS))
+    )
+    assert taken.count(True) == 1
+
+
 # --- several at once
 
 

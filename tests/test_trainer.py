@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from sqlalchemy.exc import OperationalError
 from torch import nn
 
 from edge_runtime import open_backend, state_dir
@@ -33,6 +34,7 @@ from gkt_core.errors import (
     ProtocolError,
     RoundError,
     RunFailedError,
+    StorageUnavailableError,
 )
 from gkt_core.manifest import load_bundle
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
@@ -41,8 +43,9 @@ from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.protocol import ErrorBody, JoinRequest, Task, from_json, to_json
 from gkt_core.sampling import sample_clients
 from server_app import create_app, create_run, open_run, trainer
+from server_app.lease import Lease, LeaseLost
 from server_app.run_folder import SERVER_WEIGHTS_BLOB
-from server_app.run_state import Claimed, Failed, Joined, Phase, Released, RulesChanged
+from server_app.run_state import Claimed, Failed, Joined, Phase, Released, Revoked, RulesChanged
 from server_app.status import run_status
 from server_app.trainer import Trainer, only_trainer
 from tests.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, private_data, run_config
@@ -473,6 +476,135 @@ def test_a_trainer_whose_server_is_gone_trains_no_more(undisturbed, empty_run, c
 
     other.together(replay(undisturbed, other, list), train=train)
     assert other.outcome() == undisturbed.outcome()
+
+
+# --- a trainer that dies in the middle of a round
+
+
+@pytest.fixture(scope="module")
+def three_epochs(undisturbed, empty_run, tmp_path_factory):
+    """Makes runs of three server epochs a round that are sent the undisturbed run's uploads."""
+    opened = []
+
+    def make():
+        folder = tmp_path_factory.mktemp("epochs")
+        shutil.copytree(empty_run, folder / "run")
+        found = RunOfTwo(folder / "run", folder / "devices")
+        found.run = dataclasses.replace(
+            found.run, config=dataclasses.replace(found.run.config, server_epochs=3)
+        )
+        opened.append(found)
+        return found
+
+    yield make
+    for each in opened:
+        each.run.store.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed_epochs(undisturbed, three_epochs):
+    found = three_epochs()
+    found.together(replay(undisturbed, found, list))
+    return found
+
+
+def stop_at(patch, trouble, round_num, epoch):
+    """Make training stop once at the second batch of this epoch; a list of the epochs that it began with."""
+    real, begun, left = trainer.server_update, [], [trouble]
+
+    def update(*arguments, on_batch, **options):
+        begun.append((options["round_num"], options["first_epoch"]))
+        batches = []
+
+        def stop(progress):
+            on_batch(progress)
+            batches.append(progress)
+            here = [each for each in batches if each.epoch == epoch]
+            if left and options["round_num"] == round_num and len(here) == 2:
+                raise left.pop()
+
+        return real(*arguments, on_batch=stop, **options)
+
+    patch.setattr(trainer, "server_update", update)
+    return begun
+
+
+@pytest.mark.parametrize(("round_num", "epoch"), [(1, 1), (1, 2), (2, 1), (2, 3)])
+def test_a_round_goes_on_after_its_last_epoch(
+    undisturbed, undisturbed_epochs, three_epochs, monkeypatch, round_num, epoch
+):
+    other = three_epochs()
+    begun = stop_at(monkeypatch, Killed(), round_num, epoch)
+
+    def train(run):
+        with pytest.raises(Killed):
+            Trainer(run).run_until_done()
+        return Trainer(run).run_until_done()
+
+    other.together(replay(undisturbed, other, list), train=train)
+    assert begun == sorted([(1, 1), (2, 1), (round_num, epoch)]), "what was done is not done again"
+    assert other.outcome() == undisturbed_epochs.outcome()
+    labels = [
+        blobs.local_path(f"soft_labels/000002/{each}.safetensors").read_bytes()
+        for blobs in (other.run.blobs, undisturbed_epochs.run.blobs)
+        for each in CLIENTS
+    ]
+    assert labels[:2] == labels[2:]
+    left = {path.name for path in (other.run.folder / "checkpoints").iterdir()}
+    assert left == {"round-000002.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        OperationalError("UPDATE", {}, Exception("database is locked")),
+        OSError(28, "No space left on device"),
+        StorageUnavailableError("the blob store does not answer"),
+        LeaseLost(),
+    ],
+)
+def test_a_trainer_outlives_a_storage_that_does_not_answer(
+    undisturbed, undisturbed_epochs, three_epochs, monkeypatch, trouble
+):
+    other = three_epochs()
+    begun = stop_at(monkeypatch, trouble, 1, 2)
+    monkeypatch.setattr(trainer, "_FIRST_WAIT_SECONDS", WAIT_SECONDS)
+    other.together(replay(undisturbed, other, list))
+    assert begun == [(1, 1), (1, 2), (2, 1)]
+    assert other.outcome() == undisturbed_epochs.outcome()
+
+
+def test_a_round_without_a_device_that_was_revoked_begins_anew(undisturbed, three_epochs, monkeypatch):
+    other = three_epochs()
+    begun = stop_at(monkeypatch, Killed(), 2, 3)
+
+    def train(run):
+        with pytest.raises(Killed):
+            Trainer(run).run_until_done()
+        run.store.apply(Released())
+        run.store.apply(Revoked("client-a"))
+        return Trainer(run).run_until_done()
+
+    state, _ = other.together(replay(undisturbed, other, list), train=train)
+    assert begun == [(1, 1), (2, 1), (2, 1)]
+    assert dict(state.answered) == {"client-a": 1, "client-b": 2}
+
+
+def test_a_trainer_waits_for_another_machines_lease(empty_run, copy_of):
+    other = copy_of(empty_run)
+    assert other.run.store.take_lease("another machine", 60)
+    assert Trainer(other.run).run_until_done(parent_pid=0).phase is Phase.JOINING, (
+        "it waits until its server is gone"
+    )
+    lease = Lease(other.run.store, other.run.folder)
+    assert not lease.take()
+    with pytest.raises(LeaseLost):
+        lease.keep()
+    other.run.store.release_lease("another machine")
+    lease.keep()
+    assert other.run.store.take_lease(lease.owner, 60) and not other.run.store.take_lease(
+        "another machine", 60
+    )
 
 
 def test_a_run_has_one_trainer_at_a_time(tmp_path):

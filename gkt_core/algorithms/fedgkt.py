@@ -93,7 +93,9 @@ def server_update(
     *,
     round_num: int,
     num_classes: int,
+    first_epoch: int = 1,
     on_batch: Callable[[ServerProgress], None] = lambda progress: None,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> ServerUpdate:
     """Lines 6 to 13: train on everybody's features, then answer every sample with a soft label.
 
@@ -108,7 +110,10 @@ def server_update(
         config: Hyper-parameters.
         round_num: t, from 1.
         num_classes: Width of the logits.
+        first_epoch: Where to go on, with the network and the optimizer as they were after the epoch before;
+            the numbers are those of a round that was never interrupted.
         on_batch: Called after each batch.
+        on_epoch: Called with the number of each epoch that is done, but the last.
 
     Raises:
         GKTError: The loss is no longer finite.
@@ -119,7 +124,7 @@ def server_update(
     server_logits = np.empty((num_samples, num_classes), np.float32)
     started, num_done = time.perf_counter(), 0
     total_loss, num_right = 0.0, 0
-    for epoch in range(1, config.server_epochs + 1):
+    for epoch in range(first_epoch, config.server_epochs + 1):
         total_loss, num_right, epoch_done = 0.0, 0, 0
         for rows in _batch_rows(source, config, round_num, epoch):
             batch = source.gather(rows)
@@ -148,6 +153,8 @@ def server_update(
                     server_logits[rows] = _eval_logits(network, features)
             rate = num_done / (time.perf_counter() - started)
             on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
+        if epoch < config.server_epochs:
+            on_epoch(epoch)
     seconds = time.perf_counter() - started
     if config.soft_labels == "evaluation":
         for rows in np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size)):

@@ -96,5 +96,19 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
     return load_state(path, {"network": network}, {"network": optimizer})[1]
 
 
+def read_extra(path: Path) -> dict[str, Any]:
+    """The extra values of a checkpoint alone.
+
+    Raises:
+        ArtifactError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return dict(json.loads(header["__metadata__"]["gkt"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
+
+
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

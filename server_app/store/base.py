@@ -64,8 +64,12 @@ class RunStore(Protocol):
         """Where the run stands."""
         ...
 
-    def apply(self, event: Event) -> RunState:
-        """Advance the state machine by one event and return the new state; RoundError if refused."""
+    def apply(self, event: Event, lease_owner: str | None = None) -> RunState:
+        """Advance the state machine by one event and return the new state.
+
+        Raises:
+            RoundError: The event is refused, or somebody else than ``lease_owner`` holds the lease.
+        """
         ...
 
     def join(self, client: ClientRecord) -> RunState:
@@ -106,6 +110,14 @@ class RunStore(Protocol):
 
     def traffic(self) -> dict[tuple[str, int], int]:
         """Bytes by kind and round."""
+        ...
+
+    def take_lease(self, owner: str, seconds: float) -> bool:
+        """Take or renew the right to train, if nobody else has it; whether it is the owner's now."""
+        ...
+
+    def release_lease(self, owner: str) -> None:
+        """Give the right to train back, if it is the owner's."""
         ...
 
     def report_progress(self, progress: TrainerProgress | None) -> None:

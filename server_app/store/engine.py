@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from gkt_core.errors import ConfigError, MissingExtraError
 
 # The newest file in migrations/versions; a database that has it needs no look at the others.
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 _MIGRATION_LOCK = 0x676B74
 
 

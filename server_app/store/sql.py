@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gkt_core.errors import InputError
+from gkt_core.errors import InputError, RoundError
 from gkt_core.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.shards import ShardKey
 from server_app.rounds import advance
@@ -49,6 +49,8 @@ class SqlRunStore:
             "state": json.dumps(state.to_dict()),
             "progress": "",
             "trainer_seen_at": 0.0,
+            "lease_owner": "",
+            "lease_until": 0.0,
         }
         try:
             migrate(store._engine)
@@ -111,9 +113,14 @@ class SqlRunStore:
         """Where the run stands."""
         return RunState.from_dict(json.loads(self._run_column(tables.runs.c.state)))
 
-    def apply(self, event: Event) -> RunState:
+    def apply(self, event: Event, lease_owner: str | None = None) -> RunState:
         """Advance the state machine in one transaction, noting when rounds open, close and end."""
         with self._write() as connection:
+            if lease_owner is not None:
+                query = sa.select(tables.runs.c.lease_owner).where(tables.runs.c.run_id == self.run_id)
+                holder = connection.execute(query.with_for_update()).scalar_one()
+                if holder != lease_owner:
+                    raise RoundError(f"{event} comes from {lease_owner}, but {holder} trains this run now")
             return self._advance(connection, event)[1]
 
     def _advance(self, connection: sa.Connection, event: Event) -> tuple[RunState, RunState]:
@@ -272,6 +279,33 @@ class SqlRunStore:
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return {(row.kind, row.round_num): row.num_bytes for row in rows}
+
+    def take_lease(self, owner: str, seconds: float) -> bool:
+        """Take or renew the right to train, if nobody else has it."""
+        runs = tables.runs
+        with self._write() as connection:
+            now = self._now(connection)
+            free = sa.or_(runs.c.lease_owner.in_(("", owner)), runs.c.lease_until < now)
+            taken = connection.execute(
+                sa.update(runs)
+                .where(runs.c.run_id == self.run_id, free)
+                .values(lease_owner=owner, lease_until=now + seconds)
+            )
+        return bool(taken.rowcount == 1)
+
+    def release_lease(self, owner: str) -> None:
+        """Give the right to train back."""
+        mine = sa.and_(tables.runs.c.run_id == self.run_id, tables.runs.c.lease_owner == owner)
+        with self._write() as connection:
+            connection.execute(sa.update(tables.runs).where(mine).values(lease_owner="", lease_until=0.0))
+
+    def _now(self, connection: sa.Connection) -> float:
+        if self._dialect is postgresql:
+            # Machines that share a database need not agree on the time.
+            return float(
+                connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+            )
+        return time.time()
 
     def report_progress(self, progress: TrainerProgress | None) -> None:
         """Say how far the trainer is."""

@@ -14,6 +14,8 @@ runs = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("progress", sa.Text, nullable=False, default=""),
     sa.Column("trainer_seen_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("lease_owner", sa.String, nullable=False, server_default=""),
+    sa.Column("lease_until", sa.Float, nullable=False, server_default="0"),
 )
 clients = sa.Table(
     "clients",
