@@ -3,85 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import onnx
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from edge_export.combined_template import combined_template
+from edge_export.options import ExportOptions
 from edge_export.ort_artifacts import write_ort_artifacts
-from edge_export.training_graph import OPSET, training_graph
+from edge_export.ort_format import write_ort_format
+from edge_export.portable.artifacts import write_portable_artifacts
+from edge_export.training_graph import OPSET
+from edge_export.verification import verify_bundle
 from gkt_core import __version__
-from gkt_core.config import check_image_size
-from gkt_core.errors import ConfigError
 from gkt_core.files import new_folder
 from gkt_core.manifest import (
-    CHECKPOINT,
     COMBINED_TEMPLATE,
-    EVAL_MODEL,
+    ENGINE_FILES,
     FORMAT_VERSION,
     NOMINAL_CHECKPOINT,
-    OPTIMIZER_MODEL,
-    TRAINING_MODEL,
+    ORT_TRAINING,
+    PORTABLE,
     BatchNormState,
     Manifest,
     describe_files,
+    load_bundle,
     write_manifest,
 )
+from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn import (
     CombinedNetwork,
     EdgeNetwork,
-    build_edge_network,
     build_server_network,
     feature_shape,
 )
 from gkt_core.nn.networks import example_images
 
-_ORT_FILES = (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT, NOMINAL_CHECKPOINT)
 _PACKAGES = ("torch", "onnx", "onnxruntime-training-cpu", "numpy")
 
 
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """What to export; see :class:`gkt_core.manifest.Manifest` for the fields' meaning."""
-
-    edge_network: str = "resnet8"
-    server_network: str = "resnet55"
-    num_classes: int = 10
-    image_size: int = 32
-    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25)
-    class_names: tuple[str, ...] = ()
-    temperature: float = 3.0
-    optimizer: str = "adam"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be exported.
-
-        Raises:
-            ConfigError: Names the option, what was found and what is expected.
-        """
-        check_image_size(self.image_size)
-        for name, low in (("pixel_mean", 0.0), ("pixel_std", 1e-4)):
-            values = getattr(self, name)
-            if len(values) != 3 or not all(math.isfinite(v) and low <= v <= 1 for v in values):
-                raise ConfigError(f"{name} is {list(values)}, expected three numbers from {low:g} to 1")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ConfigError(f"temperature is {self.temperature}, expected a positive number")
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ConfigError(f"{len(self.class_names)} class names, expected {self.num_classes}")
-
-
-def export_bundle(options: ExportOptions, out: Path) -> Manifest:
-    """Write a bundle with fresh weights; all or nothing.
+def export_bundle(
+    options: ExportOptions,
+    out: Path,
+    *,
+    verify: bool = True,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> Manifest:
+    """Write a bundle whole or not at all.
 
     Args:
         options: What to export.
         out: A folder that must not exist yet, or be empty.
+        verify: Whether each engine is first run against PyTorch in float64.
+        on_step: Called while verifying, with the number of steps that are done and of all.
 
     Returns:
         The manifest that was written.
@@ -89,30 +67,40 @@ def export_bundle(options: ExportOptions, out: Path) -> Manifest:
     Raises:
         ConfigError: An option is wrong.
         InputError: ``out`` cannot become a new folder.
+        VerificationError: An engine is further from float64 than it may be; nothing was written.
     """
-    edge = build_edge_network(
-        options.edge_network,
-        options.num_classes,
-        pixel_mean=options.pixel_mean,
-        pixel_std=options.pixel_std,
-        seed=options.seed,
-    )
-    server = build_server_network(options.server_network, options.num_classes, seed=options.seed)
+    edge = options.build()
+    server = build_server_network(options.completing_network, options.num_classes, seed=options.seed)
+    if options.edge_network in FULL_NETWORKS:
+        server = edge.head
     with new_folder(out) as folder:
-        graph = training_graph(
-            edge,
-            num_classes=options.num_classes,
-            image_size=options.image_size,
-            temperature=options.temperature,
-        )
-        settings = write_ort_artifacts(graph, options.optimizer, folder)
+        written = [COMBINED_TEMPLATE]
+        runtime_does: dict[str, Any] = {}
+        layout: dict[str, Any] = {}
+        if ORT_TRAINING in options.engines:
+            runtime_does[ORT_TRAINING] = write_ort_artifacts(edge, options, folder)
+            written += [*ENGINE_FILES[ORT_TRAINING], NOMINAL_CHECKPOINT]
+        if PORTABLE in options.engines:
+            state = write_portable_artifacts(
+                edge,
+                options.optimizer,
+                folder,
+                name=options.edge_network,
+                num_classes=options.num_classes,
+                image_size=options.image_size,
+                temperature=options.temperature,
+            )
+            layout = dataclasses.asdict(state)
+            written += ENGINE_FILES[PORTABLE]
         combined = CombinedNetwork(edge.extractor, server, edge.normalise)
         template, slots = combined_template(combined, image_size=options.image_size)
         (folder / COMBINED_TEMPLATE).write_bytes(template)
+        if options.ort_format:
+            written += write_ort_format(folder, written)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             edge_network=options.edge_network,
-            server_network=options.server_network,
+            server_network=options.completing_network,
             num_classes=options.num_classes,
             image_size=options.image_size,
             features=list(feature_shape(edge, options.image_size)),
@@ -120,17 +108,33 @@ def export_bundle(options: ExportOptions, out: Path) -> Manifest:
             pixel_std=list(options.pixel_std),
             class_names=list(options.class_names),
             temperature=float(options.temperature),
-            optimizer=options.optimizer,
-            optimizer_settings=dict(settings),
+            optimizer=options.optimizer.name,
+            optimizer_settings=options.optimizer.to_dict(),
             opset=OPSET,
             seed=options.seed,
             batch_norms=_batch_norms(edge, options.image_size),
             template_slots={name: dataclasses.asdict(slot) for name, slot in slots.items()},
-            files=describe_files(folder, (*_ORT_FILES, COMBINED_TEMPLATE)),
+            files=describe_files(folder, written),
             versions={"gkt-edge": __version__, **{name: version(name) for name in _PACKAGES}},
+            engines=[engine for engine in ENGINE_FILES if engine in options.engines],
+            runtime_does=runtime_does,
+            onnx_versions={
+                name: _onnx_version(folder / name) for name in sorted(written) if name.endswith(".onnx")
+            },
+            portable_state=layout,
         )
         write_manifest(folder, manifest)
+        if verify:
+            verification = verify_bundle(load_bundle(folder), edge, on_step=on_step)
+            manifest = dataclasses.replace(manifest, verification=verification)
+            write_manifest(folder, manifest)
     return manifest
+
+
+def _onnx_version(path: Path) -> list[int]:
+    model = onnx.load(path)
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return [opset, model.ir_version]
 
 
 def _batch_norms(edge: EdgeNetwork, image_size: int) -> list[BatchNormState]:

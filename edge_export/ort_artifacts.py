@@ -14,51 +14,67 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-from edge_export.training_graph import use_running_statistics
+from edge_export.options import ExportOptions
+from edge_export.training_graph import training_graph, use_running_statistics
 from gkt_core.errors import ConfigError
 from gkt_core.manifest import EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL
+from gkt_core.nn import EdgeNetwork
 
 _FROZEN_SUFFIXES = (".running_mean", ".running_var")
-ADAM_SETTINGS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
 
 
-def write_ort_artifacts(model: onnx.ModelProto, optimizer: str, out: Path) -> dict[str, float]:
+def write_ort_artifacts(network: EdgeNetwork, options: ExportOptions, out: Path) -> dict[str, Any]:
     """Write training, eval and optimizer model, checkpoint and nominal checkpoint.
 
+    ONNX Runtime's optimizer models are AdamW and plain SGD. An L2 penalty goes into the training graph, as
+    an ``objective`` beside the loss; momentum is left to the runtime, which has the gradients.
+
     Args:
-        model: A training graph with outputs ``loss``, ``logits``, ``features``.
-        optimizer: ``adam``.
+        network: What to train; left as it was.
+        options: The rest.
         out: An existing folder.
 
     Returns:
-        The optimizer's settings.
+        What a runtime must do after each step, for the manifest.
 
     Raises:
-        ConfigError: The optimizer is not one that ONNX Runtime's optimizer graph can do exactly.
+        ConfigError: ONNX Runtime wrote no training model.
     """
-    if optimizer != "adam":
-        raise ConfigError(f"optimizer {optimizer!r} is not supported, expected adam")
+    settings = options.optimizer
+    decays_in_graph = settings.weight_decay if settings.name != "adamw" else 0.0
+    model = training_graph(
+        network,
+        num_classes=options.num_classes,
+        image_size=options.image_size,
+        temperature=options.temperature,
+        weight_decay=decays_in_graph,
+    )
     with _quiet():
         from onnxruntime.training import artifacts, onnxblock  # noqa: PLC0415 - slow, and loud on import
 
     names = [initializer.name for initializer in model.graph.initializer]
     frozen = [name for name in names if name.endswith(_FROZEN_SUFFIXES)]
-    block = onnxblock.optim.AdamW(
-        betas=(ADAM_SETTINGS["beta1"], ADAM_SETTINGS["beta2"]),
-        eps=ADAM_SETTINGS["eps"],
-        weight_decay=ADAM_SETTINGS["weight_decay"],
-    )
+    if settings.name == "sgd":
+        block = onnxblock.optim.SGD()
+    else:
+        block = onnxblock.optim.AdamW(
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay - decays_in_graph,
+        )
+    minimised, *others = [value.name for value in model.graph.output]
     with _quiet():
         artifacts.generate_artifacts(
             model,
             requires_grad=[name for name in names if name not in frozen],
             frozen_params=frozen,
             loss=None,
-            loss_input_names=["loss"],
-            additional_output_names=["logits", "features"],
+            loss_input_names=[minimised],
+            additional_output_names=others,
             optimizer=block,
             artifact_directory=out,
             nominal_checkpoint=True,
@@ -68,7 +84,10 @@ def write_ort_artifacts(model: onnx.ModelProto, optimizer: str, out: Path) -> di
     onnx.checker.check_model(onnx.load(out / EVAL_MODEL), full_check=False)
     if not (out / TRAINING_MODEL).is_file():
         raise ConfigError("onnxruntime wrote no training model")
-    return dict(ADAM_SETTINGS)
+    does: dict[str, Any] = {"unbiased_variance": True}
+    if settings.momentum:
+        does |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    return does
 
 
 def _mend_eval_model(path: Path) -> None:

@@ -23,16 +23,17 @@ OUTPUT_NAMES = ("loss", "logits", "features")
 class EdgeTrainingStep(nn.Module):
     """What is traced: parameters keep the names that they have in :class:`EdgeNetwork`."""
 
-    def __init__(self, network: EdgeNetwork, temperature: float) -> None:
+    def __init__(self, network: EdgeNetwork, temperature: float, weight_decay: float = 0.0) -> None:
         super().__init__()
         self.normalise = network.normalise
         self.extractor = network.extractor
         self.head = network.head
         self.temperature = temperature
+        self.weight_decay = weight_decay
 
     def forward(
         self, images: Tensor, labels: Tensor, server_logits: Tensor, alpha: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Eq. 7 on one batch.
 
         Args:
@@ -42,11 +43,17 @@ class EdgeTrainingStep(nn.Module):
             alpha: Scalar; 0 in the first round.
 
         Returns:
-            ``loss`` (scalar), ``logits [N, C]``, ``features [N, 16, S, S]``.
+            ``loss`` (scalar), ``logits [N, C]``, ``features [N, 16, S, S]``; with weight decay
+            ``objective``, the loss with an L2 penalty, before them.
         """
         features = self.extractor(self.normalise(images))
         logits = self.head(features)
-        return edge_loss(logits, labels, server_logits, alpha, self.temperature), logits, features
+        loss = edge_loss(logits, labels, server_logits, alpha, self.temperature)
+        if not self.weight_decay:
+            return loss, logits, features
+        # Its gradient is weight_decay * parameter, what PyTorch's optimizers add to the gradient.
+        squares = torch.stack([(parameter * parameter).sum() for parameter in self.parameters()])
+        return loss + 0.5 * self.weight_decay * squares.sum(), loss, logits, features
 
 
 @contextlib.contextmanager
@@ -132,10 +139,19 @@ def use_running_statistics(model: onnx.ModelProto) -> None:
 
 
 def training_graph(
-    network: EdgeNetwork, *, num_classes: int, image_size: int, temperature: float
+    network: EdgeNetwork,
+    *,
+    num_classes: int,
+    image_size: int,
+    temperature: float,
+    weight_decay: float = 0.0,
 ) -> onnx.ModelProto:
-    """Trace the training step of an edge network; the network is left as it was."""
-    step = EdgeTrainingStep(network, temperature)
+    """Trace the training step of an edge network; the network is left as it was.
+
+    With ``weight_decay`` the first output is ``objective``, the loss with an L2 penalty on all parameters.
+    """
+    step = EdgeTrainingStep(network, temperature, weight_decay)
+    outputs = (("objective",) if weight_decay else ()) + OUTPUT_NAMES
     images = example_images(4, image_size)
     labels = torch.arange(4) % num_classes
     logits = torch.zeros(4, num_classes)
@@ -145,7 +161,7 @@ def training_graph(
             step,
             (images, labels, logits, torch.tensor(1.0)),
             input_names=INPUT_NAMES,
-            output_names=OUTPUT_NAMES,
-            scalars=("alpha", "loss"),
+            output_names=outputs,
+            scalars=("alpha", "loss", "objective"),
             state=state,
         )

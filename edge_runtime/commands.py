@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from gkt_core.cli import emit_json
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config
 from gkt_core.errors import ConfigError, MissingExtraError
-from gkt_core.manifest import DEVICE_FILES, Manifest, load_bundle
+from gkt_core.manifest import ENGINE_FILES, Manifest, load_bundle
 from gkt_core.private_data import PrivateData, load_private_data, load_test_data
 from gkt_core.protocol import check_client_id
 
@@ -48,10 +49,14 @@ def _check_threads(num_threads: int) -> None:
 @click.option("--client-id", help="Name of this device; the data file's name by default.")
 @click.option("--threads", "num_threads", default=1, show_default=True, help="CPU threads for training.")
 @click.option(
+    "--engine",
+    type=click.Choice([name.replace("_", "-") for name in ENGINE_FILES]),
+    help="What trains; by default the fastest that the bundle holds and that is installed.",
+)
+@click.option(
     "--patience-seconds",
-    default=300.0,
-    show_default=True,
-    help="How long to retry a server that does not answer.",
+    type=float,
+    help="Give up on a server that has not answered for so long; never by default (--dry-run: 30).",
 )
 @click.option(
     "--dry-run", "is_dry_run", is_flag=True, help="Show what would leave this device; send nothing of it."
@@ -64,7 +69,8 @@ def run(
     state_dir: Path | None,
     client_id: str | None,
     num_threads: int,
-    patience_seconds: float,
+    engine: str | None,
+    patience_seconds: float | None,
     is_dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -87,6 +93,8 @@ def run(
     if state_dir is None and not is_dry_run:
         raise ConfigError("give --state-dir, the folder that keeps this device's weights between restarts")
     with DeviceProgress(name) as progress:
+        if patience_seconds is None:
+            patience_seconds = 30.0 if is_dry_run else math.inf
         server = ServerClient(url, token, patience_seconds=patience_seconds, on_retry=progress.note)
         try:
             if is_dry_run:
@@ -96,7 +104,13 @@ def run(
             folder = StateDir(state_dir)
             try:
                 device = Device(
-                    server, private, folder, client_id=name, num_threads=num_threads, listener=progress
+                    server,
+                    private,
+                    folder,
+                    client_id=name,
+                    num_threads=num_threads,
+                    engine=engine and engine.replace("-", "_"),
+                    listener=progress,
                 )
                 result = device.run()
             finally:
@@ -115,6 +129,7 @@ def run(
 def _show_dry_run(
     server: object, private: PrivateData, client_id: str, num_threads: int, as_json: bool
 ) -> None:
+    from edge_runtime.backends.choice import choose_engine  # noqa: PLC0415
     from edge_runtime.device import check_data  # noqa: PLC0415
     from edge_runtime.dry_run import dry_run  # noqa: PLC0415
     from edge_runtime.server_client import ServerClient  # noqa: PLC0415
@@ -126,7 +141,8 @@ def _show_dry_run(
     with tempfile.TemporaryDirectory() as temporary:
         folder = StateDir(Path(temporary))
         try:
-            bundle = folder.bundle(info.manifest, server.artifact)
+            engine = choose_engine(Manifest.from_dict(info.manifest))
+            bundle = folder.bundle(info.manifest, server.artifact, engine)
             config = RunConfig.from_dict(info.config)
             shown = dry_run(bundle, private, config, client_id=client_id, num_threads=num_threads)
         finally:
@@ -195,7 +211,7 @@ def alone(
 
     _check_threads(num_threads)
     config = build_run_config({"rounds": rounds}, file=config_file)
-    bundle = load_bundle(artifacts, DEVICE_FILES)
+    bundle = load_bundle(artifacts)
     private = load_private_data(data)
     name = check_client_id(client_id or _default_client_id(data))
     check_data(private, bundle.manifest, str(data))

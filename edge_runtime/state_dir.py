@@ -19,7 +19,7 @@ from typing import Any
 
 from gkt_core.errors import ArtifactError, InputError, MessageError
 from gkt_core.files import lock_exclusively, write_atomically
-from gkt_core.manifest import DEVICE_FILES, MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
+from gkt_core.manifest import MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
 from gkt_core.protocol import from_dict
 
 MODEL_NAME = "model.onnx"
@@ -37,6 +37,7 @@ class DeviceState:
         accuracy: Training accuracy of that round, 0..1.
         train_seconds: What its training took. All three are for the report, should the device restart
             before it could send one.
+        engine: What trained, ``portable`` or ``ort_training``: their checkpoints differ. Empty at first.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class DeviceState:
     loss: float = 0.0
     accuracy: float = 0.0
     train_seconds: float = 0.0
+    engine: str = ""
 
 
 class StateDir:
@@ -102,19 +104,23 @@ class StateDir:
         """Weights after local training of a round."""
         return self.path / f"checkpoint-{round_num:06d}"
 
-    def bundle(self, manifest_values: dict[str, Any], download: Callable[[str], bytes]) -> Bundle:
+    def bundle(
+        self, manifest_values: dict[str, Any], download: Callable[[str], bytes], engine: str
+    ) -> Bundle:
         """The bundle of the run, downloading what is missing or differs.
 
         Args:
             manifest_values: The manifest, as the server gave it.
             download: Fetches one file.
+            engine: Whose files are wanted.
 
         Raises:
             ArtifactError: The manifest is not valid, or a downloaded file is not what it names.
         """
         manifest = Manifest.from_dict(manifest_values)
         folder = self.path / "bundle"
-        for name in DEVICE_FILES:
+        names = manifest.engine_files(engine)
+        for name in names:
             try:
                 check_file(folder / name, manifest.file(name))
             except ArtifactError:
@@ -122,7 +128,7 @@ class StateDir:
                 check_file(folder / name, manifest.file(name))
         text = json.dumps(manifest_values, indent=2, sort_keys=True)
         write_atomically(folder / MANIFEST_NAME, text.encode())
-        return load_bundle(folder, DEVICE_FILES)
+        return load_bundle(folder, names)
 
     @property
     def _state_path(self) -> Path:

@@ -17,7 +17,7 @@ CODECS = ("fp32", "fp16", "uint8", "uint4")
 SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
-EDGE_OPTIMIZERS = ("adam", "sgd")
+EDGE_OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("constant", "cosine")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
@@ -44,8 +44,8 @@ class RunConfig:
         batch_size: Samples in a device's training batch.
         server_batch_size: Samples in the server's training batch, mixed across devices.
         edge_lr: Learning rate of the devices.
-        edge_optimizer: ``adam`` or ``sgd`` (with ``momentum``).
-        edge_weight_decay: L2 penalty of the devices' optimizer.
+        edge_optimizer: ``adam``, ``adamw`` or ``sgd`` (with ``momentum``).
+        edge_weight_decay: L2 penalty of the devices' optimizer; of ``adamw`` its decoupled decay.
         edge_amsgrad: Whether the devices' ``adam`` is AMSGrad.
         server_lr: Learning rate of the server network.
         weight_decay: L2 penalty of the server network's optimizer.

@@ -18,19 +18,29 @@ from typing import Any
 from gkt_core.config import check_image_size
 from gkt_core.errors import ArtifactError, ConfigError, GKTError
 from gkt_core.networks import check_name, check_num_classes
+from gkt_core.portable_state import PortableState
 from gkt_core.protocol import from_dict
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
 OPTIMIZER_MODEL = "optimizer_model.onnx"
 CHECKPOINT = "checkpoint"
 NOMINAL_CHECKPOINT = "nominal_checkpoint"
+TRAIN_STEP = "train_step.onnx"
+PREDICT = "predict.onnx"
+INITIAL_STATE = "initial_state.safetensors"
 COMBINED_TEMPLATE = "combined_template.onnx"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-DEVICE_FILES = (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT)
+ORT_TRAINING, PORTABLE = "ort_training", "portable"
+# What a device with each engine needs.
+ENGINE_FILES = {
+    PORTABLE: (TRAIN_STEP, PREDICT, INITIAL_STATE),
+    ORT_TRAINING: (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT),
+}
+DEVICE_FILES = tuple(name for names in ENGINE_FILES.values() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,12 @@ class Manifest:
         temperature: T of the distillation loss inside the graph.
         optimizer: Name of the optimizer inside the bundle.
         optimizer_settings: Its settings; the learning rate is set by the run.
+        engines: Engines that the bundle holds files for, of :data:`ENGINE_FILES`.
+        runtime_does: What the runtime of an engine must do after each step, because its graph cannot:
+            by engine, ``unbiased_variance`` (from ``batch_norms``), ``weight_decay``, ``momentum``.
+        onnx_versions: ``[opset, IR version]`` of each ONNX file.
+        portable_state: Vectors of the portable step, see :class:`PortableState`; empty without it.
+        verification: What ``gkt export`` measured against float64, by engine.
         opset: ONNX opset of the training graph.
         seed: Seed of the initial weights.
         batch_norms: Corrections that a runtime applies after each step.
@@ -105,6 +121,11 @@ class Manifest:
     template_slots: dict[str, Any]
     files: dict[str, Any]
     versions: dict[str, Any] = field(default_factory=dict)
+    engines: list[str] = field(default_factory=lambda: [ORT_TRAINING])
+    runtime_does: dict[str, Any] = field(default_factory=dict)
+    onnx_versions: dict[str, Any] = field(default_factory=dict)
+    portable_state: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
@@ -125,6 +146,29 @@ class Manifest:
     def slots(self) -> dict[str, TensorSlot]:
         """Tensors of the template, by name."""
         return {name: from_dict(TensorSlot, slot) for name, slot in self.template_slots.items()}
+
+    def engine_files(self, engine: str) -> tuple[str, ...]:
+        """Files that a device with this engine needs.
+
+        Raises:
+            ArtifactError: The bundle was not made for this engine.
+        """
+        if engine not in self.engines:
+            raise ArtifactError(
+                f"the bundle is for {', '.join(self.engines) or 'no engine'}, not for {engine}: "
+                f"export it again with --backend {engine.replace('_', '-')}, or both"
+            )
+        return ENGINE_FILES[engine]
+
+    def portable_layout(self) -> PortableState:
+        """Vectors of the portable step.
+
+        Raises:
+            ArtifactError: There are none, or a tensor lies outside its vector.
+        """
+        layout = from_dict(PortableState, self.portable_state)
+        layout.check()
+        return layout
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-compatible values."""
@@ -148,6 +192,10 @@ class Manifest:
             for name in manifest.files:
                 manifest.file(name)
             manifest.slots()
+            if not set(manifest.engines) <= set(ENGINE_FILES):
+                raise ConfigError(f"engines {manifest.engines}, expected {', '.join(ENGINE_FILES)}")
+            if PORTABLE in manifest.engines:
+                manifest.portable_layout()
             check_name(manifest.edge_network)
             check_name(manifest.server_network)
             if len(manifest.features) != 3 or not all(1 <= length <= 65536 for length in manifest.features):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gkt_core.networks import edge_network_names, load_network_module, server_network_names
+from gkt_core.networks import FULL_NETWORKS, edge_network_names, load_network_module, server_network_names
 from gkt_core.partition import SCHEMES
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -70,6 +70,18 @@ def _load_networks(ctx: click.Context, param: click.Parameter, sources: tuple[st
         load_network_module(source)
 
 
+def edge_network_option(names: Callable[[], tuple[str, ...]]) -> Callable[[FunctionT], FunctionT]:
+    """The option ``--model``, which arrives as ``edge_network``."""
+    return click.option(
+        "--model",
+        "edge_network",
+        type=NetworkName(names),
+        default="resnet8",
+        show_default=True,
+        help="What a device trains.",
+    )
+
+
 _NETWORK_OPTIONS = (
     click.option(
         "--networks",
@@ -80,14 +92,7 @@ _NETWORK_OPTIONS = (
         metavar="FILE.py",
         help="A module that registers networks of your own, which --model and --server-model then take.",
     ),
-    click.option(
-        "--model",
-        "edge_network",
-        type=NetworkName(edge_network_names),
-        default="resnet8",
-        show_default=True,
-        help="What a device trains.",
-    ),
+    edge_network_option(edge_network_names),
     click.option(
         "--server-model",
         "server_network",
@@ -113,5 +118,13 @@ def dataset_options(function: FunctionT) -> FunctionT:
 def network_options(function: FunctionT) -> FunctionT:
     """Add the networks' options, which arrive as ``edge_network`` and ``server_network``."""
     for option in reversed(_NETWORK_OPTIONS):
+        function = option(function)
+    return function
+
+
+def network_options_with_full(function: FunctionT) -> FunctionT:
+    """Add the networks' options; ``--model`` takes ResNet-56 and ResNet-110 too."""
+    names, _, servers = _NETWORK_OPTIONS
+    for option in (servers, edge_network_option(lambda: edge_network_names() + FULL_NETWORKS), names):
         function = option(function)
     return function

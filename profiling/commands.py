@@ -14,6 +14,7 @@ _COMMANDS = {
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),
+    "simulation": ("profiling.simulation_speed_command:simulation", "How fast gkt simulate trains."),
     "traffic": ("profiling.traffic.command:traffic", "Bytes of FedGKT, split learning and FedAvg."),
 }
 

@@ -81,7 +81,11 @@ RULES = {
         "refused": [0.0, 1.1, NAN],
         "expected": "above 0 and at most 1",
     },
-    "edge_optimizer": {"accepted": EDGE_OPTIMIZERS, "refused": ["lion"], "expected": "one of adam, sgd"},
+    "edge_optimizer": {
+        "accepted": EDGE_OPTIMIZERS,
+        "refused": ["lion"],
+        "expected": "one of adam, adamw, sgd",
+    },
     "edge_weight_decay": {
         "accepted": [0.0, 1e-4],
         "refused": [-1e-4, NAN],

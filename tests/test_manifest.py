@@ -31,7 +31,7 @@ FILES = {TRAINING_MODEL: b"training graph", EVAL_MODEL: b"eval graph", CHECKPOIN
 
 def manifest_of(folder, **changes):
     values = {
-        "format_version": 2,
+        "format_version": 3,
         "edge_network": "resnet8",
         "server_network": "resnet55",
         "num_classes": 10,
@@ -120,13 +120,13 @@ def test_a_manifest_that_is_not_json(bundle, content):
     assert "export the artifacts again" in message
 
 
-@pytest.mark.parametrize("version", [0, 1, "2", None, 1.5, True])
+@pytest.mark.parametrize("version", [0, 1, 2, "3", None, 1.5, True])
 def test_another_format_version(bundle, version):
     rewrite(bundle, format_version=version)
     message = message_of(bundle)
     assert f"{version!r}" in message or "format_version" in message
     if version is not True:
-        assert "this gkt reads 2: export the artifacts again with the installed version" in message
+        assert "this gkt reads 3: export the artifacts again with the installed version" in message
 
 
 @pytest.mark.parametrize("values", [[], {}, None, 1, "manifest"])

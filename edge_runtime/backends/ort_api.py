@@ -50,6 +50,15 @@ def training_api() -> Any:
         return importlib.import_module(f"{_PACKAGE}.api")
 
 
+def can_train() -> bool:
+    """Whether the installed ONNX Runtime is a training build.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+    """
+    return (_training_folder() / "api").is_dir()
+
+
 def _training_folder() -> Path:
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:

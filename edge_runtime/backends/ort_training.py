@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.backends.batch_checks import check_batch
+from edge_runtime.backends.momentum import Momentum
 from edge_runtime.backends.ort_api import onnxruntime_module, training_api
 from gkt_core.errors import ArtifactError
-from gkt_core.manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL, Bundle
+from gkt_core.manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, ORT_TRAINING, TRAINING_MODEL, Bundle
 
 
 class OrtTrainingBackend:
     """A :class:`edge_runtime.backends.base.TrainingBackend` on ONNX Runtime's artifacts."""
 
-    name = "ort_training"
+    name = ORT_TRAINING
 
     def __init__(
         self,
@@ -31,9 +35,16 @@ class OrtTrainingBackend:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         manifest = bundle.manifest
+        does = manifest.runtime_does.get(ORT_TRAINING, {})
+        self._momentum = (
+            Momentum(float(does["momentum"]), bool(does["nesterov"])) if "momentum" in does else None
+        )
+        self._outputs = ["loss", "logits", "features"]
+        if manifest.optimizer != "adamw" and manifest.optimizer_settings.get("weight_decay"):
+            self._outputs.insert(0, "objective")
         path = bundle.file(CHECKPOINT) if checkpoint is None else checkpoint
         try:
-            self._state = api.CheckpointState.load_checkpoint(path)
+            self._state = self._load(api, path, packed=checkpoint is not None)
             self._module = api.Module(
                 bundle.file(TRAINING_MODEL),
                 self._state,
@@ -50,9 +61,18 @@ class OrtTrainingBackend:
         self._save_checkpoint = api.CheckpointState.save_checkpoint
         self._batch_norms = manifest.batch_norms
         self._num_classes = manifest.num_classes
+        self._gradients: dict[str, NDArray[np.float32]] = {}
         names = self._module.input_names()
         if names != ["images", "labels", "server_logits", "alpha"]:
             raise ArtifactError(f"the training graph takes {names}: export the artifacts again")
+
+    def _load(self, api: Any, path: Path, *, packed: bool) -> Any:
+        if self._momentum is None or not packed:
+            return api.CheckpointState.load_checkpoint(path)
+        with tempfile.TemporaryDirectory() as folder:
+            unpacked = Path(folder) / CHECKPOINT
+            unpacked.write_bytes(self._momentum.unpack(path))
+            return api.CheckpointState.load_checkpoint(unpacked)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
@@ -65,32 +85,47 @@ class OrtTrainingBackend:
         server_logits: NDArray[np.float32],
         alpha: float,
     ) -> tuple[float, NDArray[np.float32]]:
-        """Minimise Eq. 7 on one batch, with one optimizer step; see the protocol."""
+        """Minimise Eq. 7 on one batch, with one optimizer step; see the protocol.
+
+        Raises:
+            DatasetError: Images are not finite, or a label is none of the classes.
+        """
+        check_batch(images, labels, self._num_classes)
         self._module.train()
         before = {norm.running_var: self._read(norm.running_var) for norm in self._batch_norms}
-        loss, logits, _ = self._module(images, labels, server_logits, np.array(alpha, np.float32))
+        outputs = self._module(images, labels, server_logits, np.array(alpha, np.float32))
+        named = dict(zip(self._outputs, outputs, strict=True))
         self._make_variances_unbiased(before, images.shape[0])
+        self._gradients = {}
+        if self._momentum is not None:
+            self._gradients = self.gradients()
+            for name, direction in self._momentum.directions(self._gradients).items():
+                # A view of the engine's own buffer, from which its optimizer then takes its step.
+                self._state.parameters[name].grad[...] = direction
         self._optimizer.step()
         self._module.lazy_reset_grad()
-        return float(loss), np.array(logits)
+        return float(named["loss"]), np.array(named["logits"])
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         self._module.eval()
         num = images.shape[0]
         # The eval graph computes the loss as well; what goes into it does not matter here.
-        _, logits, features = self._module(
+        outputs = self._module(
             images,
             np.zeros(num, np.int64),
             np.zeros((num, self._num_classes), np.float32),
             np.array(0.0, np.float32),
         )
-        return np.array(features), np.array(logits)
+        named = dict(zip(self._outputs, outputs, strict=True))
+        return np.array(named["features"]), np.array(named["logits"])
 
     def save(self, path: Path) -> None:
         """Write parameters, running statistics and optimizer state, by atomic rename."""
         temporary = path.with_name(f".{path.name}.tmp")
         self._save_checkpoint(self._state, temporary, include_optimizer_state=True)
+        if self._momentum is not None:
+            temporary.write_bytes(self._momentum.pack(temporary.read_bytes()))
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -100,8 +135,8 @@ class OrtTrainingBackend:
         return {name: np.array(parameter.data) for name, parameter in self._state.parameters}
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name."""
-        return {
+        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        return self._gradients or {
             name: np.array(parameter.grad)
             for name, parameter in self._state.parameters
             if parameter.requires_grad

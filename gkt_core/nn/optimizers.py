@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from gkt_core.config import RunConfig
 
 
 def edge_optimizer(parameters: Iterable[nn.Parameter], config: RunConfig) -> Optimizer:
-    """What a device minimises Eq. 7 with: Adam or SGD with momentum, both with L2 weight decay."""
+    """What a device minimises Eq. 7 with: Adam or SGD with momentum and L2 weight decay, or AdamW."""
     if config.edge_optimizer == "sgd":
         return _sgd(parameters, config, config.edge_lr, config.edge_weight_decay)
-    return Adam(
+    kind = AdamW if config.edge_optimizer == "adamw" else Adam
+    return kind(
         parameters, lr=config.edge_lr, weight_decay=config.edge_weight_decay, amsgrad=config.edge_amsgrad
     )
 

@@ -17,6 +17,7 @@ from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config
 from gkt_core.errors import RunFailedError
 from gkt_core.files import write_atomically
+from gkt_core.private_data import SPLIT_NAME, TEST_NAME
 from gkt_core.protocol import RunStatus
 from profiling.demo.live import LiveDisplay
 from profiling.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
@@ -106,8 +107,8 @@ class DemoRun:
             # Input that was refused leaves nothing behind.
             shutil.rmtree(self._logs if existed else self._out, ignore_errors=True)
             raise
-        split: dict[str, Any] = json.loads((data / "partition.json").read_text(encoding="utf-8"))
-        (data / "test.npz").rename(self._out / "test.npz")
+        split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
+        (data / TEST_NAME).rename(self._out / TEST_NAME)
         self._display.step(
             f"{options.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
             f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
@@ -122,7 +123,7 @@ class DemoRun:
 
     def _export(self, processes: ProcessGroup) -> None:
         options, run_file = self._options, RunConfig.from_toml(self._out / "run.toml")
-        arguments = ["export", "--split", str(self._out / "data" / "partition.json")]
+        arguments = ["export", "--split", str(self._out / "data" / SPLIT_NAME)]
         arguments += ["--model", options.edge_network, "--server-model", options.server_network]
         arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
         arguments += ["--out", str(self._out / "artifacts")]
@@ -240,14 +241,14 @@ class DemoRun:
     def _evaluate(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
         def arguments(client_id: str) -> list[str]:
             model = str(self._out / "models" / f"{client_id}.onnx")
-            return ["edge", "evaluate", "--model", model, "--data", str(self._out / "test.npz")]
+            return ["edge", "evaluate", "--model", model, "--data", str(self._out / TEST_NAME)]
 
         return self._accuracies(processes, "evaluate", client_ids, arguments)
 
     def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
         def arguments(client_id: str) -> list[str]:
             common = ["edge", "train-alone", "--artifacts", str(self._out / "artifacts")]
-            common += ["--data", str(self._data_file(client_id)), "--test", str(self._out / "test.npz")]
+            common += ["--data", str(self._data_file(client_id)), "--test", str(self._out / TEST_NAME)]
             return [*common, "--client-id", client_id, "--config", str(self._out / "run.toml")]
 
         return self._accuracies(processes, "alone", client_ids, arguments)

@@ -1,0 +1,56 @@
+"""The files of the portable engine: training step, prediction, initial state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import safetensors.numpy
+
+from edge_export.optimizer_settings import OptimizerSettings
+from edge_export.portable.network import PortableNetwork
+from edge_export.portable.step import initial_vectors, predict_model, state_layout, train_step_model
+from gkt_core.manifest import INITIAL_STATE, PREDICT, TRAIN_STEP
+from gkt_core.nn import EdgeNetwork
+from gkt_core.portable_state import PortableState
+
+
+def write_portable_artifacts(
+    network: EdgeNetwork,
+    settings: OptimizerSettings,
+    out: Path,
+    *,
+    name: str,
+    num_classes: int,
+    image_size: int,
+    temperature: float,
+) -> PortableState:
+    """Write ``train_step.onnx``, ``predict.onnx`` and ``initial_state.safetensors``.
+
+    Args:
+        network: What to train; left as it was.
+        settings: The optimizer inside the step.
+        out: An existing folder.
+        name: Of the network, for errors.
+        num_classes: Width of the logits.
+        image_size: Pixels.
+        temperature: T of the distillation.
+
+    Returns:
+        The layout of the state vectors, for the manifest.
+
+    Raises:
+        ConfigError: The network has a layer that a portable step cannot have.
+    """
+    state = {
+        name: value.detach()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    walked = PortableNetwork(network, name, image_size)
+    layout = state_layout(state, settings)
+    step = train_step_model(walked, layout, settings, num_classes=num_classes, temperature=temperature)
+    onnx.save(step, out / TRAIN_STEP)
+    onnx.save(predict_model(walked, layout, num_classes=num_classes), out / PREDICT)
+    (out / INITIAL_STATE).write_bytes(safetensors.numpy.save(initial_vectors(state, layout)))
+    return layout

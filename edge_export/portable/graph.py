@@ -1,0 +1,108 @@
+"""An ONNX graph that is written node by node: names, constants, and the few operators that steps need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+# The newest pair that ONNX Runtime 1.13 (2022) takes: phones and boards keep old builds for long.
+OPSET = 17
+IR_VERSION = 8
+_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+
+
+class Graph:
+    """Nodes in the order in which they are added. Values are names; constants are shared by content."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, shape: Sequence[int | str], dtype: str = "float32") -> str:
+        """Declare an input; a text in ``shape`` is a dynamic length."""
+        self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
+        return name
+
+    def output(self, value: str, name: str, shape: Sequence[int | str], dtype: str = "float32") -> None:
+        """Give a value out under a name."""
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
+
+    def constant(self, value: Any, dtype: type[np.generic] = np.float32) -> str:
+        """A constant, stored once however often it is used."""
+        array: NDArray[Any] = np.asarray(value, dtype=dtype)
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            self._initializers.append(numpy_helper.from_array(array, name))
+            self._constants[key] = name
+        return self._constants[key]
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; the output's name."""
+        return self.multi_op(op_type, 1, *inputs, **attributes)[0]
+
+    def multi_op(self, op_type: str, num_outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node with several outputs."""
+        stem = f"{op_type.lower()}_{len(self._nodes)}"
+        names = [stem] if num_outputs == 1 else [f"{stem}_{index}" for index in range(num_outputs)]
+        self._nodes.append(helper.make_node(op_type, list(inputs), names, **attributes))
+        return names
+
+    def add(self, *values: str) -> str:
+        """Their sum, in the order given."""
+        total = values[0]
+        for value in values[1:]:
+            total = self.op("Add", total, value)
+        return total
+
+    def scale(self, value: str, factor: float) -> str:
+        """``factor * value``."""
+        return value if factor == 1 else self.op("Mul", value, self.constant(factor))
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        """As ONNX: 0 keeps a length, -1 is worked out."""
+        return self.op("Reshape", value, self.constant(shape, np.int64))
+
+    def transpose(self, matrix: str) -> str:
+        """Of a matrix ``[M, N]``."""
+        return self.op("Transpose", matrix, perm=[1, 0])
+
+    def sum(self, value: str, axes: Sequence[int], *, keep: bool = False) -> str:
+        """Sum over axes."""
+        return self.op("ReduceSum", value, self.constant(axes, np.int64), keepdims=int(keep))
+
+    def sum_images(self, value: str) -> str:
+        """``[N, C, H, W]`` to ``[C]``: over pixels, then over the batch, faster than at once."""
+        return self.sum(self.sum(value, (2, 3)), (0,))
+
+    def split(self, vector: str, shapes: Sequence[Sequence[int]]) -> list[str]:
+        """Cut a flat vector into tensors."""
+        sizes = [math.prod(shape) for shape in shapes]
+        if len(shapes) == 1:
+            return [self.reshape(vector, shapes[0])]
+        parts = self.multi_op("Split", len(sizes), vector, self.constant(sizes, np.int64), axis=0)
+        return [self.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def join(self, values: Sequence[str]) -> str:
+        """Tensors as one flat vector."""
+        flat = [self.reshape(value, (-1,)) for value in values]
+        return flat[0] if len(flat) == 1 else self.op("Concat", *flat, axis=0)
+
+    def model(self) -> onnx.ModelProto:
+        """The finished, checked model."""
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gkt")
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model, full_check=True)
+        return model

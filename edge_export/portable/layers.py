@@ -1,0 +1,153 @@
+"""The layers of a step, each with its way back: convolution, batch norm, ReLU, pooling, linear.
+
+Batch norm of an expanding 1x1 convolution never sees its wide output: mean and variance of ``W x`` follow
+from mean and covariance of ``x`` (``mean = W m``, ``var = diag(W C W^T)``), which is exact algebra. So the
+normalisation folds into the convolution's weights, forward and backward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from edge_export.portable.graph import Graph
+from edge_export.portable.tape import Tape, Value
+
+
+@dataclass
+class Step:
+    """What the layers of one graph share.
+
+    Attributes:
+        graph: Where nodes go.
+        tape: The way back.
+        parameters: Graph names of the weights, by PyTorch name.
+        statistics: Graph names of the running statistics, by PyTorch name.
+        training: Batch statistics if true, running ones if not.
+        batch_size: Graph name of the batch size, a float32 scalar; training only.
+        next_statistics: Running statistics after this batch.
+        covariances: Mean and covariance of values that several convolutions share.
+    """
+
+    graph: Graph
+    tape: Tape
+    parameters: dict[str, str]
+    statistics: dict[str, str]
+    training: bool
+    batch_size: str = ""
+    next_statistics: dict[str, str] = field(default_factory=dict)
+    covariances: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def count(self, value: Value) -> str:
+        """Pixels of the whole batch that one channel of ``value`` has, a float32 scalar."""
+        pixels = float(np.prod(value.shape[1:]))
+        return self.graph.op("Mul", self.batch_size, self.graph.constant(pixels))
+
+    def update_statistics(self, name: str, module: nn.BatchNorm2d, mean: str, var: str, count: str) -> None:
+        """Fold mean and (unbiased) variance of this batch into the running statistics, as PyTorch does."""
+        graph = self.graph
+        momentum = float(module.momentum or 0.0)
+        others = graph.op("Sub", count, graph.constant(1.0))
+        unbiased = graph.op("Mul", var, graph.op("Div", count, others))
+        for kind, value in (("running_mean", mean), ("running_var", unbiased)):
+            old = graph.scale(self.statistics[f"{name}.{kind}"], 1 - momentum)
+            self.next_statistics[f"{name}.{kind}"] = graph.add(old, graph.scale(value, momentum))
+
+    def inverse_deviation(self, var: str, eps: float) -> str:
+        """``1 / sqrt(var + eps)``."""
+        shifted = self.graph.op("Add", var, self.graph.constant(eps))
+        return self.graph.op("Reciprocal", self.graph.op("Sqrt", shifted))
+
+
+def relu(step: Step, x: Value) -> Value:
+    """``max(x, 0)``."""
+    graph = step.graph
+    out = Value(graph.op("Relu", x.name), x.shape, x.needs_gradient)
+
+    def backward(gradient: str) -> None:
+        # 1 where the output is positive, in one pass: Greater and Cast take twice as long.
+        mask = graph.op("HardSigmoid", out.name, alpha=1e38, beta=0.0)
+        step.tape.give(x, graph.op("Mul", gradient, mask))
+
+    return step.tape.record(out, backward)
+
+
+def add(step: Step, x: Value, y: Value) -> Value:
+    """``x + y`` of equal shape."""
+    out = Value(step.graph.add(x.name, y.name), x.shape, x.needs_gradient or y.needs_gradient)
+
+    def backward(gradient: str) -> None:
+        step.tape.give(x, gradient)
+        step.tape.give(y, gradient)
+
+    return step.tape.record(out, backward)
+
+
+def mean_pixels(step: Step, x: Value) -> Value:
+    """Global average pooling: ``[N, C, H, W]`` to ``[N, C]``."""
+    graph = step.graph
+    channels, height, width = x.shape
+    out = Value(graph.op("ReduceMean", x.name, axes=[2, 3], keepdims=0), (channels,), x.needs_gradient)
+
+    def backward(gradient: str) -> None:
+        spread = graph.reshape(graph.scale(gradient, 1 / (height * width)), (0, channels, 1, 1))
+        ones = graph.constant(np.ones((1, 1, height, width)))
+        step.tape.give(x, graph.op("Mul", spread, ones))
+
+    return step.tape.record(out, backward)
+
+
+def linear(step: Step, x: Value, name: str, module: nn.Linear) -> Value:
+    """``x W^T + b``."""
+    graph = step.graph
+    weight, bias = step.parameters[f"{name}.weight"], step.parameters[f"{name}.bias"]
+    out = Value(graph.op("Gemm", x.name, weight, bias, transB=1), (module.out_features,))
+
+    def backward(gradient: str) -> None:
+        step.tape.give_parameter(f"{name}.weight", graph.op("Gemm", gradient, x.name, transA=1))
+        step.tape.give_parameter(f"{name}.bias", graph.sum(gradient, (0,)))
+        if x.needs_gradient:
+            step.tape.give(x, graph.op("MatMul", gradient, weight))
+
+    return step.tape.record(out, backward)
+
+
+def batch_norm(step: Step, x: Value, name: str, module: nn.BatchNorm2d) -> Value:
+    """Normalise with the statistics of the batch."""
+    graph = step.graph
+    channels = x.shape[0]
+    gamma, beta = step.parameters[f"{name}.weight"], step.parameters[f"{name}.bias"]
+
+    def wide(vector: str) -> str:
+        return graph.reshape(vector, (channels, 1, 1))
+
+    if not step.training:
+        inverse = step.inverse_deviation(step.statistics[f"{name}.running_var"], module.eps)
+        scale = graph.op("Mul", gamma, inverse)
+        shift = graph.op("Sub", beta, graph.op("Mul", scale, step.statistics[f"{name}.running_mean"]))
+        return Value(graph.add(graph.op("Mul", x.name, wide(scale)), wide(shift)), x.shape)
+    count = step.count(x)
+    mean = graph.op("Div", graph.sum_images(x.name), count)
+    centred = graph.op("Sub", x.name, wide(mean))
+    var = graph.op("Div", graph.sum_images(graph.op("Mul", centred, centred)), count)
+    step.update_statistics(name, module, mean, var, count)
+    inverse = step.inverse_deviation(var, module.eps)
+    scale = graph.op("Mul", gamma, inverse)
+    out = Value(graph.add(graph.op("Mul", centred, wide(scale)), wide(beta)), x.shape)
+
+    def backward(gradient: str) -> None:
+        total = graph.sum_images(gradient)
+        along = graph.op("Mul", graph.sum_images(graph.op("Mul", gradient, centred)), inverse)
+        step.tape.give_parameter(f"{name}.bias", total)
+        step.tape.give_parameter(f"{name}.weight", along)
+        if not x.needs_gradient:
+            return
+        # scale * (gradient - mean(gradient) - normalised * mean(gradient * normalised))
+        slope = graph.op("Div", graph.op("Mul", along, inverse), count)
+        inner = graph.op("Sub", gradient, graph.op("Mul", centred, wide(slope)))
+        inner = graph.op("Sub", inner, wide(graph.op("Div", total, count)))
+        step.tape.give(x, graph.op("Mul", inner, wide(scale)))
+
+    return step.tape.record(out, backward)

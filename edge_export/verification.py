@@ -1,0 +1,277 @@
+"""The proof that comes with an export: each engine's steps against PyTorch in float64.
+
+The measure is PyTorch's own float32: an engine may be no further from float64 than twice what PyTorch is,
+over several batches and memory layouts, because rounding is amplified from step to step. One step from
+equal weights (loss, every gradient, statistics) is the sharp part; 20 steps show what adds up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_export.optimizer_settings import OptimizerSettings
+from gkt_core.client_round import TrainingEngine
+from gkt_core.errors import MissingExtraError, VerificationError
+from gkt_core.manifest import Bundle
+from gkt_core.nn import EdgeNetwork, edge_loss
+from gkt_core.nn.networks import example_images
+
+STEPS, FEW_STEPS = 20, 3
+_LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 5e-3}
+# Beyond this many parameters float64 takes minutes: one run in place of three, with small batches.
+_LARGE = 200_000
+_FLOOR = 4 * float(np.finfo(np.float32).eps)
+
+Arrays = dict[str, NDArray[np.float64]]
+Batch = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
+Distances = dict[str, float]
+
+
+class InspectableEngine(TrainingEngine, Protocol):
+    """A device's engine whose weights and gradients can be looked at."""
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters and running statistics."""
+        ...
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the gradients of the last step."""
+        ...
+
+
+@dataclass
+class Trace:
+    """What one engine did, by quantity."""
+
+    loss: float
+    curve: list[float]
+    gradients: Arrays
+    first: Arrays
+    few: Arrays
+    last: Arrays
+    features: NDArray[np.float64]
+    logits: NDArray[np.float64]
+
+
+def verify_bundle(
+    bundle: Bundle,
+    network: EdgeNetwork,
+    *,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Run every engine of a bundle that is installed here.
+
+    Args:
+        bundle: What was exported.
+        network: The PyTorch network with the weights that the bundle should begin from; left as it was.
+        on_step: Called with the number of steps that are done, and of all.
+
+    Returns:
+        For each engine, ``checks``: by quantity the engine's distance from float64 (``distance``, relative),
+        the largest of PyTorch's (``pytorch``) and the ``limit``; with ``steps``, ``batch_size``, ``runs``.
+
+    Raises:
+        VerificationError: An engine is further from float64 than it may be; names the quantities.
+    """
+    manifest = bundle.manifest
+    settings = OptimizerSettings(manifest.optimizer, **manifest.optimizer_settings)
+    is_large = sum(parameter.numel() for parameter in network.parameters()) > _LARGE
+    runs, batch_size = (1, 8) if is_large else (3, 16)
+    layouts = (torch.contiguous_format, torch.channels_last)
+    total = runs * STEPS * (1 + len(layouts) + len(manifest.engines))
+    done = 0
+
+    def stepped() -> None:
+        nonlocal done
+        done += 1
+        on_step(done, total)
+
+    ours: dict[str, list[Distances]] = {engine: [] for engine in manifest.engines}
+    pytorch: list[Distances] = []
+    for seed in range(runs):
+        batches = [
+            _batch(batch_size, manifest.image_size, manifest.num_classes, seed, k) for k in range(STEPS)
+        ]
+        follow = (settings, manifest.temperature, batches, stepped)
+        exact = _run_torch(network, torch.float64, torch.contiguous_format, *follow)
+        for layout in layouts:
+            pytorch.append(_distances(_run_torch(network, torch.float32, layout, *follow), exact))
+        for engine in manifest.engines:
+            rate = _LEARNING_RATES[settings.name]
+            opened = _open_engine()(bundle, checkpoint=None, num_threads=1, learning_rate=rate, engine=engine)
+            _check_initial(cast(InspectableEngine, opened), network, engine)
+            trace = _run_engine(cast(InspectableEngine, opened), batches, stepped)
+            ours[engine].append(_distances(trace, exact))
+    found = {}
+    for engine, distances in ours.items():
+        checks = _compare(distances, pytorch)
+        found[engine] = {"steps": STEPS, "batch_size": batch_size, "runs": runs, "checks": checks}
+    _refuse(found)
+    return found
+
+
+def _open_engine() -> Callable[..., object]:
+    """The device's own way to open an engine: what is verified is what trains.
+
+    Found by entry point, since this package and the device's do not import each other.
+    """
+    for entry in entry_points(group="gkt.engines", name="open"):
+        opened: Callable[..., object] = entry.load()
+        return opened
+    raise MissingExtraError(
+        "no engine is registered: install gkt-edge again, with pip install 'gkt-edge[export]'"
+    )
+
+
+def _batch(num: int, image_size: int, num_classes: int, seed: int, step: int) -> Batch:
+    """Smooth random images with pixel noise, as real ones are, labels and soft labels."""
+    rng = np.random.default_rng((seed, step))
+    coarse = rng.random((num, 3, image_size // 4, image_size // 4), dtype=np.float32)
+    smooth = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    noise = example_images(num, image_size, seed=1000 * seed + step).numpy()
+    teacher = 3 * rng.standard_normal((num, num_classes), dtype=np.float32)
+    return (3 * smooth + noise) / 4, rng.integers(num_classes, size=num), teacher
+
+
+def _run_torch(
+    network: EdgeNetwork,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    settings: OptimizerSettings,
+    temperature: float,
+    batches: list[Batch],
+    stepped: Callable[[], None],
+) -> Trace:
+    model = copy.deepcopy(network).to(dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    model.train()
+    optimizer = settings.torch_optimizer(model, _LEARNING_RATES[settings.name])
+    curve: list[float] = []
+    kept: list[Arrays] = []
+    gradients: Arrays = {}
+
+    def tensor(images: NDArray[np.float32]) -> torch.Tensor:
+        return torch.from_numpy(images).to(dtype).contiguous(memory_format=layout)
+
+    for images, labels, teacher in batches:
+        optimizer.zero_grad()
+        _, logits = model(tensor(images))
+        soft = torch.from_numpy(teacher).to(dtype)
+        loss = edge_loss(logits, torch.from_numpy(labels), soft, 1.0, temperature)
+        torch.autograd.backward(loss)
+        if not curve:
+            decay = settings.weight_decay if settings.name != "adamw" else 0.0
+            gradients = {
+                name: (parameter.grad + decay * parameter.detach()).double().numpy()
+                for name, parameter in model.named_parameters()
+                if parameter.grad is not None
+            }
+        optimizer.step()
+        curve.append(loss.item())
+        kept.append(_state(model) if len(curve) in (1, FEW_STEPS, len(batches)) else {})
+        stepped()
+    model.eval()
+    with torch.no_grad():
+        features, logits = model(tensor(batches[0][0]))
+    ends = kept[0], kept[FEW_STEPS - 1], kept[-1]
+    return Trace(curve[0], curve, gradients, *ends, features.double().numpy(), logits.double().numpy())
+
+
+def _run_engine(engine: InspectableEngine, batches: list[Batch], stepped: Callable[[], None]) -> Trace:
+    curve: list[float] = []
+    kept: list[Arrays] = []
+    gradients: Arrays = {}
+    for images, labels, teacher in batches:
+        loss, _ = engine.train_step(images, labels, teacher, 1.0)
+        if not curve:
+            gradients = _wide(engine.gradients())
+        curve.append(loss)
+        kept.append(_wide(engine.parameters()) if len(curve) in (1, FEW_STEPS, len(batches)) else {})
+        stepped()
+    features, logits = engine.predict(batches[0][0])
+    ends = kept[0], kept[FEW_STEPS - 1], kept[-1]
+    return Trace(curve[0], curve, gradients, *ends, features.astype(np.float64), logits.astype(np.float64))
+
+
+def _state(network: EdgeNetwork) -> Arrays:
+    return {
+        name: value.detach().double().numpy().copy()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _wide(arrays: dict[str, NDArray[np.float32]]) -> Arrays:
+    return {name: array.astype(np.float64) for name, array in arrays.items()}
+
+
+def _distances(found: Trace, exact: Trace) -> Distances:
+    """Relative L2 distance of every quantity."""
+    quantities = {"loss": abs(found.loss - exact.loss) / abs(exact.loss)}
+    for name, gradient in exact.gradients.items():
+        quantities[f"gradient of {name}"] = _distance({name: found.gradients[name]}, {name: gradient})
+    for when, ours, theirs in (
+        ("1 step", found.first, exact.first),
+        (f"{FEW_STEPS} steps", found.few, exact.few),
+        (f"{STEPS} steps", found.last, exact.last),
+    ):
+        for kind, is_kind in (("parameters", False), ("running statistics", True)):
+            names = [name for name in theirs if (".running_" in name) is is_kind]
+            if names:
+                quantities[f"{kind} after {when}"] = _distance(ours, {name: theirs[name] for name in names})
+    curves = {"": np.array(found.curve)}, {"": np.array(exact.curve)}
+    quantities[f"loss curve of {STEPS} steps"] = _distance(*curves)
+    quantities["eval features"] = _distance({"": found.features}, {"": exact.features})
+    quantities["eval logits"] = _distance({"": found.logits}, {"": exact.logits})
+    return quantities
+
+
+def _distance(found: Arrays, exact: Arrays) -> float:
+    apart = sum(float(((found[name] - exact[name]) ** 2).sum()) for name in exact)
+    size = sum(float((value**2).sum()) for value in exact.values())
+    return float(np.sqrt(apart / max(size, 1e-300)))
+
+
+def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[str, float]]:
+    checks = {}
+    for quantity in ours[0]:
+        distance = float(np.median([found[quantity] for found in ours]))
+        largest = max(found[quantity] for found in pytorch)
+        checks[quantity] = {
+            "distance": distance,
+            "pytorch": largest,
+            "limit": 2 * max(largest, _FLOOR),
+        }
+    return checks
+
+
+def _check_initial(engine: InspectableEngine, network: EdgeNetwork, name: str) -> None:
+    found, expected = engine.parameters(), _state(network)
+    wrong = [key for key in expected if key not in found or not np.array_equal(found[key], expected[key])]
+    if wrong or set(found) != set(expected):
+        raise VerificationError(
+            f"{name} does not begin from the weights of the PyTorch model: {', '.join(wrong[:3])}"
+            f"{' and others' if len(wrong) > 3 else ''} differ: report this, and try another --backend"
+        )
+
+
+def _refuse(found: dict[str, Any]) -> None:
+    further = [
+        f"{engine}: {quantity} is {check['distance']:.1e} from float64, allowed is {check['limit']:.1e}"
+        for engine, result in found.items()
+        for quantity, check in result["checks"].items()
+        # A NaN is no distance at all, and passes no comparison.
+        if not check["distance"] <= check["limit"]
+    ]
+    if further:
+        raise VerificationError(
+            f"the artifacts differ from the PyTorch model in {len(further)} quantities "
+            f"({'; '.join(further[:4])}): they must not be used; try the other --backend, and report this"
+        )

@@ -1,0 +1,72 @@
+"""Which engine trains: one that the bundle holds files for and that the installed ONNX Runtime can be."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from edge_runtime.backends.ort_api import can_train, onnxruntime_module
+from gkt_core.errors import ArtifactError, PackageConflictError
+from gkt_core.manifest import ORT_TRAINING, PORTABLE, Manifest
+
+# Each is a distribution that installs the module onnxruntime over any other's.
+DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-training",
+    "onnxruntime-training-cpu",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+)
+_PREFERRED = (PORTABLE, ORT_TRAINING)
+
+
+def installed_engines() -> tuple[str, ...]:
+    """Engines that can run here, the faster first.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+        PackageConflictError: Two distributions of ONNX Runtime are installed.
+    """
+    found = _installed_distributions()
+    if len(found) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in found.items())
+        raise PackageConflictError(
+            f"{listed} are installed together and overwrite each other's files: "
+            f"pip uninstall {' '.join(found)}, then pip install one of them, as "
+            "'gkt-edge[edge]', 'gkt-edge[edge-portable]' or 'gkt-edge[edge-cuda]' does"
+        )
+    onnxruntime_module()
+    return _PREFERRED if can_train() else (PORTABLE,)
+
+
+def choose_engine(manifest: Manifest, wanted: str | None = None) -> str:
+    """The engine to train with.
+
+    Args:
+        manifest: Of the bundle.
+        wanted: An engine that was asked for; by default the fastest that can be had.
+
+    Raises:
+        ArtifactError: The bundle holds no engine that is installed, or not the wanted one.
+        MissingExtraError: No ONNX Runtime is installed.
+        PackageConflictError: Two distributions of ONNX Runtime are installed.
+    """
+    installed = installed_engines()
+    for engine in (wanted,) if wanted else installed:
+        if engine in installed and engine in manifest.engines:
+            return engine
+    raise ArtifactError(
+        f"the bundle is for {', '.join(manifest.engines)}, installed is {', '.join(installed)}"
+        f"{f', wanted is {wanted}' if wanted else ''}: export with --backend both, or install "
+        "'gkt-edge[edge]' in place of the installed onnxruntime"
+    )
+
+
+def _installed_distributions() -> dict[str, str]:
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,158 @@
+"""Training with any ONNX Runtime: one session over ``train_step.onnx``, standard operators only.
+
+The state lives in two sets of buffers, allocated once and bound to the session: a step reads one set and
+writes the other, then they change places. Nothing of it passes through Python.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from edge_runtime.backends.batch_checks import check_batch
+from edge_runtime.backends.ort_api import onnxruntime_module
+from gkt_core.errors import ArtifactError
+from gkt_core.files import write_atomically
+from gkt_core.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
+from gkt_core.portable_state import PARAMETERS, STATISTICS, PortableState
+
+_PROVIDERS = ["CPUExecutionProvider"]
+Vectors = dict[str, NDArray[Any]]
+
+
+class PortableBackend:
+    """A :class:`edge_runtime.backends.base.TrainingBackend` on the portable step.
+
+    Raises:
+        ArtifactError: The files or the checkpoint do not load.
+    """
+
+    name = PORTABLE
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        checkpoint: Path | None = None,
+        num_threads: int = 1,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        ort = onnxruntime_module()
+        manifest = bundle.manifest
+        self._num_classes = manifest.num_classes
+        self._layout = manifest.portable_layout()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
+        options.enable_mem_pattern = False
+        try:
+            self._step = ort.InferenceSession(str(bundle.file(TRAIN_STEP)), options, providers=_PROVIDERS)
+            self._predict = ort.InferenceSession(str(bundle.file(PREDICT)), options, providers=_PROVIDERS)
+        # ONNX Runtime's exceptions have no common base of their own.
+        except Exception as error:
+            raise ArtifactError(
+                f"ONNX Runtime {ort.__version__} cannot load the portable step in {bundle.path}: "
+                f"{str(error)[:300]}: export it again, or install a newer onnxruntime"
+            ) from error
+        vectors = _read(bundle.file(INITIAL_STATE) if checkpoint is None else checkpoint, self._layout)
+        spare = {name: np.zeros_like(vector) for name, vector in vectors.items()}
+        self._buffers = [vectors, spare]
+        # An OrtValue shares memory with its array, so both must live as long as the session.
+        self._values = [
+            {name: ort.OrtValue.ortvalue_from_numpy(vector) for name, vector in buffers.items()}
+            for buffers in self._buffers
+        ]
+        self._gradient = np.zeros(self._layout.vectors[PARAMETERS], np.float32)
+        self._gradient_value = ort.OrtValue.ortvalue_from_numpy(self._gradient)
+        self._bindings = [self._bind(current) for current in (0, 1)]
+        self._current = 0
+        self._learning_rate = np.array(learning_rate, np.float32)
+
+    def _bind(self, current: int) -> Any:
+        binding = self._step.io_binding()
+        for name, value in self._values[current].items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in self._values[1 - current].items():
+            binding.bind_ortvalue_output(f"next_{name}", value)
+        binding.bind_ortvalue_output("gradient", self._gradient_value)
+        return binding
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of all steps from now on."""
+        self._learning_rate = np.array(learning_rate, np.float32)
+
+    def train_step(
+        self,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        server_logits: NDArray[np.float32],
+        alpha: float,
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Minimise Eq. 7 on one batch, with one optimizer step; see the protocol.
+
+        Raises:
+            DatasetError: Images are not finite, or a label is none of the classes.
+        """
+        check_batch(images, labels, self._num_classes)
+        binding = self._bindings[self._current]
+        inputs = {
+            "images": np.ascontiguousarray(images),
+            "labels": np.ascontiguousarray(labels),
+            "server_logits": np.ascontiguousarray(server_logits),
+            "alpha": np.array(alpha, np.float32),
+            "learning_rate": self._learning_rate,
+        }
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output("loss", "cpu")
+        binding.bind_output("logits", "cpu")
+        self._step.run_with_iobinding(binding)
+        outputs = dict(zip(self._output_names(), binding.get_outputs(), strict=True))
+        self._current = 1 - self._current
+        return float(outputs["loss"].numpy()), np.array(outputs["logits"].numpy())
+
+    def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
+        state = self._buffers[self._current]
+        inputs = {name: state[name] for name in (PARAMETERS, STATISTICS) if state[name].size}
+        features, logits = self._predict.run(["features", "logits"], {"images": images, **inputs})
+        return features, logits
+
+    def save(self, path: Path) -> None:
+        """Write parameters, running statistics and optimizer state, by atomic rename."""
+        metadata = {"gkt": json.dumps({"engine": self.name, "learning_rate": float(self._learning_rate)})}
+        write_atomically(path, safetensors.numpy.save(self._buffers[self._current], metadata))
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters and running statistics, by their PyTorch names."""
+        return self._layout.tensors(self._buffers[self._current])
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        return self._layout.tensors({PARAMETERS: self._gradient})
+
+    def _output_names(self) -> list[str]:
+        # A binding gives its outputs in the order in which they were bound first.
+        return [*(f"next_{name}" for name in self._layout.vectors), "gradient", "loss", "logits"]
+
+
+def _read(path: Path, layout: PortableState) -> Vectors:
+    """State vectors from a file, in buffers of their own."""
+    try:
+        found = safetensors.numpy.load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"cannot read the training state {path}: {error}") from error
+    expected = {name: (layout.dtypes[name], (length,)) for name, length in layout.vectors.items()}
+    if {name: (str(vector.dtype), vector.shape) for name, vector in found.items()} != expected:
+        raise ArtifactError(
+            f"{path} holds {sorted(found)} of another network or optimizer, the bundle expects "
+            f"{sorted(expected)}: remove it, or use the bundle that it was made with"
+        )
+    return {name: np.array(found[name]) for name in layout.vectors}
