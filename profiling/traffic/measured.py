@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import InputError
-from gkt_core.manifest import COMBINED_TEMPLATE, DEVICE_FILES
+from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.protocol import to_json
 from gkt_core.shards import SPLITS, ShardKey
 from profiling.demo.run import WIRE_NAME
@@ -20,7 +20,7 @@ from profiling.traffic.message_sizes import (
     soft_labels_bytes,
 )
 from server_app import RunContext, open_run
-from server_app.rounds import Phase
+from server_app.run_state import Phase
 from server_app.store import ClientRecord
 
 SERVER_FOLDER = "server"
@@ -77,7 +77,11 @@ def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
     predicted = {
         "upload/shards": round(ratio * sum(each["encoded_bytes"] for each in rounds)),
         "upload/reports": len(parts) * report_bytes(),
-        "download/bundle": len(clients) * sum(run.bundle.manifest.file(n).num_bytes for n in DEVICE_FILES),
+        "download/bundle": sum(
+            run.bundle.manifest.file(name).num_bytes
+            for client in clients.values()
+            for name in run.bundle.manifest.engine_files(client.engine)
+        ),
         "download/soft_labels": _soft_labels(run, parts),
         "download/model": len(clients) * run.bundle.manifest.file(COMBINED_TEMPLATE).num_bytes,
     }
