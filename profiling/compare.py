@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkt_core.config import check_image_size
 from gkt_core.errors import ConfigError
+from gkt_core.manifest import ORT_TRAINING, PORTABLE
 from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, check_network
 from profiling.compare_ratios import BASE, ratios
 from profiling.compared_bundles import export_compared
@@ -26,15 +27,19 @@ if TYPE_CHECKING:
     from profiling.training_steps import TrainingBatch
 
 SCHEMA = "gkt-profile-compare/1"
-ORT_TRAINING = "ort_training"
 PYTORCH = "pytorch"
 TRAINABLE = (*EDGE_NETWORKS, *FULL_NETWORKS)
 _EXTRACTOR = "extractor"
 # In this order in every turn of the timing.
-TIMED = (*((name, engine) for name in TRAINABLE for engine in (ORT_TRAINING, PYTORCH)), (_EXTRACTOR, PYTORCH))
+TIMED = (
+    *((name, engine) for name in EDGE_NETWORKS for engine in (ORT_TRAINING, PORTABLE, PYTORCH)),
+    *((name, engine) for name in FULL_NETWORKS for engine in (ORT_TRAINING, PYTORCH)),
+    (_EXTRACTOR, PYTORCH),
+)
 
 _ROLES = dict.fromkeys(EDGE_NETWORKS, "edge") | dict.fromkeys(FULL_NETWORKS, "full")
 NOT_MEASURED = (
+    "the full networks on the portable engine",
     "the extractor of split learning on ort_training, and what waiting for gradients costs it",
     "PyTorch with channels_last, torch.compile or a tuned memory allocator, which can be faster",
     "loading and augmenting images, extracting features for the upload, the server's share of the time",
@@ -164,11 +169,12 @@ def _time_steps(
             (name, engine): engine_step(
                 bundles[name],
                 batch,
+                engine=engine,
                 num_threads=options.threads,
                 # FedAvg's devices have no teacher.
                 alpha=ALPHA if name in EDGE_NETWORKS else 0.0,
             )
-            if engine == ORT_TRAINING
+            if engine != PYTORCH
             else network_step(name, batch)
             for name, engine in TIMED
         }
@@ -186,9 +192,9 @@ def _peak_memory(
     found = {}
     for name, engine in TIMED:
         on_phase(f"memory of {name} on {engine}, in a fresh process")
-        if engine == ORT_TRAINING:
+        if engine != PYTORCH:
             found[name, engine] = engine_peak_bytes(
-                bundles[name], batch_size=options.batch_size, threads=options.threads
+                bundles[name], engine=engine, batch_size=options.batch_size, threads=options.threads
             )
         else:
             found[name, engine] = pytorch_peak_bytes(

@@ -18,7 +18,7 @@ from gkt_core.errors import RunFailedError
 NUM_STEPS = 3
 
 
-def engine_peak_bytes(bundle: Path, *, batch_size: int, threads: int) -> int:
+def engine_peak_bytes(bundle: Path, *, engine: str | None = None, batch_size: int, threads: int) -> int:
     """Peak of a process that opens a bundle on the device's engine and trains a few steps.
 
     Raises:
@@ -28,6 +28,7 @@ def engine_peak_bytes(bundle: Path, *, batch_size: int, threads: int) -> int:
 
     spec = ProbeSpec(
         bundle=str(bundle),
+        engine=engine,
         workload="train_step",
         batch_size=batch_size,
         threads=threads,

@@ -91,13 +91,14 @@ def split_learning_step(extractor: nn.Module, batch: TrainingBatch) -> Callable[
 
 
 def engine_step(
-    bundle: Path, batch: TrainingBatch, *, num_threads: int, alpha: float
+    bundle: Path, batch: TrainingBatch, *, engine: str, num_threads: int, alpha: float
 ) -> Callable[[], object]:
     """One step of the engine that a device runs.
 
     Args:
         bundle: An exported bundle.
         batch: What to train on.
+        engine: Which of the bundle's engines.
         num_threads: Threads of the engine.
         alpha: Weight of the distillation; 0 leaves the cross entropy.
 
@@ -105,7 +106,11 @@ def engine_step(
         ArtifactError: The bundle does not load.
     """
     backend = open_backend(
-        load_bundle(bundle), checkpoint=None, num_threads=num_threads, learning_rate=LEARNING_RATE
+        load_bundle(bundle),
+        checkpoint=None,
+        num_threads=num_threads,
+        learning_rate=LEARNING_RATE,
+        engine=engine,
     )
 
     def step() -> Any:

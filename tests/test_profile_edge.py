@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gkt_core.errors import ConfigError, InputError
-from gkt_core.manifest import DEVICE_FILES, Bundle
+from gkt_core.manifest import Bundle
 from profiling.commands import profile
 from profiling.edge.conditions import EnergyMeter, read_conditions
 from profiling.edge.install_size import install_sizes
@@ -80,7 +80,7 @@ def document(device: Path, digits_bundle: Bundle) -> dict[str, Any]:
     done = on_device(
         device, "edge", "--artifacts", digits_bundle.path, "--batch-size", "8", "--steps", "12",
         "--warmup", "1", "--cold-runs", "2", "--sustained-seconds", "0.2", "--pin", "--json",
-        "--out", "edge.json", "--out", "edge.md",
+        "--engine", "ort-training", "--out", "edge.json", "--out", "edge.md",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     parsed: dict[str, Any] = json.loads(done.stdout)
@@ -118,7 +118,8 @@ def test_the_blocker_blocks(device: Path) -> None:
 def test_sizes_are_those_of_the_files(document: dict[str, Any], digits_bundle: Bundle) -> None:
     sizes = document["sizes"]
     assert sizes["bundle_bytes"] == {
-        name: (digits_bundle.path / name).stat().st_size for name in DEVICE_FILES
+        name: (digits_bundle.path / name).stat().st_size
+        for name in digits_bundle.manifest.engine_files("ort_training")
     }
     installed = sizes["install_bytes"]
     assert {"numpy", "onnxruntime-training-cpu", "httpx", "gkt-edge"} <= set(installed)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -37,19 +35,11 @@ from profiling.traffic.measured import measure_demo
 from profiling.traffic.message_sizes import feature_shard_bytes, payload_bytes, soft_labels_bytes
 from profiling.traffic.wire_meter import WireMeter, kind_of_request
 from tests.conftest import Gkt
+from tests.profile_fixtures import NUM_ROUNDS, NUM_SAMPLES
+
+pytest_plugins = ["tests.profile_fixtures"]
 
 README = (Path(__file__).parents[1] / "profiling" / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run of two devices of different sizes over a metered wire."""
-    out = tmp_path_factory.mktemp("traffic") / "demo"
-    command = [sys.executable, "-m", "gkt_core.cli", "demo", "--image-size", "8", "--limit", "90"]
-    command += ["--clients", "2", "--rounds", "3", "--server-epochs", "1", "--partition", "dirichlet"]
-    command += ["--shard-samples", "16", "--meter-wire", "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +168,9 @@ def test_the_upload_is_explained_to_the_byte(document: dict[str, Any], demo_dir:
     parts = {part["what"]: part["num_bytes"] for part in measured["shard_parts"]}
     counted = json.loads((demo_dir / "report.json").read_text())["traffic"]
     assert sum(parts.values()) == counted["upload/shards"]
-    # 90 samples a round, 16 maps of 8 x 8, one byte each; nothing was sent twice.
-    assert parts["features"] == 3 * 90 * 16 * 64
-    assert parts["labels"] == 3 * 90 * 8
+    # Each sample in each round: 16 maps of 8 x 8, one byte each; nothing was sent twice.
+    assert parts["features"] == NUM_ROUNDS * NUM_SAMPLES * 16 * 64
+    assert parts["labels"] == NUM_ROUNDS * NUM_SAMPLES * 8
     assert parts["sent more than once, or refused"] == 0
     assert parts["Zstandard"] < 0 < parts["safetensors headers"]
 
@@ -231,12 +221,10 @@ def test_files_of_all_kinds(tmp_path: Path) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
-def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path, demo_dir: Path) -> None:
+def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (("--demo-dir", "empty"), "holds no run"),
-        (("--demo-dir", "nowhere"), "holds no run"),
-        (("--samples", "-1"), "number of examples is -1"),
         (("--out", "report.pdf"), "ends in '.pdf', expected one of .json, .md, .html, .png"),
     ):
         done = gkt("profile", "traffic", *arguments)

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from gkt_core.config import CODECS
+from gkt_core.manifest import ENGINE_FILES
 from profiling.edge.measure import EdgeOptions, measure_edge
 from profiling.report import emit_report, output_options
 
@@ -29,6 +30,11 @@ from profiling.report import emit_report, output_options
 @click.option(
     "--codec", type=click.Choice(CODECS), default="uint8", show_default=True, help="How shards are packed."
 )
+@click.option(
+    "--engine",
+    type=click.Choice([name.replace("_", "-") for name in ENGINE_FILES]),
+    help="By default the fastest that the bundle holds and that is installed.",
+)
 @output_options
 def edge(
     *,
@@ -41,6 +47,7 @@ def edge(
     is_pinned: bool,
     sustained_seconds: float,
     codec: str,
+    engine: str | None,
     outs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -60,6 +67,7 @@ def edge(
         is_pinned=is_pinned,
         sustained_seconds=sustained_seconds,
         codec=codec,
+        engine=None if engine is None else engine.replace("-", "_"),
     )
     with Console(stderr=True).status("starting") as status:
         document = measure_edge(options, on_phase=status.update)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gkt_core.config import CODECS
 from gkt_core.errors import ConfigError, GKTError, InputError, RunFailedError
-from gkt_core.manifest import DEVICE_FILES, Bundle, load_bundle
+from gkt_core.manifest import Bundle, load_bundle
 from profiling.edge.conditions import EnergyMeter, read_conditions
 from profiling.edge.install_size import install_sizes
 from profiling.edge.probe import ProbeSpec, spec_json
@@ -41,6 +41,7 @@ class EdgeOptions:
         is_pinned: Whether to keep a probe on as many cores as it has threads.
         sustained_seconds: How long to train without a pause, to show throttling; 0 to leave it out.
         codec: How features are packed.
+        engine: Which of the bundle's engines; None for the fastest that is installed.
     """
 
     artifacts: Path
@@ -52,6 +53,7 @@ class EdgeOptions:
     is_pinned: bool = False
     sustained_seconds: float = 0.0
     codec: str = "uint8"
+    engine: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be measured with.
@@ -88,7 +90,7 @@ def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda 
         InputError: The folder is no bundle.
         RunFailedError: A probe died.
     """
-    bundle = load_bundle(options.artifacts, DEVICE_FILES)
+    bundle = load_bundle(options.artifacts)
     before, energy = read_conditions(), EnergyMeter()
     workloads, summaries = [], {}
     engine, pinned = "", None
@@ -127,6 +129,7 @@ def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda 
 def _probe(options: EdgeOptions, workload: str, steps: int, sustained_seconds: float = 0.0) -> dict[str, Any]:
     spec = ProbeSpec(
         bundle=str(options.artifacts.absolute()),
+        engine=options.engine,
         workload=workload,
         batch_size=options.batch_size,
         threads=options.threads,
@@ -194,10 +197,13 @@ def _sustained(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _sizes(bundle: Bundle, engine: str) -> dict[str, Any]:
-    extra = "edge" if engine == "ort_training" else "edge-portable"
+    # The training build also runs the portable step: what counts is what is installed.
+    extra = "edge" if "onnxruntime-training-cpu" in describe_machine()["packages"] else "edge-portable"
     installed = install_sizes(extra)
     return {
-        "bundle_bytes": {name: bundle.manifest.file(name).num_bytes for name in DEVICE_FILES},
+        "bundle_bytes": {
+            name: bundle.manifest.file(name).num_bytes for name in bundle.manifest.engine_files(engine)
+        },
         "extra": extra,
         "install_bytes": installed,
         "total_install_bytes": None if installed is None else sum(installed.values()),

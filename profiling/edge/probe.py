@@ -26,6 +26,7 @@ class ProbeSpec:
 
     Attributes:
         bundle: Folder of the artifacts.
+        engine: Which of the bundle's engines; None for the fastest that is installed.
         workload: One of :data:`profiling.edge.workloads.WORKLOADS`.
         batch_size: Samples in one call.
         threads: CPU threads of the engine.
@@ -37,6 +38,7 @@ class ProbeSpec:
     """
 
     bundle: str
+    engine: str | None
     workload: str
     batch_size: int
     threads: int
@@ -66,11 +68,13 @@ def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
     started = time.perf_counter_ns()
     # Imported here: what an engine takes to load is part of the cold start.
     from edge_runtime import open_backend  # noqa: PLC0415
-    from gkt_core.manifest import DEVICE_FILES, load_bundle  # noqa: PLC0415
+    from gkt_core.manifest import load_bundle  # noqa: PLC0415
     from profiling.edge.workloads import make_workload  # noqa: PLC0415
 
-    bundle = load_bundle(Path(spec.bundle), DEVICE_FILES)
-    backend = open_backend(bundle, checkpoint=None, num_threads=spec.threads, learning_rate=1e-3)
+    bundle = load_bundle(Path(spec.bundle))
+    backend = open_backend(
+        bundle, checkpoint=None, num_threads=spec.threads, learning_rate=1e-3, engine=spec.engine
+    )
     open_ms = (time.perf_counter_ns() - started) / 1e6
     memory["opened_bytes"] = resident_bytes()
     call = make_workload(

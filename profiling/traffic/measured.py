@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import InputError
-from gkt_core.manifest import COMBINED_TEMPLATE, DEVICE_FILES
+from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.protocol import to_json
 from gkt_core.shards import SPLITS, ShardKey
 from profiling.demo.run import WIRE_NAME
@@ -77,7 +77,11 @@ def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
     predicted = {
         "upload/shards": round(ratio * sum(each["encoded_bytes"] for each in rounds)),
         "upload/reports": len(parts) * report_bytes(),
-        "download/bundle": len(clients) * sum(run.bundle.manifest.file(n).num_bytes for n in DEVICE_FILES),
+        "download/bundle": sum(
+            run.bundle.manifest.file(name).num_bytes
+            for client in clients.values()
+            for name in run.bundle.manifest.engine_files(client.engine)
+        ),
         "download/soft_labels": _soft_labels(run, parts),
         "download/model": len(clients) * run.bundle.manifest.file(COMBINED_TEMPLATE).num_bytes,
     }

@@ -125,6 +125,9 @@ class WireMeter:
                 continue
             server.settimeout(None)
             exchange = _Exchange()
+            # Whoever ends last closes both: a run of days must not gather closed connections.
+            open_pumps = threading.Semaphore(1)
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
             with self._lock:
                 self._totals["num_connections"] += 1
                 self._sockets |= {device, server}
@@ -134,11 +137,20 @@ class WireMeter:
             ):
                 # Answers of a few bytes must not wait for more: the relay may not slow a device down.
                 sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                thread = threading.Thread(target=self._pump, args=(source, sink, take, total), daemon=True)
+                thread = threading.Thread(
+                    target=self._pump, args=(source, sink, take, total, open_pumps), daemon=True
+                )
                 self._threads.append(thread)
                 thread.start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, take: _Take, total: str) -> None:
+    def _pump(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        take: _Take,
+        total: str,
+        open_pumps: threading.Semaphore,
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
                 # Counted before it is passed on: whoever has an answer finds its request counted.
@@ -149,6 +161,12 @@ class WireMeter:
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+        if open_pumps.acquire(blocking=False):
+            return
+        with self._lock:
+            self._sockets -= {source, sink}
+        source.close()
+        sink.close()
 
 
 class _Exchange:

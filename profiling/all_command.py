@@ -1,0 +1,135 @@
+"""``gkt profile all``: every report of a machine with one command, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from gkt_core.errors import InputError, MissingExtraError
+from profiling.report.kinds import read_document
+
+_FORMATS = (".json", ".md", ".html", ".png")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of ``gkt``.
+
+    Attributes:
+        name: Of its report, or of its folder in the work folder.
+        arguments: After ``gkt``.
+        is_report: Whether it writes a report; else a folder, named by ``--out``.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    is_report: bool = True
+
+
+def steps(work_dir: Path, dataset: str, threads: int) -> list[Step]:
+    """What is measured, in this order.
+
+    Args:
+        work_dir: Where bundles and runs lie.
+        dataset: Of ``gkt profile privacy``.
+        threads: Of every timed step.
+    """
+    threaded = ("--pin", "--threads", str(threads))
+    demo, other = str(work_dir / "demo"), str(work_dir / "other-demo")
+    edge_file = str(work_dir / "edge-demo.json")
+    return [
+        Step("artifacts", ("export", "--num-classes", "10", "--image-size", "32"), is_report=False),
+        Step("compare", ("profile", "compare", *threaded)),
+        Step("compare-100-classes", ("profile", "compare", "--num-classes", "100", *threaded)),
+        Step("edge", ("profile", "edge", "--artifacts", str(work_dir / "artifacts"), *threaded)),
+        Step("demo", ("demo", "--meter-wire"), is_report=False),
+        Step("traffic", ("profile", "traffic", "--demo-dir", demo)),
+        Step("privacy", ("profile", "privacy", "--dataset", dataset)),
+        Step("other-demo", ("demo", "--seed", "1", "--clients", "2", "--rounds", "4"), is_report=False),
+        Step(
+            "edge-demo",
+            ("profile", "edge", "--artifacts", str(work_dir / "demo" / "artifacts"), "--out", edge_file),
+            is_report=False,
+        ),
+        Step(
+            "plan",
+            (
+                *("plan", "--devices", "1e6", "--samples", "200", "--image-size", "16"),
+                *("--edge", edge_file, "--run", demo, "--validate", other),
+            ),
+        ),
+    ]
+
+
+@click.command("all")
+@click.option(
+    "--out-dir", type=click.Path(path_type=Path), required=True, help="Where the reports go, four files each."
+)
+@click.option(
+    "--work-dir",
+    type=click.Path(path_type=Path),
+    default=Path("gkt-profile"),
+    show_default=True,
+    help="Where bundles and runs lie meanwhile.",
+)
+@click.option("--dataset", default="digits", show_default=True, help="Of gkt profile privacy.")
+@click.option("--threads", default=1, show_default=True, help="Threads of every timed step.")
+@click.option("--only", multiple=True, help="Only the steps of this name; may be repeated.")
+@click.option("--list", "is_listed", is_flag=True, help="List the commands, and run none.")
+def measure_all(
+    *, out_dir: Path, work_dir: Path, dataset: str, threads: int, only: tuple[str, ...], is_listed: bool
+) -> None:
+    """Measure everything on this machine: compare, edge, traffic, privacy and plan, half an hour in all.
+
+    Leave the machine alone meanwhile. Whatever is there already is kept: after a stop, the same command goes
+    on; remove a report to measure it again.
+    """
+    chosen = steps(work_dir, dataset, threads)
+    names = [step.name for step in chosen]
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise InputError(f"unknown step {', '.join(unknown)}, expected some of {', '.join(names)}")
+    try:
+        # Imports psutil's friends; a device has none, and measures with gkt profile edge alone.
+        from profiling.demo.processes import ProcessGroup  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.for_module(str(error.name), "all") from error
+    console = Console(stderr=True, highlight=False)
+    with ProcessGroup() as processes:
+        for step in chosen:
+            arguments = [*step.arguments, *_outputs(step, out_dir, work_dir)]
+            if is_listed:
+                click.echo("gkt " + " ".join(arguments))
+                continue
+            if only and step.name not in only:
+                continue
+            if is_done(step, out_dir, work_dir):
+                console.print(f"{step.name}: there already", markup=False)
+                continue
+            console.print(f"{step.name}: gkt {' '.join(step.arguments)}", markup=False, soft_wrap=True)
+            log = work_dir / "logs" / f"{step.name}.log"
+            processes.run(step.name, arguments, log=log)
+
+
+def is_done(step: Step, out_dir: Path, work_dir: Path) -> bool:
+    """Whether a step's files are there and whole."""
+    if step.is_report:
+        try:
+            read_document(out_dir / f"{step.name}.json")
+        except InputError:
+            return False
+        return all((out_dir / f"{step.name}{suffix}").is_file() for suffix in _FORMATS)
+    if step.arguments[0] == "demo":
+        return (work_dir / step.name / "report.json").is_file()
+    folder = work_dir / step.name
+    return (folder / "manifest.json").is_file() or folder.with_suffix(".json").is_file()
+
+
+def _outputs(step: Step, out_dir: Path, work_dir: Path) -> Sequence[str]:
+    if step.is_report:
+        return [part for suffix in _FORMATS for part in ("--out", str(out_dir / f"{step.name}{suffix}"))]
+    return [] if "--out" in step.arguments else ["--out", str(work_dir / step.name)]

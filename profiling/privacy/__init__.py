@@ -1,0 +1,1 @@
+"""``gkt profile privacy``: how much of an image the uploaded features give away."""
