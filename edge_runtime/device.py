@@ -13,7 +13,7 @@ from edge_runtime.backends.base import TrainingBackend, open_backend
 from edge_runtime.backends.choice import choose_engine
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
-from gkt_core.client_round import client_update, extract
+from gkt_core.client_round import LocalProgress, client_update, extract
 from gkt_core.config import RunConfig
 from gkt_core.errors import DatasetError, ProtocolError, RunFailedError
 from gkt_core.files import write_atomically
@@ -22,6 +22,8 @@ from gkt_core.private_data import PrivateData
 from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, RoundReport, RunInfo, Task
 from gkt_core.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
 from gkt_core.template import EXTRACTOR_PREFIX, fill_template
+
+CHECKPOINT_SECONDS = 30.0
 
 
 class DeviceListener(Protocol):
@@ -81,6 +83,7 @@ class Device:
         num_threads: CPU threads of the engine.
         engine: ``portable`` or ``ort_training``; by default what is installed and fastest. A state folder
             goes on with the engine that it began with.
+        checkpoint_seconds: How often the middle of a round is saved; what is lost when a device is killed.
         listener: Hears what happens.
         sleep: For tests.
     """
@@ -94,6 +97,7 @@ class Device:
         client_id: str,
         num_threads: int,
         engine: str | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         listener: DeviceListener,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -103,6 +107,7 @@ class Device:
         self._client_id = client_id
         self._num_threads = num_threads
         self._engine = engine
+        self._checkpoint_seconds = checkpoint_seconds
         self._listener = listener
         self._sleep = sleep
 
@@ -158,7 +163,8 @@ class Device:
     def _open(self, info: RunInfo, config: RunConfig, state: DeviceState) -> TrainingBackend:
         engine = choose_engine(Manifest.from_dict(info.manifest), state.engine or self._engine)
         bundle = self._state_dir.bundle(info.manifest, self._server.artifact, engine)
-        checkpoint = self._state_dir.checkpoint_path(state.trained_round) if state.trained_round else None
+        begun = state.trained_round > 0 or state.partial is not None
+        checkpoint = self._state_dir.checkpoint_path(state) if begun else None
         backend = open_backend(
             bundle,
             checkpoint=checkpoint,
@@ -167,6 +173,8 @@ class Device:
             engine=engine,
         )
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
+        if state.partial is not None:
+            begin += f" and {state.partial.num_steps} steps of the next"
         self._listener.note(f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s)")
         return backend
 
@@ -187,6 +195,7 @@ class Device:
             self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
             backend.set_learning_rate(config.edge_lr * task.learning_rate_scale)
             started = time.perf_counter()
+            saver = _Saver(self._state_dir, backend, state, started, self._checkpoint_seconds)
             update = client_update(
                 backend,
                 self._data.train,
@@ -195,7 +204,9 @@ class Device:
                 client_id=self._client_id,
                 round_num=round_num,
                 num_classes=manifest.num_classes,
+                done=state.partial,
                 on_batch=self._listener.images,
+                on_progress=saver,
             )
             state = dataclasses.replace(
                 state,
@@ -203,7 +214,8 @@ class Device:
                 engine=backend.name,
                 loss=update.loss,
                 accuracy=update.accuracy,
-                train_seconds=time.perf_counter() - started,
+                train_seconds=_train_seconds(state, started),
+                partial=None,
             )
             self._state_dir.save(state, backend.save)
         return state, self._upload(backend, config, state)
@@ -258,6 +270,43 @@ class Device:
         path = self._state_dir.path / MODEL_NAME
         write_atomically(path, filled)
         return path
+
+
+class _Saver:
+    """Saves the middle of a round every so often."""
+
+    def __init__(
+        self,
+        state_dir: StateDir,
+        backend: TrainingBackend,
+        state: DeviceState,
+        started: float,
+        every_seconds: float,
+    ) -> None:
+        self._state_dir = state_dir
+        self._backend = backend
+        self._state = state
+        self._started = self._saved = started
+        self._every_seconds = every_seconds
+
+    def __call__(self, progress: LocalProgress) -> None:
+        now = time.perf_counter()
+        if now - self._saved < self._every_seconds:
+            return
+        state = dataclasses.replace(
+            self._state,
+            engine=self._backend.name,
+            partial=progress,
+            train_seconds=_train_seconds(self._state, self._started),
+        )
+        self._state_dir.save(state, self._backend.save)
+        self._saved = now
+
+
+def _train_seconds(state: DeviceState, started: float) -> float:
+    """Of the round that is under way, earlier processes included."""
+    earlier = state.train_seconds if state.partial is not None else 0.0
+    return earlier + time.perf_counter() - started
 
 
 def _other_folder(round_num: int, state: DeviceState) -> ProtocolError:

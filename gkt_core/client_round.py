@@ -71,6 +71,23 @@ class ClientUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalProgress:
+    """How far local training of one round has come; with the engine's state, all that resuming needs.
+
+    Attributes:
+        num_steps: Optimizer steps that are done.
+        total_loss: Sum of the losses of all samples seen.
+        num_right: Samples that the local head got right.
+        num_seen: Samples seen.
+    """
+
+    num_steps: int = 0
+    total_loss: float = 0.0
+    num_right: int = 0
+    num_seen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Extracted:
     """Features and logits of some samples, ready to be a shard."""
 
@@ -110,7 +127,9 @@ def client_update(
     round_num: int,
     num_classes: int,
     teacher_round: int | None = None,
+    done: LocalProgress | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
+    on_progress: Callable[[LocalProgress], None] = lambda progress: None,
 ) -> ClientUpdate:
     """Local training of round t (lines 19 to 21): on view t-1, whose logits the server returned.
 
@@ -127,7 +146,9 @@ def client_update(
         round_num: t, from 1.
         num_classes: Width of the logits.
         teacher_round: The round that the soft labels answer, if it is not t-1.
+        done: Where an earlier process left off, whose state the engine has; its steps are not repeated.
         on_batch: Called after each step with the number of images.
+        on_progress: Called after each step with how far the round has come.
 
     Raises:
         ShardError: A training sample has no soft label.
@@ -136,12 +157,17 @@ def client_update(
     alpha = config.alpha if soft_labels is not None and config.edge_distils else 0.0
     seen_round = round_num - 1 if teacher_round is None else teacher_round
     view_round = seen_round if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
-    total_loss, num_right, num_seen, num_steps = 0.0, 0, 0, 0
+    progress = done or LocalProgress()
+    step = 0
     for epoch in range(1, config.local_epochs + 1):
         order = batch_order(
             len(samples), seed=client_seed(config.seed, client_id), round_num=round_num, epoch=epoch
         )
         for rows in batches(order, config.batch_size):
+            step += 1
+            if step <= progress.num_steps:
+                on_batch(len(rows))
+                continue
             images = draw_view(samples, rows, config, client_id, view_round)
             labels = samples.labels[rows]
             if alpha and soft_labels is not None:
@@ -154,12 +180,16 @@ def client_update(
                     f"the local loss is {loss} in round {round_num}, epoch {epoch}: "
                     "training diverged, lower edge_lr"
                 )
-            total_loss += loss * len(rows)
-            num_right += int((logits.argmax(axis=1) == labels).sum())
-            num_seen += len(rows)
-            num_steps += 1
+            progress = LocalProgress(
+                step,
+                progress.total_loss + loss * len(rows),
+                progress.num_right + int((logits.argmax(axis=1) == labels).sum()),
+                progress.num_seen + len(rows),
+            )
             on_batch(len(rows))
-    return ClientUpdate(total_loss / num_seen, num_right / num_seen, num_steps)
+            on_progress(progress)
+    seen = progress.num_seen
+    return ClientUpdate(progress.total_loss / seen, progress.num_right / seen, progress.num_steps)
 
 
 def extract(
