@@ -25,8 +25,11 @@ from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.networks import example_images
 
 STEPS, FEW_STEPS = 20, 3
-_LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 5e-3}
-# Beyond this many parameters float64 takes minutes: one run in place of three, with small batches.
+_LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}
+# Rounding is luck: the median of three runs is compared with the largest of PyTorch's. One run of a deep
+# network is refused now and then although nothing is wrong.
+_RUNS = 3
+# Beyond this many parameters float64 takes minutes: smaller batches.
 _LARGE = 200_000
 _FLOOR = 4 * float(np.finfo(np.float32).eps)
 
@@ -84,7 +87,7 @@ def verify_bundle(
     manifest = bundle.manifest
     settings = OptimizerSettings(manifest.optimizer, **manifest.optimizer_settings)
     is_large = sum(parameter.numel() for parameter in network.parameters()) > _LARGE
-    runs, batch_size = (1, 8) if is_large else (3, 16)
+    runs, batch_size = _RUNS, 8 if is_large else 16
     layouts = (torch.contiguous_format, torch.channels_last)
     total = runs * STEPS * (1 + len(layouts) + len(manifest.engines))
     done = 0

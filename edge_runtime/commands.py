@@ -54,6 +54,12 @@ def _check_threads(num_threads: int) -> None:
     help="What trains; by default the fastest that the bundle holds and that is installed.",
 )
 @click.option(
+    "--checkpoint-seconds",
+    default=30.0,
+    show_default=True,
+    help="How often the middle of a round is saved to --state-dir; 0 after every step.",
+)
+@click.option(
     "--patience-seconds",
     type=float,
     help="Give up on a server that has not answered for so long; never by default (--dry-run: 30).",
@@ -70,6 +76,7 @@ def run(
     client_id: str | None,
     num_threads: int,
     engine: str | None,
+    checkpoint_seconds: float,
     patience_seconds: float | None,
     is_dry_run: bool,
     as_json: bool,
@@ -110,6 +117,7 @@ def run(
                     client_id=name,
                     num_threads=num_threads,
                     engine=engine and engine.replace("-", "_"),
+                    checkpoint_seconds=checkpoint_seconds,
                     listener=progress,
                 )
                 result = device.run()

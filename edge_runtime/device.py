@@ -13,7 +13,7 @@ from edge_runtime.backends.base import TrainingBackend, open_backend
 from edge_runtime.backends.choice import choose_engine
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
-from gkt_core.client_round import client_update, extract, num_shards
+from gkt_core.client_round import LocalProgress, client_update, extract, num_shards
 from gkt_core.config import RunConfig
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import write_atomically
@@ -24,6 +24,7 @@ from gkt_core.shards import ShardKey, SoftLabels, read_soft_labels, write_featur
 from gkt_core.template import EXTRACTOR_PREFIX, fill_template
 
 _NOTHING = MissingShards([], [])
+CHECKPOINT_SECONDS = 30.0
 
 
 class DeviceListener(Protocol):
@@ -83,6 +84,7 @@ class Device:
         num_threads: CPU threads of the engine.
         engine: ``portable`` or ``ort_training``; by default what is installed and fastest. A state folder
             goes on with the engine that it began with.
+        checkpoint_seconds: How often the middle of a round is saved; what is lost when a device is killed.
         listener: Hears what happens.
         sleep: For tests.
     """
@@ -96,6 +98,7 @@ class Device:
         client_id: str,
         num_threads: int,
         engine: str | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         listener: DeviceListener,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -105,6 +108,7 @@ class Device:
         self._client_id = client_id
         self._num_threads = num_threads
         self._engine = engine
+        self._checkpoint_seconds = checkpoint_seconds
         self._listener = listener
         self._sleep = sleep
 
@@ -164,7 +168,8 @@ class Device:
     def _open(self, info: RunInfo, config: RunConfig, state: DeviceState) -> TrainingBackend:
         engine = choose_engine(Manifest.from_dict(info.manifest), state.engine or self._engine)
         bundle = self._state_dir.bundle(info.manifest, self._server.artifact, engine)
-        checkpoint = self._state_dir.checkpoint_path(state.trained_round) if state.trained_round else None
+        begun = state.trained_round > 0 or state.partial is not None
+        checkpoint = self._state_dir.checkpoint_path(state) if begun else None
         backend = open_backend(
             bundle,
             checkpoint=checkpoint,
@@ -173,6 +178,8 @@ class Device:
             engine=engine,
         )
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
+        if state.partial is not None:
+            begin += f" and {state.partial.num_steps} steps of the next"
         self._listener.note(f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s)")
         return backend
 
@@ -194,6 +201,7 @@ class Device:
             self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
             backend.set_learning_rate(config.edge_lr * task.learning_rate_scale)
             started = time.perf_counter()
+            saver = _Saver(self._state_dir, backend, state, started, self._checkpoint_seconds)
             update = client_update(
                 backend,
                 self._data.train,
@@ -203,7 +211,9 @@ class Device:
                 round_num=round_num,
                 num_classes=manifest.num_classes,
                 teacher_round=task.soft_labels_round,
+                done=state.partial,
                 on_batch=self._listener.images,
+                on_progress=saver,
             )
             state = dataclasses.replace(
                 state,
@@ -211,7 +221,8 @@ class Device:
                 engine=backend.name,
                 loss=update.loss,
                 accuracy=update.accuracy,
-                train_seconds=time.perf_counter() - started,
+                train_seconds=_train_seconds(state, started),
+                partial=None,
             )
             self._state_dir.save(state, backend.save)
         try:
@@ -281,6 +292,43 @@ class Device:
         path = self._state_dir.path / MODEL_NAME
         write_atomically(path, filled)
         return path
+
+
+class _Saver:
+    """Saves the middle of a round every so often."""
+
+    def __init__(
+        self,
+        state_dir: StateDir,
+        backend: TrainingBackend,
+        state: DeviceState,
+        started: float,
+        every_seconds: float,
+    ) -> None:
+        self._state_dir = state_dir
+        self._backend = backend
+        self._state = state
+        self._started = self._saved = started
+        self._every_seconds = every_seconds
+
+    def __call__(self, progress: LocalProgress) -> None:
+        now = time.perf_counter()
+        if now - self._saved < self._every_seconds:
+            return
+        state = dataclasses.replace(
+            self._state,
+            engine=self._backend.name,
+            partial=progress,
+            train_seconds=_train_seconds(self._state, self._started),
+        )
+        self._state_dir.save(state, self._backend.save)
+        self._saved = now
+
+
+def _train_seconds(state: DeviceState, started: float) -> float:
+    """Of the round that is under way, earlier processes included."""
+    earlier = state.train_seconds if state.partial is not None else 0.0
+    return earlier + time.perf_counter() - started
 
 
 def _other_folder(round_num: int, state: DeviceState) -> ProtocolError:

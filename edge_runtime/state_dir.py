@@ -6,6 +6,7 @@
     bundle/              downloaded artifacts, verified
     state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3
+    checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
     model.onnx           the combined model, at the end
 """
 
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gkt_core.client_round import LocalProgress
 from gkt_core.errors import ArtifactError, InputError, MessageError
 from gkt_core.files import lock_exclusively, write_atomically
 from gkt_core.manifest import MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
@@ -38,6 +40,7 @@ class DeviceState:
         train_seconds: What its training took. All three are for the report, should the device restart
             before it could send one.
         engine: What trained, ``portable`` or ``ort_training``: their checkpoints differ. Empty at first.
+        partial: How far the round after ``trained_round`` has come, if it was interrupted.
     """
 
     run_id: str
@@ -47,6 +50,7 @@ class DeviceState:
     accuracy: float = 0.0
     train_seconds: float = 0.0
     engine: str = ""
+    partial: LocalProgress | None = None
 
 
 class StateDir:
@@ -93,16 +97,19 @@ class StateDir:
         return found
 
     def save(self, state: DeviceState, save_checkpoint: Callable[[Path], None]) -> None:
-        """Remember the weights of a trained round, then that they are there, then drop older ones."""
-        save_checkpoint(self.checkpoint_path(state.trained_round))
+        """Remember weights, then that they are there, then drop older ones."""
+        kept = self.checkpoint_path(state)
+        save_checkpoint(kept)
         write_atomically(self._state_path, json.dumps(asdict(state)).encode())
         for old in self.path.glob("checkpoint-*"):
-            if old != self.checkpoint_path(state.trained_round):
+            if old != kept:
                 old.unlink(missing_ok=True)
 
-    def checkpoint_path(self, round_num: int) -> Path:
-        """Weights after local training of a round."""
-        return self.path / f"checkpoint-{round_num:06d}"
+    def checkpoint_path(self, state: DeviceState) -> Path:
+        """Weights after local training of a round, or in the middle of the next."""
+        if state.partial is not None:
+            return self.path / f"checkpoint-{state.trained_round + 1:06d}-{state.partial.num_steps:06d}"
+        return self.path / f"checkpoint-{state.trained_round:06d}"
 
     def bundle(
         self, manifest_values: dict[str, Any], download: Callable[[str], bytes], engine: str

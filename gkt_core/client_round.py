@@ -71,6 +71,23 @@ class ClientUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalProgress:
+    """How far local training of one round has come; with the engine's state, all that resuming needs.
+
+    Attributes:
+        num_steps: Optimizer steps that are done.
+        total_loss: Sum of the losses of all samples seen.
+        num_right: Samples that the local head got right.
+        num_seen: Samples seen.
+    """
+
+    num_steps: int = 0
+    total_loss: float = 0.0
+    num_right: int = 0
+    num_seen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Extracted:
     """Features and logits of some samples, ready to be a shard."""
 
@@ -185,7 +202,9 @@ def client_update(
     round_num: int,
     num_classes: int,
     teacher_round: int | None = None,
+    done: LocalProgress | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
+    on_progress: Callable[[LocalProgress], None] = lambda progress: None,
 ) -> ClientUpdate:
     """Local training of round t (lines 19 to 21) on the batches of :func:`client_batches`.
 
@@ -198,14 +217,16 @@ def client_update(
         round_num: As there.
         num_classes: As there.
         teacher_round: As there.
+        done: Where an earlier process left off, whose state the engine has; its steps are not repeated.
         on_batch: Called after each step with the number of images.
+        on_progress: Called after each step with how far the round has come.
 
     Raises:
         ShardError: A training sample has no soft label.
         GKTError: The loss is no longer finite.
     """
-    total_loss, num_right, num_seen, num_steps = 0.0, 0, 0, 0
-    for batch in client_batches(
+    progress = done or LocalProgress()
+    batches_of_round = client_batches(
         samples,
         soft_labels,
         config,
@@ -213,14 +234,22 @@ def client_update(
         round_num=round_num,
         num_classes=num_classes,
         teacher_round=teacher_round,
-    ):
+    )
+    for step, batch in enumerate(batches_of_round, start=1):
+        if step <= progress.num_steps:
+            on_batch(len(batch.labels))
+            continue
         loss, logits = train_on_batch(engine, batch, round_num)
-        total_loss += loss * len(batch.labels)
-        num_right += int((logits.argmax(axis=1) == batch.labels).sum())
-        num_seen += len(batch.labels)
-        num_steps += 1
+        progress = LocalProgress(
+            step,
+            progress.total_loss + loss * len(batch.labels),
+            progress.num_right + int((logits.argmax(axis=1) == batch.labels).sum()),
+            progress.num_seen + len(batch.labels),
+        )
         on_batch(len(batch.labels))
-    return ClientUpdate(total_loss / num_seen, num_right / num_seen, num_steps)
+        on_progress(progress)
+    seen = progress.num_seen
+    return ClientUpdate(progress.total_loss / seen, progress.num_right / seen, progress.num_steps)
 
 
 def num_shards(samples: Samples, config: RunConfig) -> int:

@@ -35,7 +35,7 @@ def test_help_lists_every_command_without_loading_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for command in ("data", "demo", "edge", "export", "profile", "serve", "verify"):
+    for command in ("data", "demo", "deploy", "edge", "export", "profile", "serve", "verify"):
         assert re.search(rf"^  {command}  ", done.stdout, re.MULTILINE)
 
 

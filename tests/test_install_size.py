@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-LIMIT_MEGABYTES = 285
+LIMITS_MEGABYTES = {"edge": 285, "edge-portable": 180}
+MACHINES = [
+    ("linux", "x86_64", "3.11", "onnxruntime-training-cpu"),
+    ("linux", "x86_64", "3.12", "onnxruntime-training-cpu"),
+    ("linux", "x86_64", "3.13", "onnxruntime"),
+    ("linux", "x86_64", "3.14", "onnxruntime"),
+    ("linux", "aarch64", "3.11", "onnxruntime"),
+    ("linux", "armv7l", "3.12", "onnxruntime"),
+    ("darwin", "arm64", "3.12", "onnxruntime-training-cpu"),
+    ("darwin", "arm64", "3.13", "onnxruntime"),
+    ("win32", "AMD64", "3.11", "onnxruntime-training-cpu"),
+    ("win32", "ARM64", "3.11", "onnxruntime"),
+]
+
+
+@pytest.mark.parametrize(("platform", "machine", "python", "expected"), MACHINES)
+def test_every_machine_gets_one_onnxruntime(platform: str, machine: str, python: str, expected: str) -> None:
+    environment = {"sys_platform": platform, "platform_machine": machine, "python_version": python}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    chosen = [
+        found.name
+        for found in map(Requirement, extras["edge"])
+        if found.name.startswith("onnxruntime") and found.marker and found.marker.evaluate(environment)
+    ]
+    assert chosen == [expected]
+    assert "onnxruntime>=1.19" in extras["edge-portable"], "everywhere"
 
 
 @pytest.mark.slow
-def test_edge_extra_is_light_and_without_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", LIMITS_MEGABYTES)
+def test_edge_extras_are_light_and_without_torch(tmp_path: Path, extra: str) -> None:
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{ROOT}[edge]"]
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{ROOT}[{extra}]"]
     subprocess.run([str(part) for part in install], check=True, timeout=600)
     listed = subprocess.run(
         [python, "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
@@ -31,5 +59,5 @@ def test_edge_extra_is_light_and_without_torch(tmp_path: Path) -> None:
         for path in ([folder] if folder.is_file() else folder.rglob("*"))
         if path.is_file()
     )
-    assert num_bytes < LIMIT_MEGABYTES * 1e6
+    assert num_bytes < LIMITS_MEGABYTES[extra] * 1e6, num_bytes
     subprocess.run([venv / "bin" / "gkt", "edge", "run", "--help"], check=True, capture_output=True)

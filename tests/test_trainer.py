@@ -303,7 +303,7 @@ def test_the_metrics_of_a_run_are_plausible(undisturbed):
 KINDS = {
     "upload/shards": r"PUT .*/shards/\w+/\d+",
     "upload/reports": r"PUT .*/report",
-    "download/bundle": r"GET .*/artifacts/\w+",
+    "download/bundle": r"GET .*/artifacts/[\w.]+",
     "download/soft_labels": r"GET .*/soft-labels",
     "download/model": r"GET .*/model/template",
 }
@@ -323,8 +323,7 @@ def test_the_servers_traffic_is_what_the_devices_counted(undisturbed):
         counted = sum(len(each.sent) for each in passed), sum(len(each.received) for each in passed)
         assert (result.upload_bytes, result.download_bytes) == undisturbed.counted[client_id] == counted
     joins = sum(
-        len(to_json(JoinRequest(1, len(data.train), 5, NUM_CLASSES, "ort_training")))
-        for data in DATA.values()
+        len(to_json(JoinRequest(1, len(data.train), 5, NUM_CLASSES, "portable"))) for data in DATA.values()
     )
     sent = sum(sent for sent, _ in undisturbed.counted.values())
     assert expected["upload/shards"] + expected["upload/reports"] + joins == sent
@@ -849,11 +848,11 @@ def test_weights_that_are_gone_or_cut_short_are_refused(folder_of_round_2, undis
 
 def test_a_damaged_bundle_is_downloaded_again(folder_of_round_2, undisturbed):
     again = RunOfTwo(undisturbed.run.folder, folder_of_round_2.parent)
-    (folder_of_round_2 / "bundle" / "checkpoint").write_bytes(b"damaged")
+    (folder_of_round_2 / "bundle" / "predict.onnx").write_bytes(b"damaged")
     again.device("client-a")
     taken = [each.path for each in again.exchanges["client-a"] if "/artifacts/" in each.path]
     again.run.store.close()
-    assert [path.rsplit("/", 1)[1] for path in taken] == ["checkpoint"]
+    assert [path.rsplit("/", 1)[1] for path in taken] == ["predict.onnx"]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,25 @@ def conv_attributes(module: nn.Conv2d) -> dict[str, list[int]]:
 
 
 def input_gradient(graph: Graph, x: Value, gradient: Value, weight: str, module: nn.Conv2d) -> str:
-    """A transposed convolution of the output's gradient."""
+    """A convolution of the output's gradient with the turned kernel; transposed where there is a stride.
+
+    ONNX Runtime adds what comes in beside it (a residual path) in the same pass, which it does not for
+    ``ConvTranspose``.
+    """
+    reach = [
+        kernel - 1 - padding
+        for kernel, padding in zip(module.kernel_size, _pair(module.padding), strict=True)
+    ]
+    if module.stride == (1, 1) and min(reach) >= 0:
+        if module.kernel_size != (1, 1):
+            last, before_first = graph.constant([-1, -1], np.int64), graph.constant([-(2**31)] * 2, np.int64)
+            axes = graph.constant([2, 3], np.int64)
+            weight = graph.op("Slice", weight, last, before_first, axes, last)
+        turned = graph.op("Transpose", weight, perm=[1, 0, 2, 3])
+        kernel_shape = list(module.kernel_size)
+        # The bias is nothing but what ONNX Runtime's fusion of Conv and Add asks for.
+        zero = graph.constant(np.zeros(x.shape[0]))
+        return graph.op("Conv", gradient.name, turned, zero, kernel_shape=kernel_shape, pads=reach * 2)
     rest = [
         (size + 2 * padding - kernel) % stride
         for size, padding, kernel, stride in zip(

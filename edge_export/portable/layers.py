@@ -15,6 +15,9 @@ from torch import nn
 from edge_export.portable.graph import Graph
 from edge_export.portable.tape import Tape, Value
 
+# Up to this many, a matrix product over channels costs less than the passes over memory that it saves.
+_FEW_CHANNELS = 16
+
 
 @dataclass
 class Step:
@@ -71,7 +74,7 @@ def relu(step: Step, x: Value) -> Value:
         mask = graph.op("HardSigmoid", out.name, alpha=1e38, beta=0.0)
         step.tape.give(x, graph.op("Mul", gradient, mask))
 
-    return step.tape.record(out, backward)
+    return step.tape.record(out, backward, takes_narrow=True)
 
 
 def add(step: Step, x: Value, y: Value) -> Value:
@@ -92,9 +95,8 @@ def mean_pixels(step: Step, x: Value) -> Value:
     out = Value(graph.op("ReduceMean", x.name, axes=[2, 3], keepdims=0), (channels,), x.needs_gradient)
 
     def backward(gradient: str) -> None:
-        spread = graph.reshape(graph.scale(gradient, 1 / (height * width)), (0, channels, 1, 1))
-        ones = graph.constant(np.ones((1, 1, height, width)))
-        step.tape.give(x, graph.op("Mul", spread, ones))
+        narrow = graph.reshape(graph.scale(gradient, 1 / (height * width)), (0, channels, 1, 1))
+        step.tape.give(x, narrow, narrow=True)
 
     return step.tape.record(out, backward)
 
@@ -131,23 +133,48 @@ def batch_norm(step: Step, x: Value, name: str, module: nn.BatchNorm2d) -> Value
     count = step.count(x)
     mean = graph.op("Div", graph.sum_images(x.name), count)
     centred = graph.op("Sub", x.name, wide(mean))
-    var = graph.op("Div", graph.sum_images(graph.op("Mul", centred, centred)), count)
+    var = graph.op("Div", _inner(graph, centred, centred, x.shape), count)
     step.update_statistics(name, module, mean, var, count)
     inverse = step.inverse_deviation(var, module.eps)
     scale = graph.op("Mul", gamma, inverse)
-    out = Value(graph.add(graph.op("Mul", centred, wide(scale)), wide(beta)), x.shape)
+    out = Value(_affine(graph, centred, scale, beta, channels), x.shape)
 
     def backward(gradient: str) -> None:
         total = graph.sum_images(gradient)
-        along = graph.op("Mul", graph.sum_images(graph.op("Mul", gradient, centred)), inverse)
+        along = graph.op("Mul", _inner(graph, gradient, centred, x.shape), inverse)
         step.tape.give_parameter(f"{name}.bias", total)
         step.tape.give_parameter(f"{name}.weight", along)
         if not x.needs_gradient:
             return
         # scale * (gradient - mean(gradient) - normalised * mean(gradient * normalised))
         slope = graph.op("Div", graph.op("Mul", along, inverse), count)
-        inner = graph.op("Sub", gradient, graph.op("Mul", centred, wide(slope)))
-        inner = graph.op("Sub", inner, wide(graph.op("Div", total, count)))
-        step.tape.give(x, graph.op("Mul", inner, wide(scale)))
+        back = graph.op("Neg", graph.op("Mul", scale, slope))
+        offset = graph.op("Neg", graph.op("Mul", scale, graph.op("Div", total, count)))
+        rest = _affine(graph, centred, back, offset, channels)
+        step.tape.give(x, graph.add(rest, _affine(graph, gradient, scale, None, channels)))
 
     return step.tape.record(out, backward)
+
+
+def _inner(graph: Graph, left: str, right: str, shape: tuple[int, ...]) -> str:
+    """``[C]``: the product of two values, summed over batch and pixels."""
+    channels, height, width = shape
+    if channels > _FEW_CHANNELS:
+        return graph.sum_images(graph.op("Mul", left, right))
+    flat = [graph.reshape(value, (0, channels, height * width)) for value in (left, right)]
+    products = graph.sum(graph.op("MatMul", flat[0], graph.op("Transpose", flat[1], perm=[0, 2, 1])), (0,))
+    return graph.sum(graph.op("Mul", products, graph.constant(np.eye(channels))), (1,))
+
+
+def _affine(graph: Graph, value: str, scale: str, shift: str | None, channels: int) -> str:
+    """``scale * value + shift`` for each channel.
+
+    With few channels as a convolution by a diagonal matrix: it takes the shift, the ReLU or the sum behind
+    it into the same pass over memory, which is what such a network's time is spent on.
+    """
+    if channels > _FEW_CHANNELS:
+        scaled = graph.op("Mul", value, graph.reshape(scale, (channels, 1, 1)))
+        return graph.add(scaled, graph.reshape(shift, (channels, 1, 1))) if shift else scaled
+    diagonal = graph.op("Mul", graph.constant(np.eye(channels)), scale)
+    kernel = graph.reshape(diagonal, (channels, channels, 1, 1))
+    return graph.op("Conv", value, kernel, *((shift,) if shift else ()), kernel_shape=[1, 1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge_export.portable.graph import Graph
 
 
@@ -35,19 +37,31 @@ class Tape:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.parameter_gradients: dict[str, str] = {}
-        self._steps: list[tuple[Value, Backward]] = []
+        self._steps: list[tuple[Value, Backward, bool]] = []
         self._gradients: dict[str, str] = {}
+        self._narrow: set[str] = set()
 
-    def record(self, output: Value, backward: Backward) -> Value:
-        """Remember that ``backward``, given the gradient of ``output``, hands on those of its inputs."""
+    def record(self, output: Value, backward: Backward, *, takes_narrow: bool = False) -> Value:
+        """Remember that ``backward``, given the gradient of ``output``, hands on those of its inputs.
+
+        Args:
+            output: What was made.
+            backward: Called with the name of its gradient.
+            takes_narrow: Whether that may be ``[N, C, 1, 1]``, the same for all pixels of a channel.
+        """
         if output.needs_gradient:
-            self._steps.append((output, backward))
+            self._steps.append((output, backward, takes_narrow))
         return output
 
-    def give(self, value: Value, gradient: str) -> None:
-        """Add to the gradient of a value."""
-        if value.needs_gradient:
-            self._gradients[value.name] = self._added(self._gradients.get(value.name), gradient)
+    def give(self, value: Value, gradient: str, *, narrow: bool = False) -> None:
+        """Add to the gradient of a value; ``narrow`` if it is ``[N, C, 1, 1]``."""
+        if not value.needs_gradient:
+            return
+        before = self._gradients.get(value.name)
+        total = self._added(before, gradient)
+        if narrow and (before is None or before in self._narrow):
+            self._narrow.add(total)
+        self._gradients[value.name] = total
 
     def give_parameter(self, name: str, gradient: str) -> None:
         """Add to the gradient of a parameter."""
@@ -55,10 +69,14 @@ class Tape:
 
     def backward(self) -> None:
         """Run all recorded steps, last first."""
-        for output, step in reversed(self._steps):
+        for output, step, takes_narrow in reversed(self._steps):
             gradient = self._gradients.pop(output.name, None)
-            if gradient is not None:
-                step(gradient)
+            if gradient is None:
+                continue
+            if gradient in self._narrow and not takes_narrow:
+                ones = self.graph.constant(np.ones((1, 1, *output.shape[1:])))
+                gradient = self.graph.op("Mul", gradient, ones)
+            step(gradient)
 
     def _added(self, before: str | None, gradient: str) -> str:
         return gradient if before is None else self.graph.add(before, gradient)

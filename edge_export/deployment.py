@@ -1,0 +1,188 @@
+"""The combined model for production: fp32 and int8, measured, whole or in two halves."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from gkt_core.augment import to_float_nchw
+from gkt_core.errors import ArtifactError
+from gkt_core.private_data import Samples
+from gkt_core.template import SERVER_PREFIX
+
+_BATCH = 64
+_LATENCY_SECONDS, _LEAST_RUNS = 1.0, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One deployed file.
+
+    Attributes:
+        file: Its name.
+        num_bytes: Its size.
+        accuracy: Top-1 on the test set, 0..1; None where it was not measured.
+        latency_ms: Median time of one image, one thread; None likewise.
+    """
+
+    file: str
+    num_bytes: int
+    accuracy: float | None = None
+    latency_ms: float | None = None
+
+
+def fold(model: Path, out: Path) -> None:
+    """Write a model with batch norm folded into the convolutions, as ONNX Runtime would when loading it.
+
+    Raises:
+        ArtifactError: The model does not load.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(out)
+    try:
+        onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's exceptions have no common base of their own.
+    except Exception as error:
+        raise ArtifactError(
+            f"{model} cannot be loaded: {str(error)[:300]}: give model.onnx of gkt edge run"
+        ) from error
+
+
+def quantise(model: Path, calibration: Samples, out: Path) -> None:
+    """Write an int8 model: activations calibrated on images, weights by channel (QDQ).
+
+    Args:
+        model: An fp32 model, folded.
+        calibration: Images that the ranges of activations are taken from; validation images, not test ones.
+        out: The int8 file.
+    """
+    from onnxruntime import quantization  # noqa: PLC0415 - slow
+
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore")
+            prepared = Path(folder) / "prepared.onnx"
+            onnx.save(onnx.shape_inference.infer_shapes(onnx.load(model)), prepared)
+            quantization.quantize_static(
+                str(prepared),
+                str(out),
+                _Calibration(calibration),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                # 8-bit products of two saturate on x86 without VNNI.
+                reduce_range=True,
+            )
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+class _Calibration:
+    """What onnxruntime's quantiser reads images from."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._batches = _batches(samples)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch[0]}
+
+    def __iter__(self) -> _Calibration:
+        return self
+
+    def __next__(self) -> dict[str, NDArray[np.float32]]:
+        found = self.get_next()
+        if found is None:
+            raise StopIteration
+        return found
+
+
+def split(model: Path, extractor: Path, server: Path) -> None:
+    """Cut a combined model where features leave the device.
+
+    Args:
+        model: A combined model, not folded: its weights still have their names.
+        extractor: New file, ``images`` to ``features``.
+        server: New file, ``features`` to ``logits``.
+
+    Raises:
+        ArtifactError: There is no single tensor that the server's half begins from.
+    """
+    loaded = onnx.shape_inference.infer_shapes(onnx.load(model))
+    after = {weight.name for weight in loaded.graph.initializer if weight.name.startswith(SERVER_PREFIX)}
+    constants = {weight.name for weight in loaded.graph.initializer}
+    constants |= {output for node in loaded.graph.node if not node.input for output in node.output}
+    frontier: set[str] = set()
+    for node in loaded.graph.node:
+        if after & set(node.input):
+            frontier |= {name for name in node.input if name and name not in after | constants}
+            after |= set(node.output)
+    if len(frontier) != 1:
+        raise ArtifactError(
+            f"{model} cannot be cut: {len(frontier)} tensors lead from extractor to server network, "
+            "expected one: give model.onnx of gkt edge run"
+        )
+    (features,) = frontier
+    extractors = onnx.utils.Extractor(loaded)
+    for path, inputs, outputs in (
+        (extractor, ["images"], [features]),
+        (server, [features], ["logits"]),
+    ):
+        half = extractors.extract_model(inputs, outputs)
+        _rename(half, features, "features")
+        onnx.checker.check_model(half)
+        onnx.save(half, path)
+
+
+def measure(path: Path, test: Samples) -> Measured:
+    """Accuracy on a test set and the latency of one image, one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    num_right = 0
+    for images, labels in _batches(test):
+        (logits,) = session.run(["logits"], {"images": images})
+        num_right += int((logits.argmax(axis=1) == labels).sum())
+    image = to_float_nchw(test.images[:1])
+    times: list[float] = []
+    while len(times) < _LEAST_RUNS or sum(times) < _LATENCY_SECONDS:
+        started = time.perf_counter()
+        session.run(["logits"], {"images": image})
+        times.append(time.perf_counter() - started)
+    latency_ms = 1e3 * statistics.median(times)
+    return Measured(path.name, path.stat().st_size, num_right / len(test), latency_ms)
+
+
+def _batches(samples: Samples) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    for begin in range(0, len(samples), _BATCH):
+        rows = slice(begin, begin + _BATCH)
+        yield to_float_nchw(samples.images[rows]), samples.labels[rows]
+
+
+def _rename(model: Any, old: str, new: str) -> None:
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name == old:
+            value.name = new

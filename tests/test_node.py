@@ -1,0 +1,72 @@
+"""The portable step in another language: 20 steps in Node end where Python's end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime.backends.portable import PortableBackend
+from gkt_core.augment import to_float_nchw
+from gkt_core.manifest import Bundle
+from gkt_core.private_data import load_private_data
+
+SCRIPT = Path(__file__).parent.parent / "docs" / "examples" / "train_step.cjs"
+STEPS, BATCH = 20, 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node and npm")
+def test_twenty_steps_in_node_agree_with_python(
+    digits_bundle: Bundle, digits_split: Path, tmp_path: Path
+) -> None:
+    subprocess.run(
+        ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node@1.30.0"],
+        cwd=tmp_path,
+        env={**os.environ, "ONNXRUNTIME_NODE_INSTALL_CUDA": "skip"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    shutil.copy(SCRIPT, tmp_path)
+    batches = tmp_path / "batches"
+    batches.mkdir()
+    data = load_private_data(digits_split / "clients" / "client-000.npz").train
+    rng = np.random.default_rng(0)
+    backend = PortableBackend(digits_bundle)
+    listed, losses = [], []
+    for step in range(STEPS):
+        rows = rng.permutation(len(data))[:BATCH]
+        images, labels = to_float_nchw(data.images[rows]), data.labels[rows].astype("<i8")
+        teacher = rng.standard_normal((BATCH, 10)).astype("<f4")
+        alpha, learning_rate = float(step > 5), 1e-3 / (1 + step)
+        (batches / f"{step}.images").write_bytes(images.tobytes())
+        (batches / f"{step}.labels").write_bytes(labels.tobytes())
+        (batches / f"{step}.server_logits").write_bytes(teacher.tobytes())
+        listed.append({"num": BATCH, "alpha": alpha, "learning_rate": learning_rate})
+        backend.set_learning_rate(learning_rate)
+        losses.append(backend.train_step(images, labels, teacher, alpha)[0])
+    (batches / "batches.json").write_text(json.dumps(listed))
+    out = tmp_path / "out"
+    done = subprocess.run(
+        ["node", SCRIPT.name, digits_bundle.path, batches, out],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "losses.json").read_text()) == pytest.approx(losses, rel=1e-4)
+    vectors = {name: np.fromfile(out / name, np.float32) for name in ("parameters", "statistics")}
+    found, expected = digits_bundle.manifest.portable_layout().tensors(vectors), backend.parameters()
+    assert np.fromfile(out / "step", np.int64).tolist() == [STEPS]
+    apart = sum(float(((found[name] - expected[name]) ** 2).sum()) for name in expected)
+    size = sum(float((expected[name] ** 2).sum()) for name in expected)
+    # Two versions of ONNX Runtime: rounding differs, and grows from step to step.
+    assert (apart / size) ** 0.5 < 1e-3
