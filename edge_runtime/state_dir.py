@@ -40,7 +40,8 @@ class DeviceState:
         train_seconds: What its training took. All three are for the report, should the device restart
             before it could send one.
         engine: What trained, ``portable`` or ``ort_training``: their checkpoints differ. Empty at first.
-        partial: How far the round after ``trained_round`` has come, if it was interrupted.
+        partial: How far a round after ``trained_round`` has come, if it was interrupted.
+        partial_round: Which one; the server may have closed it meanwhile.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class DeviceState:
     train_seconds: float = 0.0
     engine: str = ""
     partial: LocalProgress | None = None
+    partial_round: int = 0
 
 
 class StateDir:
