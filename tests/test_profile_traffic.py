@@ -179,7 +179,7 @@ def test_the_wire_is_explained_to_the_byte(document: dict[str, Any], demo_dir: P
     wire, kinds = document["measured"]["wire"], document["measured"]["wire"]["kinds"]
     assert wire["unexplained_bytes"] == {"upload": 0, "download": 0}
     assert set(kinds) == {
-        "bundle", "join", "model", "reports", "run_info", "shards", "soft_labels", "task",
+        "bundle", "join", "missing_shards", "model", "reports", "run_info", "shards", "soft_labels", "task",
     }  # fmt: skip
     counted = json.loads((demo_dir / "report.json").read_text())["traffic"]
     assert kinds["shards"]["request_body_bytes"] == counted["upload/shards"]
@@ -255,6 +255,7 @@ def test_a_changed_wire_file_is_refused(demo_dir: Path) -> None:
         ("/v1/runs/run-1/clients/task/task", "task"),
         ("/v1/runs/r/rounds/1/clients/report/report?x=1", "reports"),
         ("/v1/runs/r/rounds/1/clients/c/shards/train/12", "shards"),
+        ("/v1/runs/r/rounds/1/clients/c/shards", "missing_shards"),
         ("/v1/health", "other"),
     ],
 )
