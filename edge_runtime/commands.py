@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -60,9 +61,8 @@ def _check_threads(num_threads: int) -> None:
 )
 @click.option(
     "--patience-seconds",
-    default=300.0,
-    show_default=True,
-    help="How long to retry a server that does not answer.",
+    type=float,
+    help="Give up on a server that has not answered for so long; never by default (--dry-run: 30).",
 )
 @click.option(
     "--dry-run", "is_dry_run", is_flag=True, help="Show what would leave this device; send nothing of it."
@@ -77,7 +77,7 @@ def run(
     num_threads: int,
     engine: str | None,
     checkpoint_seconds: float,
-    patience_seconds: float,
+    patience_seconds: float | None,
     is_dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -100,6 +100,8 @@ def run(
     if state_dir is None and not is_dry_run:
         raise ConfigError("give --state-dir, the folder that keeps this device's weights between restarts")
     with DeviceProgress(name) as progress:
+        if patience_seconds is None:
+            patience_seconds = 30.0 if is_dry_run else math.inf
         server = ServerClient(url, token, patience_seconds=patience_seconds, on_retry=progress.note)
         try:
             if is_dry_run:

@@ -13,17 +13,18 @@ from edge_runtime.backends.base import TrainingBackend, open_backend
 from edge_runtime.backends.choice import choose_engine
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
-from gkt_core.client_round import LocalProgress, client_update, extract
+from gkt_core.client_round import LocalProgress, client_update, extract, num_shards
 from gkt_core.config import RunConfig
-from gkt_core.errors import DatasetError, ProtocolError, RunFailedError
+from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import write_atomically
 from gkt_core.manifest import Manifest, check_classes
 from gkt_core.private_data import PrivateData
-from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, RoundReport, RunInfo, Task
+from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, MissingShards, RoundReport, RunInfo, Task
 from gkt_core.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
 from gkt_core.template import EXTRACTOR_PREFIX, fill_template
 
 CHECKPOINT_SECONDS = 30.0
+_NOTHING = MissingShards([], [])
 
 
 class DeviceListener(Protocol):
@@ -148,8 +149,12 @@ class Device:
                     f"unknown task {task.action[:40]!r}: install the server's version of gkt-edge"
                 )
         # The template would take the weights of any round, fresh ones too.
-        if state.trained_round != config.rounds:
-            raise _other_folder(config.rounds, state)
+        if state.trained_round < task.soft_labels_round:
+            raise _other_folder(task.soft_labels_round, state)
+        if state.trained_round == 0:
+            raise RunFailedError(
+                "the run ended before this device had taken part in a round: there is no model of its own"
+            )
         model = self._take_model(backend, manifest)
         return DeviceResult(
             self._client_id,
@@ -188,13 +193,20 @@ class Device:
     ) -> tuple[DeviceState, Task]:
         """Lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
         round_num = task.round_num
-        if round_num not in (state.trained_round, state.trained_round + 1):
+        # A device takes part in every round, or where it was drawn; its weights never lag behind its answers.
+        if not task.soft_labels_round <= state.trained_round <= round_num:
             raise _other_folder(round_num, state)
-        if round_num == state.trained_round + 1:
+        if round_num > state.trained_round:
             soft_labels = self._soft_labels(config, manifest, task.soft_labels_round)
             self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
             backend.set_learning_rate(config.edge_lr * task.learning_rate_scale)
             started = time.perf_counter()
+            # What was begun for a round that is closed stays in the weights; its place is forgotten.
+            begun = (round_num, task.soft_labels_round)
+            if (state.partial_round, state.partial_teacher) != begun:
+                state = dataclasses.replace(
+                    state, partial=None, partial_round=begun[0], partial_teacher=begun[1]
+                )
             saver = _Saver(self._state_dir, backend, state, started, self._checkpoint_seconds)
             update = client_update(
                 backend,
@@ -204,6 +216,7 @@ class Device:
                 client_id=self._client_id,
                 round_num=round_num,
                 num_classes=manifest.num_classes,
+                teacher_round=task.soft_labels_round,
                 done=state.partial,
                 on_batch=self._listener.images,
                 on_progress=saver,
@@ -218,7 +231,11 @@ class Device:
                 partial=None,
             )
             self._state_dir.save(state, backend.save)
-        return state, self._upload(backend, config, state)
+        try:
+            return state, self._upload(backend, config, state)
+        except RoundClosedError as error:
+            self._listener.note(f"{self._client_id} is too late for round {round_num}: {error}")
+            return state, self._server.task(self._client_id)
 
     def _soft_labels(self, config: RunConfig, manifest: Manifest, round_num: int) -> SoftLabels | None:
         if round_num < 1 or not config.edge_distils:
@@ -228,27 +245,38 @@ class Device:
 
     def _upload(self, backend: TrainingBackend, config: RunConfig, state: DeviceState) -> Task:
         round_num = state.trained_round
-        counts = {"train": 0, "validation": 0}
-        extract_seconds = 0.0
         splits = {"train": (self._data.train, round_num), "validation": (self._data.validation, None)}
-        self._listener.phase("upload", round_num, sum(len(samples) for samples, _ in splits.values()))
-        for split, (samples, view_round) in splits.items():
-            shards = extract(backend, samples, config, client_id=self._client_id, view_round=view_round)
-            mark = time.perf_counter()
-            for index, part in enumerate(shards):
-                extract_seconds += time.perf_counter() - mark
-                key = ShardKey(self._client_id, round_num, split, index)
-                data = write_feature_shard(
-                    key, part.sample_ids, part.features, part.client_logits, part.labels, config.codec
+        extract_seconds, before = 0.0, None
+        # Usually once: an answer names at most so many, and a server may have lost some since.
+        while (missing := self._server.missing_shards(self._client_id, round_num)) != _NOTHING:
+            if missing == before:
+                raise ProtocolError(f"the server still misses {missing} of round {round_num}: they were sent")
+            before = missing
+            wanted = {"train": missing.train, "validation": missing.validation}
+            self._listener.phase("upload", round_num, sum(len(samples) for samples, _ in splits.values()))
+            for split, (samples, view_round) in splits.items():
+                shards = extract(
+                    backend,
+                    samples,
+                    config,
+                    client_id=self._client_id,
+                    view_round=view_round,
+                    only=wanted[split],
                 )
-                self._server.put_shard(key, data, compressed=config.compress)
-                counts[split] += 1
-                self._listener.images(len(part.labels))
                 mark = time.perf_counter()
+                for index, part in zip(wanted[split], shards, strict=True):
+                    extract_seconds += time.perf_counter() - mark
+                    key = ShardKey(self._client_id, round_num, split, index)
+                    data = write_feature_shard(
+                        key, part.sample_ids, part.features, part.client_logits, part.labels, config.codec
+                    )
+                    self._server.put_shard(key, data, compressed=config.compress)
+                    self._listener.images(len(part.labels))
+                    mark = time.perf_counter()
         num_images = len(self._data.train) * config.local_epochs
         report = RoundReport(
-            num_train_shards=counts["train"],
-            num_validation_shards=counts["validation"],
+            num_train_shards=num_shards(self._data.train, config),
+            num_validation_shards=num_shards(self._data.validation, config),
             num_examples=len(self._data.train),
             loss=state.loss,
             accuracy=state.accuracy,

@@ -18,6 +18,7 @@ from gkt_core.protocol import (
     ZSTD,
     ErrorBody,
     JoinRequest,
+    MissingShards,
     RoundReport,
     RunInfo,
     RunList,
@@ -43,7 +44,7 @@ class ServerClient:
     Args:
         url: Such as ``http://10.0.0.5:8080``.
         token: The bearer token that ``gkt serve`` printed.
-        patience_seconds: How long a call is retried before :class:`ServerUnavailableError`.
+        patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
         transport: For tests: an application instead of a socket.
         on_retry: Called with a line for the log before each wait.
         sleep: For tests.
@@ -119,6 +120,15 @@ class ServerClient:
         """A file of the bundle."""
         return self._call("GET", f"{self._run_path}/artifacts/{name}")
 
+    def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
+        """What the server does not hold yet of this device's part of the open round.
+
+        Raises:
+            RoundClosedError: The round went on without this device.
+        """
+        path = f"{self._run_path}/rounds/{round_num}/clients/{client_id}/shards"
+        return self._message(MissingShards, "GET", path)
+
     def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
         """Upload one shard; the server keeps it once however often it arrives."""
         body = compress(data) if compressed else data
@@ -159,6 +169,7 @@ class ServerClient:
         deadline = time.monotonic() + self._patience_seconds
         wait = _FIRST_WAIT_SECONDS
         while True:
+            changed: GKTError | None = None
             try:
                 self.upload_bytes += len(body or b"")
                 response = self._http.request(method, path, content=body, headers=headers)
@@ -173,11 +184,16 @@ class ServerClient:
                 if response.status_code < 300:
                     return response.content
                 if response.status_code not in _RETRIED_STATUS:
-                    raise _error_of(response)
+                    refusal = _error_of(response)
+                    if not isinstance(refusal, errors.ChecksumError):
+                        raise refusal
+                    changed = refusal
                 trouble, asked = f"status {response.status_code}", _retry_after(response)
             # Full jitter: devices that lost the same server must not come back in step.
             pause = max(asked, wait * (0.5 + random.random() / 2))
             if time.monotonic() + pause > deadline:
+                if changed is not None:
+                    raise changed
                 raise ServerUnavailableError(
                     f"{self._url} did not answer for {self._patience_seconds:.0f} s ({trouble}): "
                     "is gkt serve running, and can this device reach it?"

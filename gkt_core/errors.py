@@ -16,9 +16,12 @@
     |   +-- ProtocolVersionError       they speak different versions
     |   +-- MessageError               a message with missing, unknown or ill-typed fields
     |   +-- ShardError                 a shard that this run does not expect
+    |   |   +-- ChecksumError              a body that changed on its way
     |   +-- CodecError                 features that cannot be encoded or decoded
     |   +-- RoundError                 a call that does not fit the state of the run
+    |       +-- RoundClosedError           a round that went on without this device
     +-- ServerUnavailableError     4   the server did not answer, retries included
+    |   +-- StorageUnavailableError        its database or blob store does not answer for now
     +-- AuthenticationError        5   the bearer token is wrong or missing
     +-- VerificationError          6   exported artifacts differ from the PyTorch model
     +-- RunFailedError             7   a process of the run ended with an error
@@ -108,6 +111,10 @@ class ShardError(ProtocolError):
     """A shard is not what this run expects."""
 
 
+class ChecksumError(ShardError):
+    """A body is not what its hash says; sending it again helps."""
+
+
 class CodecError(ProtocolError):
     """Features cannot be encoded, or encoded features cannot be decoded."""
 
@@ -116,10 +123,18 @@ class RoundError(ProtocolError):
     """A call does not fit the state that the run is in."""
 
 
+class RoundClosedError(RoundError):
+    """A round closed without this device, which takes part in the next one."""
+
+
 class ServerUnavailableError(GKTError):
     """The server did not answer, retries included."""
 
     exit_code = 4
+
+
+class StorageUnavailableError(ServerUnavailableError):
+    """The server's database or blob store does not answer for now; asking again later helps."""
 
 
 class AuthenticationError(GKTError):

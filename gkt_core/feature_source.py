@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.client_round import Extracted
 from gkt_core.errors import ShardError
 from gkt_core.shards import FeatureShard, ShardKey, ShardSpec, SoftLabels, map_feature_shard
 
@@ -111,28 +110,6 @@ class ShardSource:
             logits[places] = shard.client_logits[shard_rows]
             labels[places] = shard.labels[shard_rows]
         return FeatureBatch(features, logits, labels)
-
-
-class MemorySource:
-    """Extracted samples held in memory, for simulations."""
-
-    def __init__(self, extracted: Iterable[tuple[str, Extracted]]) -> None:
-        pairs = sorted(extracted, key=lambda pair: pair[0])
-        self.client_ids: Sequence[str] = sorted({client_id for client_id, _ in pairs})
-        place = {client_id: number for number, client_id in enumerate(self.client_ids)}
-        owners = np.concatenate([np.full(len(e.sample_ids), place[c], np.intp) for c, e in pairs])
-        sample_ids = np.concatenate([e.sample_ids for _, e in pairs])
-        self._order = np.lexsort((sample_ids, owners))
-        self.owners: NDArray[np.intp] = owners[self._order]
-        self.sample_ids: NDArray[np.int64] = sample_ids[self._order]
-        self._features = np.concatenate([e.features for _, e in pairs])
-        self._logits = np.concatenate([e.client_logits for _, e in pairs])
-        self._labels = np.concatenate([e.labels for _, e in pairs])
-
-    def gather(self, rows: NDArray[np.intp]) -> FeatureBatch:
-        """Select the samples at these canonical positions, in this order."""
-        places = self._order[rows]
-        return FeatureBatch(self._features[places], self._logits[places], self._labels[places])
 
 
 def split_by_client(source: FeatureSource, server_logits: NDArray[np.float32]) -> dict[str, SoftLabels]:

@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 
 from gkt_core.errors import DatasetError
 
+# What gkt data split writes beside one file a device.
+SPLIT_NAME = "partition.json"
+TEST_NAME = "test.npz"
+PRETRAINING_NAME = "pretraining.npz"
+
 _KEYS = (
     "images",
     "labels",

@@ -12,6 +12,7 @@ GET   /v1/runs/{run}/status                                               :class
 GET   /v1/runs/{run}/artifacts/{file}                                     a file of the bundle
 PUT   /v1/runs/{run}/clients/{client}                                     :class:`JoinRequest` / :class:`Task`
 GET   /v1/runs/{run}/clients/{client}/task                                :class:`Task`
+GET   /v1/runs/{run}/rounds/{round}/clients/{client}/shards               :class:`MissingShards`
 PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/shards/{split}/{n}   a shard / :class:`ShardReceipt`
 PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class:`RoundReport` / :class:`Task`
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
@@ -21,7 +22,8 @@ GET   /v1/runs/{run}/model/server                                         the se
 
 Every request but health carries ``Authorization: Bearer <token>``. Shards carry
 ``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
-PUTs may be repeated at any time. Errors are :class:`ErrorBody`.
+PUTs may be repeated at any time. Errors are :class:`ErrorBody`; an answer of 429 or 503 says in
+``Retry-After`` after how many seconds to ask again.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ PROTOCOL_VERSION = 1
 SHA256_HEADER = "X-Content-SHA256"
 ZSTD = "zstd"
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_MISSING_SHARDS = 10_000
 _INT_LIMIT = 1 << 63
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -92,7 +95,8 @@ class Task:
         action: ``wait``, ``train`` (round ``round_num``), ``finish`` (take the model) or ``stop`` (the run
             failed; ``reason`` says why).
         round_num: The round, from 1; 0 while the run has not begun.
-        soft_labels_round: The round whose soft labels to train with; 0 in the first round.
+        soft_labels_round: The round whose soft labels to train with: the last one in which the server trained
+            on this device's features; 0 if there was none.
         retry_after_seconds: When to ask again, for ``wait``.
         reason: For a person.
         learning_rate_scale: What the device's learning rate is multiplied with in this round.
@@ -104,6 +108,19 @@ class Task:
     retry_after_seconds: float
     reason: str
     learning_rate_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MissingShards:
+    """Shards of a device's part of a round that the server does not hold, by index.
+
+    Attributes:
+        train: The first missing ones of training samples, at most :data:`MAX_MISSING_SHARDS`, ascending.
+        validation: The same of validation samples.
+    """
+
+    train: list[int]
+    validation: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +215,9 @@ class RunStatus:
         phase: ``joining``, ``collecting``, ``ready``, ``training``, ``finished`` or ``failed``.
         traffic: Bytes of request and response bodies by kind: ``upload/shards``, ``upload/reports``,
             ``download/bundle``, ``download/soft_labels``, ``download/model``.
+        selected: Devices that were drawn for the current round.
+        revoked: Devices that may no longer take part.
+        overdue: Whether the round's deadline has passed, and fewer than the least number of devices reported.
         trainer_idle_seconds: Since the trainer process was last heard of.
     """
 
@@ -213,6 +233,9 @@ class RunStatus:
     trainer: TrainerProgress | None = None
     finished_rounds: list[RoundMetrics] = field(default_factory=list)
     error: str = ""
+    selected: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    overdue: bool = False
 
 
 MessageT = TypeVar("MessageT")

@@ -1,43 +1,44 @@
-"""ResNet-8 beside ResNet-56 and ResNet-110: what one training step costs, as one report."""
+"""The edge networks beside ResNet-56 and ResNet-110: what one training step costs, as one document."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkt_core.config import check_image_size
 from gkt_core.errors import ConfigError
 from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, check_network
+from profiling.compare_ratios import BASE, ratios
+from profiling.compared_bundles import export_compared
 from profiling.machine import describe_machine
+from profiling.peak_memory import engine_peak_bytes, pytorch_peak_bytes
+from profiling.pinning import pinned
+from profiling.run_cost import RunSize, run_totals
+from profiling.step_time import noise_report, time_interleaved
 
 if TYPE_CHECKING:
     from profiling.network_cost import NetworkCost
     from profiling.step_time import StepTime
+    from profiling.training_steps import TrainingBatch
 
+SCHEMA = "gkt-profile-compare/1"
 ORT_TRAINING = "ort_training"
 PYTORCH = "pytorch"
-BASE = "resnet8"
-# In this order in every round of the timing.
-TIMED = ((BASE, ORT_TRAINING), (BASE, PYTORCH), ("resnet56", PYTORCH), ("resnet110", PYTORCH))
+TRAINABLE = (*EDGE_NETWORKS, *FULL_NETWORKS)
+_EXTRACTOR = "extractor"
+# In this order in every turn of the timing.
+TIMED = (*((name, engine) for name in TRAINABLE for engine in (ORT_TRAINING, PYTORCH)), (_EXTRACTOR, PYTORCH))
 
-# Section 4.3 of the paper (CIFAR-100, batch 64, Intel i7). Its parameter ratios are 591K and 1.15M over 11K.
-PAPER_STEP_MS = {"resnet8": 30.0, "resnet110": 950.0}
-PAPER_STEP_SHARE = 0.03
-PAPER_RATIOS: dict[str, dict[str, float]] = {
-    "resnet56": {"num_parameters": 54.0, "forward_macs": 9.0, "fvcore_macs": 9.0, "train_flops": 9.0},
-    "resnet110": {"num_parameters": 105.0, "forward_macs": 17.0, "fvcore_macs": 17.0, "train_flops": 17.0},
-}
 _ROLES = dict.fromkeys(EDGE_NETWORKS, "edge") | dict.fromkeys(FULL_NETWORKS, "full")
 NOT_MEASURED = (
-    "step time of resnet4, resnet6 and the extractor",
-    "step time of the full networks on ort_training: a device of FedAvg would need its own artifacts",
+    "the extractor of split learning on ort_training, and what waiting for gradients costs it",
     "PyTorch with channels_last, torch.compile or a tuned memory allocator, which can be faster",
-    "loading and augmenting images, extracting features for the upload, the server's share, traffic",
-    "memory and energy",
+    "loading and augmenting images, extracting features for the upload, the server's share of the time",
+    "energy (gkt profile edge reads it where the processor says)",
     "any machine but this one",
 )
 
@@ -53,6 +54,9 @@ class CompareOptions:
         steps: Measured steps of each network and engine.
         warmup: Steps of each before measuring.
         threads: Threads of either engine.
+        is_pinned: Whether to keep the process on as many cores as it has threads.
+        with_memory: Whether to measure peak memory, in fresh processes.
+        run: The run whose totals are shown.
     """
 
     num_classes: int = 10
@@ -61,6 +65,9 @@ class CompareOptions:
     steps: int = 10
     warmup: int = 2
     threads: int = 1
+    is_pinned: bool = False
+    with_memory: bool = True
+    run: RunSize = field(default_factory=RunSize)
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be measured with.
@@ -78,129 +85,155 @@ class CompareOptions:
 
 
 def compare_networks(
-    options: CompareOptions, on_phase: Callable[[str], None] | None = None
+    options: CompareOptions, on_phase: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Count and time the networks of the paper.
+    """Count, time and weigh the networks of the paper.
 
     Args:
         options: What to compare.
         on_phase: Told what happens now, for a progress display.
 
     Returns:
-        ``networks``, ``ratios``, ``not_measured``, ``settings`` and ``machine``, as JSON holds them;
-        profiling/README.md describes every key.
+        The document; profiling/README.md describes every key.
+
+    Raises:
+        RunFailedError: A measuring process died.
     """
     from profiling.network_cost import NETWORK_NAMES, count_network  # noqa: PLC0415 - imports torch
 
-    tell = on_phase or (lambda _: None)
-    tell("counting parameters and MACs")
-    costs = [
-        count_network(name, num_classes=options.num_classes, image_size=options.image_size)
+    on_phase("counting parameters and MACs")
+    costs = {
+        name: count_network(name, num_classes=options.num_classes, image_size=options.image_size)
         for name in NETWORK_NAMES
-    ]
-    tell(f"timing {options.warmup + options.steps} rounds of {len(TIMED)} training steps")
-    times = time_steps(options)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        on_phase("exporting each network for ONNX Runtime")
+        bundles = export_compared(
+            TRAINABLE,
+            Path(folder),
+            num_classes=options.num_classes,
+            image_size=options.image_size,
+            temperature=_temperature(),
+        )
+        memory = _peak_memory(options, bundles, on_phase) if options.with_memory else {}
+        with pinned(options.threads if options.is_pinned else 10**6) as cores:
+            times = _time_steps(options, bundles, on_phase)
     return {
-        "networks": [_network_entry(cost, times) for cost in costs],
-        "ratios": ratios(costs, times),
-        "not_measured": list(NOT_MEASURED),
-        "settings": _settings(options),
+        "schema": SCHEMA,
+        "networks": [_network_entry(cost, times, memory) for cost in costs.values()],
+        "ratios": ratios(list(costs.values()), times),
+        "run": run_totals(options.run, costs, num_classes=options.num_classes, image_size=options.image_size),
+        "noise": noise_report({f"{name} on {engine}": time for (name, engine), time in times.items()}),
+        "not_measured": [
+            *NOT_MEASURED,
+            *([] if options.with_memory else ["peak memory (--no-memory)"]),
+            *([] if options.is_pinned else ["on pinned cores (give --pin)"]),
+        ],
+        "settings": _settings(options, cores if options.is_pinned else None),
         "machine": describe_machine(),
     }
 
 
-def time_steps(options: CompareOptions) -> dict[tuple[str, str], StepTime]:
+def network_step(name: str, batch: TrainingBatch) -> Callable[[], object]:
+    """A training step of any compared network in PyTorch."""
+    from gkt_core.nn import build_edge_network  # noqa: PLC0415 - imports torch
+    from profiling.network_cost import build_trainable  # noqa: PLC0415
+    from profiling.training_steps import pytorch_step, split_learning_step  # noqa: PLC0415
+
+    num_classes = batch.server_logits.shape[1]
+    if name == _EXTRACTOR:
+        return split_learning_step(build_edge_network(BASE, num_classes).extractor, batch)
+    return pytorch_step(build_trainable(name, num_classes), batch)
+
+
+def _time_steps(
+    options: CompareOptions, bundles: Mapping[str, Path], on_phase: Callable[[str], None]
+) -> dict[tuple[str, str], StepTime]:
     """Time one training step of each network and engine in :data:`TIMED`, interleaved in one run."""
-    from profiling.network_cost import build_trainable  # noqa: PLC0415 - imports torch
-    from profiling.step_time import time_interleaved  # noqa: PLC0415
-    from profiling.training_steps import (  # noqa: PLC0415 - imports torch and onnx
+    from profiling.training_steps import (  # noqa: PLC0415 - imports torch
+        ALPHA,
         TrainingBatch,
-        ort_training_step,
-        pytorch_step,
+        engine_step,
         torch_threads,
     )
 
     batch = TrainingBatch.random(options.batch_size, options.image_size, options.num_classes)
-    with tempfile.TemporaryDirectory() as folder, torch_threads(options.threads):
+    turns = options.warmup + options.steps
+    with torch_threads(options.threads):
         steps = {
-            (name, engine): ort_training_step(
-                name, batch, num_threads=options.threads, folder=Path(folder, name)
+            (name, engine): engine_step(
+                bundles[name],
+                batch,
+                num_threads=options.threads,
+                # FedAvg's devices have no teacher.
+                alpha=ALPHA if name in EDGE_NETWORKS else 0.0,
             )
             if engine == ORT_TRAINING
-            else pytorch_step(build_trainable(name, options.num_classes), batch)
+            else network_step(name, batch)
             for name, engine in TIMED
         }
-        return time_interleaved(steps, num_steps=options.steps, num_warmup=options.warmup)
+        return time_interleaved(
+            steps,
+            num_steps=options.steps,
+            num_warmup=options.warmup,
+            on_turn=lambda turn: on_phase(f"timing {len(TIMED)} training steps in turn: {turn} of {turns}"),
+        )
 
 
-def ratios(costs: Sequence[NetworkCost], times: Mapping[tuple[str, str], StepTime]) -> dict[str, Any]:
-    """Each full network over ResNet-8, beside what the paper says; ``paper`` is null where it is silent.
-
-    Args:
-        costs: Counts; must hold ResNet-8 and the full networks.
-        times: Medians by network and engine; may be empty.
-
-    Returns:
-        For each full network ``{quantity: {"value": ..., "paper": ...}}`` of all counts, and ``step_ms``
-        by the engine that ResNet-8 ran on (the full network always on PyTorch). Beside them
-        ``resnet8_share_of_resnet110_step``, the paper's "only 3 %", by engine.
-    """
-    by_name = {cost.name: cost for cost in costs}
-    found: dict[str, Any] = {}
-    for name, paper in PAPER_RATIOS.items():
-        entry: dict[str, Any] = {
-            quantity: _beside(getattr(by_name[name], quantity) / getattr(by_name[BASE], quantity), value)
-            for quantity, value in paper.items()
-        }
-        entry["step_ms"] = {
-            engine: _beside(
-                factor, PAPER_STEP_MS[name] / PAPER_STEP_MS[BASE] if name in PAPER_STEP_MS else None
+def _peak_memory(
+    options: CompareOptions, bundles: Mapping[str, Path], on_phase: Callable[[str], None]
+) -> dict[tuple[str, str], int]:
+    found = {}
+    for name, engine in TIMED:
+        on_phase(f"memory of {name} on {engine}, in a fresh process")
+        if engine == ORT_TRAINING:
+            found[name, engine] = engine_peak_bytes(
+                bundles[name], batch_size=options.batch_size, threads=options.threads
             )
-            for engine, factor in _step_factors(name, times).items()
-        }
-        found[name] = entry
-    found["resnet8_share_of_resnet110_step"] = {
-        engine: _beside(1 / factor, PAPER_STEP_SHARE)
-        for engine, factor in _step_factors("resnet110", times).items()
-    }
+        else:
+            found[name, engine] = pytorch_peak_bytes(
+                name,
+                batch_size=options.batch_size,
+                image_size=options.image_size,
+                num_classes=options.num_classes,
+                threads=options.threads,
+            )
     return found
 
 
-def _step_factors(name: str, times: Mapping[tuple[str, str], StepTime]) -> dict[str, float]:
-    """How many steps of ResNet-8 fit into one of a full network on PyTorch, by ResNet-8's engine."""
-    if (name, PYTORCH) not in times:
-        return {}
-    full = times[name, PYTORCH].median_ms
-    return {engine: full / time.median_ms for (network, engine), time in times.items() if network == BASE}
-
-
-def _beside(value: float, paper: float | None) -> dict[str, float | None]:
-    return {"value": round(value, 4), "paper": None if paper is None else round(paper, 4)}
-
-
-def _network_entry(cost: NetworkCost, times: Mapping[tuple[str, str], StepTime]) -> dict[str, Any]:
+def _network_entry(
+    cost: NetworkCost,
+    times: Mapping[tuple[str, str], StepTime],
+    memory: Mapping[tuple[str, str], int],
+) -> dict[str, Any]:
     entry = dataclasses.asdict(cost)
     entry["role"] = _ROLES.get(cost.name, "split learning's device part")
     entry["step_ms"] = {
-        engine: {
-            "median_ms": round(time.median_ms, 3),
-            "p90_ms": round(time.p90_ms, 3),
-            "n": time.n,
-        }
-        for (network, engine), time in times.items()
-        if network == cost.name
+        engine: time.to_dict() for (network, engine), time in times.items() if network == cost.name
     }
+    by_engine = {engine: size for (network, engine), size in memory.items() if network == cost.name}
+    # What a device would run, where it was measured; TIMED has it first.
+    entry["peak_memory_bytes"] = next(iter(by_engine.values()), None)
+    entry["peak_memory_bytes_by_engine"] = by_engine
     return entry
 
 
-def _settings(options: CompareOptions) -> dict[str, Any]:
+def _temperature() -> float:
+    from profiling.training_steps import TEMPERATURE  # noqa: PLC0415 - imports torch
+
+    return TEMPERATURE
+
+
+def _settings(options: CompareOptions, cores: list[int] | None) -> dict[str, Any]:
     from profiling.training_steps import ALPHA, LEARNING_RATE, TEMPERATURE  # noqa: PLC0415 - imports torch
 
+    own = {name: value for name, value in dataclasses.asdict(options).items() if name != "run"}
     return {
-        **dataclasses.asdict(options),
+        **own,
+        "pinned_cores": cores,
         "step": "forward, loss, backward, Adam; wall-clock time on the CPU, float32, interleaved round-robin",
         "edge_loss": "cross entropy + alpha x T^2 x KL(server || device)",
-        "full_loss": "cross entropy",
+        "full_loss": "cross entropy (on ort_training with alpha = 0 in the same graph)",
         "alpha": ALPHA,
         "temperature": TEMPERATURE,
         "learning_rate": LEARNING_RATE,

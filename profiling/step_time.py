@@ -1,15 +1,21 @@
-"""Interleaved timing: every candidate takes one step in turn, so that a machine's drift hits all alike."""
+"""Timing: candidates take one step in turn, and what is said about the samples is robust to outliers."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 _Key = TypeVar("_Key", bound=Hashable)
+# A median whose middle half spans more than this, or that moves more than this from the first half of the
+# run to the second, is not worth quoting.
+NOISY_SPREAD = 0.15
+NOISY_DRIFT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +23,33 @@ class StepTime:
     """Wall-clock time of one step.
 
     Attributes:
+        n: Steps measured, without the warm-up.
         median_ms: Median in milliseconds.
         p90_ms: 90th percentile in milliseconds, interpolated linearly between steps.
-        n: Steps measured, without the warm-up.
+        p95_ms: 95th percentile in milliseconds.
+        iqr_ms: Interquartile range in milliseconds.
+        low_ms: Lower end of a confidence interval of the median, 95 % where n allows it.
+        high_ms: Its upper end.
+        drift: Median of the second half over that of the first, minus 1.
     """
 
+    n: int
     median_ms: float
     p90_ms: float
-    n: int
+    p95_ms: float
+    iqr_ms: float
+    low_ms: float
+    high_ms: float
+    drift: float
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the spread or the drift is too large to quote the median."""
+        return self.iqr_ms > NOISY_SPREAD * self.median_ms or abs(self.drift) > NOISY_DRIFT
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a document holds it: microseconds are beyond what a clock means here."""
+        return {name: round(value, 4) for name, value in dataclasses.asdict(self).items()}
 
 
 def time_interleaved(
@@ -33,6 +58,7 @@ def time_interleaved(
     num_steps: int,
     num_warmup: int,
     clock: Callable[[], int] = time.perf_counter_ns,
+    on_turn: Callable[[int], None] = lambda turn: None,
 ) -> dict[_Key, StepTime]:
     """Time several steps round-robin in one run: A B C, A B C, ...
 
@@ -41,6 +67,7 @@ def time_interleaved(
         num_steps: Measured calls of each, at least 1.
         num_warmup: Calls of each before measuring.
         clock: Nanoseconds since any fixed moment.
+        on_turn: Told how many turns are done, the warm-up included.
 
     Returns:
         One :class:`StepTime` for each name.
@@ -53,13 +80,75 @@ def time_interleaved(
             elapsed_ms = (clock() - start) / 1e6
             if turn >= num_warmup:
                 samples[key].append(elapsed_ms)
+        on_turn(turn + 1)
     return {key: summarise(values) for key, values in samples.items()}
 
 
-def summarise(samples_ms: list[float]) -> StepTime:
-    """Median, 90th percentile and number of samples in milliseconds."""
+def summarise(samples_ms: Sequence[float]) -> StepTime:
+    """Summarise samples in milliseconds, in the order they were taken; at least one."""
+    values = np.asarray(samples_ms, dtype=np.float64)
+    quarter, median, three_quarters, p90, p95 = np.percentile(values, (25, 50, 75, 90, 95))
+    low, high = _median_interval(np.sort(values))
+    half = len(values) // 2
+    drift = float(np.median(values[half:]) / np.median(values[:half])) - 1 if half else 0.0
     return StepTime(
-        median_ms=float(np.median(samples_ms)),
-        p90_ms=float(np.percentile(samples_ms, 90)),
-        n=len(samples_ms),
+        n=len(values),
+        median_ms=float(median),
+        p90_ms=float(p90),
+        p95_ms=float(p95),
+        iqr_ms=float(three_quarters - quarter),
+        low_ms=low,
+        high_ms=high,
+        drift=drift,
     )
+
+
+def _median_interval(ordered: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+    """Order statistics around the median, whatever the distribution.
+
+    The number of samples below the true median is binomial(n, 1/2); the interval leaves out at most 2.5 %
+    on either side. Below six samples no such interval exists, and the extremes are given.
+    """
+    n = len(ordered)
+    rank, below = 0, 0.5**n
+    while below <= 0.025 and rank < n // 2:
+        rank += 1
+        below += math.comb(n, rank) * 0.5**n
+    first = max(0, rank - 1)
+    return float(ordered[first]), float(ordered[n - 1 - first])
+
+
+def noise_note(noise: Mapping[str, Any], num_shown: int = 3) -> str:
+    """The verdict of the self-check for a person.
+
+    Args:
+        noise: What :func:`noise_report` returned.
+        num_shown: Reasons to write out.
+    """
+    if not noise["too_noisy_to_quote"]:
+        return "The self-check found spread and drift small enough to quote these medians."
+    reasons = noise["reasons"]
+    rest = len(reasons) - num_shown
+    more = f"; and {rest} more of the kind" if rest > 0 else ""
+    return f"TOO NOISY TO QUOTE: {'; '.join(reasons[:num_shown])}{more}."
+
+
+def noise_report(times: Mapping[str, StepTime]) -> dict[str, Any]:
+    """The self-check of a run: whether its medians are worth quoting, and if not, why.
+
+    Returns:
+        ``too_noisy_to_quote``, and ``reasons``: a sentence for each time that moved too much.
+    """
+    reasons = []
+    for name, measured in times.items():
+        if measured.iqr_ms > NOISY_SPREAD * measured.median_ms:
+            reasons.append(
+                f"{name}: the middle half of the samples spans {measured.iqr_ms / measured.median_ms:.0%} of "
+                f"the median (limit {NOISY_SPREAD:.0%})"
+            )
+        if abs(measured.drift) > NOISY_DRIFT:
+            reasons.append(
+                f"{name}: the second half of the run took {1 + measured.drift:.2f} times the first "
+                f"(limit {1 - NOISY_DRIFT:.2f} to {1 + NOISY_DRIFT:.2f})"
+            )
+    return {"too_noisy_to_quote": bool(reasons), "reasons": reasons}

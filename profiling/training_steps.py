@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from edge_export import ExportOptions, export_bundle
-from edge_runtime.backends.ort_training import OrtTrainingBackend
+from edge_runtime import open_backend
 from gkt_core.manifest import load_bundle
 from gkt_core.nn import CombinedNetwork, EdgeNetwork, edge_loss
 from gkt_core.nn.networks import example_images
@@ -75,31 +75,41 @@ def pytorch_step(network: EdgeNetwork | CombinedNetwork, batch: TrainingBatch) -
     return step
 
 
-def ort_training_step(
-    edge_network: str, batch: TrainingBatch, *, num_threads: int, folder: Path
+def split_learning_step(extractor: nn.Module, batch: TrainingBatch) -> Callable[[], object]:
+    """What split learning leaves on the device: the extractor forward, and backward from a given gradient."""
+    images = torch.from_numpy(batch.images)
+    extractor.train()
+    optimizer = torch.optim.Adam(extractor.parameters(), lr=LEARNING_RATE)
+    gradient = torch.full_like(extractor(images), 1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(extractor(images), gradient)
+        optimizer.step()
+
+    return step
+
+
+def engine_step(
+    bundle: Path, batch: TrainingBatch, *, num_threads: int, alpha: float
 ) -> Callable[[], object]:
-    """One step of what a device runs: ONNX Runtime's training engine on an exported bundle.
+    """One step of the engine that a device runs.
 
     Args:
-        edge_network: ``resnet8`` and so on.
+        bundle: An exported bundle.
         batch: What to train on.
         num_threads: Threads of the engine.
-        folder: A new folder, for the bundle; must outlive the step.
+        alpha: Weight of the distillation; 0 leaves the cross entropy.
 
     Raises:
-        ConfigError: The network cannot be exported.
+        ArtifactError: The bundle does not load.
     """
-    options = ExportOptions(
-        edge_network=edge_network,
-        num_classes=batch.server_logits.shape[1],
-        image_size=batch.images.shape[2],
-        temperature=TEMPERATURE,
+    backend = open_backend(
+        load_bundle(bundle), checkpoint=None, num_threads=num_threads, learning_rate=LEARNING_RATE
     )
-    export_bundle(options, folder)
-    backend = OrtTrainingBackend(load_bundle(folder), num_threads=num_threads, learning_rate=LEARNING_RATE)
 
     def step() -> Any:
-        return backend.train_step(batch.images, batch.labels, batch.server_logits, ALPHA)
+        return backend.train_step(batch.images, batch.labels, batch.server_logits, alpha)
 
     return step
 

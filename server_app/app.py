@@ -5,9 +5,17 @@ from __future__ import annotations
 import hmac
 
 from flask import Flask, Response, request
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from gkt_core.errors import AuthenticationError, GKTError, InputError, ProtocolError, RoundError
+from gkt_core.errors import (
+    AuthenticationError,
+    GKTError,
+    InputError,
+    ProtocolError,
+    RoundError,
+    StorageUnavailableError,
+)
 from gkt_core.protocol import ErrorBody, to_json
 from server_app.blueprints import clients, downloads, runs, uploads
 from server_app.context import RequestContext
@@ -15,6 +23,8 @@ from server_app.run_folder import RunContext
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
 _BODY_SLACK = 64 * 1024
+# Of a storage that does not answer; devices wait longer by themselves when it goes on.
+_RETRY_AFTER_SECONDS = 2
 
 
 def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Flask:
@@ -41,6 +51,13 @@ def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Fla
     def _refuse(error: GKTError) -> Response:
         return _error_response(_status_of(error), error.code, str(error))
 
+    @app.errorhandler(OSError)
+    @app.errorhandler(OperationalError)
+    def _storage(error: Exception) -> Response:
+        """Disk full, database locked, blob store gone: for a person to mend, and for devices to wait."""
+        app.logger.error("the storage does not answer", exc_info=error)
+        return _refuse(StorageUnavailableError("the server's storage does not answer: ask again later"))
+
     @app.errorhandler(HTTPException)
     def _http_error(error: HTTPException) -> Response:
         message = error.description or ""
@@ -63,9 +80,14 @@ def _status_of(error: GKTError) -> int:
             return 400
         case InputError():
             return 422
+        case StorageUnavailableError():
+            return 503
         case _:
             return 500
 
 
 def _error_response(status: int, code: str, message: str) -> Response:
-    return Response(to_json(ErrorBody(code, message)), status, mimetype="application/json")
+    response = Response(to_json(ErrorBody(code, message)), status, mimetype="application/json")
+    if status == 503:
+        response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    return response

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from gkt_core.cli import emit_json
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from server_app.store import RunStore
 
 
 @click.command()
@@ -27,11 +31,31 @@ from gkt_core.errors import ConfigError, MissingExtraError
     required=True,
     help="Folder of the run: a new one begins a run, an existing one goes on with it.",
 )
+@click.option(
+    "--database",
+    envvar="GKT_DATABASE",
+    help="PostgreSQL for a new run's state, postgresql://user:password@host/name; a file by default.",
+)
+@click.option(
+    "--blobs",
+    help="Bucket for a new run's shards, s3://bucket/folder, with credentials as AWS's tools take them.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8080, show_default=True, help="Port; 0 for a free one.")
 @click.option("--token", envvar="GKT_TOKEN", help="The devices' bearer token; drawn at random by default.")
 @click.option(
     "--threads", "num_threads", default=0, show_default=True, help="Trainer's threads; 0 for all cores."
+)
+@click.option(
+    "--round-deadline",
+    "deadline_seconds",
+    type=float,
+    help="Seconds after which a round goes on without devices that are late; 0 waits for all.  [default: 0]",
+)
+@click.option(
+    "--min-clients",
+    type=int,
+    help="Devices that a round needs all the same after its deadline.  [default: 1]",
 )
 @click.option("--poll-seconds", default=1.0, show_default=True, help="How often waiting devices ask again.")
 @click.option(
@@ -42,10 +66,14 @@ from gkt_core.errors import ConfigError, MissingExtraError
 def serve(
     artifacts: Path | None,
     data_dir: Path,
+    database: str | None,
+    blobs: str | None,
     host: str,
     port: int,
     token: str | None,
     num_threads: int,
+    deadline_seconds: float | None,
+    min_clients: int | None,
     poll_seconds: float,
     config_file: Path | None,
     as_json: bool,
@@ -54,7 +82,8 @@ def serve(
     """Serve one run: collect features, train the large network, answer with soft labels.
 
     Prints the command that each device runs. Ctrl-C stops the server and its trainer; the same
-    --data-dir goes on where it stopped. The remaining options are the run's hyper-parameters.
+    --data-dir goes on where it stopped, with the same deadline unless another is given. The remaining
+    options are the run's hyper-parameters.
     """
     try:
         from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
@@ -71,15 +100,20 @@ def serve(
             found = run.config.to_dict()
             config = build_run_config(hyper_parameters, file=config_file, defaults=found)
             _check_same(config, run.config, data_dir)
+            _check_rules(config, min_clients, deadline_seconds)
         elif artifacts is None:
             raise ConfigError(f"{data_dir} holds no run: give --artifacts to begin one")
         else:
-            run = run_folder.create_run(data_dir, artifacts, config, token)
+            _check_rules(config, min_clients, deadline_seconds)
+            storage = run_folder.Storage(database or "", blobs or "") if database or blobs else None
+            run = run_folder.create_run(data_dir, artifacts, config, token, storage)
         shown_token = run_folder.read_token(data_dir)
         if token is not None and token != shown_token:
             raise ConfigError(
                 f"the run in {data_dir} has another token, in {data_dir / 'token'}: leave out --token"
             )
+
+        _change_rules(run.store, min_clients, deadline_seconds)
 
         def on_ready(url: str) -> None:
             if as_json:
@@ -104,6 +138,24 @@ def serve(
         )
     finally:
         listener.close()
+
+
+def _check_rules(config: RunConfig, min_clients: int | None, deadline_seconds: float | None) -> None:
+    if min_clients is not None and not 1 <= min_clients <= config.num_clients:
+        raise ConfigError(f"--min-clients is {min_clients}, expected 1 to {config.num_clients}, as --clients")
+    if deadline_seconds is not None and not 0 <= deadline_seconds < math.inf:
+        raise ConfigError(f"--round-deadline is {deadline_seconds}, expected a number of seconds, 0 for none")
+
+
+def _change_rules(store: RunStore, min_clients: int | None, deadline_seconds: float | None) -> None:
+    """Note the deadline that was given; what was not given stays as it is."""
+    from server_app.run_state import RulesChanged  # noqa: PLC0415 - imports an extra
+
+    state = store.state()
+    least = state.min_clients if min_clients is None else min_clients
+    seconds = state.deadline_seconds if deadline_seconds is None else deadline_seconds
+    if (least, seconds) != (state.min_clients, state.deadline_seconds):
+        store.apply(RulesChanged(least, seconds))
 
 
 def _check_same(wanted: RunConfig, found: RunConfig, data_dir: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, cast
 
 from flask import Response, abort, current_app
 
+from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.protocol import to_json
+from server_app.rounds import task_for
 from server_app.run_folder import RunContext
+from server_app.run_state import RunState
+from server_app.store import validation_accuracies
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,15 @@ def run_of(run_id: str) -> RunContext:
     if run.store.run_id != run_id:
         abort(404, f"no run {run_id[:40]!r} on this server")
     return run
+
+
+def task_response(run: RunContext, state: RunState, client_id: str) -> Response:
+    """What a device does next, with the learning rate of the round."""
+    task = task_for(state, client_id, context().poll_seconds)
+    if task.action == "train":
+        scale = learning_rate_scale(run.config, task.round_num, validation_accuracies(run.store))
+        task = dataclasses.replace(task, learning_rate_scale=scale)
+    return message_response(task)
 
 
 def message_response(message: Any) -> Response:

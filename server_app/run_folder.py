@@ -3,8 +3,9 @@
 ::
 
     artifacts/      copy of the bundle that the devices download
-    run.sqlite      state, in WAL mode
-    blobs/          shards, soft labels, the trained template
+    run.sqlite      state, in WAL mode, unless storage.json names another database
+    blobs/          shards, soft labels, the trained template; copies of them, if storage.json names a bucket
+    storage.json    where state and blobs are, if elsewhere; may hold a password, readable by its owner only
     checkpoints/    server network and optimizer after each round
     token           the devices' bearer token, readable by its owner only
     server.json     URL and process id while a server is up
@@ -15,6 +16,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import secrets
 import shutil
@@ -23,15 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.config import RunConfig
-from gkt_core.errors import ConfigError, InputError
+from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
 from gkt_core.manifest import Bundle, load_bundle
+from gkt_core.protocol import from_dict
 from gkt_core.run_checks import check_run
 from gkt_core.shards import ShardKey, ShardSpec
-from server_app.rounds import RunState
-from server_app.store import BlobStore, FolderBlobStore, RunStore, SqlRunStore
+from server_app.run_state import RunState
+from server_app.store import BlobStore, FolderBlobStore, RemoteBlobStore, RunStore, SqlRunStore
 
 DATABASE_NAME = "run.sqlite"
+STORAGE_NAME = "storage.json"
 TOKEN_NAME = "token"
 SERVER_INFO_NAME = "server.json"
 TRAINER_LOG_NAME = "trainer.log"
@@ -70,9 +75,25 @@ class RunContext:
         return self.folder / "checkpoints" / f"round-{round_num:06d}.safetensors"
 
 
-def shard_blob(key: ShardKey) -> str:
-    """Name of a stored shard."""
-    return f"{round_blobs(key.round_num)}/{key.client_id}/{key.split}-{key.index:06d}.safetensors"
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where a run keeps its state and its blobs.
+
+    Attributes:
+        database: URL of a PostgreSQL database; empty for SQLite in the run's folder.
+        blobs: URL of a bucket and folder, ``s3://bucket/folder``; empty for the run's folder.
+        run_id: Which run of that database; empty for its only one.
+    """
+
+    database: str = ""
+    blobs: str = ""
+    run_id: str = ""
+
+
+def shard_blob(key: ShardKey, sha256: str) -> str:
+    """Name of a stored shard: another one for other content, so that a name always means the same bytes."""
+    place = f"{round_blobs(key.round_num)}/{key.client_id}/{key.split}-{key.index:06d}"
+    return f"{place}-{sha256[:16]}.safetensors"
 
 
 def round_blobs(round_num: int) -> str:
@@ -89,7 +110,13 @@ TEMPLATE_BLOB = "model/combined_template.onnx"
 SERVER_WEIGHTS_BLOB = "model/server.safetensors"
 
 
-def create_run(folder: Path, artifacts: Path, config: RunConfig, token: str | None = None) -> RunContext:
+def create_run(
+    folder: Path,
+    artifacts: Path,
+    config: RunConfig,
+    token: str | None = None,
+    storage: Storage | None = None,
+) -> RunContext:
     """Make a run's folder; all or nothing.
 
     Args:
@@ -97,12 +124,17 @@ def create_run(folder: Path, artifacts: Path, config: RunConfig, token: str | No
         artifacts: The bundle, copied into the run.
         config: Hyper-parameters.
         token: The devices' bearer token; drawn at random by default.
+        storage: Where else than in the folder state and blobs are to be; its run id is given here.
 
     Raises:
         ArtifactError: No bundle, or it is changed.
         ConfigError: The run wants a temperature or optimizer that is not in the exported graph.
         InputError: ``folder`` cannot become a new folder.
     """
+    if config.mode != "sync":
+        raise ConfigError(
+            f"mode is {config.mode}, which gkt simulate can do and gkt serve cannot: leave it out"
+        )
     bundle = load_bundle(artifacts)
     check_run(bundle.manifest, config)
     with new_folder(folder) as temporary:
@@ -111,8 +143,20 @@ def create_run(folder: Path, artifacts: Path, config: RunConfig, token: str | No
         (temporary / "blobs").mkdir()
         _write_token(temporary / TOKEN_NAME, token or secrets.token_urlsafe(24))
         run_id = f"run-{uuid.uuid4().hex[:12]}"
-        state = RunState(num_clients=config.num_clients, rounds=config.rounds)
-        SqlRunStore.create(temporary / DATABASE_NAME, run_id, config.to_dict(), state).close()
+        state = RunState(
+            num_clients=config.num_clients,
+            rounds=config.rounds,
+            client_fraction=config.client_fraction,
+            seed=config.seed,
+        )
+        database: Path | str = temporary / DATABASE_NAME
+        if storage is not None:
+            database = storage.database or database
+            if storage.blobs:
+                RemoteBlobStore(storage.blobs, temporary / "blobs").check()
+            values = dataclasses.asdict(dataclasses.replace(storage, run_id=run_id))
+            _write_secret(temporary / STORAGE_NAME, json.dumps(values))
+        SqlRunStore.create(database, run_id, config.to_dict(), state).close()
     return open_run(folder)
 
 
@@ -123,19 +167,33 @@ def open_run(folder: Path) -> RunContext:
         InputError: There is no run in this folder.
         ArtifactError: Its artifacts are changed.
     """
-    store = SqlRunStore.open(folder / DATABASE_NAME)
+    storage = _read_storage(folder)
+    store = SqlRunStore.open(storage.database or folder / DATABASE_NAME, storage.run_id or None)
     if store is None:
         raise InputError(
             f"{folder} holds no run: start one with gkt serve --artifacts DIR --data-dir {folder}"
         )
     config = RunConfig.from_dict(store.config())
     bundle = load_bundle(folder / "artifacts")
-    return RunContext(folder, store, FolderBlobStore(folder / "blobs"), bundle, config)
+    blobs = folder / "blobs"
+    # Runs that share a bucket have a folder each.
+    url = f"{storage.blobs.rstrip('/')}/{store.run_id}"
+    found = RemoteBlobStore(url, blobs) if storage.blobs else FolderBlobStore(blobs)
+    return RunContext(folder, store, found, bundle, config)
 
 
 def has_run(folder: Path) -> bool:
     """Whether this folder holds a run."""
-    return (folder / DATABASE_NAME).is_file()
+    return (folder / DATABASE_NAME).is_file() or (folder / STORAGE_NAME).is_file()
+
+
+def _read_storage(folder: Path) -> Storage:
+    try:
+        return from_dict(Storage, json.loads((folder / STORAGE_NAME).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Storage()
+    except (OSError, ValueError, MessageError) as error:
+        raise InputError(f"{folder / STORAGE_NAME} cannot be read: {error}") from error
 
 
 def read_token(folder: Path) -> str:
@@ -146,5 +204,9 @@ def read_token(folder: Path) -> str:
 def _write_token(path: Path, token: str) -> None:
     if len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError("the token must be at least 8 printable ASCII characters without spaces")
-    write_atomically(path, (token + "\n").encode())
+    _write_secret(path, token)
+
+
+def _write_secret(path: Path, text: str) -> None:
+    write_atomically(path, (text + "\n").encode())
     os.chmod(path, 0o600)

@@ -18,8 +18,8 @@ import waitress
 from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from server_app.app import create_app
-from server_app.rounds import Failed, Phase
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, TRAINER_LOG_NAME, RunContext, read_token
+from server_app.run_state import Failed, Phase
 
 MAX_TRAINER_RESTARTS = 3
 _WEB_THREADS = 16

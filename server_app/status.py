@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from gkt_core.protocol import ClientStatus, RoundMetrics, RunStatus
-from server_app.rounds import Phase
+from server_app.run_state import Phase, RunState
 from server_app.store import RoundRecord, RunStore
 
 
@@ -23,7 +23,7 @@ def run_status(store: RunStore) -> RunStatus:
             client.num_examples,
             client.num_validation_examples,
             client.engine,
-            state.round_num if client.client_id in state.reported else max(0, state.round_num - 1),
+            max(state.last_answer(client.client_id), _reported_round(state, client.client_id)),
         )
         for client in store.clients().values()
     ]
@@ -42,7 +42,14 @@ def run_status(store: RunStore) -> RunStatus:
             _round_metrics(store, record, traffic) for record in store.rounds() if record.trained_at
         ],
         error=state.error,
+        selected=list(state.selected),
+        revoked=list(state.revoked),
+        overdue=state.overdue,
     )
+
+
+def _reported_round(state: RunState, client_id: str) -> int:
+    return state.round_num if client_id in state.reported else 0
 
 
 def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:

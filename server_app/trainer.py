@@ -39,7 +39,6 @@ from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.protocol import TrainerProgress
 from gkt_core.shards import write_soft_labels
 from gkt_core.template import SERVER_PREFIX, fill_template
-from server_app.rounds import Claimed, Failed, Phase, Released, RunState, Trained
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
     TEMPLATE_BLOB,
@@ -49,6 +48,8 @@ from server_app.run_folder import (
     round_blobs,
     soft_labels_blob,
 )
+from server_app.run_state import Claimed, DeadlinePassed, Failed, Phase, Released, RunState, Trained
+from server_app.store import validation_accuracies
 
 log = logging.getLogger("gkt.trainer")
 
@@ -98,8 +99,14 @@ class Trainer:
         state = store.apply(Released())
         self._restore(state)
         last_sign = 0.0
+        deadline = _Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
             _check_parent(self._parent_pid)
+            if deadline.has_passed(state):
+                state = store.apply(DeadlinePassed(state.round_num))
+                log.info(
+                    "round %d: the deadline has passed, %d reported", state.round_num, len(state.reported)
+                )
             if state.phase is Phase.READY:
                 state = self._train(state.round_num)
                 continue
@@ -118,14 +125,11 @@ class Trainer:
 
     def _train(self, round_num: int) -> RunState:
         run, store = self._run, self._run.store
-        store.apply(Claimed(round_num))
+        state = store.apply(Claimed(round_num))
         try:
-            source = self._source(round_num, "train")
+            source = self._source(state, "train")
             log.info("round %d: %d samples", round_num, len(source))
-            history = [
-                record.metrics["validation_accuracy"] for record in store.rounds() if record.trained_at
-            ]
-            scale = learning_rate_scale(run.config, round_num, history)
+            scale = learning_rate_scale(run.config, round_num, validation_accuracies(store))
             set_learning_rate(self._optimizer, run.config.server_lr * scale)
             update = server_update(
                 self._network,
@@ -136,7 +140,7 @@ class Trainer:
                 num_classes=run.bundle.manifest.num_classes,
                 on_batch=_ProgressReporter(run, round_num, self._parent_pid),
             )
-            evaluation = evaluate(self._network, self._source(round_num, "validation"))
+            evaluation = evaluate(self._network, self._source(state, "validation"))
             _check_finite(round_num, update, evaluation)
             for client_id, soft_labels in split_by_client(source, update.server_logits).items():
                 data = write_soft_labels(client_id, round_num, soft_labels)
@@ -158,23 +162,25 @@ class Trainer:
                 "samples_per_second": update.samples_per_second,
             },
         )
-        state = store.apply(Trained(round_num))
+        trained = store.apply(Trained(round_num))
         log.info(
             "round %d: validation accuracy %.4f, %.0f samples/s",
             round_num,
             evaluation.accuracy,
             update.samples_per_second,
         )
-        self._tidy(round_num)
-        return state
+        self._tidy(round_num, state)
+        return trained
 
-    def _source(self, round_num: int, split: str) -> ShardSource:
+    def _source(self, state: RunState, split: str) -> ShardSource:
         run = self._run
+        # Devices that came too late may have left some shards of this round.
+        reported = frozenset(state.reported)
         return ShardSource.from_files(
             (
                 (shard.key, run.blobs.local_path(shard.blob))
-                for shard in run.store.shards(round_num)
-                if shard.key.split == split
+                for shard in run.store.shards(state.round_num)
+                if shard.key.split == split and shard.key.client_id in reported
             ),
             run.shard_spec,
         )
@@ -192,12 +198,33 @@ class Trainer:
         run.blobs.put(TEMPLATE_BLOB, filled)
         run.blobs.put(SERVER_WEIGHTS_BLOB, save(tensors))
 
-    def _tidy(self, round_num: int) -> None:
+    def _tidy(self, round_num: int, before: RunState) -> None:
         """Drop what no later round needs: a run of weeks must not fill the disk."""
-        self._run.blobs.delete_below(round_blobs(round_num))
+        # Of the round before, too: a device may have sent its last shard while that one was dropped.
+        for old in (round_num, round_num - 1):
+            self._run.blobs.delete_below(round_blobs(old))
+        for client_id in before.reported:
+            # Devices that were not drawn for a while still need the labels of their last round.
+            if answered := before.last_answer(client_id):
+                self._run.blobs.delete(soft_labels_blob(answered, client_id))
         if round_num >= 2:
-            self._run.blobs.delete_below(f"soft_labels/{round_num - 1:06d}")
             self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)
+
+
+class _Deadline:
+    """The open round's clock; begins anew with the trainer: no device is late for a server that was down."""
+
+    def __init__(self) -> None:
+        self._round_num, self._opened_at = -1, 0.0
+
+    def has_passed(self, state: RunState) -> bool:
+        """Whether the devices of this round are late, and nobody said so yet."""
+        if state.phase not in (Phase.JOINING, Phase.COLLECTING):
+            return False
+        now = time.monotonic()
+        if state.round_num != self._round_num:
+            self._round_num, self._opened_at = state.round_num, now
+        return 0 < state.deadline_seconds <= now - self._opened_at and not state.overdue
 
 
 class _ProgressReporter:

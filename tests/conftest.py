@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from gkt_core.algorithms.federation import Federation, load_federation
 from gkt_core.commands.data import SplitOptions, split_dataset
 from gkt_core.datasets import load_dataset
 from gkt_core.manifest import Bundle, load_bundle
@@ -51,3 +53,21 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory, digits_split: Path) 
     command += ["--split", str(digits_split / "partition.json")]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return load_bundle(out)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch with one thread: tiny networks are slower with more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    """Two devices with a few digits of 8 pixels, and samples for pre-training."""
+    out = tmp_path_factory.mktemp("federation") / "split"
+    dataset = load_dataset("digits", image_size=8, limit=90)
+    split_dataset(dataset, SplitOptions(2, "iid", 0.5, 0.1, 0, pretraining_share=0.2), out)
+    return load_federation(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,20 +35,7 @@ CONFIG = RunConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
-    out = tmp_path_factory.mktemp("federation") / "split"
-    dataset = load_dataset("digits", image_size=8, limit=90)
-    split_dataset(dataset, SplitOptions(2, "iid", 0.5, 0.1, 0, pretraining_share=0.2), out)
-    return load_federation(out)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(name: str, federation: Federation, config: RunConfig = CONFIG, **options: object) -> Algorithm:

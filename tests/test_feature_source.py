@@ -10,7 +10,7 @@ import pytest
 
 from gkt_core.client_round import Extracted
 from gkt_core.errors import ShardError
-from gkt_core.feature_source import MemorySource, ShardSource, split_by_client
+from gkt_core.feature_source import ShardSource, split_by_client
 from gkt_core.shards import ShardKey, ShardSpec, write_feature_shard
 
 CLASSES = 4
@@ -82,15 +82,6 @@ def test_gather_gives_each_rows_own_sample(parts: list[tuple[str, int, Extracted
         assert np.array_equal(batch.features[place], features)
         assert np.array_equal(batch.client_logits[place], logits)
         assert batch.labels[place] == label
-
-
-def test_memory_source_is_the_same(parts: list[tuple[str, int, Extracted]], tmp_path: Path) -> None:
-    files = ShardSource.from_files(store(tmp_path, parts), SPEC)
-    memory = MemorySource((client_id, part) for client_id, _, part in parts)
-    rows = np.random.default_rng(3).permutation(len(files))
-    assert np.array_equal(files.sample_ids, memory.sample_ids)
-    assert np.array_equal(files.gather(rows).features, memory.gather(rows).features)
-    assert np.array_equal(files.gather(rows).labels, memory.gather(rows).labels)
 
 
 def test_soft_labels_go_back_to_their_devices(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,15 +15,24 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ConfigError, RunFailedError
+from gkt_core.manifest import Bundle
 from profiling import describe_machine
 from profiling.commands import profile
-from profiling.compare import CompareOptions, ratios
+from profiling.compare import TIMED, CompareOptions, _network_entry
+from profiling.compare_ratios import ratios
 from profiling.network_cost import NETWORK_NAMES, NetworkCost, count_network
+from profiling.peak_memory import engine_peak_bytes, pytorch_peak_bytes
+from profiling.pinning import pinned
+from profiling.run_cost import RunSize, run_totals
 from profiling.step_time import StepTime, summarise, time_interleaved
 from profiling.training_steps import torch_threads
 
-TINY = ("compare", "--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1")
+TINY = ("compare", "--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")
+
+
+def step_time(median_ms: float) -> StepTime:
+    return summarise([median_ms] * 5)
 
 
 def gkt(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,49 +66,107 @@ def test_the_file_holds_what_is_printed(written: tuple[dict[str, Any], dict[str,
 
 def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     report, _ = written
-    assert set(report) == {"networks", "ratios", "not_measured", "settings", "machine"}
+    assert set(report) == {
+        "schema", "networks", "ratios", "run", "noise", "not_measured", "settings", "machine",
+    }  # fmt: skip
     networks = {network["name"]: network for network in report["networks"]}
     assert tuple(networks) == NETWORK_NAMES
     for network in networks.values():
-        assert set(network) == {
-            "name",
-            "role",
-            "num_parameters",
-            "forward_macs",
-            "fvcore_macs",
-            "train_flops",
-            "step_ms",
-        }
         assert 0 < network["forward_macs"] < network["fvcore_macs"] < network["train_flops"]
+        assert all(name.startswith("aten::") and n > 0 for name, n in network["fvcore_unsupported"].items())
+        assert network["peak_memory_bytes"] is None
         for time in network["step_ms"].values():
-            assert set(time) == {"median_ms", "p90_ms", "n"}
+            assert {"median_ms", "p90_ms", "n"} <= set(time)
             assert time["n"] == 2
-            assert 0 < time["median_ms"] <= time["p90_ms"]
-    assert {name: tuple(network["step_ms"]) for name, network in networks.items() if network["step_ms"]} == {
-        "resnet8": ("ort_training", "pytorch"),
-        "resnet56": ("pytorch",),
-        "resnet110": ("pytorch",),
-    }
+            assert 0 < time["low_ms"] <= time["median_ms"] <= time["p90_ms"]
+    timed = [(name, engine) for name, network in networks.items() for engine in network["step_ms"]]
+    assert sorted(timed) == sorted(TIMED)
+    assert len(timed) == 11
+    # ResNet's additions are what fvcore leaves out.
+    assert "aten::add_" in networks["resnet8"]["fvcore_unsupported"]
     assert set(report["ratios"]) == {"resnet56", "resnet110", "resnet8_share_of_resnet110_step"}
     for name in ("resnet56", "resnet110"):
         assert set(report["ratios"][name]["step_ms"]) == {"ort_training", "pytorch"}
     assert report["settings"]["threads"] == 1
     assert report["settings"]["batch_size"] == 4
-    assert report["not_measured"]
+    assert "peak memory (--no-memory)" in report["not_measured"]
 
 
 def test_every_key_is_documented(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     readme = (Path(__file__).parents[1] / "profiling" / "README.md").read_text(encoding="utf-8")
     report, _ = written
-    for key in {*report, *report["ratios"], *report["networks"][0]}:
-        assert f"`{key}`" in readme or f".{key}`" in readme, key
+    keys = {*report, *report["ratios"], *report["networks"][0], *report["noise"], *report["run"]}
+    for key in keys | {*report["run"]["methods"][0], *report["networks"][0]["step_ms"]["pytorch"]}:
+        assert re.search(rf"[`.]{key}`", readme), key
 
 
-def test_a_person_gets_tables() -> None:
-    result = CliRunner().invoke(profile, list(TINY), catch_exceptions=False, env={"COLUMNS": "80"})
+def test_a_person_gets_tables(written: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path) -> None:
+    report, _ = written
+    (tmp_path / "c.json").write_text(json.dumps(report))
+    outs = ["--out", str(tmp_path / "c.html"), "--out", str(tmp_path / "c.md")]
+    result = CliRunner().invoke(
+        profile, ["show", str(tmp_path / "c.json"), *outs], catch_exceptions=False, env={"COLUMNS": "80"}
+    )
     assert result.exit_code == 0
-    for text in ("MACs", "FLOPs = 2 x MACs", "resnet110", "ort_training", "1 thread", "Not measured"):
+    for text in (
+        "MACs",
+        "FLOPs = 2 x MACs",
+        "resnet110",
+        "ort_training",
+        "1 thread",
+        "Not measured",
+        "Eq. 12",
+    ):
         assert text in result.stdout
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 4
+    for figure in ("Fig. 4", "Fig. 5"):
+        assert f"paper&#39;s {figure})" in page
+    assert "| resnet56 | ort_training |" in (tmp_path / "c.md").read_text()
+
+
+def test_totals_of_a_run(costs: dict[str, NetworkCost]) -> None:
+    """Twice the rounds cost twice as much; two local epochs cost a device of FedAvg twice as much."""
+
+    def methods(**changes: int) -> dict[tuple[str, str], dict[str, Any]]:
+        size = RunSize(**{"samples": 1000, "rounds": 10, **changes})
+        totals = run_totals(size, costs, num_classes=10, image_size=32)
+        return {(method["method"], method["network"]): method for method in totals["methods"]}
+
+    plain = methods()
+    assert plain["fedavg", "resnet56"]["device_flops"] == 10_000 * costs["resnet56"].train_flops
+    assert plain["split_learning", "resnet56"]["device_flops"] == 10_000 * costs["extractor"].train_flops
+    edge = costs["resnet8"]
+    assert plain["fedgkt", "resnet110"]["device_flops"] == 10_000 * (edge.train_flops + 2 * edge.forward_macs)
+    # ResNet-56 is extractor + ResNet-55. Split learning's server also computes the features' gradient,
+    # which the whole network's count has as well.
+    whole = plain["split_learning", "resnet56"]
+    assert whole["device_flops"] + whole["server_flops"] == 10_000 * costs["resnet56"].train_flops
+    assert plain["fedgkt", "resnet56"]["server_flops"] < 20 * whole["server_flops"]
+    for key, method in methods(rounds=20).items():
+        assert method["device_flops"] == 2 * plain[key]["device_flops"]
+        assert method["server_flops"] == 2 * plain[key]["server_flops"]
+        assert method["paper_bytes"] == pytest.approx(2 * plain[key]["paper_bytes"])
+    twice = methods(local_epochs=2)
+    assert twice["fedavg", "resnet110"]["device_flops"] == 2 * plain["fedavg", "resnet110"]["device_flops"]
+    assert twice["fedavg", "resnet110"]["paper_bytes"] == plain["fedavg", "resnet110"]["paper_bytes"]
+
+
+def test_peak_memory_is_of_a_fresh_process(digits_bundle: Bundle) -> None:
+    engine = engine_peak_bytes(digits_bundle.path, batch_size=4, threads=1)
+    pytorch = pytorch_peak_bytes("extractor", batch_size=4, image_size=16, num_classes=10, threads=1)
+    # No PyTorch in the engine's process; this one, with everything loaded, is counted in neither.
+    assert 30e6 < engine < pytorch
+    with pytest.raises(RunFailedError, match="memory measurement ended"):
+        engine_peak_bytes(digits_bundle.path / "nowhere", batch_size=4, threads=1)
+
+
+def test_memory_of_a_device_stands_for_a_network(costs: dict[str, NetworkCost]) -> None:
+    memory = {("resnet8", "ort_training"): 5, ("resnet8", "pytorch"): 9, ("resnet56", "pytorch"): 70}
+    entry = _network_entry(costs["resnet8"], {}, memory)
+    assert entry["peak_memory_bytes"] == 5
+    assert entry["peak_memory_bytes_by_engine"] == {"ort_training": 5, "pytorch": 9}
+    assert _network_entry(costs["resnet56"], {}, memory)["peak_memory_bytes"] == 70
 
 
 def test_ratios_of_the_paper(costs: dict[str, NetworkCost]) -> None:
@@ -114,20 +183,19 @@ def test_ratios_of_the_paper(costs: dict[str, NetworkCost]) -> None:
 
 
 def test_ratios_of_step_times(costs: dict[str, NetworkCost]) -> None:
+    """Both networks on the same engine; an engine without either has no ratio."""
     times = {
-        ("resnet8", "ort_training"): StepTime(100.0, 110.0, 5),
-        ("resnet8", "pytorch"): StepTime(50.0, 60.0, 5),
-        ("resnet56", "pytorch"): StepTime(500.0, 600.0, 5),
-        ("resnet110", "pytorch"): StepTime(1000.0, 1100.0, 5),
+        ("resnet8", "ort_training"): step_time(100.0),
+        ("resnet8", "pytorch"): step_time(50.0),
+        ("resnet56", "pytorch"): step_time(500.0),
+        ("resnet110", "ort_training"): step_time(2000.0),
+        ("resnet110", "pytorch"): step_time(1000.0),
     }
     found = ratios(list(costs.values()), times)
-    assert found["resnet56"]["step_ms"] == {
-        "ort_training": {"value": 5.0, "paper": None},
-        "pytorch": {"value": 10.0, "paper": None},
-    }
-    assert found["resnet110"]["step_ms"]["ort_training"] == {"value": 10.0, "paper": 31.6667}
+    assert found["resnet56"]["step_ms"] == {"pytorch": {"value": 10.0, "paper": None}}
+    assert found["resnet110"]["step_ms"]["ort_training"] == {"value": 20.0, "paper": 31.6667}
     assert found["resnet8_share_of_resnet110_step"] == {
-        "ort_training": {"value": 0.1, "paper": 0.03},
+        "ort_training": {"value": 0.05, "paper": 0.03},
         "pytorch": {"value": 0.05, "paper": 0.03},
     }
 
@@ -160,7 +228,9 @@ def test_steps_take_turns_and_the_warm_up_does_not_count() -> None:
 
 
 def test_one_sample_is_its_own_summary() -> None:
-    assert summarise([7.0]) == StepTime(7.0, 7.0, 1)
+    found = summarise([7.0])
+    assert {found.median_ms, found.p90_ms, found.p95_ms, found.low_ms, found.high_ms} == {7.0}
+    assert (found.n, found.iqr_ms, found.drift) == (1, 0.0, 0.0)
 
 
 def test_threads_are_put_back() -> None:
@@ -168,6 +238,15 @@ def test_threads_are_put_back() -> None:
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_cores_are_put_back() -> None:
+    before = os.sched_getaffinity(0)
+    with pinned(1) as cores:
+        assert cores == sorted(before)[:1]
+        assert os.sched_getaffinity(0) == set(cores or ())
+    assert os.sched_getaffinity(0) == before
 
 
 def test_the_machine_is_described() -> None:
@@ -203,6 +282,7 @@ def test_bad_input_ends_with_exit_code_2(tmp_path: Path) -> None:
         (("--image-size", "30"), "image size is 30"),
         (("--steps", "many"), "not a valid integer"),
         (("--out", str(tmp_path)), "is a folder"),
+        (("--rounds", "0"), "rounds is 0"),
     ):
         done = gkt("profile", "compare", *arguments)
         assert done.returncode == 2, done.stderr

@@ -111,7 +111,8 @@ def test_every_message_is_frozen(message_type):
 
 def test_equal_messages_are_equal_bytes():
     assert to_json(TASK) == (
-        b'{"action": "train", "reason": "round 2 is open", "retry_after_seconds": 0.5, '
+        b'{"action": "train", "learning_rate_scale": 1.0, "reason": "round 2 is open", '
+        b'"retry_after_seconds": 0.5, '
         b'"round_num": 2, "soft_labels_round": 1}'
     )
 

@@ -87,8 +87,11 @@ def test_the_walk_through_runs(tmp_path: Path) -> None:
     assert "This would leave the device in every round (nothing was sent)" in printed
 
 
-def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Options in the README exist: each ``gkt`` line is parsed, not run."""
+    # Networks are registered when --networks is parsed.
+    (tmp_path / "my_networks.py").write_text(_blocks("python")[0])
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GKT_TOKEN", "as the README exports it")
     for block in _blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():

@@ -9,32 +9,45 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gkt_core.errors import RoundError
+from gkt_core.errors import RoundClosedError, RoundError
+from gkt_core.sampling import sample_clients
 from server_app import rounds
-from server_app.rounds import (
+from server_app.rounds import advance, check_upload, part_is_closed, task_for
+from server_app.run_state import (
     Claimed,
+    DeadlinePassed,
     Failed,
     Joined,
     Phase,
     Released,
     Reported,
+    Revoked,
+    RulesChanged,
     RunState,
     Trained,
-    advance,
-    check_upload,
-    task_for,
 )
 
 DEVICES = ("a", "b", "c", "d")
-EVENTS = (Joined("a"), Reported("a", 1), Claimed(1), Released(), Trained(1), Failed("why"))
-# The drawing in the module's docstring; a test below reads the drawing itself.
+EVENTS = (
+    Joined("a"),
+    Reported("a", 1),
+    DeadlinePassed(1),
+    RulesChanged(2, 5.0),
+    Revoked("a"),
+    Claimed(1),
+    Released(),
+    Trained(1),
+    Failed("why"),
+)
+# What may lead from one phase to another; all but the last three lines is the drawing in the docstring.
 DRAWN = {
-    ("joining", "collecting"): Joined,
-    ("collecting", "ready"): Reported,
-    ("ready", "training"): Claimed,
-    ("training", "ready"): Released,
-    ("training", "collecting"): Trained,
-    ("training", "finished"): Trained,
+    ("joining", "collecting"): (Joined, DeadlinePassed, RulesChanged),
+    ("collecting", "ready"): (Reported, DeadlinePassed, RulesChanged, Revoked),
+    ("ready", "training"): (Claimed,),
+    ("training", "ready"): (Released,),
+    ("training", "collecting"): (Trained,),
+    ("training", "finished"): (Trained,),
+    ("ready", "collecting"): (Revoked,),
 }
 ACTIONS = {"joining": "wait", "ready": "wait", "training": "wait", "finished": "finish", "failed": "stop"}
 
@@ -48,7 +61,8 @@ def state_of(phase, **changes):
         Phase.FAILED: {"error": "disk full"},
     }.get(phase, {})
     values = {"round_num": 2, "clients": ("a", "b"), "reported": ("a", "b"), **values, **changes}
-    return RunState(2, 3, phase=phase, **values)
+    selected = () if phase is Phase.JOINING else values["clients"]
+    return RunState(2, 3, phase=phase, **{"selected": selected, **values})
 
 
 def after(state, *events):
@@ -61,13 +75,21 @@ def after(state, *events):
 
 
 class RunMachine(RuleBasedStateMachine):
-    """Devices and a trainer do anything in any order; a naive model says what must come of it."""
+    """Devices, a clock and a trainer do anything in any order; a naive model says what must come of it."""
 
-    @initialize(num_clients=st.integers(1, 3), num_rounds=st.integers(1, 3))
-    def begin(self, num_clients, num_rounds):
-        self.state = RunState(num_clients, num_rounds)
-        self.phase, self.round_num, self.error = "joining", 0, ""
-        self.joined, self.reported = set(), set()
+    @initialize(
+        num_clients=st.integers(1, 4),
+        num_rounds=st.integers(1, 3),
+        min_clients=st.integers(1, 4),
+        fraction=st.sampled_from((1.0, 0.5)),
+    )
+    def begin(self, num_clients, num_rounds, min_clients, fraction):
+        self.state = RunState(
+            num_clients, num_rounds, min_clients=min(min_clients, num_clients), client_fraction=fraction
+        )
+        self.phase, self.round_num, self.error, self.overdue = "joining", 0, "", False
+        self.joined, self.drawn, self.reported, self.revoked = set(), set(), set(), set()
+        self.answered = {}
 
     def send(self, event, accepted):
         """Apply an event, which the model expects to be taken or refused."""
@@ -80,31 +102,86 @@ class RunMachine(RuleBasedStateMachine):
         assert accepted, f"{event} was taken by {before}"
         assert self.state.round_num >= before.round_num
         if self.state.phase is not before.phase and self.state.phase is not Phase.FAILED:
-            assert DRAWN[str(before.phase), str(self.state.phase)] is type(event)
+            assert type(event) in DRAWN[str(before.phase), str(self.state.phase)]
+
+    def open_round(self, round_num):
+        """The model draws as the simulation does."""
+        self.phase, self.round_num, self.reported, self.overdue = "collecting", round_num, set(), False
+        fraction, seed = self.state.client_fraction, self.state.seed
+        joined = sorted(self.joined)
+        self.drawn = (
+            set(sample_clients(joined, fraction, seed=seed, round_num=round_num)) if joined else set()
+        )
+
+    def go_on(self):
+        """Whether there is still something to wait for."""
+        enough = self.state.min_clients
+        if self.phase == "joining":
+            wanted = enough if self.overdue else self.state.num_clients
+            if len(self.joined) >= wanted:
+                self.open_round(1)
+        elif self.phase == "collecting" and not self.drawn and self.joined:
+            self.open_round(self.round_num)
+        elif self.phase == "collecting" and self.drawn:
+            wanted = min(enough, len(self.drawn)) if self.overdue else len(self.drawn)
+            if len(self.reported) >= wanted:
+                self.phase = "ready"
 
     @rule(client_id=st.sampled_from(DEVICES))
     def join(self, client_id):
-        accepted = client_id in self.joined or self.phase == "joining"
+        room = len(self.joined) < self.state.num_clients and self.phase not in ("finished", "failed")
+        known = client_id in self.joined
+        accepted = known or (room and client_id not in self.revoked)
         self.send(Joined(client_id), accepted)
-        if accepted:
+        if accepted and not known:
             self.joined.add(client_id)
-            if self.phase == "joining" and len(self.joined) == self.state.num_clients:
-                self.phase, self.round_num = "collecting", 1
+            self.go_on()
 
     @rule(client_id=st.sampled_from(DEVICES), offset=st.sampled_from((0, 0, 0, 0, -2, -1, 1)))
     def report(self, client_id, offset):
         round_num = self.round_num + offset
-        repeated = round_num >= 1 and (offset < 0 or (offset == 0 and client_id in self.reported))
-        fresh = self.phase == "collecting" and offset == 0
-        accepted = client_id in self.joined and (repeated or fresh)
+        is_open = self.phase == "collecting" and offset == 0 and client_id in self.drawn
+        # Late ones change nothing, and learn what to do instead.
+        past = round_num >= 1 and (offset < 0 or (offset == 0 and self.phase != "collecting"))
+        nothing_to_do = self.phase != "failed" and (past or (offset == 0 and client_id in self.reported))
+        accepted = client_id in self.joined and (nothing_to_do or is_open)
         before = self.state
         self.send(Reported(client_id, round_num), accepted)
-        if accepted and repeated:
+        if accepted and nothing_to_do:
             assert self.state == before
         elif accepted:
             self.reported.add(client_id)
-            if self.reported == self.joined:
-                self.phase = "ready"
+            self.go_on()
+
+    @rule(offset=st.sampled_from((0, 0, -1, 1)))
+    def deadline(self, offset):
+        self.send(DeadlinePassed(self.round_num + offset), True)
+        if offset == 0 and self.phase in ("joining", "collecting"):
+            self.overdue = True
+            self.go_on()
+
+    @rule(min_clients=st.integers(1, 4))
+    def other_rules(self, min_clients):
+        min_clients = min(min_clients, self.state.num_clients)
+        self.send(RulesChanged(min_clients, 5.0), True)
+        self.go_on()
+
+    @rule(client_id=st.sampled_from(DEVICES), revokes=st.integers(0, 5))
+    def revoke(self, client_id, revokes):
+        if revokes:  # rarely: a revoked device never comes back
+            return
+        before = self.state
+        self.send(Revoked(client_id), client_id in self.joined | self.revoked)
+        if client_id in self.revoked:
+            assert self.state == before
+        elif client_id in self.joined:
+            self.joined.discard(client_id)
+            self.revoked.add(client_id)
+            if self.phase in ("collecting", "ready"):
+                self.phase = "collecting"
+                self.drawn.discard(client_id)
+                self.reported.discard(client_id)
+                self.go_on()
 
     @rule(offset=st.sampled_from((0, 0, 0, -1, 1)))
     def claim(self, offset):
@@ -123,11 +200,17 @@ class RunMachine(RuleBasedStateMachine):
         self.send(Trained(self.round_num + offset), accepted)
         if not accepted:
             return
+        self.answered |= dict.fromkeys(self.reported, self.round_num)
         if self.round_num == self.state.rounds:
             self.phase = "finished"
         else:
-            self.phase, self.reported = "collecting", set()
-            self.round_num += 1
+            self.open_round(self.round_num + 1)
+
+    @rule()
+    def restart(self):
+        """A server or a trainer that starts again finds the stored state and releases the round."""
+        self.state = RunState.from_dict(json.loads(json.dumps(self.state.to_dict())))
+        self.release()
 
     @rule(error=st.sampled_from(("diverged", "disk full")), fails=st.integers(0, 9))
     def fail(self, error, fails):
@@ -140,37 +223,55 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_state_is_what_the_model_says(self):
-        expected = RunState(
-            self.state.num_clients,
-            self.state.rounds,
-            Phase(self.phase),
-            self.round_num,
-            tuple(sorted(self.joined)),
-            tuple(sorted(self.reported)),
-            self.error,
+        expected = dataclasses.replace(
+            self.state,
+            phase=Phase(self.phase),
+            round_num=self.round_num,
+            clients=tuple(sorted(self.joined)),
+            selected=tuple(sorted(self.drawn)),
+            reported=tuple(sorted(self.reported)),
+            answered=tuple(sorted(self.answered.items())),
+            revoked=tuple(sorted(self.revoked)),
+            overdue=self.overdue,
+            error=self.error,
         )
         assert self.state == expected
 
     @invariant()
+    def nobody_waits_for_ever(self):
+        """A round that is overdue waits only while fewer devices reported than it needs."""
+        if self.phase == "collecting" and self.drawn:
+            assert len(self.reported) < len(self.drawn)
+            assert not self.overdue or len(self.reported) < self.state.min_clients
+        if self.phase in ("ready", "training"):
+            assert self.reported and self.reported <= self.drawn
+
+    @invariant()
     def every_device_has_a_task(self):
         for client_id in DEVICES:
+            if client_id in self.revoked:
+                assert task_for(self.state, client_id, 0.5).action == "stop"
+                continue
             if client_id not in self.joined:
                 with pytest.raises(RoundError, match="has not joined"):
                     task_for(self.state, client_id, 0.5)
                 continue
             task = task_for(self.state, client_id, 0.5)
-            trains = self.phase == "collecting" and client_id not in self.reported
+            trains = self.phase == "collecting" and client_id in self.drawn - self.reported
             assert task.action == ("train" if trains else ACTIONS.get(self.phase, "wait"))
             assert task.retry_after_seconds == (0.5 if task.action == "wait" else 0)
-            assert (task.round_num, task.soft_labels_round) == (self.round_num, max(0, self.round_num - 1))
+            assert task.round_num == self.round_num
+            assert task.soft_labels_round == self.answered.get(client_id, 0)
+            assert not trains or task.soft_labels_round < task.round_num
 
     @invariant()
     def uploads_are_open_to_exactly_those_that_train(self):
         for client_id in DEVICES:
-            trains = self.phase == "collecting" and client_id in self.joined - self.reported
+            trains = self.phase == "collecting" and client_id in (self.drawn & self.joined) - self.reported
             for round_num in range(self.round_num - 1, self.round_num + 2):
                 if trains and round_num == self.round_num:
                     check_upload(self.state, client_id, round_num)
+                    assert not part_is_closed(self.state, client_id, round_num)
                 else:
                     with pytest.raises(RoundError):
                         check_upload(self.state, client_id, round_num)
@@ -181,7 +282,7 @@ class RunMachine(RuleBasedStateMachine):
 
 
 TestAnySequence = RunMachine.TestCase
-TestAnySequence.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnySequence.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
 
 
 # --- one run from its beginning to its end
@@ -295,10 +396,65 @@ def test_the_task_of_every_phase(state, client_id, action, reason):
     assert task.retry_after_seconds == (2.5 if action == "wait" else 0)
 
 
-@pytest.mark.parametrize(("round_num", "soft_labels_round"), [(1, 0), (2, 1), (3, 2)])
-def test_a_round_trains_with_the_soft_labels_of_the_one_before(round_num, soft_labels_round):
-    task = task_for(state_of(Phase.COLLECTING, round_num=round_num), "a", 1.0)
-    assert (task.round_num, task.soft_labels_round) == (round_num, soft_labels_round)
+@pytest.mark.parametrize(("answered", "soft_labels_round"), [((), 0), ((("a", 1),), 1), ((("b", 1),), 0)])
+def test_a_device_trains_with_its_own_last_soft_labels(answered, soft_labels_round):
+    task = task_for(state_of(Phase.COLLECTING, answered=answered), "a", 1.0)
+    assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, soft_labels_round)
+
+
+# --- deadlines, draws, and devices that come too late
+
+
+def test_a_round_goes_on_at_its_deadline_and_the_late_device_joins_the_next():
+    state = after(RunState(3, 2, min_clients=2), *(Joined(each) for each in "abc"))
+    state = after(state, Reported("a", 1), DeadlinePassed(1))
+    assert (state.phase, state.overdue) == (Phase.COLLECTING, True), "one is less than two"
+    state = after(state, Reported("c", 1))
+    assert (state.phase, state.reported) == (Phase.READY, ("a", "c"))
+    with pytest.raises(RoundClosedError):
+        check_upload(state, "b", 1)
+    assert task_for(state, "b", 1.0).action == "wait"
+    state = after(state, Reported("b", 1), Claimed(1), Trained(1))
+    assert (state.phase, state.selected, state.overdue) == (Phase.COLLECTING, ("a", "b", "c"), False)
+    with pytest.raises(RoundClosedError):
+        check_upload(state, "b", 1)
+    assert [task_for(state, each, 1.0).soft_labels_round for each in "abc"] == [1, 0, 1]
+
+
+def test_a_run_begins_at_its_deadline_and_takes_in_who_comes_later():
+    state = after(RunState(3, 2, min_clients=2), Joined("a"), DeadlinePassed(0))
+    assert (state.phase, state.overdue) == (Phase.JOINING, True)
+    state = after(state, Joined("c"))
+    assert (state.phase, state.round_num, state.selected) == (Phase.COLLECTING, 1, ("a", "c"))
+    state = after(state, Joined("b"))
+    assert task_for(state, "b", 1.0).action == "wait"
+    state = after(state, Reported("a", 1), Reported("c", 1), Claimed(1), Trained(1))
+    assert state.selected == ("a", "b", "c")
+
+
+def test_devices_are_drawn_as_in_the_simulation():
+    state = after(RunState(8, 4, client_fraction=0.5, seed=3), *(Joined(f"d{each}") for each in range(8)))
+    for round_num in range(1, 5):
+        drawn = sample_clients(state.clients, 0.5, seed=3, round_num=round_num)
+        assert list(state.selected) == drawn and len(drawn) == 4
+        for each in state.clients:
+            assert task_for(state, each, 1.0).action == ("train" if each in drawn else "wait")
+        state = after(state, *(Reported(each, round_num) for each in drawn))
+        state = after(state, Claimed(round_num), Trained(round_num))
+    assert state.phase is Phase.FINISHED
+
+
+def test_nobody_waits_for_a_revoked_device():
+    state = after(RunState(2, 2), Joined("a"), Joined("b"), Reported("a", 1), Revoked("b"))
+    assert (state.phase, state.reported) == (Phase.READY, ("a",))
+    with pytest.raises(RoundError, match="revoked"):
+        advance(state, Joined("b"))
+    with pytest.raises(RoundError, match="revoked"):
+        check_upload(state, "b", 1)
+    state = after(state, Revoked("a"))
+    assert (state.phase, state.selected, state.reported) == (Phase.COLLECTING, (), ())
+    state = after(state, Joined("c"))
+    assert (state.phase, state.round_num, state.selected) == (Phase.COLLECTING, 1, ("c",))
 
 
 # --- the state as JSON, and the drawing
@@ -312,16 +468,13 @@ def test_the_state_as_a_dictionary(phase):
 
 
 def test_the_drawing_names_every_phase_and_every_transition():
-    drawing = rounds.__doc__.split("::")[1].split("Every event")[0]
+    drawing = rounds.__doc__.split("::")[1].split("A run begins")[0]
     assert {str(phase) for phase in Phase} == set(re.findall("|".join(Phase), drawing))
     first = drawing.strip().splitlines()[0]
-    drawn = re.findall(r"(\w+) --([\w ]+)-->(?= (\w+))", first)
-    assert [(begin, end) for begin, _, end in drawn] == [
-        ("joining", "collecting"),
-        ("collecting", "ready"),
-        ("ready", "training"),
-    ]
+    drawn = re.findall(r"(\w+) -+(?:[\w ]+?)-+>(?= (\w+))", first)
+    assert drawn == [("joining", "collecting"), ("collecting", "ready"), ("ready", "training")]
     assert re.search(r"released", drawing)
     assert re.search(r"trained, rounds left", drawing)
     assert re.search(r"finished <-- trained, last round", drawing)
     assert re.search(r"failed <-- from every phase but finished", drawing)
+    assert set(drawn) < set(DRAWN)

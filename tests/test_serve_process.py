@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from gkt_core.protocol import ErrorBody, RunStatus, from_json
-from server_app.rounds import Failed
+from server_app.run_state import Failed
 from server_app.store import SqlRunStore
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -147,13 +147,16 @@ def test_a_server_starts_stops_and_goes_on(serve, server_bundle):
     assert not (first.data_dir / "server.json").exists()
 
     # The folder alone is enough to go on; settings that the run has may be repeated.
-    again = serve("--rounds", "2").wait_until_ready()
+    again = serve("--rounds", "2", "--round-deadline", "60").wait_until_ready()
     assert (again.info["run_id"], again.token()) == (first.info["run_id"], token)
     assert f"gkt edge run --server {again.info['url']} --token {token}" in again.out.read_text()
     assert again.get(root, Authorization=f"Bearer {token}").status_code == 200
     trainer = again.trainer()
     assert again.end() == 130
     assert is_gone(trainer)
+    store = SqlRunStore.open(again.data_dir / "run.sqlite")
+    assert (store.state().deadline_seconds, store.state().min_clients) == (60, 1)
+    store.close()
 
 
 def test_trainers_and_servers_that_are_killed(serve, server_bundle):
@@ -208,6 +211,9 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(serve, server_b
             (new, (*bundle, "--temperature", "2"), ["temperature 2.0", "exported with 3.0"]),
             (new, (*bundle, "--rounds", "0"), ["rounds is 0, expected at least 1"]),
             (new, (*bundle, "--token", "short"), ["at least 8"]),
+            (new, (*bundle, "--clients", 2, "--min-clients", 3), ["--min-clients is 3", "1 to 2"]),
+            (new, (*bundle, "--round-deadline", "-1"), ["--round-deadline is -1"]),
+            (new, (*bundle, "--mode", "async"), ["mode is async", "gkt simulate"]),
             (new, (*bundle, "--poll-seconds", "0"), ["--poll-seconds between"]),
             (tmp_path / "full", bundle, ["already exists and is not empty"]),
             (existing, ("--rounds", "7"), ["other settings", '{"rounds": "7 instead of 2"}']),

@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 from flask import request
 from safetensors import numpy as safetensors
+from sqlalchemy.exc import OperationalError
 
 from edge_runtime.server_client import ServerClient
 from gkt_core import protocol
 from gkt_core.compression import compress
 from gkt_core.errors import ConfigError, GKTError, InputError
+from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.manifest import COMBINED_TEMPLATE, DEVICE_FILES, NOMINAL_CHECKPOINT, load_bundle
 from gkt_core.protocol import (
     PROTOCOL_VERSION,
     SHA256_HEADER,
     ErrorBody,
     JoinRequest,
+    MissingShards,
     RoundReport,
     RunInfo,
     RunList,
@@ -35,7 +38,6 @@ from gkt_core.protocol import (
 )
 from gkt_core.shards import ShardKey, SoftLabels, write_soft_labels
 from server_app import create_app, create_run, open_run
-from server_app.rounds import Claimed, Failed, Trained
 from server_app.run_folder import (
     DATABASE_NAME,
     SERVER_WEIGHTS_BLOB,
@@ -43,6 +45,7 @@ from server_app.run_folder import (
     RunContext,
     soft_labels_blob,
 )
+from server_app.run_state import Claimed, DeadlinePassed, Failed, Revoked, Trained
 from server_app.store import FolderBlobStore, SqlRunStore
 from tests.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
 
@@ -224,6 +227,7 @@ def test_a_whole_run_through_every_endpoint(app, run):
     for round_num in (1, 2):
         for client_id, device in devices.items():
             assert device.task(client_id).action == "train"
+            assert device.missing_shards(client_id, round_num) == MissingShards([0, 1], [0])
             for split, index, num, first_id in PARTS:
                 key = ShardKey(client_id, round_num, split, index)
                 data = shard_bytes(key, num, first_id=first_id)
@@ -540,7 +544,7 @@ def test_a_body_that_is_not_encoded_as_it_says(joined, name):
 def test_a_body_that_is_not_what_its_hash_says(joined, given):
     before = joined.contents()
     response = joined.put(GOOD, **{SHA256_HEADER: given})
-    refused(response, 400, "ShardError", hashlib.sha256(GOOD).hexdigest(), "send it again")
+    refused(response, 400, "ChecksumError", hashlib.sha256(GOOD).hexdigest(), "send it again")
     assert joined.contents() == before
 
 
@@ -588,6 +592,111 @@ def test_a_body_that_no_shard_can_have(joined):
     refused(joined.put(bytes(limit + 1)), 413, "RequestEntityTooLarge", str(limit))
     refused(joined.put(bytes(limit)), 400, "ShardError")
     assert joined.contents() == before
+
+
+# --- what is missing, and what is too late
+
+
+def missing(api, client_id="client-a", round_num=1):
+    return api.http.get(f"{api.root}/rounds/{round_num}/clients/{client_id}/shards")
+
+
+def test_a_device_that_lost_its_link_learns_what_is_missing(joined):
+    def still_missing():
+        return from_json(MissingShards, missing(joined).content)
+
+    assert still_missing() == MissingShards([0, 1], [0])
+    joined.put_parts("client-a", parts=(PARTS[1],))
+    assert still_missing() == MissingShards([0], [0])
+    joined.put_parts("client-a", parts=(PARTS[0], PARTS[2]))
+    assert still_missing() == MissingShards([], [])
+    joined.report()
+    assert still_missing() == MissingShards([], [])
+    refused(missing(joined, round_num=2), 409, "RoundError", "round 2 is not open")
+    refused(missing(joined, "client-c"), 409, "RoundError", "has not joined")
+
+
+def test_what_is_missing_of_very_many(api):
+    api.join("client-a", dataclasses.replace(JOIN, num_examples=10**12))
+    api.join("client-b")
+    found = from_json(MissingShards, missing(api).content)
+    assert found == MissingShards(list(range(protocol.MAX_MISSING_SHARDS)), [0])
+
+
+def test_a_device_that_is_too_late_learns_so_and_takes_part_again(joined):
+    joined.put_parts("client-a", parts=PARTS[:2])
+    joined.put_parts("client-b")
+    joined.report("client-b")
+    joined.run.store.apply(DeadlinePassed(1))
+    before = joined.contents()
+    late = joined.put_shard(ShardKey("client-a", 1, "validation", 0), GOOD)
+    refused(late, 409, "RoundClosedError", "round 1 is not open: the run is ready")
+    refused(missing(joined), 409, "RoundClosedError")
+    task = from_json(Task, joined.report().content)
+    assert (task.action, task.soft_labels_round) == ("wait", 0)
+    assert joined.contents() == before
+    joined.train()
+    task = joined.task("client-a")
+    assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, 0)
+    assert joined.task("client-b").soft_labels_round == 1
+    assert [metrics.num_examples for metrics in joined.status().finished_rounds] == [NUM_TRAIN]
+
+
+def test_a_revoked_device_is_told_so(joined):
+    joined.run.store.apply(Revoked("client-a"))
+    assert joined.task("client-a").action == "stop"
+    refused(joined.put(GOOD), 409, "RoundError", "client-a was revoked")
+    refused(joined.join("client-a"), 409, "RoundError", "client-a was revoked")
+    assert (joined.status().revoked, joined.status().selected) == (["client-a"], ["client-b"])
+
+
+def test_devices_are_told_the_learning_rate_of_the_round(server_bundle, tmp_path):
+    config = run_config(rounds=3, lr_schedule="cosine", plateau_patience=1)
+    run = create_run(tmp_path / "run", server_bundle, config, TOKEN)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    transport = httpx.WSGITransport(app=create_app(run, TOKEN))
+    with httpx.Client(transport=transport, base_url="http://server", headers=headers) as http:
+        api = Api(http, run)
+        for client_id in CLIENTS:
+            api.join(client_id)
+        found = []
+        for round_num in (1, 2, 3):
+            found.append(api.task("client-a").learning_rate_scale)
+            api.collect(round_num)
+            assert api.task("client-a").learning_rate_scale == 1.0, "nothing to train"
+            api.train(round_num)
+    accuracy = METRICS["validation_accuracy"]
+    expected = [learning_rate_scale(config, each, [accuracy] * (each - 1)) for each in (1, 2, 3)]
+    assert found == expected and found[0] == 1 and found[2] < 0.5 * found[1] < 0.5
+    run.store.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OperationalError("UPDATE runs", {}, sqlite3.OperationalError("database is locked")),
+    ],
+)
+def test_a_storage_that_does_not_answer_asks_for_patience(joined, monkeypatch, caplog, error):
+    before = joined.contents()
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            joined.run.blobs if isinstance(error, OSError) else joined.run.store, WRITES[type(error)], fail
+        )
+        response = joined.put(GOOD)
+    body = refused(response, 503, "StorageUnavailableError", "ask again later")
+    assert "UPDATE" not in body.message and int(response.headers["Retry-After"]) > 0
+    assert "the storage does not answer" in caplog.text
+    assert joined.contents()[0] == before[0]
+    assert joined.put(GOOD).status_code == 200
+
+
+WRITES = {OSError: "put", OperationalError: "add_shard"}
 
 
 # --- reports

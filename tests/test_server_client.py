@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import itertools
+import math
 
 import httpx
 import numpy as np
@@ -197,6 +198,19 @@ def test_patience_begins_anew_with_every_call(connect, clock):
     client.task("client-a")
     clock.now += 1000
     assert client.task("client-a") == TASK
+
+
+def test_a_body_that_changed_on_its_way_is_sent_again(connect, clock):
+    client, asked = connect(refusal(400, "ChecksumError"), answer(ShardReceipt(8, 100, False)))
+    assert client.put_shard(KEY, bytes(100), compressed=False) == ShardReceipt(8, 100, False)
+    assert len(asked) == 2 and len(clock.slept) == 1
+
+
+def test_patience_may_have_no_end(connect, clock):
+    troubles = [httpx.ConnectError("refused")] * 200
+    client, asked = connect(*troubles, answer(TASK), patience_seconds=math.inf)
+    assert client.task("client-a") == TASK
+    assert len(asked) == 201 and sum(clock.slept) > 200 * 10
 
 
 # --- what is not retried

@@ -12,8 +12,9 @@ from gkt_core.errors import InputError, RoundError
 from gkt_core.protocol import RoundReport, TrainerProgress
 from gkt_core.shards import ShardKey
 from server_app import open_run
-from server_app.rounds import (
+from server_app.run_state import (
     Claimed,
+    DeadlinePassed,
     Failed,
     Joined,
     Phase,
@@ -23,6 +24,8 @@ from server_app.rounds import (
     Trained,
 )
 from server_app.store import ClientRecord, FolderBlobStore, ShardRecord, SqlRunStore, sql
+
+pytest_plugins = ["tests.storage_fixtures"]
 
 CONFIG = {"rounds": 2, "codec": "uint8", "alpha": 0.5}
 REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
@@ -34,10 +37,11 @@ def path(tmp_path):
     return tmp_path / "run.sqlite"
 
 
-@pytest.fixture
-def opened(path):
-    """Opens stores on one file, and closes them."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opened(request):
+    """Opens stores on one database, and closes them."""
     stores = []
+    path = request.getfixturevalue("path" if request.param == "sqlite" else "postgres_url")
 
     def create(num_clients=2, num_rounds=2, run_id="run-1"):
         stores.append(SqlRunStore.create(path, run_id, CONFIG, RunState(num_clients, num_rounds)))
@@ -129,12 +133,15 @@ def test_a_refused_event_leaves_state_and_times(opened):
 def test_devices_are_kept_by_id_and_repeating_replaces(opened):
     store = opened.create()
     for client_id in ("b", "a"):
-        store.add_client(ClientRecord(client_id, 10, 2, "ort_training"))
-    store.add_client(ClientRecord("b", 20, 4, "portable"))
+        store.join(ClientRecord(client_id, 10, 2, "ort_training"))
+    store.join(ClientRecord("b", 20, 4, "portable"))
     assert list(opened.again().clients().items()) == [
         ("a", ClientRecord("a", 10, 2, "ort_training")),
         ("b", ClientRecord("b", 20, 4, "portable")),
     ]
+    with pytest.raises(RoundError):
+        store.join(ClientRecord("c", 10, 2, "ort_training"))
+    assert list(opened.again().clients()) == ["a", "b"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -164,13 +171,21 @@ def test_a_shard_that_arrives_again_replaces_the_first(opened):
 
 def test_reports_by_device_and_round(opened):
     store = opened.create()
-    store.add_report("b", 1, REPORT)
-    store.add_report("a", 1, REPORT)
+    with pytest.raises(RoundError):
+        store.close_part("a", 1, REPORT)
+    for client_id in ("a", "b"):
+        store.join(ClientRecord(client_id, 10, 2, "ort_training"))
+    assert store.close_part("b", 1, REPORT).reported == ("b",)
     other = RoundReport(2, 1, 12, 0.5, 0.625, 1.0, 0.25, 9.0)
-    store.add_report("a", 1, other)
-    store.add_report("a", 2, REPORT)
+    assert store.close_part("b", 1, other).reported == ("b",), "only the first report counts"
+    assert store.close_part("a", 1, other).phase is Phase.READY
     assert list(opened.again().reports(1).items()) == [("a", other), ("b", REPORT)]
-    assert store.reports(2) == {"a": REPORT}
+    store.apply(Claimed(1))
+    store.apply(Trained(1))
+    store.close_part("a", 2, REPORT)
+    store.apply(DeadlinePassed(2))
+    assert store.close_part("b", 2, REPORT).phase is Phase.READY
+    assert store.reports(2) == {"a": REPORT}, "too late"
     assert store.reports(3) == {}
 
 

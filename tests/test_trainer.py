@@ -6,6 +6,7 @@ what comes out. Every disturbed run is therefore compared with an undisturbed on
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import shutil
 import threading
@@ -23,7 +24,6 @@ from edge_runtime import open_backend, state_dir
 from edge_runtime.device import Device
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import DeviceState, StateDir
-from gkt_core.algorithms import server_optimizer
 from gkt_core.augment import to_float_nchw
 from gkt_core.errors import (
     ArtifactError,
@@ -37,10 +37,12 @@ from gkt_core.errors import (
 from gkt_core.manifest import load_bundle
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
 from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
-from gkt_core.protocol import JoinRequest, Task, from_json, to_json
+from gkt_core.nn.optimizers import large_network_optimizer
+from gkt_core.protocol import ErrorBody, JoinRequest, Task, from_json, to_json
+from gkt_core.sampling import sample_clients
 from server_app import create_app, create_run, open_run, trainer
-from server_app.rounds import Claimed, Failed, Joined, Phase, Released
 from server_app.run_folder import SERVER_WEIGHTS_BLOB
+from server_app.run_state import Claimed, Failed, Joined, Phase, Released, RulesChanged
 from server_app.status import run_status
 from server_app.trainer import Trainer, only_trainer
 from tests.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, private_data, run_config
@@ -49,6 +51,10 @@ pytest_plugins = ["tests.server_fixtures"]
 
 DATA = {client_id: private_data(seed, 12 + 3 * seed) for seed, client_id in enumerate(CLIENTS)}
 WAIT_SECONDS = 0.005
+
+
+def optimizer_of(network, config):
+    return large_network_optimizer(network.parameters(), config, config.server_lr)
 
 
 class Killed(BaseException):
@@ -233,7 +239,7 @@ def test_the_run_is_finished_and_the_devices_know_it(undisturbed):
 def test_each_devices_model_is_its_extractor_and_the_servers_network(undisturbed):
     manifest = undisturbed.run.bundle.manifest
     server = build_server_network(manifest.server_network, NUM_CLASSES)
-    optimizer = server_optimizer(server, undisturbed.run.config)
+    optimizer = optimizer_of(server, undisturbed.run.config)
     extra = load_checkpoint(undisturbed.run.checkpoint_path(2), server, optimizer)
     assert extra == {"round_num": 2, "run_id": undisturbed.run.store.run_id}
     logits = {}
@@ -516,6 +522,85 @@ def test_a_training_that_diverges_fails_the_run(server_bundle, tmp_path, changes
     failing.run.store.close()
 
 
+# --- devices that are drawn, and devices that are late
+
+
+def test_devices_that_are_drawn_keep_their_last_soft_labels(server_bundle, tmp_path):
+    """Each device distils from the answer to the very view that it sent when it was last drawn."""
+    config = run_config(client_fraction=0.5, rounds=5, seed=4)
+    create_run(tmp_path / "run", server_bundle, config, TOKEN).store.close()
+    drawn = [sample_clients(CLIENTS, 0.5, seed=4, round_num=each)[0] for each in range(1, 6)]
+    assert any(first == second for first, second in itertools.pairwise(drawn)) and len(set(drawn)) == 2
+    sampled = RunOfTwo(tmp_path / "run", tmp_path / "devices")
+    state, _ = sampled.train()
+    last = {each: 5 - drawn[::-1].index(each) for each in CLIENTS}
+    assert dict(state.answered) == last
+    for client_id in CLIENTS:
+        passed = sampled.exchanges[client_id]
+        asked = [each.path.split("/")[5] for each in passed if each.path.endswith("/soft-labels")]
+        rounds = [number for number, each in enumerate(drawn, start=1) if each == client_id]
+        assert asked == [str(number) for number in rounds[:-1]], "each answer once, in the round after"
+        sent = {each.path.split("/")[5] for each in passed if "/shards/" in each.path}
+        assert sent == {str(number) for number in rounds}
+        assert all(each.status == 200 for each in passed)
+    left = {
+        str(path.relative_to(tmp_path / "run" / "blobs"))
+        for path in (tmp_path / "run").rglob("soft_labels/*/*")
+    }
+    assert left == {f"soft_labels/{last[each]:06d}/{each}.safetensors" for each in CLIENTS}
+    assert all(len(model) > 1000 for model in sampled.models())
+    sampled.run.store.close()
+
+
+def test_a_round_goes_on_without_a_device_that_is_late(empty_run, copy_of):
+    """It vanishes in the middle of its upload, comes back after the deadline, and ends with a model."""
+    other = copy_of(empty_run)
+    other.run.store.apply(RulesChanged(1, 0.3))
+    vanished = []
+
+    def cut(when, call):
+        if when == "before" and "/rounds/1/" in call and call.endswith("/shards/train/1"):
+            vanished.append(call)
+            while other.run.store.state().round_num == 1:
+                threading.Event().wait(WAIT_SECONDS)
+            # From here on it has time.
+            other.run.store.apply(RulesChanged(1, 0.0))
+
+    def late():
+        return other.device("client-a", cut)
+
+    state, results = other.together(late, lambda: other.device("client-b"))
+    assert len(vanished) == 1
+    assert state.phase is Phase.FINISHED and dict(state.answered)["client-b"] == 2
+    refused = [each for each in other.exchanges["client-a"] if each.status != 200]
+    assert [each.status for each in refused] == [409]
+    assert from_json(ErrorBody, refused[0].received).error == "RoundClosedError"
+    first = run_status(other.run.store).finished_rounds[0]
+    assert first.num_examples == len(DATA["client-b"].train), "half an upload is none"
+    assert [result.rounds for result in results] == [2, 2]
+    assert len(other.models()[0]) > 1000
+
+
+def test_a_device_sends_only_what_is_missing(undisturbed, empty_run, copy_of):
+    other = copy_of(empty_run)
+    died = []
+
+    def cut(when, call):
+        if not died and when == "after" and call.endswith("/rounds/2/clients/client-a/shards/train/0"):
+            died.append(call)
+            raise Killed(call)
+
+    def device():
+        with contextlib.suppress(Killed):
+            return other.device("client-a", cut)
+        return other.device("client-a")
+
+    other.together(device, lambda: other.device("client-b"))
+    sent = [each.path for each in other.exchanges["client-a"] if "/shards/" in each.path]
+    assert len(died) == 1 and len(sent) == len(set(sent)), "no shard was sent twice"
+    assert other.outcome() == undisturbed.outcome()
+
+
 # --- a device that dies
 
 
@@ -728,7 +813,7 @@ def test_a_device_of_a_failed_run_says_why(empty_run, copy_of):
 def trained():
     """A small network and an optimizer that has made two steps."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-    optimizer = server_optimizer(network, run_config())
+    optimizer = optimizer_of(network, run_config())
     for seed in (1, 2):
         images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
         network(images).square().sum().backward()
@@ -738,7 +823,7 @@ def trained():
 
 def fresh(like):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-    return types.SimpleNamespace(network=network, optimizer=server_optimizer(network, run_config()))
+    return types.SimpleNamespace(network=network, optimizer=optimizer_of(network, run_config()))
 
 
 def test_a_checkpoint_restores_network_and_optimizer(trained, tmp_path):
@@ -775,7 +860,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(trained, tm
 def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", trained.network, trained.optimizer, {})
     for network in (nn.Linear(3, 4), nn.Sequential(nn.Conv2d(3, 5, 3))):
-        optimizer = server_optimizer(network, run_config())
+        optimizer = optimizer_of(network, run_config())
         with pytest.raises(ArtifactError, match="belongs to another network"):
             load_checkpoint(tmp_path / "checkpoint", network, optimizer)
 

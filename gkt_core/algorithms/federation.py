@@ -16,9 +16,14 @@ from gkt_core.augment import batch_order, batches, to_float_nchw
 from gkt_core.client_round import client_seed, draw_view
 from gkt_core.config import RunConfig
 from gkt_core.errors import DatasetError
-from gkt_core.private_data import PrivateData, Samples, load_private_data, load_test_data
-
-SPLIT_NAME = "partition.json"
+from gkt_core.private_data import (
+    SPLIT_NAME,
+    TEST_NAME,
+    PrivateData,
+    Samples,
+    load_private_data,
+    load_test_data,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def load_federation(folder: Path) -> Federation:
         pretraining = split.get("pretraining_file")
         return Federation(
             clients=dict(sorted(clients.items())),
-            test=load_test_data(folder / "test.npz"),
+            test=load_test_data(folder / TEST_NAME),
             class_names=tuple(split["class_names"]),
             pixel_mean=tuple(split["pixel_mean"]),
             pixel_std=tuple(split["pixel_std"]),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gkt_core.algorithms.base import Evaluation, RoundResult
 from gkt_core.algorithms.federation import Federation
+from gkt_core.algorithms.grouped_training import GroupedTraining
 from gkt_core.algorithms.simulated_client import SimulatedClient
 from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.algorithms.uploads import Uploads
@@ -196,6 +197,7 @@ class FedGKT:
         device: Where networks live.
         shard_folder: Keep a round's features in files of this folder instead of memory.
         initial_weights: What to begin from instead of random weights.
+        grouped: Train all devices at once, for GPUs, instead of one after another.
     """
 
     def __init__(
@@ -208,6 +210,7 @@ class FedGKT:
         device: torch.device,
         shard_folder: Path | None = None,
         initial_weights: InitialWeights | None = None,
+        grouped: bool = False,
     ) -> None:
         self._federation, self._config, self._shard_folder = federation, config, shard_folder
         weights = initial_weights or InitialWeights()
@@ -226,6 +229,7 @@ class FedGKT:
             engine = TorchEngine(network.to(device), config)
             client = SimulatedClient(client_id, data, engine, config, federation.num_classes)
             self._clients[client_id] = client
+        self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None
         self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
         weights.fill_server(self._server)
         self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -243,10 +247,15 @@ class FedGKT:
         )
         download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
         uploads = Uploads(self._spec, config, self._shard_folder)
-        for client_id in chosen:
-            self._clients[client_id].run_round(
-                round_num, learning_rate_scale, uploads, lambda num: on_samples("devices", num)
+        if self._grouped is not None:
+            self._grouped.train(
+                chosen, round_num, learning_rate_scale, lambda num: on_samples("devices", num)
             )
+        for client_id in chosen:
+            client = self._clients[client_id]
+            if self._grouped is None:
+                client.train(round_num, learning_rate_scale, lambda num: on_samples("devices", num))
+            client.upload(round_num, uploads)
         loss = self._train(uploads.source("train"), round_num, learning_rate_scale, on_samples)
         found = evaluate(self._server, uploads.source("validation"))
         return RoundResult(loss, found.loss, found.accuracy, uploads.num_bytes, download_bytes)

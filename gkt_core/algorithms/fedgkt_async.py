@@ -77,7 +77,8 @@ class AsyncFedGKT(FedGKT):
                 client = self._clients[self._ids[place]]
                 download_bytes += client.download_bytes
                 number = int(self._trained[place]) + 1
-                client.run_round(number, learning_rate_scale, uploads, lambda num: on_samples("devices", num))
+                client.train(number, learning_rate_scale, lambda num: on_samples("devices", num))
+                client.upload(number, uploads)
             source = uploads.source("train")
             losses.append(self._train(source, self._num_steps, learning_rate_scale, on_samples))
             upload_bytes += uploads.num_bytes
@@ -128,7 +129,10 @@ class AsyncFedGKT(FedGKT):
         self._arrives = arrays["async/arrives"].astype(np.float64)
         self._trained = arrays["async/trained"].astype(np.int64)
         self._answered_in_step = arrays["async/answered_in_step"].astype(np.int64)
-        self._clock, self._num_steps = float(arrays["async/clock"]), int(arrays["async/num_steps"])
+        self._clock, self._num_steps = (
+            float(arrays["async/clock"].item()),
+            int(arrays["async/num_steps"].item()),
+        )
 
 
 _EVENT_ARRAYS: Sequence[str] = ("arrives", "trained", "answered_in_step")

@@ -37,6 +37,7 @@ class AlgorithmOptions:
         feature_store: ``memory`` or ``disk``.
         replay_period: Rounds between two uploads of EcoFed.
         pretraining_epochs: Epochs of EcoFed's pre-training.
+        grouped: Whether FedGKT's devices train all at once; None means on a GPU only.
         initial_edge: File with the weights that FedGKT's devices begin from.
         initial_server: File with the weights that FedGKT's server network begins from.
     """
@@ -49,6 +50,7 @@ class AlgorithmOptions:
     feature_store: str = "memory"
     replay_period: int = 2
     pretraining_epochs: int = 20
+    grouped: bool | None = None
     initial_edge: Path | None = None
     initial_server: Path | None = None
 
@@ -84,8 +86,11 @@ def build_algorithm(
         case "fedgkt":
             folder = out / "features" if options.feature_store == "disk" else None
             weights = InitialWeights(options.initial_edge, options.initial_server)
-            build = AsyncFedGKT if config.mode == "async" else FedGKT
-            return build(federation, config, **pair, shard_folder=folder, initial_weights=weights)
+            pair |= {"shard_folder": folder, "initial_weights": weights}
+            if config.mode == "async":
+                return AsyncFedGKT(federation, config, **pair)
+            grouped = options.device == "cuda" if options.grouped is None else options.grouped
+            return FedGKT(federation, config, **pair, grouped=grouped)
         case "fedavg":
             return FedAvg(federation, config, **pair)
         case "split_learning":

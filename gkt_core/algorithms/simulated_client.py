@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.algorithms.uploads import Uploads
-from gkt_core.client_round import client_update
+from gkt_core.client_round import TrainingBatch, client_batches, train_on_batch
 from gkt_core.config import RunConfig
 from gkt_core.private_data import PrivateData
 from gkt_core.shards import SoftLabels, write_soft_labels
@@ -48,17 +48,9 @@ class SimulatedClient:
             return 0
         return len(write_soft_labels(self.client_id, self.last_round, self._soft_labels))
 
-    def run_round(
-        self,
-        round_num: int,
-        learning_rate_scale: float,
-        uploads: Uploads,
-        on_samples: Callable[[int], None],
-    ) -> None:
-        """Train on the samples of this device, then upload what its extractor makes of them."""
-        self.engine.set_learning_rate(self._config.edge_lr * learning_rate_scale)
-        client_update(
-            self.engine,
+    def batches(self, round_num: int) -> Iterator[TrainingBatch]:
+        """Batches of this round's local epochs (lines 19 and 20)."""
+        return client_batches(
             self.data.train,
             self._soft_labels,
             self._config,
@@ -66,8 +58,17 @@ class SimulatedClient:
             round_num=round_num,
             num_classes=self._num_classes,
             teacher_round=self.last_round,
-            on_batch=on_samples,
         )
+
+    def train(self, round_num: int, learning_rate_scale: float, on_samples: Callable[[int], None]) -> None:
+        """Train on the samples of this device (lines 19 to 21)."""
+        self.engine.set_learning_rate(self._config.edge_lr * learning_rate_scale)
+        for batch in self.batches(round_num):
+            train_on_batch(self.engine, batch, round_num)
+            on_samples(len(batch.labels))
+
+    def upload(self, round_num: int, uploads: Uploads) -> None:
+        """Send what the extractor makes of them (lines 22 to 30)."""
         uploads.send_client(self.engine, self.data, client_id=self.client_id, round_num=round_num)
         self.last_round = round_num
 
@@ -81,7 +82,7 @@ class SimulatedClient:
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take it back."""
-        self.last_round = int(arrays["last_round"])
+        self.last_round = int(arrays["last_round"].item())
         if "sample_ids" in arrays:
             self._soft_labels = SoftLabels(
                 arrays["sample_ids"].astype(np.int64), arrays["server_logits"].astype(np.float32)

@@ -18,11 +18,15 @@ from gkt_core.files import check_new_folder, new_folder
 from gkt_core.options import dataset_options
 from gkt_core.partition import hold_out
 from gkt_core.partition import partition as partition_samples
-from gkt_core.private_data import PrivateData, Samples, load_private_data, save_private_data
-
-SPLIT_NAME = "partition.json"
-TEST_NAME = "test.npz"
-PRETRAINING_NAME = "pretraining.npz"
+from gkt_core.private_data import (
+    PRETRAINING_NAME,
+    SPLIT_NAME,
+    TEST_NAME,
+    PrivateData,
+    Samples,
+    load_private_data,
+    save_private_data,
+)
 
 
 @dataclass(frozen=True, slots=True)

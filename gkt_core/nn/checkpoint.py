@@ -43,7 +43,7 @@ def save_state(
             for name, value in state.items():
                 tensors[f"optimizer/{owner}/{index}/{name}"] = torch.as_tensor(value)
     for name, array in arrays.items():
-        tensors[f"array/{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+        tensors[f"array/{name}"] = torch.from_numpy(np.array(array, order="C"))
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)}))
 

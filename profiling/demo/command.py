@@ -27,6 +27,11 @@ from profiling.demo.options import DEMO_DEFAULTS, DemoOptions
     type=click.Path(path_type=Path),
     help="A new folder; by default one below gkt-demo/, named by the time.",
 )
+@click.option(
+    "--meter-wire",
+    is_flag=True,
+    help="Let devices connect through a relay that counts every byte, HTTP heads included, into wire.json.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json to stdout.")
 @run_config_options(defaults=DEMO_DEFAULTS)
 def demo(
@@ -43,6 +48,7 @@ def demo(
     device_threads: int,
     server_threads: int,
     out: Path | None,
+    meter_wire: bool,
     as_json: bool,
     **hyper_parameters: Any,
 ) -> None:
@@ -83,6 +89,7 @@ def demo(
         device_threads=device_threads,
         server_threads=server_threads,
         out=folder,
+        meter_wire=meter_wire,
     )
     try:
         with LiveDisplay() as display:

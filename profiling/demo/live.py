@@ -9,15 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gkt_core.protocol import RoundMetrics, RunStatus
+from profiling.units import format_bytes
 
-
-def format_bytes(num_bytes: float) -> str:
-    """Bytes for a person, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
+__all__ = ["LiveDisplay", "format_bytes"]
 
 
 class LiveDisplay:

@@ -27,6 +27,7 @@ class DemoOptions:
         device_threads: CPU threads of each device.
         server_threads: CPU threads of the trainer; 0 for all cores.
         out: Output folder.
+        meter_wire: Whether devices connect through a relay that counts every byte, into ``wire.json``.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class DemoOptions:
     device_threads: int
     server_threads: int
     out: Path
+    meter_wire: bool = False
 
     def describe(self, config: RunConfig) -> dict[str, Any]:
         """Options and hyper-parameters in one JSON-compatible object."""

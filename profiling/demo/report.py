@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
-from profiling.demo.live import format_bytes
 from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE
+from profiling.units import format_bytes
 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from edge_runtime.server_client import ServerClient
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config
 from gkt_core.errors import RunFailedError
+from gkt_core.files import write_atomically
+from gkt_core.private_data import SPLIT_NAME, TEST_NAME
 from gkt_core.protocol import RunStatus
 from profiling.demo.live import LiveDisplay
 from profiling.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
 from profiling.demo.processes import Child, ProcessGroup
 from profiling.machine import describe_machine
+from profiling.traffic.wire_meter import WireMeter
 
+WIRE_NAME = "wire.json"
 _POLL_SECONDS = 0.5
 _SERVER_START_SECONDS = 120.0
 
@@ -102,8 +107,8 @@ class DemoRun:
             # Input that was refused leaves nothing behind.
             shutil.rmtree(self._logs if existed else self._out, ignore_errors=True)
             raise
-        split: dict[str, Any] = json.loads((data / "partition.json").read_text(encoding="utf-8"))
-        (data / "test.npz").rename(self._out / "test.npz")
+        split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
+        (data / TEST_NAME).rename(self._out / TEST_NAME)
         self._display.step(
             f"{options.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
             f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
@@ -118,7 +123,7 @@ class DemoRun:
 
     def _export(self, processes: ProcessGroup) -> None:
         options, run_file = self._options, RunConfig.from_toml(self._out / "run.toml")
-        arguments = ["export", "--split", str(self._out / "data" / "partition.json")]
+        arguments = ["export", "--split", str(self._out / "data" / SPLIT_NAME)]
         arguments += ["--model", options.edge_network, "--server-model", options.server_network]
         arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
         arguments += ["--out", str(self._out / "artifacts")]
@@ -129,13 +134,42 @@ class DemoRun:
         server = self._start_server(processes)
         info = self._wait_for_server(server)
         token = (self._out / "server" / "token").read_text(encoding="utf-8").strip()
+        with self._wire(info["url"]) as url:
+            devices = self._start_devices(processes, client_ids, url, token)
+            self._display.step(f"server {info['url']}, its trainer and {len(devices)} devices are running")
+            status = self._watch(processes, server, devices, info["url"], token)
+        processes.stop([server])
+        if status.phase != "finished":
+            raise RunFailedError(
+                f"the devices ended, yet the run is {status.phase} in round {status.round_num}"
+            )
+        return status
+
+    @contextlib.contextmanager
+    def _wire(self, url: str) -> Iterator[str]:
+        """Where devices connect: the server itself, or a relay that counts."""
+        if not self._options.meter_wire:
+            yield url
+            return
+        with WireMeter(url) as meter:
+            yield meter.url
+            counts = meter.counts()
+        write_atomically(self._out / WIRE_NAME, (json.dumps(counts, indent=2) + "\n").encode())
+
+    def _start_devices(
+        self, processes: ProcessGroup, client_ids: list[str], url: str, token: str
+    ) -> list[Child]:
         os.environ["GKT_TOKEN"] = token
         try:
-            devices = [self._start_device(processes, client_id, info["url"]) for client_id in client_ids]
+            return [self._start_device(processes, client_id, url) for client_id in client_ids]
         finally:
             del os.environ["GKT_TOKEN"]
-        self._display.step(f"server {info['url']}, its trainer and {len(devices)} devices are running")
-        client = ServerClient(info["url"], token, patience_seconds=60.0)
+
+    def _watch(
+        self, processes: ProcessGroup, server: Child, devices: list[Child], url: str, token: str
+    ) -> RunStatus:
+        """Show the run until every device has ended."""
+        client = ServerClient(url, token, patience_seconds=60.0)
         try:
             client.run_info()
             for _ in processes.watch(devices):
@@ -146,14 +180,9 @@ class DemoRun:
             status = client.status()
             self._display.status(status)
             self._display.finish()
+            return status
         finally:
             client.close()
-        processes.stop([server])
-        if status.phase != "finished":
-            raise RunFailedError(
-                f"the devices ended, yet the run is {status.phase} in round {status.round_num}"
-            )
-        return status
 
     def _start_server(self, processes: ProcessGroup) -> Child:
         options = self._options
@@ -212,14 +241,14 @@ class DemoRun:
     def _evaluate(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
         def arguments(client_id: str) -> list[str]:
             model = str(self._out / "models" / f"{client_id}.onnx")
-            return ["edge", "evaluate", "--model", model, "--data", str(self._out / "test.npz")]
+            return ["edge", "evaluate", "--model", model, "--data", str(self._out / TEST_NAME)]
 
         return self._accuracies(processes, "evaluate", client_ids, arguments)
 
     def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
         def arguments(client_id: str) -> list[str]:
             common = ["edge", "train-alone", "--artifacts", str(self._out / "artifacts")]
-            common += ["--data", str(self._data_file(client_id)), "--test", str(self._out / "test.npz")]
+            common += ["--data", str(self._data_file(client_id)), "--test", str(self._out / TEST_NAME)]
             return [*common, "--client-id", client_id, "--config", str(self._out / "run.toml")]
 
         return self._accuracies(processes, "alone", client_ids, arguments)

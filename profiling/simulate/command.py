@@ -15,6 +15,7 @@ from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.manifest import sha256_of
 from gkt_core.networks import FULL_NETWORKS, edge_network_names
 from gkt_core.options import NetworkName, dataset_options, network_options
+from gkt_core.private_data import SPLIT_NAME
 
 # Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -46,6 +47,11 @@ _PRETRAINING_SHARE = 0.1
 @click.option("--init-edge", type=click.Path(path_type=Path), help="FedGKT: .safetensors to begin from.")
 @click.option("--init-server", type=click.Path(path_type=Path), help="FedGKT: .safetensors to begin from.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--grouped/--one-by-one",
+    default=None,
+    help="FedGKT: train all devices at once, or one after another. [default: at once on a GPU]",
+)
 @click.option("--threads", "num_threads", default=0, show_default=True, help="CPU threads; 0 for all cores.")
 @click.option(
     "--feature-store",
@@ -81,6 +87,7 @@ def simulate(
     init_edge: Path | None,
     init_server: Path | None,
     device: str,
+    grouped: bool | None,
     num_threads: int,
     feature_store: str,
     pretraining_share: float | None,
@@ -122,7 +129,7 @@ def simulate(
     else:
         folder = split
     federation = load_federation(folder)
-    described = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
+    described = json.loads((folder / SPLIT_NAME).read_text(encoding="utf-8"))
     flip = bool(described["horizontal_flip"])
     derived = {
         "num_clients": len(federation.clients),
@@ -141,6 +148,7 @@ def simulate(
         feature_store=feature_store,
         replay_period=replay_period,
         pretraining_epochs=pretraining_epochs,
+        grouped=grouped,
         initial_edge=init_edge,
         initial_server=init_server,
     )
@@ -194,7 +202,7 @@ def _make_split(
     from gkt_core.datasets import load_dataset  # noqa: PLC0415
 
     folder = out / "data"
-    if (folder / "partition.json").is_file():
+    if (folder / SPLIT_NAME).is_file():
         return folder
     loaded = load_dataset(dataset, image_size=image_size, limit=limit, seed=seed, data_root=data_root)
     options = SplitOptions(num_clients, partition, dirichlet_alpha, validation_share, seed, pretraining_share)

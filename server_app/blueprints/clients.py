@@ -7,8 +7,7 @@ from flask import Blueprint, Response, request
 from gkt_core.errors import MessageError
 from gkt_core.manifest import check_classes
 from gkt_core.protocol import JoinRequest, check_client_id, check_protocol_version, from_json
-from server_app.context import context, message_response, run_of
-from server_app.rounds import Joined, task_for
+from server_app.context import run_of, task_response
 from server_app.store import ClientRecord
 
 blueprint = Blueprint("clients", __name__, url_prefix="/v1/runs/<run_id>/clients/<client_id>")
@@ -27,15 +26,16 @@ def join(run_id: str, client_id: str) -> Response:
             f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
             "validation samples, expected at least 2 and 1"
         )
-    state = run.store.apply(Joined(client_id))
-    run.store.add_client(
+    if not message.engine.isprintable():
+        raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
+    state = run.store.join(
         ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40])
     )
-    return message_response(task_for(state, client_id, context().poll_seconds))
+    return task_response(run, state, client_id)
 
 
 @blueprint.get("/task")
 def task(run_id: str, client_id: str) -> Response:
     """What the device does next."""
-    state = run_of(run_id).store.state()
-    return message_response(task_for(state, client_id, context().poll_seconds))
+    run = run_of(run_id)
+    return task_response(run, run.store.state(), client_id)

@@ -9,13 +9,13 @@ from flask import Blueprint, Response, abort, send_file
 from gkt_core.errors import RoundError
 from gkt_core.manifest import DEVICE_FILES
 from server_app.context import run_of
-from server_app.rounds import Phase
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
     TEMPLATE_BLOB,
     RunContext,
     soft_labels_blob,
 )
+from server_app.run_state import Phase
 
 blueprint = Blueprint("downloads", __name__, url_prefix="/v1/runs/<run_id>")
 

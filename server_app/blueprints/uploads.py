@@ -9,11 +9,19 @@ import numpy as np
 from flask import Blueprint, Response, request
 
 from gkt_core.compression import decompress
-from gkt_core.errors import MessageError, RoundError, ShardError
-from gkt_core.protocol import SHA256_HEADER, ZSTD, RoundReport, ShardReceipt, from_json
+from gkt_core.errors import ChecksumError, MessageError, RoundError, ShardError
+from gkt_core.protocol import (
+    MAX_MISSING_SHARDS,
+    SHA256_HEADER,
+    ZSTD,
+    MissingShards,
+    RoundReport,
+    ShardReceipt,
+    from_json,
+)
 from gkt_core.shards import SPLITS, ShardKey, map_feature_shard, read_feature_shard
-from server_app.context import context, message_response, run_of
-from server_app.rounds import Phase, Reported, check_upload, task_for
+from server_app.context import message_response, run_of, task_response
+from server_app.rounds import check_upload, part_is_closed
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ShardRecord
 
@@ -23,6 +31,25 @@ _BEYOND_ANY_REPORT = 1e15
 blueprint = Blueprint(
     "uploads", __name__, url_prefix="/v1/runs/<run_id>/rounds/<int:round_num>/clients/<client_id>"
 )
+
+
+@blueprint.get("/shards")
+def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
+    """What the device still has to send of its part of the open round."""
+    run = run_of(run_id)
+    state = run.store.state()
+    if client_id in state.reported and round_num == state.round_num:
+        return message_response(MissingShards([], []))
+    check_upload(state, client_id, round_num)
+    stored = {(shard.key.split, shard.key.index) for shard in run.store.shards(round_num, client_id)}
+
+    def missing(split: str) -> list[int]:
+        wanted = (
+            index for index in range(_num_shards(run, client_id, split)) if (split, index) not in stored
+        )
+        return list(islice(wanted, MAX_MISSING_SHARDS))
+
+    return message_response(MissingShards(missing("train"), missing("validation")))
 
 
 @blueprint.put("/shards/<split>/<int:index>")
@@ -39,13 +66,15 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
         check_upload(run.store.state(), client_id, round_num)
         _check_index(run, key)
     run.store.count_traffic("upload/shards", round_num, len(body))
-    if request.headers.get(SHA256_HEADER, "").lower() != digest:
-        raise ShardError(f"the body has SHA-256 {digest}, not what {SHA256_HEADER} says: send it again")
+    if SHA256_HEADER not in request.headers:
+        raise ShardError(f"the request has no {SHA256_HEADER}, expected the SHA-256 of its body")
+    if request.headers[SHA256_HEADER].lower() != digest:
+        raise ChecksumError(f"the body has SHA-256 {digest}, not what {SHA256_HEADER} says: send it again")
     if known is not None:
         return message_response(ShardReceipt(known.num_samples, len(body), already_stored=True))
     data = _decoded(body, run.shard_spec.max_bytes)
     shard = read_feature_shard(data, key, run.shard_spec)
-    blob = shard_blob(key)
+    blob = shard_blob(key, digest)
     run.blobs.put(blob, data)
     num_samples = len(shard.sample_ids)
     run.store.add_shard(ShardRecord(key, digest, num_samples, len(body), blob))
@@ -53,8 +82,8 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
 
 
 def _known(run: RunContext, key: ShardKey, digest: str) -> ShardRecord | None:
-    # Numbers in a path may be larger than a database takes.
-    if key.round_num > run.store.state().round_num:
+    # Numbers in a path may be larger than a database takes, names may hold what it cannot.
+    if key.round_num > run.config.rounds or key.client_id not in run.store.state().clients:
         return None
     stored = run.store.shards(key.round_num, key.client_id)
     return next((shard for shard in stored if shard.key == key and shard.sha256 == digest), None)
@@ -70,14 +99,22 @@ def _decoded(body: bytes, max_bytes: int) -> bytes:
 
 
 def _check_index(run: RunContext, key: ShardKey) -> None:
-    client = run.store.clients()[key.client_id]
-    announced = client.num_examples if key.split == "train" else client.num_validation_examples
-    most = -(-announced // run.config.shard_samples)
+    most = _num_shards(run, key.client_id, key.split)
     if key.index >= most:
+        announced = _announced(run, key.client_id, key.split)
         raise ShardError(
             f"shard {key.index} of {key.client_id}, which announced {announced} samples of split "
             f"{key.split}: expected an index below {most}"
         )
+
+
+def _announced(run: RunContext, client_id: str, split: str) -> int:
+    client = run.store.clients()[client_id]
+    return client.num_examples if split == "train" else client.num_validation_examples
+
+
+def _num_shards(run: RunContext, client_id: str, split: str) -> int:
+    return -(-_announced(run, client_id, split) // run.config.shard_samples)
 
 
 @blueprint.put("/report")
@@ -87,17 +124,12 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     body = request.get_data()
     report = from_json(RoundReport, body)
     state = run.store.state()
-    closed = client_id in state.clients and (
-        0 < round_num < state.round_num
-        or (round_num == state.round_num and (client_id in state.reported or state.phase is Phase.FINISHED))
-    )
-    if not closed:
+    if not part_is_closed(state, client_id, round_num):
         check_upload(state, client_id, round_num)
         _check_complete(run, client_id, round_num, report)
-        run.store.add_report(client_id, round_num, report)
+        state = run.store.close_part(client_id, round_num, report)
         run.store.count_traffic("upload/reports", round_num, len(body))
-        state = run.store.apply(Reported(client_id, round_num))
-    return message_response(task_for(state, client_id, context().poll_seconds))
+    return task_response(run, state, client_id)
 
 
 def _check_complete(run: RunContext, client_id: str, round_num: int, report: RoundReport) -> None:

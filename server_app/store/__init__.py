@@ -1,15 +1,25 @@
 """Where a run's state and its shards are kept, behind two interfaces."""
 
-from server_app.store.base import BlobStore, ClientRecord, RoundRecord, RunStore, ShardRecord
+from server_app.store.base import (
+    BlobStore,
+    ClientRecord,
+    RoundRecord,
+    RunStore,
+    ShardRecord,
+    validation_accuracies,
+)
 from server_app.store.folder import FolderBlobStore
+from server_app.store.remote import RemoteBlobStore
 from server_app.store.sql import SqlRunStore
 
 __all__ = [
     "BlobStore",
     "ClientRecord",
     "FolderBlobStore",
+    "RemoteBlobStore",
     "RoundRecord",
     "RunStore",
     "ShardRecord",
     "SqlRunStore",
+    "validation_accuracies",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gkt_core.protocol import RoundReport, TrainerProgress
 from gkt_core.shards import ShardKey
-from server_app.rounds import Event, RunState
+from server_app.run_state import Event, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class RunStore(Protocol):
         """Advance the state machine by one event and return the new state; RoundError if refused."""
         ...
 
-    def add_client(self, client: ClientRecord) -> None:
-        """Remember a device; repeating it replaces what it said."""
+    def join(self, client: ClientRecord) -> RunState:
+        """Take a device in and remember what it said, or neither; repeating it replaces what it said."""
         ...
 
     def clients(self) -> dict[str, ClientRecord]:
@@ -84,8 +84,8 @@ class RunStore(Protocol):
         """Shards of a round, of one device or of all, in canonical order."""
         ...
 
-    def add_report(self, client_id: str, round_num: int, report: RoundReport) -> None:
-        """Remember how a device's part of a round went; repeating it replaces it."""
+    def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
+        """Close a device's part of a round and remember how it went, or neither; RoundError if refused."""
         ...
 
     def reports(self, round_num: int) -> dict[str, RoundReport]:
@@ -117,6 +117,11 @@ class RunStore(Protocol):
         ...
 
 
+def validation_accuracies(store: RunStore) -> list[float]:
+    """Of all finished rounds, oldest first: what learning rates may depend on."""
+    return [record.metrics["validation_accuracy"] for record in store.rounds() if record.trained_at]
+
+
 class BlobStore(Protocol):
     """Shards, soft labels and models by name; names have ``/`` between parts."""
 
@@ -130,6 +135,10 @@ class BlobStore(Protocol):
         Raises:
             FileNotFoundError: There is no such blob.
         """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Forget one blob; there may be none."""
         ...
 
     def delete_below(self, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -30,12 +31,29 @@ class FolderBlobStore:
             raise FileNotFoundError(name)
         return path
 
+    def delete(self, name: str) -> None:
+        """Remove one file."""
+        path = self._path(name)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Empty by now, unless other devices still need theirs.
+            path.parent.rmdir()
+
     def delete_below(self, prefix: str) -> None:
         """Remove a folder of blobs."""
         shutil.rmtree(self._path(prefix), ignore_errors=True)
 
-    def _path(self, name: str) -> Path:
+    @staticmethod
+    def check_name(name: str) -> list[str]:
+        """The parts of a name.
+
+        Raises:
+            ValueError: A blob cannot have this name.
+        """
         parts = name.split("/")
         if not all(parts) or any(part in (".", "..") or "\\" in part or "\0" in part for part in parts):
             raise ValueError(f"{name!r} is no blob name")
-        return self._root.joinpath(*parts)
+        return parts
+
+    def _path(self, name: str) -> Path:
+        return self._root.joinpath(*self.check_name(name))

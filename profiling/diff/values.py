@@ -1,0 +1,82 @@
+"""A document as flat values by name: numbers, and times with what is known about their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Objects in lists go by what they are called, never by their position.
+_NAMES = ("name", "method", "kind", "what", "round_num")
+# What follows from other values, or describes the measurement rather than what was measured.
+_LEFT_OUT = (
+    "schema",
+    "ratios",
+    "noise",
+    "not_measured",
+    "settings",
+    "machine",
+    "conditions",
+    "windows",
+    "images_per_second",
+    "unexplained_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """A time summary of a document.
+
+    Attributes:
+        median_ms: The median.
+        low_ms: Lower end of its confidence interval.
+        high_ms: Upper end.
+        drift: How far the median moved within the run.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    drift: float
+
+
+def flat_values(document: Mapping[str, Any]) -> dict[str, float | Time]:
+    """All numbers and times of a document, by readable names such as ``networks resnet8 step_ms pytorch``."""
+    return dict(_walk(document, ""))
+
+
+def _walk(value: Any, name: str) -> Iterator[tuple[str, float | Time]]:
+    if isinstance(value, Mapping):
+        if "median_ms" in value and "low_ms" in value:
+            yield name, Time(*(float(value[part]) for part in ("median_ms", "low_ms", "high_ms", "drift")))
+            return
+        for key, each in value.items():
+            if key not in _LEFT_OUT:
+                yield from _walk(each, f"{name} {key}".strip())
+    elif isinstance(value, list):
+        for position, each in enumerate(value):
+            yield from _walk(each, f"{name} {_label(each, position)}".strip())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, float(value)
+
+
+def _label(value: Any, position: int) -> str:
+    if not isinstance(value, Mapping):
+        return str(position)
+    found = [str(value[key]) for key in _NAMES if key in value]
+    # Totals of a run are told apart by method and network.
+    if "method" in value and "network" in value:
+        found.append(str(value["network"]))
+    return " ".join(found) or str(position)
+
+
+def flat_conditions(document: Mapping[str, Any]) -> dict[str, str]:
+    """Settings and machine as texts, to show what differs between two measurements."""
+    found: dict[str, str] = {}
+    for part in ("settings", "machine"):
+        for key, value in document[part].items():
+            if isinstance(value, Mapping):
+                found |= {f"{part} {key} {inner}": str(each) for inner, each in value.items()}
+            else:
+                found[f"{part} {key}"] = str(value)
+    return found

@@ -1,0 +1,1 @@
+"""``gkt plan``: time, bytes and cost of deployments larger than this machine, on paper."""

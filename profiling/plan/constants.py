@@ -1,0 +1,115 @@
+"""Constants of a plan and where each comes from: measured by a command, or given by the user."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import ConfigError, InputError
+from profiling.report.kinds import read_document
+from profiling.traffic.measured import measure_demo
+
+GIVEN = "given"
+_WORKLOADS = ("train_step", "extract", "pack")
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One number and its source.
+
+    Attributes:
+        value: In the unit that its name says.
+        source: ``given``, or what measured it.
+    """
+
+    value: float
+    source: str
+
+
+def edge_constants(path: Path, image_size: int) -> dict[str, Constant]:
+    """How fast a device is, from ``gkt profile edge --out FILE.json``.
+
+    Raises:
+        InputError: The file is something else.
+    """
+    document = read_document(path)
+    if document["schema"] != "gkt-profile-edge/1":
+        raise InputError(f"{path} is a {document['schema']}, expected a file of gkt profile edge")
+    check_size(path, document["settings"]["image_size"], image_size)
+    rates = {workload["name"]: workload["images_per_second"] for workload in document["workloads"]}
+    source = f"gkt profile edge ({path.name}: {document['machine']['cpu_model']})"
+    return {f"{name}_images_per_second": Constant(rates[name], source) for name in _WORKLOADS}
+
+
+def run_constants(demo_dir: Path, image_size: int) -> dict[str, Constant]:
+    """What a run on this machine tells about the server and the codec.
+
+    The first round is left out where there are more: it holds the start of the trainer.
+
+    Raises:
+        InputError: The folder holds no finished ``gkt demo``.
+    """
+    report, measured = read_report(demo_dir), measure_demo(demo_dir)
+    check_size(demo_dir, report["image_size"], image_size)
+    config, rounds = report["config"], report["rounds"]
+    rounds = rounds[1:] or rounds
+    source = f"gkt demo ({demo_dir.name})"
+    overheads = [
+        max(
+            0.0,
+            each["server_seconds"]
+            - each["num_examples"] * config["server_epochs"] / each["server_samples_per_second"],
+        )
+        for each in rounds
+    ]
+    rate = statistics.median(each["server_samples_per_second"] for each in rounds)
+    return {
+        "server_samples_per_second": Constant(rate, source),
+        "server_overhead_seconds": Constant(statistics.median(overheads), source),
+        "compression_ratio": Constant(measured["compression_ratio"], source),
+    }
+
+
+def check_size(path: Path, found: int, image_size: int) -> None:
+    """Refuse constants that were measured on images of another size: every rate depends on it.
+
+    Raises:
+        ConfigError: Names both sizes.
+    """
+    if found != image_size:
+        raise ConfigError(
+            f"{path} was measured with images of {found} px, the plan has {image_size}: "
+            f"measure again, or plan with --image-size {found}"
+        )
+
+
+def read_report(demo_dir: Path) -> dict[str, Any]:
+    """What ``gkt demo`` reported.
+
+    Raises:
+        InputError: There is no report, or it is another thing.
+    """
+    path = demo_dir / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        complete = {"config", "rounds", "clients", "image_size", "class_names"} <= set(report)
+        if not complete or not report["rounds"]:
+            raise ValueError("it lacks rounds")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{demo_dir} holds no finished gkt demo ({error}): run gkt demo --out {demo_dir}"
+        ) from error
+    found: dict[str, Any] = report
+    return found
+
+
+def as_table(constants: Mapping[str, Constant]) -> list[dict[str, Any]]:
+    """For the document."""
+    return [
+        {"name": name, "value": constant.value, "source": constant.source}
+        for name, constant in constants.items()
+    ]

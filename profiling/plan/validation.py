@@ -1,0 +1,87 @@
+"""A plan of a run that really took place, beside what was measured in it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from profiling.plan.constants import Constant, check_size, read_report
+from profiling.plan.formulas import Fleet, plan_fleet
+
+# The issue's promise: predicted and measured within a quarter.
+TOLERANCE = 0.25
+# Loopback: no link limits an upload there.
+_LOOPBACK_MBPS = 10_000.0
+# What gkt demo tells its server.
+_DEMO_POLL_SECONDS = 0.5
+
+
+def validate(
+    demo_dir: Path, constants: Mapping[str, Constant], image_size: int, num_cores: int
+) -> dict[str, Any]:
+    """Predict an earlier ``gkt demo`` on this machine and compare.
+
+    Args:
+        demo_dir: Its folder.
+        constants: Measured elsewhere: by ``gkt profile edge`` and in another run.
+        image_size: Pixels that the constants were measured with.
+        num_cores: Cores that its devices shared.
+
+    Returns:
+        ``rows`` (``name``, ``predicted``, ``measured``, ``relative_error``), ``tolerance``, ``holds``.
+
+    Raises:
+        InputError: The folder holds no finished demo.
+    """
+    report = read_report(demo_dir)
+    check_size(demo_dir, report["image_size"], image_size)
+    config, clients = report["config"], report["clients"]
+    count = len(clients)
+    fleet = Fleet(
+        devices=count,
+        samples=round(sum(client["num_examples"] for client in clients) / count),
+        validation_samples=round(sum(client["num_validation_examples"] for client in clients) / count),
+        rounds=config["rounds"],
+        uploads=config["rounds"],
+        local_epochs=config["local_epochs"],
+        server_epochs=config["server_epochs"],
+        codec=config["codec"],
+        image_size=report["image_size"],
+        num_classes=len(report["class_names"]),
+        uplink_mbps=_LOOPBACK_MBPS,
+        downlink_mbps=_LOOPBACK_MBPS,
+        slots=max(1, num_cores // config["device_threads"]),
+        poll_seconds=_DEMO_POLL_SECONDS,
+    )
+    if not config["compress"]:
+        constants = {**constants, "compression_ratio": Constant(1.0, "the run does not compress")}
+    plan = {result.name: result.value for result in plan_fleet(fleet, constants)}
+    # The first round holds the start of the trainer and of PyTorch.
+    rounds = report["rounds"][1:] or report["rounds"]
+    pairs = (
+        ("device part, s a round", "edge_seconds"),
+        ("server part, s a round", "server_seconds"),
+        ("round, s", "seconds"),
+    )
+    rows = [
+        _row(name, plan[name], statistics.median(each[column] for each in rounds)) for name, column in pairs
+    ]
+    rows.append(_row("bytes in, all", plan["bytes in, all"], report["traffic"]["upload/shards"]))
+    return {
+        "demo_dir": demo_dir.name,
+        "rows": rows,
+        "tolerance": TOLERANCE,
+        "holds": all(abs(row["relative_error"]) <= TOLERANCE for row in rows),
+    }
+
+
+def _row(name: str, predicted: float | None, measured: float) -> dict[str, Any]:
+    found = predicted or 0.0
+    return {
+        "name": name,
+        "predicted": found,
+        "measured": measured,
+        "relative_error": found / measured - 1 if measured else 0.0,
+    }

@@ -1,0 +1,1 @@
+"""``gkt profile traffic``: bytes by formula, and beside them the bytes of a real run."""

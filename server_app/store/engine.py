@@ -1,0 +1,95 @@
+"""Database engines: SQLite in WAL mode from a path, PostgreSQL from a URL, and their migrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from gkt_core.errors import ConfigError, MissingExtraError
+
+# The newest file in migrations/versions; a database that has it needs no look at the others.
+HEAD_REVISION = "0001"
+_MIGRATION_LOCK = 0x676B74
+
+
+def open_engine(database: Path | str) -> sa.Engine:
+    """Connect, lazily.
+
+    Args:
+        database: Path of an SQLite file, or a URL such as ``postgresql://user:password@host/name``.
+
+    Raises:
+        ConfigError: The URL cannot be used.
+        MissingExtraError: Its driver is not installed.
+    """
+    if isinstance(database, Path):
+        return _open_sqlite(database)
+    try:
+        url = sa.make_url(database)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() != "postgresql":
+            raise ConfigError(
+                f"database URL is {url.drivername}://..., expected postgresql://user:password@host/name, "
+                "or none for SQLite in the run's folder"
+            )
+        # A database that was restarted has closed the connections of the pool.
+        return sa.create_engine(url, pool_pre_ping=True)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError(
+            f"database URL cannot be read: {error}: expected postgresql://user:password@host/name"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.for_module(str(error.name), "server") from error
+
+
+def _open_sqlite(path: Path) -> sa.Engine:
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver's own transaction handling would begin a write too late to see a consistent state.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("gkt_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def write_transaction(engine: sa.Engine) -> Any:
+    """A transaction that may write: alone from its beginning in SQLite, row by row in PostgreSQL."""
+    return engine.execution_options(gkt_writes=True).begin()
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring an empty or older database to the newest tables; several processes may try at once."""
+    with engine.begin() as connection:
+        if _revision(connection) == HEAD_REVISION:
+            return
+    with write_transaction(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        if _revision(connection) == HEAD_REVISION:
+            return
+        # Slow to import, and needed once a run.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)

@@ -1,0 +1,108 @@
+"""Blobs in a bucket, or wherever else fsspec reaches, with a local copy of what was read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+
+from gkt_core.errors import ConfigError, GKTError, MissingExtraError, StorageUnavailableError
+from server_app.store.folder import FolderBlobStore
+
+
+class RemoteBlobStore:
+    """A :class:`server_app.store.base.BlobStore` behind a URL such as ``s3://bucket/folder``.
+
+    A name is never given to other content (:func:`server_app.run_folder.shard_blob`), so that a local copy
+    never grows old.
+
+    Args:
+        url: What fsspec takes; credentials come from the environment (``AWS_ACCESS_KEY_ID`` and so on,
+            ``AWS_ENDPOINT_URL`` for a server that is not Amazon's).
+        cache: Folder of the local copies.
+
+    Raises:
+        ConfigError: fsspec knows no such protocol.
+        MissingExtraError: What it needs for it is not installed.
+    """
+
+    def __init__(self, url: str, cache: Path) -> None:
+        try:
+            # Another process writes and deletes as well: a listing may be old as soon as it is there.
+            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        except ImportError as error:
+            raise MissingExtraError.for_module(str(error.name or "s3fs"), "server") from error
+        except ValueError as error:
+            raise ConfigError(
+                f"blob store {url!r} cannot be used: {error}: expected s3://bucket/folder"
+            ) from error
+        self._root = root.rstrip("/")
+        self._url = url
+        self._cache = FolderBlobStore(cache)
+
+    def check(self) -> None:
+        """Write, read and delete a blob, to learn early whether that is possible.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        try:
+            self.put("check", b"gkt")
+            self._cache.delete("check")
+            if self.local_path("check").read_bytes() != b"gkt":
+                raise ConfigError(f"blob store {self._url} gives back other bytes than it was given")
+            self.delete("check")
+        except (StorageUnavailableError, FileNotFoundError) as error:
+            raise ConfigError(
+                f"blob store {self._url} cannot be used: {error}: is there such a bucket, and its key?"
+            ) from error
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store whole or not at all."""
+        path = self._path(name)
+        with self._reachable():
+            self._fs.pipe_file(path, data)
+        # Whoever stored it usually reads it next.
+        self._cache.put(name, data)
+
+    def local_path(self, name: str) -> Path:
+        """A local copy."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._cache.local_path(name)
+        path = self._path(name)
+        with self._reachable():
+            data = self._fs.cat_file(path)
+        self._cache.put(name, data)
+        return self._cache.local_path(name)
+
+    def delete(self, name: str) -> None:
+        """Remove one blob."""
+        path = self._path(name)
+        self._cache.delete(name)
+        with self._reachable(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(path)
+
+    def delete_below(self, prefix: str) -> None:
+        """Remove all blobs whose names begin with ``prefix/``."""
+        path = self._path(prefix)
+        self._cache.delete_below(prefix)
+        with self._reachable(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm(path + "/", recursive=True)
+
+    def _path(self, name: str) -> str:
+        self._cache.check_name(name)
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, GKTError):
+            raise
+        except Exception as error:
+            # Each of fsspec's many backends has errors of its own.
+            raise StorageUnavailableError(
+                f"the blob store does not answer: {type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,65 @@
+"""The tables of a run; migrations/ makes them, and a test compares the two."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("config", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("progress", sa.Text, nullable=False, default=""),
+    sa.Column("trainer_seen_at", sa.Float, nullable=False, default=0.0),
+)
+clients = sa.Table(
+    "clients",
+    metadata,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("client_id", sa.String, primary_key=True),
+    sa.Column("num_examples", sa.BigInteger, nullable=False),
+    sa.Column("num_validation_examples", sa.BigInteger, nullable=False),
+    sa.Column("engine", sa.String, nullable=False),
+)
+shards = sa.Table(
+    "shards",
+    metadata,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("round_num", sa.BigInteger, primary_key=True),
+    sa.Column("client_id", sa.String, primary_key=True),
+    sa.Column("split", sa.String, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("num_samples", sa.BigInteger, nullable=False),
+    sa.Column("upload_bytes", sa.BigInteger, nullable=False),
+    sa.Column("blob", sa.String, nullable=False),
+)
+reports = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("round_num", sa.BigInteger, primary_key=True),
+    sa.Column("client_id", sa.String, primary_key=True),
+    sa.Column("report", sa.Text, nullable=False),
+)
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("round_num", sa.BigInteger, primary_key=True),
+    sa.Column("opened_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("collected_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("trained_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("metrics", sa.Text, nullable=False, default="{}"),
+)
+traffic = sa.Table(
+    "traffic",
+    metadata,
+    sa.Column("run_id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("round_num", sa.BigInteger, primary_key=True),
+    sa.Column("num_bytes", sa.BigInteger, nullable=False, default=0),
+)

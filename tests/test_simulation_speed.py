@@ -1,0 +1,45 @@
+"""``gkt profile simulation``: what it reports. How fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gkt_core.errors import ConfigError
+from profiling.simulation_speed import SpeedOptions, _ratio
+from tests.conftest import Gkt
+
+
+def test_report(gkt: Gkt, tmp_path: Path) -> None:
+    done = gkt(
+        "profile", "simulation", "--examples", "64", "--server-examples", "16", "--clients", "4",
+        "--image-size", "8", "--batch-size", "16", "--repeats", "2", "--out", "speed.json", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report == json.loads((tmp_path / "speed.json").read_text())
+    assert set(report["candidates"]) == {
+        "one_client", "many_clients", "client_steps", "bare_edge_loop", "server_update", "bare_server_loop",
+    }  # fmt: skip
+    for found in report["candidates"].values():
+        assert 0 < found["lowest"] <= found["samples_per_second"] <= found["highest"]
+        assert found["n"] == 2
+    for ratio in report["ratios"].values():
+        assert 0 < ratio["lowest"] <= ratio["median"] <= ratio["highest"]
+    assert report["settings"]["num_clients"] == 4
+    assert report["machine"]["packages"]["torch"]
+
+
+def test_ratios_are_taken_within_a_turn() -> None:
+    assert _ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == {"median": 2.0, "lowest": 2.0, "highest": 3.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"repeats": 0}, {"threads": 0}, {"num_clients": 0}, {"num_examples": 20}, {"num_server_examples": 9}],
+)
+def test_wrong_options(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        SpeedOptions(**options)  # type: ignore[arg-type]
