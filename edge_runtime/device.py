@@ -23,8 +23,8 @@ from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, MissingShards, Roun
 from gkt_core.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
 from gkt_core.template import EXTRACTOR_PREFIX, fill_template
 
-_NOTHING = MissingShards([], [])
 CHECKPOINT_SECONDS = 30.0
+_NOTHING = MissingShards([], [])
 
 
 class DeviceListener(Protocol):
@@ -201,9 +201,13 @@ class Device:
             self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
             backend.set_learning_rate(config.edge_lr * task.learning_rate_scale)
             started = time.perf_counter()
-            # A round that was closed meanwhile is not gone on with; what was learned in it stays.
-            done = state.partial if state.partial_round == round_num else None
-            saver = _Saver(self._state_dir, backend, state, round_num, started, self._checkpoint_seconds)
+            # What was begun for a round that is closed stays in the weights; its place is forgotten.
+            begun = (round_num, task.soft_labels_round)
+            if (state.partial_round, state.partial_teacher) != begun:
+                state = dataclasses.replace(
+                    state, partial=None, partial_round=begun[0], partial_teacher=begun[1]
+                )
+            saver = _Saver(self._state_dir, backend, state, started, self._checkpoint_seconds)
             update = client_update(
                 backend,
                 self._data.train,
@@ -213,7 +217,7 @@ class Device:
                 round_num=round_num,
                 num_classes=manifest.num_classes,
                 teacher_round=task.soft_labels_round,
-                done=done,
+                done=state.partial,
                 on_batch=self._listener.images,
                 on_progress=saver,
             )
@@ -225,7 +229,6 @@ class Device:
                 accuracy=update.accuracy,
                 train_seconds=_train_seconds(state, started),
                 partial=None,
-                partial_round=0,
             )
             self._state_dir.save(state, backend.save)
         try:
@@ -305,14 +308,12 @@ class _Saver:
         state_dir: StateDir,
         backend: TrainingBackend,
         state: DeviceState,
-        round_num: int,
         started: float,
         every_seconds: float,
     ) -> None:
         self._state_dir = state_dir
         self._backend = backend
         self._state = state
-        self._round_num = round_num
         self._started = self._saved = started
         self._every_seconds = every_seconds
 
@@ -324,7 +325,6 @@ class _Saver:
             self._state,
             engine=self._backend.name,
             partial=progress,
-            partial_round=self._round_num,
             train_seconds=_train_seconds(self._state, self._started),
         )
         self._state_dir.save(state, self._backend.save)

@@ -40,8 +40,9 @@ class DeviceState:
         train_seconds: What its training took. All three are for the report, should the device restart
             before it could send one.
         engine: What trained, ``portable`` or ``ort_training``: their checkpoints differ. Empty at first.
-        partial: How far a round after ``trained_round`` has come, if it was interrupted.
-        partial_round: Which one; the server may have closed it meanwhile.
+        partial: How far a round has come, if it was interrupted.
+        partial_round: Which round that is.
+        partial_teacher: The round whose soft labels it trains with.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class DeviceState:
     engine: str = ""
     partial: LocalProgress | None = None
     partial_round: int = 0
+    partial_teacher: int = 0
 
 
 class StateDir:
@@ -110,7 +112,7 @@ class StateDir:
     def checkpoint_path(self, state: DeviceState) -> Path:
         """Weights after local training of a round, or in the middle of the next."""
         if state.partial is not None:
-            return self.path / f"checkpoint-{state.trained_round + 1:06d}-{state.partial.num_steps:06d}"
+            return self.path / f"checkpoint-{state.partial_round:06d}-{state.partial.num_steps:06d}"
         return self.path / f"checkpoint-{state.trained_round:06d}"
 
     def bundle(

@@ -143,6 +143,7 @@ def client_batches(
     round_num: int,
     num_classes: int,
     teacher_round: int | None = None,
+    skip: int = 0,
 ) -> Iterator[TrainingBatch]:
     """Batches of a device's local epochs in round t (lines 19 and 20): of view t-1, with its soft labels.
 
@@ -158,10 +159,12 @@ def client_batches(
         round_num: t, from 1.
         num_classes: Width of the logits.
         teacher_round: The round that the soft labels answer, if it is not t-1.
+        skip: So many batches at the beginning are left out.
 
     Raises:
         ShardError: A training sample has no soft label.
     """
+    step = 0
     alpha = config.alpha if soft_labels is not None and config.edge_distils else 0.0
     seen_round = round_num - 1 if teacher_round is None else teacher_round
     view_round = seen_round if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
@@ -170,6 +173,9 @@ def client_batches(
             len(samples), seed=client_seed(config.seed, client_id), round_num=round_num, epoch=epoch
         )
         for rows in batches(order, config.batch_size):
+            step += 1
+            if step <= skip:
+                continue
             if alpha and soft_labels is not None:
                 teacher = soft_labels.for_samples(samples.sample_ids[rows])
             else:
@@ -226,7 +232,9 @@ def client_update(
         GKTError: The loss is no longer finite.
     """
     progress = done or LocalProgress()
-    batches_of_round = client_batches(
+    if progress.num_seen:
+        on_batch(progress.num_seen)
+    for batch in client_batches(
         samples,
         soft_labels,
         config,
@@ -234,14 +242,11 @@ def client_update(
         round_num=round_num,
         num_classes=num_classes,
         teacher_round=teacher_round,
-    )
-    for step, batch in enumerate(batches_of_round, start=1):
-        if step <= progress.num_steps:
-            on_batch(len(batch.labels))
-            continue
+        skip=progress.num_steps,
+    ):
         loss, logits = train_on_batch(engine, batch, round_num)
         progress = LocalProgress(
-            step,
+            progress.num_steps + 1,
             progress.total_loss + loss * len(batch.labels),
             progress.num_right + int((logits.argmax(axis=1) == batch.labels).sum()),
             progress.num_seen + len(batch.labels),
