@@ -18,6 +18,7 @@ _CHUNK = 1 << 16
 # What a request is for, by the end of its path; the first that fits. See gkt_core.protocol.
 _KINDS = (
     ("shards", re.compile(r"/shards/\w+/\d+$")),
+    ("missing_shards", re.compile(r"/shards$")),
     ("reports", re.compile(r"/report$")),
     ("soft_labels", re.compile(r"/soft-labels$")),
     ("bundle", re.compile(r"/artifacts/[^/]+$")),
