@@ -120,7 +120,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
 
 def test_extras_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    rows = set(re.findall(r"^\| `\[(\w+)\]` \|", README, re.MULTILINE))
+    rows = set(re.findall(r"^\| `\[([\w-]+)\]` \|", README, re.MULTILINE))
     assert rows == set(project["optional-dependencies"])
 
 
