@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from gkt_core.cli import emit_json
 from gkt_core.errors import InputError, MissingExtraError
 from profiling.report.kinds import read_document
 
@@ -79,9 +80,17 @@ def steps(work_dir: Path, dataset: str, threads: int) -> list[Step]:
 @click.option("--dataset", default="digits", show_default=True, help="Of gkt profile privacy.")
 @click.option("--threads", default=1, show_default=True, help="Threads of every timed step.")
 @click.option("--only", multiple=True, help="Only the steps of this name; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the files of the reports to stdout.")
 @click.option("--list", "is_listed", is_flag=True, help="List the commands, and run none.")
 def measure_all(
-    *, out_dir: Path, work_dir: Path, dataset: str, threads: int, only: tuple[str, ...], is_listed: bool
+    *,
+    out_dir: Path,
+    work_dir: Path,
+    dataset: str,
+    threads: int,
+    only: tuple[str, ...],
+    as_json: bool,
+    is_listed: bool,
 ) -> None:
     """Measure everything on this machine: compare, edge, traffic, privacy and plan, half an hour in all.
 
@@ -113,6 +122,9 @@ def measure_all(
             console.print(f"{step.name}: gkt {' '.join(step.arguments)}", markup=False, soft_wrap=True)
             log = work_dir / "logs" / f"{step.name}.log"
             processes.run(step.name, arguments, log=log)
+    if as_json:
+        reports = [step.name for step in chosen if step.is_report and is_done(step, out_dir, work_dir)]
+        emit_json({name: str(out_dir / f"{name}.json") for name in reports})
 
 
 def is_done(step: Step, out_dir: Path, work_dir: Path) -> bool:

@@ -18,10 +18,12 @@ from gkt_core.files import write_atomically
 
 @click.command()
 @click.option("--examples", "num_examples", default=4000, show_default=True, help="Of all devices together.")
-@click.option("--server-examples", "num_server_examples", default=640, show_default=True)
+@click.option(
+    "--server-examples", "num_server_examples", default=640, show_default=True, help="Of the server's epoch."
+)
 @click.option("--clients", "num_clients", default=16, show_default=True, help="Compared with one device.")
 @click.option("--image-size", default=32, show_default=True, help="Pixels; a multiple of 4.")
-@click.option("--batch-size", default=64, show_default=True)
+@click.option("--batch-size", default=64, show_default=True, help="Of devices and server.")
 @click.option("--repeats", default=5, show_default=True, help="Turns of each, after one to warm up.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)

@@ -16,6 +16,9 @@ from gkt_core.commands.data import SplitOptions, split_dataset
 from gkt_core.datasets import load_dataset
 from gkt_core.manifest import Bundle, load_bundle
 
+# Networks of the tests are so small that a second thread makes them slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -20,7 +20,10 @@ from gkt_core.nn.networks import example_images
 
 _RELUS: tuple[Any, ...] = (torch.relu, torch.relu_, torch.nn.functional.relu, "relu", "relu_")
 _ADDS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
-_SUPPORTED = "Conv2d, BatchNorm2d, ReLU, additions, the mean over all pixels and Linear"
+_SUPPORTED = (
+    "Conv2d, BatchNorm2d, ReLU, additions, Linear, and the mean over all pixels or AdaptiveAvgPool2d(1) "
+    "with Flatten"
+)
 
 
 class PortableNetwork:
@@ -116,7 +119,8 @@ class PortableNetwork:
             return batch_norm(step, x, name, module)
         if isinstance(module, nn.Linear):
             return linear(step, x, name, module)
-        if isinstance(module, nn.Identity):
+        # Pooled values have no pixels any more: flattening them changes nothing.
+        if isinstance(module, nn.Identity | nn.Flatten):
             return x
         if isinstance(module, nn.ReLU) or node.target in _RELUS:
             return relu(step, x)
@@ -139,6 +143,17 @@ class PortableNetwork:
         elif isinstance(module, nn.Linear):
             if module.bias is None or len(_shape(node)) != 1:
                 raise self._refused(f"{node.target} has no bias, or more than one axis to work on")
+        elif isinstance(module, nn.AdaptiveAvgPool2d):
+            flattened = all(isinstance(self._module(user), nn.Flatten) for user in node.users)
+            if module.output_size not in (1, (1, 1)) or not flattened:
+                raise self._refused(f"{node.target} pools to more than one pixel, or is not flattened")
+        elif isinstance(module, nn.Flatten):
+            source = node.args[0]
+            pooled = isinstance(source, torch.fx.Node) and isinstance(
+                self._module(source), nn.AdaptiveAvgPool2d
+            )
+            if not pooled or module.start_dim != 1:
+                raise self._refused(f"{node.target} flattens what is not pooled to one pixel")
         elif not (
             isinstance(module, nn.ReLU | nn.Identity)
             or node.op in ("placeholder", "output")

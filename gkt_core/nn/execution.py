@@ -29,9 +29,11 @@ def prepare_torch(device: str, num_threads: int = 0) -> None:
 
     Args:
         device: ``cpu`` or ``cuda``; on a GPU kernels may choose, and TF32 is allowed.
-        num_threads: CPU threads; 0 means all cores.
+        num_threads: CPU threads; 0 means ``OMP_NUM_THREADS``, or all cores.
     """
-    torch.set_num_threads(num_threads or os.cpu_count() or 1)
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    default = int(wanted) if wanted.isdigit() else 0
+    torch.set_num_threads(num_threads or default or os.cpu_count() or 1)
     torch.use_deterministic_algorithms(device == "cpu")
     # Nothing here reads memory before writing it; filling it costs a seventh of the speed.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
