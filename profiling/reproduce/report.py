@@ -25,6 +25,7 @@ def table_report(
     experiment: Experiment, results: Sequence[CellResult], scale: Scale, command: str
 ) -> dict[str, Any]:
     """What the files of a table hold, as JSON-compatible values."""
+    cells = [result.to_dict() for result in results]
     return {
         "name": experiment.name,
         "title": experiment.title,
@@ -32,7 +33,8 @@ def table_report(
         "scale": scale.name,
         "setting": scale.says,
         "command": command,
-        "cells": [result.to_dict() for result in results],
+        "cells": cells,
+        "precisions": sorted({precision for cell in cells for precision in cell["precisions"]}),
         "machines": _machines(results),
     }
 
@@ -124,10 +126,6 @@ def _bytes(value: float | None) -> str:
     return "" if value is None else format_bytes(round(value))
 
 
-def _minutes(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds / 60:.1f}"
-
-
 def _template(name: str, *, escape: bool) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("profiling.reproduce"),
@@ -136,6 +134,6 @@ def _template(name: str, *, escape: bool) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"ours": ours, "paper": paper, "bytes": _bytes, "minutes": _minutes}
+    environment.filters |= {"ours": ours, "paper": paper, "bytes": _bytes}
     environment.globals["NOT_AVAILABLE"] = NOT_AVAILABLE
     return environment.get_template(name)

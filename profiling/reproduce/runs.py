@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,15 +83,18 @@ class RunFolder:
             )
         return found
 
-    def store(self, job: Job, arguments: Sequence[str]) -> dict[str, Any]:
-        """Keep what a finished run left in its work folder."""
+    def store(self, job: Job, precision: str) -> dict[str, Any]:
+        """Keep what a finished run left in its work folder; where the data lay is no part of it."""
         work = self.work_path(job)
         split = json.loads((work / "data" / SPLIT_NAME).read_text(encoding="utf-8"))
         timings = _json_lines(work / "timings.jsonl")
+        result = json.loads((work / "result.json").read_text(encoding="utf-8"))
+        result["config"]["dataset"] = job.spec.dataset
+        arguments = job.spec.arguments(self.scale, job.seed, job.spec.dataset)
         run = {
             **self._identity(job),
-            "command": "gkt simulate " + " ".join(arguments),
-            "result": json.loads((work / "result.json").read_text(encoding="utf-8")),
+            "command": " ".join(["gkt simulate", *arguments, "--precision", precision]),
+            "result": result,
             "metrics": _json_lines(work / "metrics.jsonl"),
             "training_seconds": sum(line["seconds"] for line in timings),
             "class_names": split["class_names"],
@@ -221,7 +224,7 @@ def _run(
             f"the run {job.name} ended with code {process.returncode}: {''.join(last)}; see {log}. "
             "The same command goes on where it stopped"
         )
-    return folder.store(job, arguments)
+    return folder.store(job, execution.precision)
 
 
 def _num_rounds(work: Path) -> int:
