@@ -58,7 +58,7 @@ def test_a_plan_by_hand() -> None:
     assert found["upload, bytes a device and round"] == upload
     assert found["device upload, s a round"] == pytest.approx(upload / 1e6)
     assert found["device download, s a round"] == pytest.approx(200 * 48 / 10e6)
-    edge, server = compute + upload / 1e6 + 200 * 48 / 10e6, 10 * 200 * 5 / 500 + 3
+    edge, server = compute + upload / 1e6 + 200 * 48 / 10e6, 10 * (200 * (5 + 1 / 3) + 20 / 3) / 500 + 3
     assert found["round, s"] == pytest.approx(edge + server)
     assert found["run, hours"] == pytest.approx((2 * (edge + server) + 2 * compute) / 3600)
     assert found["device hours"] == pytest.approx(10 * 4 * compute / 3600)

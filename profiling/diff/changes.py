@@ -95,7 +95,8 @@ def _time_verdict(a: Time, b: Time) -> str:
 
 
 def _is_memory(name: str) -> bool:
-    return "memory" in name or "joules" in name or name.endswith("slowdown")
+    # Everything else that is measured: as little of a clockwork.
+    return "memory" in name or "joules" in name or "contention" in name or name.endswith("slowdown")
 
 
 def _condition_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -28,6 +28,12 @@ from profiling.report import emit_report, output_options
     help="Also train that long without a pause, to show throttling: 600 on a board without a fan.",
 )
 @click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    help="Also train in so many processes at once: what devices on one machine cost each other.",
+)
+@click.option(
     "--codec", type=click.Choice(CODECS), default="uint8", show_default=True, help="How shards are packed."
 )
 @click.option(
@@ -46,6 +52,7 @@ def edge(
     threads: int,
     is_pinned: bool,
     sustained_seconds: float,
+    processes: int,
     codec: str,
     engine: str | None,
     outs: tuple[Path, ...],
@@ -67,6 +74,7 @@ def edge(
         is_pinned=is_pinned,
         sustained_seconds=sustained_seconds,
         codec=codec,
+        processes=processes,
         engine=None if engine is None else engine.replace("-", "_"),
     )
     with Console(stderr=True).status("starting") as status:

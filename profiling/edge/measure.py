@@ -16,6 +16,7 @@ from gkt_core.config import CODECS
 from gkt_core.errors import ConfigError, GKTError, InputError, RunFailedError
 from gkt_core.manifest import Bundle, load_bundle
 from profiling.edge.conditions import EnergyMeter, read_conditions
+from profiling.edge.contention import measure_contention
 from profiling.edge.install_size import install_sizes
 from profiling.edge.probe import ProbeSpec, spec_json
 from profiling.edge.workloads import WORKLOADS
@@ -25,6 +26,8 @@ from profiling.step_time import noise_report, summarise
 SCHEMA = "gkt-profile-edge/1"
 # More than any probe takes; a hung engine must not hang the command.
 _PROBE_SECONDS = 3600.0
+# Long enough for the start of several processes not to matter.
+_CONTENTION_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class EdgeOptions:
         sustained_seconds: How long to train without a pause, to show throttling; 0 to leave it out.
         codec: How features are packed.
         engine: Which of the bundle's engines; None for the fastest that is installed.
+        processes: Devices that share this machine, to measure what they cost each other; 1 to leave it out.
     """
 
     artifacts: Path
@@ -54,6 +58,7 @@ class EdgeOptions:
     sustained_seconds: float = 0.0
     codec: str = "uint8"
     engine: str | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be measured with.
@@ -68,6 +73,7 @@ class EdgeOptions:
             ("cold_runs", 1, 1000),
             ("threads", 1, 256),
             ("sustained_seconds", 0, 86400),
+            ("processes", 1, 256),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -105,12 +111,23 @@ def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda 
         on_phase(f"training for {options.sustained_seconds:.0f} s without a pause")
         run = _probe(options, "train_step", 0, options.sustained_seconds)
         sustained = _sustained(run["windows"])
+    contention = None
+    if options.processes > 1:
+        on_phase(f"training in {options.processes} processes at once")
+        # Pinned, all of them would sit on the same cores.
+        free = dataclasses.replace(options, is_pinned=False)
+        contention = measure_contention(
+            lambda seconds: _probe(free, "train_step", 0, seconds)["windows"],
+            options.processes,
+            options.sustained_seconds or _CONTENTION_SECONDS,
+        )
     return {
         "schema": SCHEMA,
         "engine": engine,
         "network": bundle.manifest.edge_network,
         "workloads": workloads,
         "sustained": sustained,
+        "contention": contention,
         "sizes": _sizes(bundle, engine),
         "conditions": {"before": before.to_dict(), "after": read_conditions().to_dict()},
         "noise": noise_report(summaries),
@@ -217,11 +234,12 @@ def _not_measured(
         *(f"{name} (the system does not say)" for name, value in conditions.items() if value is None),
         *([] if has_energy else ["energy (no RAPL counter that this user may read)"]),
         *([] if sustained else ["throttling (give --sustained-seconds)"]),
+        *([] if options.processes > 1 else ["several devices on one machine (give --processes)"]),
         *([] if options.is_pinned else ["on pinned cores (give --pin)"]),
     ]
     return [
         *missing,
-        "loading and augmenting images; the network",
+        "loading images; the network",
         "what real images compress to: packing is timed on features of random images",
         "the disk's part of a cold start: files are in the page cache",
         "any device but this one",

@@ -13,6 +13,7 @@ _WORDS = {
     "train_step": "training step",
     "extract": "extraction",
     "pack": "packing",
+    "augment": "augmentation",
 }
 
 
@@ -26,6 +27,8 @@ def sections(document: Document) -> list[Section]:
     found = [_times(document), _memory(document)]
     if document["sustained"] is not None:
         found.append(_sustained(document["sustained"]))
+    if document.get("contention") is not None:
+        found.append(_contention(document["contention"]))
     return [*found, _sizes(document), _conditions(document), machine_section(document)]
 
 
@@ -59,7 +62,7 @@ def _times(document: Document) -> Section:
             f"Open: imports, files and engine; open and first call are medians of "
             f"{document['workloads'][0]['cold_ms']['n']} fresh processes, {settings['warmup']} calls of "
             f"warm-up do not count. Extraction: features and logits; packing: one shard of them as "
-            f"{settings['codec']}, safetensors, Zstandard.",
+            f"{settings['codec']}, safetensors, Zstandard; augmentation: random crop and flip of a batch.",
         ),
     )
 
@@ -101,6 +104,18 @@ def _sustained(sustained: dict[str, Any]) -> Section:
                 _plain(window["temperature_celsius"]),
             )
             for window in sustained["windows"]
+        ],
+    )
+
+
+def _contention(contention: dict[str, Any]) -> Section:
+    return Section(
+        title=f"{contention['processes']} devices on this machine: a training step takes "
+        f"{contention['factor']:.2f} times as long",
+        headings=("", "median ms"),
+        rows=[
+            ("alone", f"{contention['alone_ms']:,.1f}"),
+            (f"{contention['processes']} at once", f"{contention['together_ms']:,.1f}"),
         ],
     )
 

@@ -1,4 +1,4 @@
-"""What a device does again and again, as calls without arguments: a training step, extraction, packing."""
+"""What a device does again and again, as calls without arguments: training, extraction, packing, views."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from edge_runtime import TrainingBackend
+from gkt_core.augment import augmented_view
 from gkt_core.compression import compress
 from gkt_core.manifest import Manifest
 from gkt_core.shards import ShardKey, write_feature_shard
 
-WORKLOADS = ("train_step", "extract", "pack")
+WORKLOADS = ("train_step", "extract", "pack", "augment")
 ALPHA = 1.0
 
 
@@ -22,7 +23,8 @@ def make_workload(
 
     Args:
         name: ``train_step``: forward, loss with distillation, backward, optimizer; ``extract``: features
-            and logits in eval mode; ``pack``: codec, safetensors and Zstandard for one shard of them.
+            and logits in eval mode; ``pack``: codec, safetensors and Zstandard for one shard of them;
+            ``augment``: the views (crop, flip, float32) that both of the first two begin with.
         backend: The engine.
         manifest: What its bundle was made for.
         batch_size: Samples in one call.
@@ -37,6 +39,12 @@ def make_workload(
         return lambda: backend.train_step(images, labels, logits, ALPHA)
     if name == "extract":
         return lambda: backend.predict(images)
+    if name == "augment":
+        pixels = (255 * images.transpose(0, 2, 3, 1)).astype(np.uint8)
+        sample_ids = np.arange(batch_size, dtype=np.int64)
+        return lambda: augmented_view(
+            pixels, sample_ids, seed=0, round_num=1, crop_padding=max(1, size // 8), horizontal_flip=True
+        )
     features, client_logits = backend.predict(images)
     key, ids = ShardKey("device", 1, "train", 0), np.arange(batch_size, dtype=np.int64)
 

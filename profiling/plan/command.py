@@ -18,6 +18,9 @@ _GIVEN = {
     "train_rate": "train_step_images_per_second",
     "extract_rate": "extract_images_per_second",
     "pack_rate": "pack_images_per_second",
+    "augment_rate": "augment_images_per_second",
+    "contention": "contention",
+    "handling_rate": "handled_samples_per_second",
     "server_rate": "server_samples_per_second",
     "server_overhead": "server_overhead_seconds",
     "compression_ratio": "compression_ratio",
@@ -53,6 +56,9 @@ _GIVEN = {
 @click.option("--train-rate", type=float, help="Images a second in training, instead of --edge.")
 @click.option("--extract-rate", type=float, help="Images a second in extraction, instead of --edge.")
 @click.option("--pack-rate", type=float, help="Images a second in packing, instead of --edge.")
+@click.option("--augment-rate", type=float, help="Images a second in augmentation, instead of --edge.")
+@click.option("--contention", type=float, help="How much longer a step takes when all --slots are busy.")
+@click.option("--handling-rate", type=float, help="Samples a second handed over on one machine (--slots).")
 @click.option("--server-rate", type=float, help="Samples a second of the server's training.")
 @click.option("--server-overhead", type=float, help="Seconds of the server's part that do not scale.")
 @click.option("--compression-ratio", type=float, help="Bytes sent over bytes encoded.")
@@ -134,7 +140,7 @@ def make_plan(
     Raises:
         InputError: A file is not what it should be, or a constant is missing.
     """
-    from profiling.plan import constants, formulas, validation  # noqa: PLC0415 - imports an extra
+    from profiling.plan import calibration, constants, formulas, validation  # noqa: PLC0415 - imports an extra
 
     fleet = formulas.Fleet(**fleet_values)
     found: dict[str, constants.Constant] = {}
@@ -143,11 +149,20 @@ def make_plan(
     if run_dir is not None:
         found |= constants.run_constants(run_dir, fleet.image_size)
     found |= {name: constants.Constant(value, constants.GIVEN) for name, value in given.items()}
-    results = formulas.plan_fleet(fleet, found)
     machine = describe_machine()
+    cores = machine["num_usable_cores"]
+    if (
+        run_dir is not None
+        and "train_step_images_per_second" in found
+        and "handled_samples_per_second" not in given
+    ):
+        found["handled_samples_per_second"] = calibration.handling(run_dir, found, fleet.image_size, cores)
+    results = formulas.plan_fleet(fleet, found)
     checked = None
     if validate_dir is not None:
-        checked = validation.validate(validate_dir, found, fleet.image_size, machine["num_usable_cores"])
+        if run_dir is not None:
+            calibration.check_same_server(run_dir, validate_dir)
+        checked = validation.validate(validate_dir, found, fleet.image_size, cores)
     missing = [f"{result.name} (a constant is missing)" for result in results if result.value is None]
     return {
         "schema": SCHEMA,

@@ -14,7 +14,9 @@ from profiling.report.kinds import read_document
 from profiling.traffic.measured import measure_demo
 
 GIVEN = "given"
-_WORKLOADS = ("train_step", "extract", "pack")
+_WORKLOADS = ("train_step", "extract", "pack", "augment")
+# A forward pass beside forward and backward, by FLOPs: a soft label, or a validated sample, costs so much.
+FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,19 @@ def edge_constants(path: Path, image_size: int) -> dict[str, Constant]:
     check_size(path, document["settings"]["image_size"], image_size)
     rates = {workload["name"]: workload["images_per_second"] for workload in document["workloads"]}
     source = f"gkt profile edge ({path.name}: {document['machine']['cpu_model']})"
-    return {f"{name}_images_per_second": Constant(rates[name], source) for name in _WORKLOADS}
+    found = {
+        f"{name}_images_per_second": Constant(rates[name], source) for name in _WORKLOADS if name in rates
+    }
+    if document.get("contention"):
+        found["contention"] = Constant(document["contention"]["factor"], source)
+    return found
 
 
 def run_constants(demo_dir: Path, image_size: int) -> dict[str, Constant]:
     """What a run on this machine tells about the server and the codec.
 
-    The first round is left out where there are more: it holds the start of the trainer.
+    The first round is left out where there are more: it holds the start of the trainer. The rate is that of
+    forward and backward passes: what soft labels took is taken out.
 
     Raises:
         InputError: The folder holds no finished ``gkt demo``.
@@ -58,18 +66,19 @@ def run_constants(demo_dir: Path, image_size: int) -> dict[str, Constant]:
     config, rounds = report["config"], report["rounds"]
     rounds = rounds[1:] or rounds
     source = f"gkt demo ({demo_dir.name})"
+    epochs = config["server_epochs"]
+    # The run's rate counts trained samples, while the clock also ran for their soft labels.
+    passes = epochs + (FORWARD_SHARE if config["soft_labels"] == "last_epoch" else 0.0)
+    rate = statistics.median(each["server_samples_per_second"] for each in rounds) * passes / epochs
+    validated = sum(client["num_validation_examples"] for client in report["clients"])
     overheads = [
-        max(
-            0.0,
-            each["server_seconds"]
-            - each["num_examples"] * config["server_epochs"] / each["server_samples_per_second"],
-        )
+        each["server_seconds"]
+        - (each["num_examples"] * (epochs + FORWARD_SHARE) + validated * FORWARD_SHARE) / rate
         for each in rounds
     ]
-    rate = statistics.median(each["server_samples_per_second"] for each in rounds)
     return {
         "server_samples_per_second": Constant(rate, source),
-        "server_overhead_seconds": Constant(statistics.median(overheads), source),
+        "server_overhead_seconds": Constant(max(0.0, statistics.median(overheads)), source),
         "compression_ratio": Constant(measured["compression_ratio"], source),
     }
 

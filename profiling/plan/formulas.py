@@ -1,7 +1,9 @@
 """The formulas of a plan, each with its words beside it: what is printed is what is computed.
 
 Sizes are of one device or of the fleet as the names say; a round is synchronous, so it takes as long as its
-slowest part: devices compute and upload at the same time, then the server trains.
+slowest part: devices compute and upload at the same time, then the server trains. Devices of one machine
+(``slots``) take turns on its cores, slow each other down by the factor ``contention``, and share the cores
+with the server that takes their samples in.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gkt_core.errors import ConfigError
-from profiling.plan.constants import Constant
+from profiling.plan.constants import FORWARD_SHARE, Constant
 from profiling.traffic.formulas import Deployment, fedgkt_bytes
 from profiling.traffic.message_sizes import encoded_feature_bytes
 
@@ -106,9 +108,10 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
         fleet: What to plan.
         constants: By name. Needed: ``train_step_images_per_second``, ``extract_images_per_second``,
             ``pack_images_per_second``, ``compression_ratio``, ``server_samples_per_second``,
-            ``server_overhead_seconds``. Optional, results are None without: ``ingest_mbps`` of one server,
-            and prices ``gpu_hour_price``, ``server_hour_price``, ``egress_gb_price``,
-            ``storage_gb_month_price``.
+            ``server_overhead_seconds``. Optional: ``augment_images_per_second``, and for devices of one
+            machine ``contention`` and ``handled_samples_per_second``; results are None without:
+            ``ingest_mbps`` of one server, and prices ``gpu_hour_price``, ``server_hour_price``,
+            ``egress_gb_price``, ``storage_gb_month_price``.
 
     Raises:
         ConfigError: A needed constant is missing or not positive.
@@ -122,17 +125,18 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
         + kept / value["extract_images_per_second"]
         + kept / value["pack_images_per_second"]
     )
+    if "augment_images_per_second" in value:
+        views = fleet.samples * (fleet.local_epochs + 1)
+        compute += views / value["augment_images_per_second"]
     up_bytes, down_bytes = fedgkt_bytes(one)["upload"], fleet.samples * one.download_bytes_per_sample
     upload, download = up_bytes / (fleet.uplink_mbps * MEGABIT), down_bytes / (fleet.downlink_mbps * MEGABIT)
-    turns = 1.0 if fleet.slots is None else max(1.0, fleet.active / fleet.slots)
+    turns, handling = _sharing(fleet, value)
     # The last of n devices that ask once a period notices the new round after n/(n+1) of it.
     wait = fleet.poll_seconds * fleet.active / (fleet.active + 1)
-    edge = turns * compute + upload + download + wait
+    edge = turns * compute + handling + upload + download + wait
+    passes = fleet.samples * (fleet.server_epochs + FORWARD_SHARE) + fleet.validation_samples * FORWARD_SHARE
     server = (
-        fleet.active
-        * fleet.samples
-        * fleet.server_epochs
-        / (value["server_samples_per_second"] * fleet.trainers)
+        fleet.active * passes / (value["server_samples_per_second"] * fleet.trainers)
         + value["server_overhead_seconds"]
     )
     fleet_bytes = fedgkt_bytes(
@@ -148,22 +152,29 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
         Result(
             "device compute, s a round",
             compute,
-            "samples x E_c / train rate + (samples + validation) x (1 / extract rate + 1 / pack rate)",
+            "samples x E_c / train rate + (samples + validation) x (1 / extract rate + 1 / pack rate) "
+            "+ samples x (E_c + 1) / augment rate",
         ),
         Result("device upload, s a round", upload, "(samples + validation) x bytes a sample / uplink"),
         Result("device download, s a round", download, "samples x (logits + id) / downlink"),
         Result(
             "device part, s a round",
             edge,
-            "compute x max(1, active devices / slots) + upload + download + poll x n / (n + 1)",
+            "compute + upload + download + poll x n / (n + 1); on one machine compute x max(1, active "
+            "devices / slots) x contention, + active devices x (samples + validation) / handling rate",
         ),
         Result(
             "server part, s a round",
             server,
-            "active devices x samples x E_s / (server rate x trainers) + overhead",
+            "active devices x (samples x (E_s + 1/3) + validation / 3) / (server rate x trainers) + "
+            "overhead; a third: a forward pass beside forward and backward",
         ),
         Result("round, s", edge + server, "device part + server part"),
-        Result("run, hours", run_seconds / 3600, "(uploads x round + (rounds - uploads) x compute) / 3600"),
+        Result(
+            "run, hours",
+            run_seconds / 3600,
+            "(uploads x round + (rounds - uploads) x compute of all turns) / 3600",
+        ),
         Result(
             "device hours",
             fleet.active * fleet.rounds * compute / 3600,
@@ -194,6 +205,17 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
     ]
     results += _costs(value, gpu_hours, servers, run_seconds, bytes_out, stored)
     return results
+
+
+def _sharing(fleet: Fleet, value: Mapping[str, float]) -> tuple[float, float]:
+    """How often a machine's computing of one device is waited for, and seconds of handing samples over."""
+    if fleet.slots is None:
+        return 1.0, 0.0
+    at_once = min(fleet.slots, fleet.active)
+    contention = value.get("contention", 1.0) if at_once > 1 else 1.0
+    turns = max(1.0, fleet.active / fleet.slots) * contention
+    samples = fleet.active * (fleet.samples + fleet.validation_samples)
+    return turns, samples / value.get("handled_samples_per_second", math.inf)
 
 
 def _costs(

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from profiling.plan.calibration import fleet_of, later_rounds
 from profiling.plan.constants import Constant, check_size, read_report
-from profiling.plan.formulas import Fleet, plan_fleet
+from profiling.plan.formulas import plan_fleet
 
 # The issue's promise: predicted and measured within a quarter.
 TOLERANCE = 0.25
-# Loopback: no link limits an upload there.
-_LOOPBACK_MBPS = 10_000.0
-# What gkt demo tells its server.
-_DEMO_POLL_SECONDS = 0.5
 
 
 def validate(
@@ -37,29 +34,11 @@ def validate(
     """
     report = read_report(demo_dir)
     check_size(demo_dir, report["image_size"], image_size)
-    config, clients = report["config"], report["clients"]
-    count = len(clients)
-    fleet = Fleet(
-        devices=count,
-        samples=round(sum(client["num_examples"] for client in clients) / count),
-        validation_samples=round(sum(client["num_validation_examples"] for client in clients) / count),
-        rounds=config["rounds"],
-        uploads=config["rounds"],
-        local_epochs=config["local_epochs"],
-        server_epochs=config["server_epochs"],
-        codec=config["codec"],
-        image_size=report["image_size"],
-        num_classes=len(report["class_names"]),
-        uplink_mbps=_LOOPBACK_MBPS,
-        downlink_mbps=_LOOPBACK_MBPS,
-        slots=max(1, num_cores // config["device_threads"]),
-        poll_seconds=_DEMO_POLL_SECONDS,
-    )
+    config, fleet = report["config"], fleet_of(report, num_cores)
     if not config["compress"]:
         constants = {**constants, "compression_ratio": Constant(1.0, "the run does not compress")}
     plan = {result.name: result.value for result in plan_fleet(fleet, constants)}
-    # The first round holds the start of the trainer and of PyTorch.
-    rounds = report["rounds"][1:] or report["rounds"]
+    rounds = later_rounds(report)
     pairs = (
         ("device part, s a round", "edge_seconds"),
         ("server part, s a round", "server_seconds"),
@@ -68,7 +47,10 @@ def validate(
     rows = [
         _row(name, plan[name], statistics.median(each[column] for each in rounds)) for name, column in pairs
     ]
-    rows.append(_row("bytes in, all", plan["bytes in, all"], report["traffic"]["upload/shards"]))
+    traffic = report["traffic"]
+    rows.append(_row("bytes in, all", plan["bytes in, all"], traffic["upload/shards"]))
+    if config["direction"] != "none":
+        rows.append(_row("bytes out, all", plan["bytes out, all"], traffic.get("download/soft_labels", 0)))
     return {
         "demo_dir": demo_dir.name,
         "rows": rows,
