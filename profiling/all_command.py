@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,29 +32,81 @@ class Step:
     is_report: bool = True
 
 
-def steps(work_dir: Path, dataset: str, threads: int) -> list[Step]:
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long each step measures: arguments of its command.
+
+    Attributes:
+        compare: Of ``gkt profile compare``.
+        edge: Of ``gkt profile edge``.
+        export: Of the bundle that ``gkt profile edge`` measures.
+        demo: Of both demos.
+        privacy: Of ``gkt profile privacy``.
+        simulation: Of ``gkt profile simulation``.
+    """
+
+    compare: tuple[str, ...] = ()
+    edge: tuple[str, ...] = ("--sustained-seconds", "60")
+    export: tuple[str, ...] = ("--image-size", "32")
+    demo: tuple[str, ...] = ()
+    privacy: tuple[str, ...] = ()
+    simulation: tuple[str, ...] = ()
+
+
+WHOLE = Length()
+# To see that everything works; numbers that nobody may quote.
+QUICK = Length(
+    compare=("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory"),
+    edge=("--sustained-seconds", "1", "--steps", "5", "--cold-runs", "1"),
+    export=("--image-size", "16"),
+    demo=("--limit", "300", "--server-epochs", "1", "--server-batch-size", "16"),
+    privacy=("--limit", "200", "--epochs", "1", "--victims", "50"),
+    simulation=("--examples", "64", "--server-examples", "64", "--clients", "4", "--repeats", "2"),
+)
+
+
+def steps(work_dir: Path, dataset: str, threads: int, length: Length = WHOLE) -> list[Step]:
     """What is measured, in this order.
 
     Args:
         work_dir: Where bundles and runs lie.
         dataset: Of ``gkt profile privacy``.
         threads: Of every timed step.
+        length: How long.
     """
     threaded = ("--pin", "--threads", str(threads))
     demo, other = str(work_dir / "demo"), str(work_dir / "other-demo")
     edge_file = str(work_dir / "edge-demo.json")
+    edge = ("profile", "edge", "--artifacts", str(work_dir / "artifacts"), *threaded, *length.edge)
+    compare = ("profile", "compare", *threaded, *length.compare)
+    simulation = ("profile", "simulation", "--threads", str(threads), *length.simulation)
     return [
-        Step("artifacts", ("export", "--num-classes", "10", "--image-size", "32"), is_report=False),
-        Step("compare", ("profile", "compare", *threaded)),
-        Step("compare-100-classes", ("profile", "compare", "--num-classes", "100", *threaded)),
-        Step("edge", ("profile", "edge", "--artifacts", str(work_dir / "artifacts"), *threaded)),
-        Step("demo", ("demo", "--meter-wire"), is_report=False),
+        Step("artifacts", ("export", "--num-classes", "10", *length.export), is_report=False),
+        Step("compare", compare),
+        Step(
+            "compare-100-classes", ("profile", "compare", "--num-classes", "100", *threaded, *length.compare)
+        ),
+        Step("edge", (*edge, "--engine", "portable")),
+        Step("edge-ort-training", (*edge, "--engine", "ort-training")),
+        Step("simulation", simulation),
+        Step("demo", ("demo", "--meter-wire", *length.demo), is_report=False),
         Step("traffic", ("profile", "traffic", "--demo-dir", demo)),
-        Step("privacy", ("profile", "privacy", "--dataset", dataset)),
-        Step("other-demo", ("demo", "--seed", "1", "--clients", "2", "--rounds", "4"), is_report=False),
+        Step("privacy", ("profile", "privacy", "--dataset", dataset, *length.privacy)),
+        # Other devices, samples and rounds than those that the plan's constants come from.
+        Step(
+            "other-demo",
+            (
+                *("demo", "--limit", "900", "--server-epochs", "3", *length.demo),
+                *("--seed", "1", "--clients", "2", "--rounds", "4"),
+            ),
+            is_report=False,
+        ),
         Step(
             "edge-demo",
-            ("profile", "edge", "--artifacts", str(work_dir / "demo" / "artifacts"), "--out", edge_file),
+            (
+                *("profile", "edge", "--artifacts", str(work_dir / "demo" / "artifacts")),
+                *(*length.edge, "--processes", str(min(4, max(2, os.cpu_count() or 1))), "--out", edge_file),
+            ),
             is_report=False,
         ),
         Step(
@@ -79,6 +132,7 @@ def steps(work_dir: Path, dataset: str, threads: int) -> list[Step]:
 )
 @click.option("--dataset", default="digits", show_default=True, help="Of gkt profile privacy.")
 @click.option("--threads", default=1, show_default=True, help="Threads of every timed step.")
+@click.option("--quick", "is_quick", is_flag=True, help="Only to see that it works: nothing to quote.")
 @click.option("--only", multiple=True, help="Only the steps of this name; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the files of the reports to stdout.")
 @click.option("--list", "is_listed", is_flag=True, help="List the commands, and run none.")
@@ -88,16 +142,17 @@ def measure_all(
     work_dir: Path,
     dataset: str,
     threads: int,
+    is_quick: bool,
     only: tuple[str, ...],
     as_json: bool,
     is_listed: bool,
 ) -> None:
-    """Measure everything on this machine: compare, edge, traffic, privacy and plan, half an hour in all.
+    """Measure everything on this machine: compare, edge, simulation, traffic, privacy and plan, half an hour.
 
     Leave the machine alone meanwhile. Whatever is there already is kept: after a stop, the same command goes
     on; remove a report to measure it again.
     """
-    chosen = steps(work_dir, dataset, threads)
+    chosen = steps(work_dir, dataset, threads, QUICK if is_quick else WHOLE)
     names = [step.name for step in chosen]
     unknown = sorted(set(only) - set(names))
     if unknown:

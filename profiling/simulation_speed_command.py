@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from gkt_core.cli import emit_json
 from gkt_core.config import PRECISIONS
 from gkt_core.errors import MissingExtraError
-from gkt_core.files import write_atomically
+from profiling.report import emit_report, output_options
+
+SCHEMA = "gkt-profile-simulation/1"
+NOT_MEASURED = (
+    "reading data, evaluation and checkpoints of a simulation",
+    "other networks than ResNet-8 and ResNet-55",
+    "any machine but this one",
+)
 
 
 @click.command()
@@ -28,9 +32,8 @@ from gkt_core.files import write_atomically
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Write the report to this file, as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report to stdout as JSON.")
-def simulation(*, out: Path | None, as_json: bool, **options: Any) -> None:
+@output_options
+def simulation(*, outs: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Measure how fast gkt simulate trains.
 
     The clients' phase of many devices beside one device with all samples, and the devices' and the
@@ -43,20 +46,4 @@ def simulation(*, out: Path | None, as_json: bool, **options: Any) -> None:
     chosen = SpeedOptions(**options)
     with Console(stderr=True).status("starting") as status:
         report = measure_speed(chosen, status.update)
-    if out is not None:
-        write_atomically(out, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
-    if as_json:
-        emit_json(report)
-        return
-    table = Table("", "samples/s, median", "lowest", "highest")
-    for name, found in report["candidates"].items():
-        values = (found["samples_per_second"], found["lowest"], found["highest"])
-        table.add_row(name.replace("_", " "), *(f"{value:.0f}" for value in values))
-    ratios = Table("times, one over the other", "median", "lowest", "highest")
-    for name, found in report["ratios"].items():
-        ratios.add_row(
-            name.replace("_", " "), *(f"{found[key]:.3f}" for key in ("median", "lowest", "highest"))
-        )
-    Console().print(table, ratios)
-    if out is not None:
-        click.echo(f"written to {out}")
+    emit_report({"schema": SCHEMA, "not_measured": list(NOT_MEASURED), **report}, outs, as_json)

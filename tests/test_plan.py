@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gkt_core.errors import ConfigError, InputError
+from profiling.plan.calibration import check_same_server, handling
 from profiling.plan.command import plan
 from profiling.plan.constants import Constant, run_constants
 from profiling.plan.formulas import Fleet, plan_fleet
@@ -58,7 +59,7 @@ def test_a_plan_by_hand() -> None:
     assert found["upload, bytes a device and round"] == upload
     assert found["device upload, s a round"] == pytest.approx(upload / 1e6)
     assert found["device download, s a round"] == pytest.approx(200 * 48 / 10e6)
-    edge, server = compute + upload / 1e6 + 200 * 48 / 10e6, 10 * (200 * (5 + 1 / 3) + 20 / 3) / 500 + 3
+    edge, server = compute + upload / 1e6 + 200 * 48 / 10e6, 10 * (200 * (5 + 1 / 4) + 20 / 4) / 500 + 3
     assert found["round, s"] == pytest.approx(edge + server)
     assert found["run, hours"] == pytest.approx((2 * (edge + server) + 2 * compute) / 3600)
     assert found["device hours"] == pytest.approx(10 * 4 * compute / 3600)
@@ -71,6 +72,22 @@ def test_a_plan_by_hand() -> None:
     assert found["cost of GPUs"] == pytest.approx(4 * server / 3600)
     assert found["cost of storage"] is None
     assert found["cost, all known parts"] == pytest.approx(found["cost of GPUs"] + found["cost of traffic"])
+
+
+def test_devices_of_one_machine_share_it() -> None:
+    """Four devices on two cores: two turns, each slower, and a server that takes their samples in."""
+    alone = results(Fleet(devices=4, samples=90, validation_samples=10, poll_seconds=0.0))
+    shared = Fleet(devices=4, samples=90, validation_samples=10, poll_seconds=0.0, slots=2)
+    compute = alone["device compute, s a round"]
+    extra = results(shared, contention=1.5, handled_samples_per_second=200.0)["device part, s a round"]
+    assert extra - alone["device part, s a round"] == pytest.approx((2 * 1.5 - 1) * compute + 400 / 200)
+    # One device has the machine for itself; a fleet never shares.
+    one = Fleet(devices=1, samples=90, validation_samples=10, poll_seconds=0.0, slots=2)
+    assert results(one, contention=1.5)["device part, s a round"] == alone["device part, s a round"]
+    apart = Fleet(devices=4, samples=90, validation_samples=10, poll_seconds=0.0)
+    assert results(apart, contention=9.0, handled_samples_per_second=1.0) == alone
+    drawn = results(apart, augment_images_per_second=90.0)["device compute, s a round"]
+    assert drawn - compute == pytest.approx(2.0)
 
 
 @given(
@@ -124,7 +141,10 @@ def test_a_missing_constant_is_named_with_its_remedy() -> None:
 def test_a_real_run_is_predicted(demo_dir: Path) -> None:
     """The bytes within a quarter; how long it takes is compared, and judged only on a quiet machine."""
     measured_there = run_constants(demo_dir, 8)
-    found = validate(demo_dir, {**constants(), **measured_there}, 8, 2)
+    known = {**constants(), **measured_there}
+    handled = handling(demo_dir, known, 8, 2)
+    assert handled.value > 0
+    found = validate(demo_dir, {**known, "handled_samples_per_second": handled}, 8, 2)
     rows = {row["name"]: row for row in found["rows"]}
     assert abs(rows["bytes in, all"]["relative_error"]) < 0.25
     assert rows["round, s"]["measured"] > 0
@@ -134,11 +154,26 @@ def test_a_real_run_is_predicted(demo_dir: Path) -> None:
     # The server's constants come from this very run of two rounds: its part must be met, but for devices
     # of different sizes, of which the plan knows the mean.
     assert rows["server part, s a round"]["relative_error"] == pytest.approx(0, abs=0.02)
+    # What computing left over came from this run too: it is met, unless nothing was left.
+    if handled.value < 1e12:
+        assert rows["device part, s a round"]["relative_error"] == pytest.approx(0, abs=1e-6)
+    assert rows["bytes out, all"]["measured"] > 0
+    assert abs(rows["bytes out, all"]["relative_error"]) < 0.25
     assert found["holds"] == all(abs(row["relative_error"]) <= 0.25 for row in found["rows"])
     report = json.loads((demo_dir / "report.json").read_text())
     rate = measured_there["server_samples_per_second"]
-    assert rate.value == report["rounds"][1]["server_samples_per_second"]
+    # One epoch, and a soft label for a quarter of its price.
+    assert rate.value == pytest.approx(1.25 * report["rounds"][1]["server_samples_per_second"])
     assert demo_dir.name in rate.source
+
+
+def test_a_server_is_not_predicted_from_another(demo_dir: Path, tmp_path: Path) -> None:
+    report = json.loads((demo_dir / "report.json").read_text())
+    report["config"]["server_batch_size"] = 99
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    check_same_server(demo_dir, demo_dir)
+    with pytest.raises(ConfigError, match=r"server_batch_size is 32 in .* and 99 in"):
+        check_same_server(demo_dir, tmp_path)
 
 
 def test_constants_of_another_image_size_are_refused(demo_dir: Path) -> None:

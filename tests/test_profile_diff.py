@@ -143,6 +143,26 @@ def test_lists_go_by_name_not_by_position() -> None:
     assert not any("images_per_second" in name for name in values)
 
 
+def test_ratios_of_two_runs_are_compared() -> None:
+    """As gkt profile compare and gkt profile simulation quote them."""
+
+    def with_ratios(first: float, second: float) -> dict[str, Any]:
+        beside = {"step_ms": {"pytorch": {"value": first, "paper": 31.7}}}
+        return {**measured(1), "ratios": {"resnet110": beside, "phase": {"median": second, "lowest": 0.1}}}
+
+    found = compare_documents(with_ratios(10.0, 1.0), with_ratios(10.9, 0.91), ("a", "b"))
+    assert [(each["name"], each["agrees"]) for each in found["ratios"]] == [
+        ("resnet110 step_ms pytorch", True),
+        ("phase", True),
+    ]
+    assert found["ratios_agree"] is True
+    assert found["ratios"][0]["change"] == pytest.approx(0.09)
+    apart = compare_documents(with_ratios(10.0, 1.0), with_ratios(11.1, 1.0), ("a", "b"))
+    assert apart["ratios_agree"] is False
+    assert [each["agrees"] for each in apart["ratios"]] == [False, True]
+    assert compare_documents(measured(1), measured(2), ("a", "b"))["ratios_agree"] is None
+
+
 def test_the_command(tmp_path: Path) -> None:
     paths = [tmp_path / "before.json", tmp_path / "after.json"]
     for path, document in zip(paths, (measured(1), measured(2, factor=2)), strict=True):

@@ -20,6 +20,7 @@ from gkt_core.errors import ConfigError, InputError
 from gkt_core.manifest import Bundle
 from profiling.commands import profile
 from profiling.edge.conditions import EnergyMeter, read_conditions
+from profiling.edge.contention import measure_contention
 from profiling.edge.install_size import install_sizes
 from profiling.edge.measure import EdgeOptions
 from profiling.edge.memory import peak_bytes, resident_bytes
@@ -67,7 +68,7 @@ def on_device(device: Path, *arguments: str | Path) -> subprocess.CompletedProce
     return subprocess.run(
         [sys.executable, "-m", "gkt_core.cli", "profile", *map(str, arguments)],
         cwd=device,
-        env={**os.environ, "PYTHONPATH": str(device)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(device), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,
@@ -79,8 +80,8 @@ def on_device(device: Path, *arguments: str | Path) -> subprocess.CompletedProce
 def document(device: Path, digits_bundle: Bundle) -> dict[str, Any]:
     done = on_device(
         device, "edge", "--artifacts", digits_bundle.path, "--batch-size", "8", "--steps", "12",
-        "--warmup", "1", "--cold-runs", "2", "--sustained-seconds", "0.2", "--pin", "--json",
-        "--engine", "ort-training", "--out", "edge.json", "--out", "edge.md",
+        "--warmup", "1", "--cold-runs", "2", "--sustained-seconds", "0.2", "--processes", "2", "--pin",
+        "--json", "--engine", "ort-training", "--out", "edge.json", "--out", "edge.md",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     parsed: dict[str, Any] = json.loads(done.stdout)
@@ -94,7 +95,7 @@ def test_a_device_without_torch_measures_itself(document: dict[str, Any], device
     assert document["schema"] == "gkt-profile-edge/1"
     assert document["engine"] == "ort_training"
     workloads = {workload["name"]: workload for workload in document["workloads"]}
-    assert list(workloads) == ["train_step", "extract", "pack"]
+    assert list(workloads) == ["train_step", "extract", "pack", "augment"]
     for workload in workloads.values():
         warm = workload["warm_ms"]
         assert warm["n"] == 12
@@ -144,6 +145,28 @@ def test_sustained_training_is_shown_over_time(document: dict[str, Any]) -> None
     assert seconds == sorted(seconds)
     assert all(window["n"] >= 1 and window["median_ms"] > 0 for window in windows)
     assert document["sustained"]["slowdown"] > 0
+
+
+def test_devices_of_one_machine_slow_each_other_down(document: dict[str, Any]) -> None:
+    contention = document["contention"]
+    assert (contention["processes"], contention["seconds"]) == (2, 0.2)
+    assert contention["factor"] == pytest.approx(contention["together_ms"] / contention["alone_ms"], rel=1e-2)
+    assert "several devices" not in "; ".join(document["not_measured"])
+
+
+def test_only_the_middle_of_each_process_counts() -> None:
+    """Two processes that begin and end apart: where only one of them ran does not matter."""
+    calls: list[float] = []
+
+    def train(seconds: float) -> list[dict[str, Any]]:
+        calls.append(seconds)
+        middle = 10.0 if len(calls) == 1 else 15.0
+        times = [99.0] * 5 + [middle] * 10 + [1.0] * 5
+        return [{"samples_ms": [value, value]} for value in times]
+
+    found = measure_contention(train, 2, 3.0)
+    assert calls == [3.0] * 3
+    assert found == {"processes": 2, "seconds": 3.0, "alone_ms": 10.0, "together_ms": 15.0, "factor": 1.5}
 
 
 def test_every_key_is_documented(document: dict[str, Any]) -> None:

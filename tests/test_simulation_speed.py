@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from gkt_core.errors import ConfigError
+from profiling.report import kind_of
 from profiling.simulation_speed import SpeedOptions, _ratio
 from tests.conftest import Gkt
+
+README = (Path(__file__).parents[1] / "profiling" / "README.md").read_text(encoding="utf-8")
 
 
 def test_report(gkt: Gkt, tmp_path: Path) -> None:
@@ -20,6 +23,10 @@ def test_report(gkt: Gkt, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report == json.loads((tmp_path / "speed.json").read_text())
+    assert report["schema"] == "gkt-profile-simulation/1" and report["not_measured"]
+    shown = kind_of(report)
+    assert "clients phase many over one" in [row[0] for section in shown.sections for row in section.rows]
+    assert all(name in README for name in ("`candidates`", "`ratios`", "`samples_per_second`"))
     assert set(report["candidates"]) == {
         "one_client", "many_clients", "client_steps", "bare_edge_loop", "server_update", "bare_server_loop",
     }  # fmt: skip

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkt_core.errors import InputError
-from profiling.diff.values import Time, flat_conditions, flat_values
+from profiling.diff.values import Time, flat_conditions, flat_ratios, flat_values
 from profiling.step_time import NOISY_DRIFT
 
 SCHEMA = "gkt-profile-diff/1"
+# Two runs on one machine must agree on a ratio so far.
+RATIO_LIMIT = 0.10
 # Two equal processes differ by so much in memory: allocators and page sizes are no clockwork.
 MEMORY_MARGIN = 0.05
 WITHIN_NOISE, EQUAL = "within noise", "equal"
@@ -21,7 +23,7 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
 
     A time has changed when the confidence intervals of both medians are apart **and** the medians differ by
     more than 5 % and by more than either run drifted by itself. Memory has changed beyond 5 %. Everything
-    else is counted, not measured, and has changed if it differs at all.
+    else is counted, not measured, and has changed if it differs at all. Ratios agree within 10 %.
 
     Args:
         a: The one before.
@@ -56,10 +58,12 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
         "names": list(names),
         "changes": changes,
         "num_changed": sum(change["verdict"] not in (WITHIN_NOISE, EQUAL) for change in changes),
+        "ratios": (ratio_changes := _ratio_changes(a, b)),
+        "ratios_agree": all(change["agrees"] for change in ratio_changes) if ratio_changes else None,
         "time_factor": math.exp(sum(map(math.log, factors)) / len(factors)) if factors else None,
         "conditions": _condition_changes(a, b),
         "too_noisy_to_quote": noisy,
-        "settings": {"drift_limit": NOISY_DRIFT, "memory_limit": MEMORY_MARGIN},
+        "settings": {"drift_limit": NOISY_DRIFT, "memory_limit": MEMORY_MARGIN, "ratio_limit": RATIO_LIMIT},
         "machine": b["machine"],
         "not_measured": ["whether a difference comes from the machine, the versions or the settings"],
     }
@@ -83,6 +87,25 @@ def _change(name: str, a: float | Time | None, b: float | Time | None) -> dict[s
     if abs(after - before) <= limit * abs(before):
         return {**entry, "verdict": EQUAL if after == before else WITHIN_NOISE}
     return {**entry, "verdict": "larger" if after > before else "smaller"}
+
+
+def _ratio_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every ratio that both documents quote; one that only one of them has is told by its times."""
+    before, after = flat_ratios(a), flat_ratios(b)
+    changes = []
+    for name in before:
+        if name in after:
+            change = after[name] / before[name] - 1 if before[name] else 0.0
+            changes.append(
+                {
+                    "name": name,
+                    "a": before[name],
+                    "b": after[name],
+                    "change": change,
+                    "agrees": abs(change) <= RATIO_LIMIT,
+                }
+            )
+    return changes
 
 
 def _time_verdict(a: Time, b: Time) -> str:

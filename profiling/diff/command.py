@@ -23,7 +23,8 @@ def diff(*, first: Path, second: Path, outs: tuple[Path, ...], as_json: bool) ->
     gkt profile diff before.json after.json
 
     A time has changed when the confidence intervals of both medians are apart and the medians differ by more
-    than 5 % and by more than either run drifted by itself. The exit code is 0 either way.
+    than 5 % and by more than either run drifted by itself. Ratios agree when they differ by at most 10 %. The
+    exit code is 0 either way.
     """  # noqa: D301 - click looks for the character itself
     names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
     document = compare_documents(read_document(first), read_document(second), names)

@@ -16,7 +16,10 @@ def title(document: Document) -> str:
 
 def sections(document: Document) -> list[Section]:
     """What differs in the conditions, what changed, and what did not."""
-    return [_conditions(document), _changed(document), _times(document)]
+    found = [_conditions(document), _changed(document)]
+    if document["ratios"]:
+        found.append(_ratios(document))
+    return [*found, _times(document)]
 
 
 def _conditions(document: Document) -> Section:
@@ -45,6 +48,24 @@ def _changed(document: Document) -> Section:
         headings=("", *document["names"], "change", "verdict"),
         rows=rows,
         notes=notes,
+    )
+
+
+def _ratios(document: Document) -> Section:
+    agree = "agree" if document["ratios_agree"] else "DO NOT AGREE"
+    return Section(
+        title=f"The ratios {agree} within {document['settings']['ratio_limit']:.0%}",
+        headings=("", *document["names"], "change", ""),
+        rows=[
+            (
+                each["name"].replace("_", " "),
+                f"{each['a']:.4g}",
+                f"{each['b']:.4g}",
+                f"{each['change']:+.1%}",
+                "agrees" if each["agrees"] else "DIFFERS",
+            )
+            for each in document["ratios"]
+        ],
     )
 
 

@@ -70,6 +70,24 @@ def _label(value: Any, position: int) -> str:
     return " ".join(found) or str(position)
 
 
+def flat_ratios(document: Mapping[str, Any]) -> dict[str, float]:
+    """The ratios of a document by name, without what others report beside them."""
+    found: dict[str, float] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if not isinstance(value, Mapping):
+            return
+        for key in ("value", "median"):
+            if isinstance(value.get(key), int | float):
+                found[name] = float(value[key])
+                return
+        for key, each in value.items():
+            walk(each, f"{name} {key}".strip())
+
+    walk(document.get("ratios"), "")
+    return found
+
+
 def flat_conditions(document: Mapping[str, Any]) -> dict[str, str]:
     """Settings and machine as texts, to show what differs between two measurements."""
     found: dict[str, str] = {}

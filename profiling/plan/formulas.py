@@ -166,8 +166,8 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
         Result(
             "server part, s a round",
             server,
-            "active devices x (samples x (E_s + 1/3) + validation / 3) / (server rate x trainers) + "
-            "overhead; a third: a forward pass beside forward and backward",
+            "active devices x (samples x (E_s + 1/4) + validation / 4) / (server rate x trainers) + "
+            "overhead; a quarter: a forward pass beside a training pass",
         ),
         Result("round, s", edge + server, "device part + server part"),
         Result(

@@ -19,6 +19,7 @@ KINDS = {
     "gkt-profile-edge/1": "profiling.edge.shown",
     "gkt-profile-compare/1": "profiling.compare_shown",
     "gkt-profile-privacy/1": "profiling.privacy.shown",
+    "gkt-profile-simulation/1": "profiling.simulation_shown",
     "gkt-profile-traffic/1": "profiling.traffic.shown",
 }
 
