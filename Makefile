@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Two processes, each with whole test modules: what a module prepares is prepared once. PARALLEL= for one process.
+PARALLEL ?= -n 2 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ lint: install ## ruff, import rules, types
 	$(BIN)/mypy
 
 test: lint ## lint, type-check and run every test that is not marked slow
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(BIN)/python -m pytest --cov $(PARALLEL) $(ARGS)
 
 test-slow: install ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from gkt_core.algorithms.federation import Federation, load_federation
 from gkt_core.commands.data import SplitOptions, split_dataset
@@ -19,14 +26,34 @@ from gkt_core.manifest import Bundle, load_bundle
 # Networks of the tests are so small that a second thread makes them slower.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# A parent that ignores Ctrl-C (nohup, a job in the background of a script) passes that on to everything it
+# starts, and no test of an interrupt could ever end. Signals that are handled begin with their default again.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Long enough for any loaded machine: nothing waits that long unless it fails. Below pytest's limit of a test.
+LONGEST_SECONDS = 480.0
+
 Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def free_port() -> int:
+    """A port that is free, and that no system hands out itself: those begin at 32,768 or above."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture
 def gkt(tmp_path: Path) -> Gkt:
     """Run the command ``gkt`` in a process of its own, in an empty folder."""
 
-    def run(*arguments: str | Path, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout: float = LONGEST_SECONDS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "gkt_core.cli", *map(str, arguments)],
             cwd=tmp_path,
@@ -40,6 +67,26 @@ def gkt(tmp_path: Path) -> Gkt:
     return run
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made once, even where several processes run tests (pytest-xdist).
+
+    Args:
+        tmp_path_factory: Pytest's.
+        name: Of the folder.
+        make: Fills it; what it leaves is only read by tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    complete = folder / ".complete"
+    with FileLock(f"{folder}.lock"):
+        if not complete.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def digits_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real digits at 16 px, split over four devices."""
@@ -51,11 +98,13 @@ def digits_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits_bundle(tmp_path_factory: pytest.TempPathFactory, digits_split: Path) -> Bundle:
     """ResNet-8 and ResNet-55 exported for them by the command itself."""
-    out = tmp_path_factory.mktemp("bundle") / "artifacts"
-    command = [sys.executable, "-m", "gkt_core.cli", "export", "--out", str(out)]
-    command += ["--split", str(digits_split / "partition.json")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return load_bundle(out)
+
+    def export(folder: Path) -> None:
+        command = [sys.executable, "-m", "gkt_core.cli", "export", "--out", str(folder / "artifacts")]
+        command += ["--split", str(digits_split / "partition.json")]
+        subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
+
+    return load_bundle(shared_folder(tmp_path_factory, "bundle", export) / "artifacts")
 
 
 @pytest.fixture

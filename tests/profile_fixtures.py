@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_SECONDS, shared_folder
+
 NUM_SAMPLES, NUM_ROUNDS, IMAGE_SIZE = 90, 2, 8
 
 
 @pytest.fixture(scope="session")
 def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real run of two devices of different sizes."""
-    out = tmp_path_factory.mktemp("metered") / "demo"
-    command = [sys.executable, "-m", "gkt_core.cli", "demo", "--image-size", str(IMAGE_SIZE)]
-    command += ["--limit", str(NUM_SAMPLES), "--rounds", str(NUM_ROUNDS), "--clients", "2"]
-    command += ["--server-epochs", "1", "--partition", "dirichlet", "--shard-samples", "16"]
-    subprocess.run(
-        [*command, "--meter-wire", "--out", str(out)], check=True, capture_output=True, timeout=240
-    )
-    return out
+
+    def run(folder: Path) -> None:
+        command = [sys.executable, "-m", "gkt_core.cli", "demo", "--image-size", str(IMAGE_SIZE)]
+        command += ["--limit", str(NUM_SAMPLES), "--rounds", str(NUM_ROUNDS), "--clients", "2"]
+        command += ["--server-epochs", "1", "--partition", "dirichlet", "--shard-samples", "16"]
+        command += ["--meter-wire", "--out", str(folder / "demo")]
+        subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
+
+    return shared_folder(tmp_path_factory, "metered", run) / "demo"

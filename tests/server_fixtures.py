@@ -12,6 +12,7 @@ from gkt_core.config import RunConfig
 from gkt_core.private_data import PrivateData, Samples
 from gkt_core.shards import write_feature_shard
 from server_app import create_run
+from tests.conftest import shared_folder
 
 IMAGE_SIZE, NUM_CLASSES = 8, 3
 FEATURE_SHAPE = (16, IMAGE_SIZE, IMAGE_SIZE)
@@ -22,9 +23,11 @@ TOKEN = "a-token-of-the-tests"
 @pytest.fixture(scope="session")
 def server_bundle(tmp_path_factory):
     """An exported bundle for images of 8x8 and 3 classes."""
-    folder = tmp_path_factory.mktemp("bundle") / "artifacts"
-    export_bundle(ExportOptions(image_size=IMAGE_SIZE, num_classes=NUM_CLASSES), folder)
-    return folder
+    options = ExportOptions(image_size=IMAGE_SIZE, num_classes=NUM_CLASSES)
+    made = shared_folder(
+        tmp_path_factory, "served", lambda folder: export_bundle(options, folder / "artifacts")
+    )
+    return made / "artifacts"
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-LONGEST_SECONDS = 60
+from tests.conftest import free_port
+
+LONGEST_SECONDS = 240
 USER = "gkt"
 
 
@@ -89,9 +91,8 @@ class Bucket:
     """A bucket on an S3 server that can be stopped and started again; it keeps nothing when stopped."""
 
     def __init__(self):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        # Kept over a stop and a new start: nobody may draw it meanwhile.
+        self.port = free_port()
         self.endpoint, self.url, self._process = f"http://127.0.0.1:{self.port}", "s3://gkt-tests/runs", None
 
     def start(self):

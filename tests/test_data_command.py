@@ -56,7 +56,7 @@ def gkt(*arguments, cwd):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

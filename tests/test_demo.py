@@ -18,7 +18,7 @@ import pytest
 
 from edge_runtime.backends.ort_api import onnxruntime_module
 from gkt_core.augment import to_float_nchw
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 
 SMALL = ("--image-size", "8", "--limit", "160", "--clients", "2", "--rounds", "2", "--server-epochs", "1")
 ROUND_KEYS = {"round_num", "validation_accuracy", "upload_bytes", "download_bytes", "seconds"}
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
         str(out),
         "--json",
     ]
-    return out, subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return out, subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=True)
 
 
 def test_json_is_the_report_and_nothing_else(
@@ -141,21 +141,25 @@ def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> 
     command = [sys.executable, "-m", "gkt_core.cli", "demo", *SMALL, "--rounds", "500", "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + LONGEST_SECONDS / 2
         logs = [out / "logs" / f"client-00{n}.log" for n in range(2)]
         while time.monotonic() < deadline and not all(log.is_file() and log.stat().st_size for log in logs):
             assert process.poll() is None
             time.sleep(0.1)
+        assert all(log.is_file() for log in logs), "the devices never began"
         children = psutil.Process(process.pid).children(recursive=True)
         # Server, trainer, two devices.
         assert len(children) >= 4
         process.send_signal(sign)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=LONGEST_SECONDS / 2)
     finally:
-        process.kill()
+        # Ended in order if it still runs: killed, it would leave its own processes behind.
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
     assert process.returncode == 130
     assert f"partial results are in {out}" in stderr
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
 

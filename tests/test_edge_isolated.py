@@ -14,6 +14,7 @@ import pytest
 
 from edge_runtime.backends.ort_api import onnxruntime_module
 from gkt_core.manifest import Bundle
+from tests.conftest import LONGEST_SECONDS
 
 FORBIDDEN = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "flask", "sqlalchemy")
 
@@ -45,7 +46,7 @@ def isolated(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[s
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=LONGEST_SECONDS,
         check=False,
     )
 
@@ -61,7 +62,7 @@ def test_one_real_round_without_torch_and_onnx(
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         info_path = run_dir / "server.json"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONGEST_SECONDS / 2
         while not info_path.is_file() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         url = json.loads(info_path.read_text())["url"]
@@ -79,7 +80,7 @@ def test_one_real_round_without_torch_and_onnx(
         result = json.loads(done.stdout)
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
     # What the dry run announced is what was sent (its estimate is scaled from one shard).
     assert plan["num_train_samples"] + plan["num_validation_samples"] == 360
     assert result["upload_bytes"] == pytest.approx(plan["round_bytes"], rel=0.1)
@@ -126,4 +127,4 @@ def test_onnxruntime_keeps_working_beside_its_real_training_package() -> None:
         "from onnxruntime.training import artifacts\n"
         "assert artifacts.generate_artifacts and api.Module\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env={**os.environ})
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LONGEST_SECONDS, env={**os.environ})

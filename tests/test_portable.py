@@ -314,11 +314,11 @@ def test_two_onnxruntimes_in_one_environment_are_named(tmp_path):
     code = "from edge_runtime.backends.choice import installed_engines; installed_engines()"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert PackageConflictError.__name__ in done.stderr
     assert "onnxruntime 1.31.1, onnxruntime-training-cpu 1.19.2 are installed together" in done.stderr

@@ -26,7 +26,7 @@ from profiling.edge.measure import EdgeOptions
 from profiling.edge.memory import peak_bytes, resident_bytes
 from profiling.report.kinds import read_document
 from profiling.step_time import noise_report, summarise
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 
 README = (Path(__file__).parents[1] / "profiling" / "README.md").read_text(encoding="utf-8")
 FORBIDDEN = (
@@ -72,7 +72,7 @@ def on_device(device: Path, *arguments: str | Path) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LONGEST_SECONDS,
     )
 
 

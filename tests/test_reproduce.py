@@ -22,7 +22,7 @@ from profiling.reproduce.runs import Job, RunFolder
 from profiling.reproduce.scales import FULL, SCALES, SMALL, TINY, Scale
 from profiling.reproduce.summary import CellResult, standard_error
 from profiling.simulate.command import simulate
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 
 TABLES = [name for name in NAMES if name not in ("fig4", "fig5")]
 
@@ -53,7 +53,7 @@ def arguments(images: Path, out: Path, *more: str) -> list[str]:
 def reproduced(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reproduce") / "out"
     command = [sys.executable, "-m", "gkt_core.cli", *arguments(images, out)]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
     return out
 
 
@@ -124,12 +124,12 @@ def test_a_killed_reproduction_goes_on(reproduced: Path, images: Path, gkt: Gkt,
     command = [sys.executable, "-m", "gkt_core.cli", *arguments(images, out, "--jobs", "1")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = out / "work" / "fedgkt-cifar10-iid-s2e-sync-seed0" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONGEST_SECONDS / 2
     while not metrics.is_file() and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=LONGEST_SECONDS / 2) == 130
     assert not (out / "table3.json").exists()
     again = gkt(*arguments(images, out))
     assert again.returncode == 0, again.stderr

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
+import random
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from gkt_core.config import RunConfig
 from gkt_core.manifest import ENGINE_FILES, Bundle
 from gkt_core.private_data import load_private_data
 from gkt_core.shards import SoftLabels
+from tests.conftest import LONGEST_SECONDS
+from tests.killing import run_killed
 
 GKT = (sys.executable, "-m", "gkt_core.cli")
 
@@ -32,13 +33,13 @@ def served(bundle: Bundle, folder: Path) -> Iterator[tuple[str, str]]:
     command += ["--server-epochs", "1", "--poll-seconds", "0.1"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        info, deadline = folder / "server.json", time.monotonic() + 60
+        info, deadline = folder / "server.json", time.monotonic() + LONGEST_SECONDS / 2
         while not info.is_file() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         yield json.loads(info.read_text())["url"], (folder / "token").read_text().strip()
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
 
 def device(connection: tuple[str, str], data: Path, state_dir: Path) -> list[str]:
@@ -54,23 +55,22 @@ def test_killed_in_the_middle_of_a_round(digits_bundle: Bundle, digits_split: Pa
         with served(digits_bundle, tmp_path / f"run-{name}") as connection:
             known_steps = 0
             for _ in range(kills):
-                process = subprocess.Popen(
-                    device(connection, data, state_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                # At whatever moment after five more steps: between two writes or within one.
+                run_killed(
+                    *device(connection, data, state_dir)[len(GKT) :],
+                    after="edge_runtime.state_dir:StateDir.save",
+                    calls=5,
+                    delay_seconds=random.uniform(0, 0.01),
                 )
-                deadline = time.monotonic() + 60
-                # At whatever moment this finds a later file: between two writes or within one.
-                while process.poll() is None and time.monotonic() < deadline:
-                    if saved_steps(state_dir) >= known_steps + 5:
-                        break
-                    time.sleep(0.002)
-                assert process.poll() is None, "the round was over before it could be interrupted"
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait(timeout=30)
                 state = json.loads((state_dir / "state.json").read_text())
                 assert state["trained_round"] == 0 and state["partial"]["num_steps"] > known_steps
                 known_steps = state["partial"]["num_steps"]
             done = subprocess.run(
-                device(connection, data, state_dir), capture_output=True, text=True, check=False, timeout=120
+                device(connection, data, state_dir),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LONGEST_SECONDS,
             )
             assert done.returncode == 0, done.stderr
             assert ("steps of the next" in done.stderr) is bool(kills)
@@ -79,12 +79,6 @@ def test_killed_in_the_middle_of_a_round(digits_bundle: Bundle, digits_split: Pa
         state = json.loads((state_dir / "state.json").read_text())
         finals.append((state["loss"], state["accuracy"]))
     assert finals[:2] == finals[2:]
-
-
-def saved_steps(state_dir: Path) -> int:
-    return max(
-        (int(path.name.rsplit("-", 1)[1]) for path in state_dir.glob("checkpoint-000001-*")), default=0
-    )
 
 
 @pytest.mark.parametrize("engine", ENGINE_FILES)

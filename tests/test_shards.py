@@ -138,7 +138,7 @@ def test_equal_content_is_equal_bytes_in_another_process():
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     assert json.loads(fresh.stdout) == GOLDEN
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.killing import run_killed
 
 SMALL = ("--image-size", "8", "--limit", "400", "--clients", "3", "--rounds", "2")
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -47,20 +47,16 @@ FAST = ("--image-size", "8", "--limit", "150", "--clients", "3", "--server-epoch
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("simulate") / "out"
     command = [sys.executable, "-m", "gkt_core.cli", "simulate", *FAST, "--seed", "3", "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
     return out
 
 
 def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "gkt_core.cli", "simulate", *FAST, "--seed", "3", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoint.safetensors").is_file() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
+    run_killed(
+        "simulate", *FAST, "--seed", "3", "--out", out,
+        after="gkt_core.algorithms.runner:save_state", calls=1, delay_seconds=random.uniform(0, 0.1),
+    )  # fmt: skip
     assert not (out / "result.json").exists()
     again = gkt("simulate", *FAST, "--seed", "3", "--out", out)
     assert again.returncode == 0, again.stderr
