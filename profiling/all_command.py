@@ -131,7 +131,13 @@ def steps(work_dir: Path, dataset: str, threads: int, length: Length = WHOLE) ->
     help="Where bundles and runs lie meanwhile.",
 )
 @click.option("--dataset", default="digits", show_default=True, help="Of gkt profile privacy.")
-@click.option("--threads", default=1, show_default=True, help="Threads of every timed step.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of every timed step.",
+)
 @click.option("--quick", "is_quick", is_flag=True, help="Only to see that it works: nothing to quote.")
 @click.option("--only", multiple=True, help="Only the steps of this name; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the files of the reports to stdout.")
