@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,10 @@ QUICK = Length(
     compare=("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory"),
     edge=("--sustained-seconds", "1", "--steps", "5", "--cold-runs", "1"),
     export=("--image-size", "16"),
-    demo=("--limit", "300", "--server-epochs", "1", "--server-batch-size", "16"),
+    demo=(
+        *("--limit", "300", "--rounds", "2", "--server-epochs", "1"),
+        *("--server-batch-size", "16", "--server-threads", "1"),
+    ),
     privacy=("--limit", "200", "--epochs", "1", "--victims", "50"),
     simulation=("--examples", "64", "--server-examples", "64", "--clients", "4", "--repeats", "2"),
 )
@@ -181,6 +185,9 @@ def measure_all(
                 console.print(f"{step.name}: there already", markup=False)
                 continue
             console.print(f"{step.name}: gkt {' '.join(step.arguments)}", markup=False, soft_wrap=True)
+            if not step.is_report:
+                # What an earlier call left unfinished; no command writes into it.
+                shutil.rmtree(work_dir / step.name, ignore_errors=True)
             log = work_dir / "logs" / f"{step.name}.log"
             processes.run(step.name, arguments, log=log)
     if as_json:
