@@ -19,7 +19,7 @@ SYSFS = Path("/sys")
 BATTERY_MARGIN_PERCENT = 5.0
 TEMPERATURE_MARGIN_CELSIUS = 5.0
 _LOOK_EVERY_SECONDS = 5.0
-_WAIT_SECONDS = 10.0
+_WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
