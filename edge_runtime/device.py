@@ -11,12 +11,16 @@ from typing import Protocol
 
 from edge_runtime.backends.base import TrainingBackend, open_backend
 from edge_runtime.backends.choice import choose_engine
+from edge_runtime.limits import try_for_memory
+from edge_runtime.pauses import Pauses
+from edge_runtime.round_saver import RoundSaver, train_seconds
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
 from gkt_core.client_round import LocalProgress, client_update, extract, num_shards
 from gkt_core.config import RunConfig
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
-from gkt_core.files import write_atomically
+from gkt_core.feature_noise import FeatureNoise
+from gkt_core.files import full_disk_named, write_atomically
 from gkt_core.manifest import Manifest, check_classes
 from gkt_core.private_data import PrivateData
 from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, MissingShards, RoundReport, RunInfo, Task
@@ -85,6 +89,9 @@ class Device:
         engine: ``portable`` or ``ort_training``; by default what is installed and fastest. A state folder
             goes on with the engine that it began with.
         checkpoint_seconds: How often the middle of a round is saved; what is lost when a device is killed.
+        noise: What happens to features before they leave; the state folder adds the key.
+        pauses: When to wait between two steps.
+        tries_memory: Whether to find out before joining that memory suffices.
         listener: Hears what happens.
         sleep: For tests.
     """
@@ -99,6 +106,9 @@ class Device:
         num_threads: int,
         engine: str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        noise: FeatureNoise | None = None,
+        pauses: Pauses | None = None,
+        tries_memory: bool = False,
         listener: DeviceListener,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -109,6 +119,9 @@ class Device:
         self._num_threads = num_threads
         self._engine = engine
         self._checkpoint_seconds = checkpoint_seconds
+        self._noise = noise or FeatureNoise()
+        self._pauses = pauses or Pauses()
+        self._tries_memory = tries_memory
         self._listener = listener
         self._sleep = sleep
 
@@ -124,6 +137,8 @@ class Device:
         manifest = Manifest.from_dict(info.manifest)
         check_data(self._data, manifest, self._client_id)
         state = self._state_dir.state(info.run_id, self._client_id)
+        with full_disk_named(self._state_dir.path):
+            self._noise = self._state_dir.feature_noise(self._noise, state)
         backend = self._open(info, config, state)
         task = self._server.join(
             self._client_id,
@@ -167,7 +182,10 @@ class Device:
 
     def _open(self, info: RunInfo, config: RunConfig, state: DeviceState) -> TrainingBackend:
         engine = choose_engine(Manifest.from_dict(info.manifest), state.engine or self._engine)
-        bundle = self._state_dir.bundle(info.manifest, self._server.artifact, engine)
+        with full_disk_named(self._state_dir.path):
+            bundle = self._state_dir.bundle(info.manifest, self._server.artifact, engine)
+        if self._tries_memory:
+            try_for_memory(bundle, config, engine=engine, num_threads=self._num_threads)
         begun = state.trained_round > 0 or state.partial is not None
         checkpoint = self._state_dir.checkpoint_path(state) if begun else None
         backend = open_backend(
@@ -180,7 +198,14 @@ class Device:
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         if state.partial is not None:
             begin += f" and {state.partial.num_steps} steps of the next"
-        self._listener.note(f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s)")
+        blurred = (
+            f", features clipped at {self._noise.clip:g} and with noise {self._noise.noise:g}"
+            if self._noise.is_on
+            else ""
+        )
+        self._listener.note(
+            f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s){blurred}"
+        )
         return backend
 
     def _round(
@@ -207,7 +232,12 @@ class Device:
                 state = dataclasses.replace(
                     state, partial=None, partial_round=begun[0], partial_teacher=begun[1]
                 )
-            saver = _Saver(self._state_dir, backend, state, started, self._checkpoint_seconds)
+            saver = RoundSaver(self._state_dir, backend, state, started, self._checkpoint_seconds)
+
+            def after_step(progress: LocalProgress) -> None:
+                saver(progress)
+                self._pauses.wait(lambda: saver.save(progress))
+
             update = client_update(
                 backend,
                 self._data.train,
@@ -219,7 +249,7 @@ class Device:
                 teacher_round=task.soft_labels_round,
                 done=state.partial,
                 on_batch=self._listener.images,
-                on_progress=saver,
+                on_progress=after_step,
             )
             state = dataclasses.replace(
                 state,
@@ -227,7 +257,7 @@ class Device:
                 engine=backend.name,
                 loss=update.loss,
                 accuracy=update.accuracy,
-                train_seconds=_train_seconds(state, started),
+                train_seconds=train_seconds(state, started),
                 partial=None,
             )
             self._state_dir.save(state, backend.save)
@@ -267,11 +297,13 @@ class Device:
                 for index, part in zip(wanted[split], shards, strict=True):
                     extract_seconds += time.perf_counter() - mark
                     key = ShardKey(self._client_id, round_num, split, index)
+                    features = self._noise.blur(part.features, part.sample_ids, round_num)
                     data = write_feature_shard(
-                        key, part.sample_ids, part.features, part.client_logits, part.labels, config.codec
+                        key, part.sample_ids, features, part.client_logits, part.labels, config.codec
                     )
                     self._server.put_shard(key, data, compressed=config.compress)
                     self._listener.images(len(part.labels))
+                    self._pauses.wait()
                     mark = time.perf_counter()
         num_images = len(self._data.train) * config.local_epochs
         report = RoundReport(
@@ -283,6 +315,8 @@ class Device:
             train_seconds=state.train_seconds,
             extract_seconds=extract_seconds,
             images_per_second=num_images / state.train_seconds if state.train_seconds else 0.0,
+            feature_clip=self._noise.clip,
+            feature_noise=self._noise.noise,
         )
         self._listener.note(
             f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
@@ -296,45 +330,9 @@ class Device:
         template = self._server.model_template()
         filled = fill_template(template, manifest.slots(), backend.parameters(), EXTRACTOR_PREFIX)
         path = self._state_dir.path / MODEL_NAME
-        write_atomically(path, filled)
+        with full_disk_named(path):
+            write_atomically(path, filled)
         return path
-
-
-class _Saver:
-    """Saves the middle of a round every so often."""
-
-    def __init__(
-        self,
-        state_dir: StateDir,
-        backend: TrainingBackend,
-        state: DeviceState,
-        started: float,
-        every_seconds: float,
-    ) -> None:
-        self._state_dir = state_dir
-        self._backend = backend
-        self._state = state
-        self._started = self._saved = started
-        self._every_seconds = every_seconds
-
-    def __call__(self, progress: LocalProgress) -> None:
-        now = time.perf_counter()
-        if now - self._saved < self._every_seconds:
-            return
-        state = dataclasses.replace(
-            self._state,
-            engine=self._backend.name,
-            partial=progress,
-            train_seconds=_train_seconds(self._state, self._started),
-        )
-        self._state_dir.save(state, self._backend.save)
-        self._saved = now
-
-
-def _train_seconds(state: DeviceState, started: float) -> float:
-    """Of the round that is under way, earlier processes included."""
-    earlier = state.train_seconds if state.partial is not None else 0.0
-    return earlier + time.perf_counter() - started
 
 
 def _other_folder(round_num: int, state: DeviceState) -> ProtocolError:

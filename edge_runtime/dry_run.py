@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_runtime.backends.base import open_backend
 from gkt_core.client_round import extract
 from gkt_core.compression import compress
 from gkt_core.config import RunConfig
+from gkt_core.feature_noise import FeatureNoise, new_key
 from gkt_core.manifest import Bundle
 from gkt_core.private_data import PrivateData
 from gkt_core.shards import ShardKey, write_feature_shard
@@ -30,6 +31,9 @@ class DryRun:
         rounds: Rounds.
         codec: How features would travel.
         compressed: Whether Zstandard is applied.
+        feature_clip: What features would be limited to; 0 for no limit.
+        feature_noise: Standard deviation of the noise on them; 0 for none.
+        feature_spread: Standard deviation of that shard's features before both, to compare the noise with.
     """
 
     leaves: list[str]
@@ -43,28 +47,40 @@ class DryRun:
     rounds: int
     codec: str
     compressed: bool
+    feature_clip: float
+    feature_noise: float
+    feature_spread: float
 
 
 def dry_run(
-    bundle: Bundle, data: PrivateData, config: RunConfig, *, client_id: str, num_threads: int
+    bundle: Bundle,
+    data: PrivateData,
+    config: RunConfig,
+    *,
+    client_id: str,
+    num_threads: int,
+    noise: FeatureNoise | None = None,
 ) -> DryRun:
     """Make the first shard of round 1 exactly as it would be sent, and measure it."""
+    noise = replace(noise or FeatureNoise(), key=new_key())
     backend = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
     part = next(extract(backend, data.train, config, client_id=client_id, view_round=1))
     key = ShardKey(client_id, 1, "train", 0)
-    shard = write_feature_shard(
-        key, part.sample_ids, part.features, part.client_logits, part.labels, config.codec
-    )
+    features = noise.blur(part.features, part.sample_ids, 1)
+    shard = write_feature_shard(key, part.sample_ids, features, part.client_logits, part.labels, config.codec)
     shard_bytes = len(compress(shard)) if config.compress else len(shard)
     num_samples = len(data.train) + len(data.validation)
     round_bytes = round(shard_bytes / len(part.labels) * num_samples)
+
+    spread = float(part.features.std())
 
     def describe(array: Any) -> str:
         return f"{array.dtype} {list(array.shape)}"
 
     return DryRun(
         leaves=[
-            "feature maps: the output of the first convolution for every image. They show much of the image",
+            "feature maps: the output of the first convolution for every image. They show much of the image"
+            + _blurring(noise, spread),
             "labels of all training and validation images, as they are",
             "the device's predictions (logits) for them",
             "sample ids (numbers), client id, sample counts, training loss, accuracy and speed",
@@ -84,4 +100,17 @@ def dry_run(
         rounds=config.rounds,
         codec=config.codec,
         compressed=config.compress,
+        feature_clip=noise.clip,
+        feature_noise=noise.noise,
+        feature_spread=spread,
     )
+
+
+def _blurring(noise: FeatureNoise, spread: float) -> str:
+    if not noise.is_on:
+        return ""
+    parts = [f"limited to -{noise.clip:g}..{noise.clip:g}"] if noise.clip else []
+    if noise.noise:
+        share = f", {noise.noise / spread:.2g} times their own" if spread else ""
+        parts.append(f"with Gaussian noise of deviation {noise.noise:g}{share}")
+    return f"; {' and '.join(parts)}. Labels and predictions travel as they are"

@@ -1,13 +1,18 @@
-"""Showing what a device does: a live bar for a person, plain lines for a file."""
+"""Showing what a device does: a live bar for a person, plain lines for a file, JSON lines for a program."""
 
 from __future__ import annotations
 
+import json
 import time
 from types import TracebackType
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+STYLES = ("bar", "plain", "json")
+_SECONDS_BETWEEN_LINES = 1.0
 _WORDS = {
     "train": "trains",
     "upload": "extracts and uploads",
@@ -17,15 +22,25 @@ _WORDS = {
 
 
 class DeviceProgress:
-    """A :class:`edge_runtime.device.DeviceListener` on stderr; stdout stays free for results."""
+    """A :class:`edge_runtime.device.DeviceListener` on stderr; stdout stays free for results.
 
-    def __init__(self, client_id: str) -> None:
+    JSON lines have ``event`` (``phase``, ``images`` or ``note``), ``time`` (seconds since 1970) and
+    ``client_id``; a phase has ``phase``, ``round_num`` and ``num_images``, a line about images (one a second
+    at most) also ``done`` and ``images_per_second``, a note has ``message``.
+
+    Args:
+        client_id: The device.
+        style: One of :data:`STYLES`; by default a bar on a terminal and plain lines elsewhere.
+    """
+
+    def __init__(self, client_id: str, style: str | None = None) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._client_id = client_id
+        self._is_json = style == "json"
         self._task: TaskID | None = None
-        self._phase = ("", 0)
+        self._phase, self._num_images = ("", 0), 0
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if style == "bar" or (style is None and self._console.is_terminal):
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -35,7 +50,7 @@ class DeviceProgress:
                 console=self._console,
                 transient=True,
             )
-        self._started, self._done = 0.0, 0
+        self._started, self._done, self._told = 0.0, 0, 0.0
 
     def __enter__(self) -> DeviceProgress:
         """Begin to show."""
@@ -54,8 +69,10 @@ class DeviceProgress:
         """A phase begins."""
         if (name, round_num) == self._phase:
             return
-        self._phase = (name, round_num)
+        self._phase, self._num_images = (name, round_num), num_images
         self._started, self._done = time.monotonic(), 0
+        if self._is_json:
+            self._line("phase", phase=name, round_num=round_num, num_images=num_images)
         if self._bar is None:
             return
         if self._task is not None:
@@ -68,10 +85,30 @@ class DeviceProgress:
     def images(self, num_images: int) -> None:
         """So many images more are done."""
         self._done += num_images
+        now = time.monotonic()
+        rate = self._done / max(1e-6, now - self._started)
         if self._bar is not None and self._task is not None:
-            rate = self._done / max(1e-6, time.monotonic() - self._started)
             self._bar.update(self._task, advance=num_images, rate=f"{rate:.0f} images/s")
+        is_last = self._done >= self._num_images
+        if self._is_json and (is_last or now - self._told >= _SECONDS_BETWEEN_LINES):
+            self._told = now
+            name, round_num = self._phase
+            self._line(
+                "images",
+                phase=name,
+                round_num=round_num,
+                num_images=self._num_images,
+                done=self._done,
+                images_per_second=round(rate, 1),
+            )
 
     def note(self, line: str) -> None:
         """A line of the log."""
-        self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+        if self._is_json:
+            self._line("note", message=line)
+        else:
+            self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+    def _line(self, event: str, **values: Any) -> None:
+        document = {"event": event, "time": round(time.time(), 3), "client_id": self._client_id, **values}
+        click.echo(json.dumps(document), err=True)

@@ -7,6 +7,7 @@
     state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3
     checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
+    noise.json           clip, deviation and secret key of the feature noise, if there is any
     model.onnx           the combined model, at the end
 """
 
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gkt_core.client_round import LocalProgress
-from gkt_core.errors import ArtifactError, InputError, MessageError
-from gkt_core.files import lock_exclusively, write_atomically
+from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError
+from gkt_core.feature_noise import FeatureNoise, new_key
+from gkt_core.files import full_disk_named, lock_exclusively, write_atomically
 from gkt_core.manifest import MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
 from gkt_core.protocol import from_dict
 
@@ -101,10 +103,15 @@ class StateDir:
         return found
 
     def save(self, state: DeviceState, save_checkpoint: Callable[[Path], None]) -> None:
-        """Remember weights, then that they are there, then drop older ones."""
+        """Remember weights, then that they are there, then drop older ones.
+
+        Raises:
+            DiskFullError: They cannot be written; the folder is as it was.
+        """
         kept = self.checkpoint_path(state)
-        save_checkpoint(kept)
-        write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+        with full_disk_named(kept):
+            save_checkpoint(kept)
+            write_atomically(self._state_path, json.dumps(asdict(state)).encode())
         for old in self.path.glob("checkpoint-*"):
             if old != kept:
                 old.unlink(missing_ok=True)
@@ -114,6 +121,39 @@ class StateDir:
         if state.partial is not None:
             return self.path / f"checkpoint-{state.partial_round:06d}-{state.partial.num_steps:06d}"
         return self.path / f"checkpoint-{state.trained_round:06d}"
+
+    def feature_noise(self, wanted: FeatureNoise, state: DeviceState) -> FeatureNoise:
+        """The noise of this device, with the key that it keeps from its first start on.
+
+        A device that forgot the option at a restart would send bare features, so it is asked again.
+
+        Args:
+            wanted: As the options say, without a key.
+            state: Where this device stands.
+
+        Raises:
+            ConfigError: This device began with another noise.
+            ArtifactError: The file with the key cannot be read.
+        """
+        path = self.path / "noise.json"
+        found = FeatureNoise()
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found = FeatureNoise(values["clip"], values["noise"], bytes.fromhex(values["key"]))
+        except FileNotFoundError:
+            if wanted.is_on and state.trained_round == 0:
+                found = replace(wanted, key=new_key())
+                values = {"clip": found.clip, "noise": found.noise, "key": found.key.hex()}
+                write_atomically(path, json.dumps(values).encode(), mode=0o600)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}: remove {self.path}") from error
+        if (found.clip, found.noise) != (wanted.clip, wanted.noise):
+            raise ConfigError(
+                f"this device began with --feature-clip {found.clip:g} --feature-noise {found.noise:g}, "
+                f"now they are {wanted.clip:g} and {wanted.noise:g}: "
+                "give the same ones, or another --state-dir"
+            )
+        return found
 
     def bundle(
         self, manifest_values: dict[str, Any], download: Callable[[str], bytes], engine: str

@@ -13,6 +13,7 @@ import click
 
 from gkt_core import __version__
 from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
+from gkt_core.files import full_disk_named
 
 COMMAND_GROUP = "gkt.commands"
 
@@ -68,7 +69,8 @@ def gkt() -> None:
     Start here:      gkt demo
     On two machines: gkt export, gkt serve, then gkt edge run on each device
     Exit codes:      0 done, 2 bad input, 3 protocol, 4 server unreachable,
-                     5 wrong token, 6 verification failed, 7 a process failed, 130 Ctrl-C
+                     5 wrong token, 6 verification failed, 7 a process failed,
+                     8 disk or memory does not suffice, 130 Ctrl-C
     """  # noqa: D301 - click looks for the character itself
 
 
@@ -86,7 +88,8 @@ def run_command(command: click.Command) -> NoReturn:
     # A terminated command must stop what it started, exactly as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        exit_code = command.main(standalone_mode=False)
+        with full_disk_named():
+            exit_code = command.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         exit_code = EXIT_INTERRUPTED

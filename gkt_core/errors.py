@@ -25,6 +25,9 @@
     +-- AuthenticationError        5   the bearer token is wrong or missing
     +-- VerificationError          6   exported artifacts differ from the PyTorch model
     +-- RunFailedError             7   a process of the run ended with an error
+    +-- ResourceError              8   this machine has too little of something; what was saved is still there
+        +-- DiskFullError              nothing more can be written
+        +-- MemoryLimitError           more memory is needed than is allowed or there
 
 Messages say what was found, what was expected and what to do. Exit code 130 is Ctrl-C.
 """
@@ -153,3 +156,17 @@ class RunFailedError(GKTError):
     """A process of the run ended with an error."""
 
     exit_code = 7
+
+
+class ResourceError(GKTError):
+    """This machine has too little of something; what was saved before is still there."""
+
+    exit_code = 8
+
+
+class DiskFullError(ResourceError):
+    """Nothing more can be written."""
+
+
+class MemoryLimitError(ResourceError):
+    """More memory is needed than is allowed or there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -11,22 +12,47 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from gkt_core.errors import InputError
+from gkt_core.errors import DiskFullError, InputError
+
+# No space, a quota, a file larger than this process may write.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that a reader, or a restart, sees the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # One name a thread: a web server may be sent the same file twice at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path | None = None) -> Iterator[None]:
+    """Let a disk that is full be an error with a name.
+
+    Args:
+        path: What is written, for the message; by default what the system's error says.
+
+    Raises:
+        DiskFullError: Something could not be written for want of space.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFullError(
+            f"cannot write {path or error.filename or 'a file'}: {error.strerror}: free some space or raise "
+            "the limit, then give the same command again; what was saved before is still there"
+        ) from error
 
 
 def lock_exclusively(path: Path, refusal: str) -> IO[bytes]:

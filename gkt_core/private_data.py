@@ -144,7 +144,11 @@ def _check_samples(path: Path, prefix: str, arrays: dict[str, NDArray[Any]], cla
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
         raise DatasetError(f"{path}: {prefix}images is {list(images.shape)}, expected [N, S, S, 3]")
     if images.dtype != np.uint8:
-        raise DatasetError(f"{path}: {prefix}images is {images.dtype}, expected uint8 (0 to 255)")
+        holds = ", with NaN or infinity" if _has_no_numbers(images) else ""
+        raise DatasetError(
+            f"{path}: {prefix}images is {images.dtype}{holds}, expected uint8 (0 to 255): "
+            "make the file again with gkt data split"
+        )
     for name, values in (("labels", labels), ("sample_ids", sample_ids)):
         if values.shape != (len(images),) or values.dtype.kind not in "iu":
             raise DatasetError(
@@ -154,8 +158,15 @@ def _check_samples(path: Path, prefix: str, arrays: dict[str, NDArray[Any]], cla
     labels, sample_ids = labels.astype(np.int64), sample_ids.astype(np.int64)
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
-        raise DatasetError(f"{path}: {prefix}labels holds {int(outside[0])}, expected 0 to {classes - 1}")
+        raise DatasetError(
+            f"{path}: {prefix}labels holds {int(outside[0])}, expected 0 to {classes - 1}: "
+            "mend the labels or add to class_names, or make the file again with gkt data split"
+        )
     if np.unique(sample_ids).size != len(sample_ids):
         raise DatasetError(f"{path}: {prefix}sample_ids are not unique")
     order = np.argsort(sample_ids)
     return Samples(np.ascontiguousarray(images[order]), labels[order], sample_ids[order])
+
+
+def _has_no_numbers(images: NDArray[Any]) -> bool:
+    return images.dtype.kind == "f" and not bool(np.isfinite(images).all())

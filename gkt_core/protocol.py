@@ -134,7 +134,11 @@ class ShardReceipt:
 
 @dataclass(frozen=True, slots=True)
 class RoundReport:
-    """A device closes its part of a round: how many shards it sent, and how training went."""
+    """A device closes its part of a round: how many shards it sent, and how training went.
+
+    ``feature_clip`` and ``feature_noise`` say what the device did to its features before it sent them, as
+    :class:`gkt_core.feature_noise.FeatureNoise` has them; 0 for nothing.
+    """
 
     num_train_shards: int
     num_validation_shards: int
@@ -144,17 +148,21 @@ class RoundReport:
     train_seconds: float
     extract_seconds: float
     images_per_second: float
+    feature_clip: float = 0.0
+    feature_noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStatus:
-    """One device, as the server sees it."""
+    """One device, as the server sees it; clip and noise are those of its last report."""
 
     client_id: str
     num_examples: int
     num_validation_examples: int
     engine: str
     last_reported_round: int
+    feature_clip: float = 0.0
+    feature_noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

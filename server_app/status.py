@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gkt_core.protocol import ClientStatus, RoundMetrics, RunStatus
+from gkt_core.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
 from server_app.run_state import Phase, RunState
 from server_app.store import RoundRecord, RunStore
 
@@ -17,16 +17,24 @@ def run_status(store: RunStore) -> RunStatus:
     totals: dict[str, int] = {}
     for (kind, _), num_bytes in sorted(traffic.items()):
         totals[kind] = totals.get(kind, 0) + num_bytes
-    clients = [
-        ClientStatus(
-            client.client_id,
-            client.num_examples,
-            client.num_validation_examples,
-            client.engine,
-            max(state.last_answer(client.client_id), _reported_round(state, client.client_id)),
+    reports: dict[int, dict[str, RoundReport]] = {0: {}}
+    clients = []
+    for client in store.clients().values():
+        last = max(state.last_answer(client.client_id), _reported_round(state, client.client_id))
+        if last not in reports:
+            reports[last] = store.reports(last)
+        report = reports[last].get(client.client_id)
+        clients.append(
+            ClientStatus(
+                client.client_id,
+                client.num_examples,
+                client.num_validation_examples,
+                client.engine,
+                last,
+                report.feature_clip if report else 0.0,
+                report.feature_noise if report else 0.0,
+            )
         )
-        for client in store.clients().values()
-    ]
     return RunStatus(
         run_id=store.run_id,
         phase=str(state.phase),

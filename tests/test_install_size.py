@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from gkt_core.manifest import Bundle
+
 ROOT = Path(__file__).parent.parent
-LIMITS_MEGABYTES = {"edge": 285, "edge-portable": 180}
+LIMITS_MEGABYTES = {"edge": 285, "edge-portable": 180, "edge, --no-deps": 150}
 MACHINES = [
     ("linux", "x86_64", "3.11", "onnxruntime-training-cpu"),
     ("linux", "x86_64", "3.12", "onnxruntime-training-cpu"),
@@ -41,12 +45,18 @@ def test_every_machine_gets_one_onnxruntime(platform: str, machine: str, python:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", LIMITS_MEGABYTES)
-def test_edge_extras_are_light_and_without_torch(tmp_path: Path, extra: str) -> None:
+def test_edge_extras_are_light_and_without_torch(tmp_path: Path, digits_bundle: Bundle, extra: str) -> None:
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{ROOT}[{extra}]"]
-    subprocess.run([str(part) for part in install], check=True, timeout=600)
+    pip = f"{python} -m pip install --quiet -c {ROOT / 'constraints.txt'}"
+    if extra.endswith("--no-deps"):
+        # The README's own line, with this tree for the package.
+        (line,) = re.findall(r"^pip install gkt-edge .*--no-deps.*$", (ROOT / "README.md").read_text(), re.M)
+        install = line.replace("pip install", pip).replace(" gkt-edge ", f" {ROOT} ")
+    else:
+        install = f"{pip} '{ROOT}[{extra}]'"
+    subprocess.run(install, shell=True, check=True, timeout=600)
     listed = subprocess.run(
         [python, "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
     ).stdout.lower()
@@ -61,3 +71,16 @@ def test_edge_extras_are_light_and_without_torch(tmp_path: Path, extra: str) -> 
     )
     assert num_bytes < LIMITS_MEGABYTES[extra] * 1e6, num_bytes
     subprocess.run([venv / "bin" / "gkt", "edge", "run", "--help"], check=True, capture_output=True)
+    shown = subprocess.run(
+        [
+            *(venv / "bin" / "gkt", "profile", "edge", "--artifacts", digits_bundle.path),
+            *("--batch-size", "8", "--steps", "2", "--warmup", "1", "--cold-runs", "1", "--json"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["workloads"]

@@ -36,22 +36,7 @@ def test_twenty_steps_in_node_agree_with_python(
     shutil.copy(SCRIPT, tmp_path)
     batches = tmp_path / "batches"
     batches.mkdir()
-    data = load_private_data(digits_split / "clients" / "client-000.npz").train
-    rng = np.random.default_rng(0)
-    backend = PortableBackend(digits_bundle)
-    listed, losses = [], []
-    for step in range(STEPS):
-        rows = rng.permutation(len(data))[:BATCH]
-        images, labels = to_float_nchw(data.images[rows]), data.labels[rows].astype("<i8")
-        teacher = rng.standard_normal((BATCH, 10)).astype("<f4")
-        alpha, learning_rate = float(step > 5), 1e-3 / (1 + step)
-        (batches / f"{step}.images").write_bytes(images.tobytes())
-        (batches / f"{step}.labels").write_bytes(labels.tobytes())
-        (batches / f"{step}.server_logits").write_bytes(teacher.tobytes())
-        listed.append({"num": BATCH, "alpha": alpha, "learning_rate": learning_rate})
-        backend.set_learning_rate(learning_rate)
-        losses.append(backend.train_step(images, labels, teacher, alpha)[0])
-    (batches / "batches.json").write_text(json.dumps(listed))
+    backend, losses = train_in_python(digits_bundle, digits_split, batches)
     out = tmp_path / "out"
     done = subprocess.run(
         ["node", SCRIPT.name, digits_bundle.path, batches, out],
@@ -62,9 +47,39 @@ def test_twenty_steps_in_node_agree_with_python(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads((out / "losses.json").read_text()) == pytest.approx(losses, rel=1e-4)
+    check_same(digits_bundle, backend, out, losses, json.loads((out / "losses.json").read_text()))
+
+
+def train_in_python(bundle: Bundle, split: Path, batches: Path) -> tuple[PortableBackend, list[float]]:
+    """Train on batches that are written for another language as well; the trained engine and the losses."""
+    data = load_private_data(split / "clients" / "client-000.npz").train
+    rng = np.random.default_rng(0)
+    backend = PortableBackend(bundle)
+    listed, losses = [], []
+    for step in range(STEPS):
+        rows = rng.permutation(len(data))[:BATCH]
+        images, labels = to_float_nchw(data.images[rows]), data.labels[rows].astype("<i8")
+        teacher = rng.standard_normal((BATCH, 10)).astype("<f4")
+        alpha, learning_rate = float(step > 5), 1e-3 / (1 + step)
+        (batches / f"{step}.images").write_bytes(images.tobytes())
+        (batches / f"{step}.labels").write_bytes(labels.tobytes())
+        for name, value in (("alpha", alpha), ("learning_rate", learning_rate)):
+            (batches / f"{step}.{name}").write_bytes(np.array(value, "<f4").tobytes())
+        (batches / f"{step}.server_logits").write_bytes(teacher.tobytes())
+        listed.append({"num": BATCH, "alpha": alpha, "learning_rate": learning_rate})
+        backend.set_learning_rate(learning_rate)
+        losses.append(backend.train_step(images, labels, teacher, alpha)[0])
+    (batches / "batches.json").write_text(json.dumps(listed))
+    return backend, losses
+
+
+def check_same(
+    bundle: Bundle, backend: PortableBackend, out: Path, expected_losses: list[float], losses: list[float]
+) -> None:
+    """What another language ended with is what Python ended with."""
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
     vectors = {name: np.fromfile(out / name, np.float32) for name in ("parameters", "statistics")}
-    found, expected = digits_bundle.manifest.portable_layout().tensors(vectors), backend.parameters()
+    found, expected = bundle.manifest.portable_layout().tensors(vectors), backend.parameters()
     assert np.fromfile(out / "step", np.int64).tolist() == [STEPS]
     apart = sum(float(((found[name] - expected[name]) ** 2).sum()) for name in expected)
     size = sum(float((expected[name] ** 2).sum()) for name in expected)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -18,11 +20,14 @@ from edge_runtime import open_backend
 from gkt_core.client_round import LocalProgress, client_update
 from gkt_core.config import RunConfig
 from gkt_core.manifest import ENGINE_FILES, Bundle
-from gkt_core.private_data import load_private_data
+from gkt_core.private_data import load_private_data, save_private_data
 from gkt_core.shards import SoftLabels
 from tests.conftest import LONGEST_SECONDS
+from tests.device_fixtures import Served, command, process, take_part, wait_until
 from tests.killing import run_killed
+from tests.server_fixtures import private_data
 
+pytest_plugins = ["tests.server_fixtures"]
 GKT = (sys.executable, "-m", "gkt_core.cli")
 
 
@@ -79,6 +84,51 @@ def test_killed_in_the_middle_of_a_round(digits_bundle: Bundle, digits_split: Pa
         state = json.loads((state_dir / "state.json").read_text())
         finals.append((state["loss"], state["accuracy"]))
     assert finals[:2] == finals[2:]
+
+
+@pytest.mark.parametrize("engine", ENGINE_FILES)
+def test_killed_at_any_moment(server_bundle: Path, tmp_path: Path, engine: str) -> None:
+    """Two kills at random moments: while it starts, writes, trains or uploads."""
+    kill_at_random(server_bundle, tmp_path, engine, kills=2, seed=int.from_bytes(os.urandom(4)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINE_FILES)
+def test_killed_thirty_times(server_bundle: Path, tmp_path: Path, engine: str) -> None:
+    kill_at_random(server_bundle, tmp_path, engine, kills=30, seed=1)
+
+
+def saved_steps(state_dir: Path) -> int:
+    return max(
+        (int(path.name.rsplit("-", 1)[1]) for path in state_dir.glob("checkpoint-000001-*")), default=0
+    )
+
+
+def kill_at_random(bundle: Path, folder: Path, engine: str, *, kills: int, seed: int) -> None:
+    data, state_dir = folder / "client-a.npz", folder / "state"
+    save_private_data(data, private_data(1, num_train=40))
+    settings = {"local_epochs": 40}
+    take_part(Served(bundle, folder / "r0", **settings), data, folder / "undisturbed", engine=engine)
+    rng = np.random.default_rng(seed)
+    moments = []
+    with Served(bundle, folder / "r1", **settings).listening() as served:
+        arguments = command(served, data, state_dir, "--engine", engine.replace("_", "-"))
+        for _ in range(kills):
+            steps = saved_steps(state_dir)
+            with process(arguments) as killed:
+                # Of all kills some come before the first step, the others between two or within a write.
+                if rng.random() < 0.75:
+                    wait_until(lambda: saved_steps(state_dir) > steps or served.has_report, killed)  # noqa: B023
+                time.sleep(rng.uniform(0, 0.15))
+                killed.send_signal(signal.SIGKILL)
+            moments.append(saved_steps(state_dir))
+        with process(arguments) as last:
+            wait_until(lambda: served.has_report, last)
+    message = f"seed {seed}, steps saved at the kills: {moments}"
+    ours, theirs = (path / "checkpoint-000001" for path in (state_dir, folder / "undisturbed"))
+    assert ours.read_bytes() == theirs.read_bytes(), message
+    states = [json.loads((path.parent / "state.json").read_text()) for path in (ours, theirs)]
+    assert all(states[0][name] == states[1][name] for name in ("loss", "accuracy", "trained_round")), message
 
 
 @pytest.mark.parametrize("engine", ENGINE_FILES)

@@ -123,12 +123,15 @@ class OrtTrainingBackend:
     def save(self, path: Path) -> None:
         """Write parameters, running statistics and optimizer state, by atomic rename."""
         temporary = path.with_name(f".{path.name}.tmp")
-        self._save_checkpoint(self._state, temporary, include_optimizer_state=True)
-        if self._momentum is not None:
-            temporary.write_bytes(self._momentum.pack(temporary.read_bytes()))
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        try:
+            self._save_checkpoint(self._state, temporary, include_optimizer_state=True)
+            if self._momentum is not None:
+                temporary.write_bytes(self._momentum.pack(temporary.read_bytes()))
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all parameters and running statistics, by their PyTorch names."""

@@ -27,6 +27,7 @@ from gkt_core.augment import batch_order, batches
 from gkt_core.client_round import client_seed
 from gkt_core.config import RunConfig
 from gkt_core.errors import GKTError
+from gkt_core.feature_noise import FeatureNoise
 from gkt_core.feature_source import FeatureBatch, FeatureSource, split_by_client
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.initial_weights import InitialWeights
@@ -205,6 +206,7 @@ class FedGKT:
         shard_folder: Keep a round's features in files of this folder instead of memory.
         initial_weights: What to begin from instead of random weights.
         grouped: Train all devices at once, for GPUs, instead of one after another.
+        noise: What devices do to features before they send them.
     """
 
     def __init__(
@@ -218,8 +220,10 @@ class FedGKT:
         shard_folder: Path | None = None,
         initial_weights: InitialWeights | None = None,
         grouped: bool = False,
+        noise: FeatureNoise | None = None,
     ) -> None:
         self._federation, self._config, self._shard_folder = federation, config, shard_folder
+        self._noise = noise
         weights = initial_weights or InitialWeights()
         self._clients: dict[str, SimulatedClient] = {}
         for client_id, data in federation.clients.items():
@@ -253,7 +257,7 @@ class FedGKT:
             list(self._clients), config.client_fraction, seed=config.seed, round_num=round_num
         )
         download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
-        uploads = Uploads(self._spec, config, self._shard_folder)
+        uploads = Uploads(self._spec, config, self._shard_folder, self._noise)
         if self._grouped is not None:
             self._grouped.train(
                 chosen, round_num, learning_rate_scale, lambda num: on_samples("devices", num)

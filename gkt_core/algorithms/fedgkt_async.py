@@ -71,7 +71,7 @@ class AsyncFedGKT(FedGKT):
             arrived = np.flatnonzero(self._arrives <= self._clock)
             self._num_steps += 1
             staleness += (self._num_steps - 1 - self._answered_in_step[arrived]).tolist()
-            uploads = Uploads(self._spec, self._config, self._shard_folder)
+            uploads = Uploads(self._spec, self._config, self._shard_folder, self._noise)
             for place in arrived:
                 # What a device computes depends on nothing that happened meanwhile: only now is it done.
                 client = self._clients[self._ids[place]]
@@ -107,7 +107,7 @@ class AsyncFedGKT(FedGKT):
 
     def _validation_source(self) -> ShardSource:
         """Each device's validation features, as its last upload had them."""
-        uploads = Uploads(self._spec, self._config, None)
+        uploads = Uploads(self._spec, self._config, None, self._noise)
         for client_id, client in self._clients.items():
             if client.last_round:
                 key = ShardKey(client_id, client.last_round, "validation", 0)

@@ -18,6 +18,7 @@ from gkt_core.algorithms.fedgkt_async import AsyncFedGKT
 from gkt_core.algorithms.split_learning import SplitLearning
 from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError
+from gkt_core.feature_noise import FeatureNoise
 from gkt_core.nn.initial_weights import InitialWeights
 
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -40,6 +41,7 @@ class AlgorithmOptions:
         grouped: Whether FedGKT's devices train all at once; None means on a GPU only.
         initial_edge: File with the weights that FedGKT's devices begin from.
         initial_server: File with the weights that FedGKT's server network begins from.
+        noise: What FedGKT's devices do to features before they send them.
     """
 
     algorithm: str
@@ -53,6 +55,7 @@ class AlgorithmOptions:
     grouped: bool | None = None
     initial_edge: Path | None = None
     initial_server: Path | None = None
+    noise: FeatureNoise | None = None
 
 
 def build_algorithm(
@@ -77,6 +80,10 @@ def build_algorithm(
     given = options.initial_edge or options.initial_server
     if given and options.algorithm != "fedgkt":
         raise ConfigError(f"{options.algorithm} begins from random weights: leave out {given}")
+    if options.noise is not None and options.noise.is_on and options.algorithm != "fedgkt":
+        raise ConfigError(
+            f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
+        )
     pair: dict[str, Any] = {
         "edge_network": options.edge_network,
         "server_network": options.server_network,
@@ -86,7 +93,7 @@ def build_algorithm(
         case "fedgkt":
             folder = out / "features" if options.feature_store == "disk" else None
             weights = InitialWeights(options.initial_edge, options.initial_server)
-            pair |= {"shard_folder": folder, "initial_weights": weights}
+            pair |= {"shard_folder": folder, "initial_weights": weights, "noise": options.noise}
             if config.mode == "async":
                 return AsyncFedGKT(federation, config, **pair)
             grouped = options.device == "cuda" if options.grouped is None else options.grouped

@@ -9,16 +9,27 @@ from pathlib import Path
 from gkt_core.client_round import Extracted, TrainingEngine, extract
 from gkt_core.compression import compress
 from gkt_core.config import RunConfig
+from gkt_core.feature_noise import FeatureNoise, simulated_key
 from gkt_core.feature_source import ShardSource
 from gkt_core.private_data import PrivateData, Samples
 from gkt_core.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
 
 
 class Uploads:
-    """Simulated uploads: shards encoded as on the wire, counted, kept in memory or in files."""
+    """Simulated uploads: shards encoded as on the wire, counted, kept in memory or in files.
 
-    def __init__(self, spec: ShardSpec, config: RunConfig, folder: Path | None) -> None:
+    Args:
+        spec: What every shard looks like.
+        config: Hyper-parameters.
+        folder: Where shards are kept; None for memory.
+        noise: What devices do to features before they send them.
+    """
+
+    def __init__(
+        self, spec: ShardSpec, config: RunConfig, folder: Path | None, noise: FeatureNoise | None = None
+    ) -> None:
         self._spec, self._config, self._folder = spec, config, folder
+        self._noise = noise or FeatureNoise()
         self.clear()
 
     def clear(self) -> None:
@@ -63,8 +74,10 @@ class Uploads:
 
     def send(self, key: ShardKey, part: Extracted) -> None:
         """Encode and keep one shard."""
+        noise = replace(self._noise, key=simulated_key(self._config.seed, key.client_id))
+        features = noise.blur(part.features, part.sample_ids, key.round_num)
         data = write_feature_shard(
-            key, part.sample_ids, part.features, part.client_logits, part.labels, self._config.codec
+            key, part.sample_ids, features, part.client_logits, part.labels, self._config.codec
         )
         self.num_bytes += len(compress(data)) if self._config.compress else len(data)
         if self._folder is None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.pauses import hottest_celsius
+
 _ROOT = Path("/")
 
 
@@ -38,13 +40,10 @@ def read_conditions(root: Path = _ROOT) -> Conditions:
     cores = root / "sys/devices/system/cpu"
     frequencies = [_number(path) for path in sorted(cores.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
     megahertz = [value / 1e3 for value in frequencies if value is not None] or _proc_frequencies(root)
-    zones = [_number(path) for path in sorted((root / "sys/class/thermal").glob("thermal_zone*/temp"))]
-    # In thousandths of a degree; sensors that are off say nonsense.
-    degrees = [value / 1e3 for value in zones if value is not None and -40e3 < value < 150e3]
     return Conditions(
         governor=_text(cores / "cpu0/cpufreq/scaling_governor"),
         frequency_mhz=max(megahertz) if megahertz else None,
-        temperature_celsius=max(degrees) if degrees else None,
+        temperature_celsius=hottest_celsius(root / "sys"),
     )
 
 

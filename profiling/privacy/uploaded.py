@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gkt_core.augment import to_float_nchw
 from gkt_core.codec import decode, encode
+from gkt_core.feature_noise import FeatureNoise, simulated_key
 from gkt_core.nn import EdgeNetwork, build_edge_network
 
 _BATCH = 64
@@ -66,11 +67,10 @@ def as_uploaded(
         seed: Of the noise.
     """
     shape = (features.shape[1], features.shape[2], features.shape[3])
-    rng = np.random.default_rng(seed)
+    on_device = FeatureNoise(noise=noise * spread, key=simulated_key(seed, "victim"))
     parts = []
     for begin in range(0, len(features), _BATCH):
-        part = features[begin : begin + _BATCH]
-        if noise:
-            part = part + np.float32(noise * spread) * rng.standard_normal(part.shape, dtype=np.float32)
+        sample_ids = np.arange(begin, min(begin + _BATCH, len(features)), dtype=np.int64)
+        part = on_device.blur(features[begin : begin + _BATCH], sample_ids, 1)
         parts.append(decode(encode(part, codec), shape))
     return torch.from_numpy(np.concatenate(parts))

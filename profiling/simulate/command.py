@@ -12,6 +12,7 @@ from gkt_core.cli import emit_json
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError, MissingExtraError
+from gkt_core.feature_noise import FeatureNoise
 from gkt_core.manifest import sha256_of
 from gkt_core.networks import FULL_NETWORKS, edge_network_names
 from gkt_core.options import NetworkName, dataset_options, network_options
@@ -65,6 +66,8 @@ _PRETRAINING_SHARE = 0.1
 )
 @click.option("--pretraining-epochs", default=20, show_default=True, help="EcoFed: epochs over them.")
 @click.option("--replay-period", default=2, show_default=True, help="EcoFed: rounds between two uploads.")
+@click.option("--feature-clip", default=0.0, help="FedGKT: limit features to -C..C before they are sent.")
+@click.option("--feature-noise", default=0.0, help="FedGKT: Gaussian noise on features; its deviation.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Output folder; an unfinished run goes on."
 )
@@ -93,6 +96,8 @@ def simulate(
     pretraining_share: float | None,
     pretraining_epochs: int,
     replay_period: int,
+    feature_clip: float,
+    feature_noise: float,
     out: Path,
     as_json: bool,
     **hyper_parameters: Any,
@@ -104,6 +109,7 @@ def simulate(
     """
     if replay_period < 1 or pretraining_epochs < 1 or num_threads < 0:
         raise ConfigError("--replay-period and --pretraining-epochs must be at least 1, --threads at least 0")
+    noise = FeatureNoise(feature_clip, feature_noise)
     defaults = SIMULATION_DEFAULTS[algorithm]
     given = {name: value for name, value in hyper_parameters.items() if value is not None}
     build_run_config(given, defaults=defaults)
@@ -151,6 +157,7 @@ def simulate(
         grouped=grouped,
         initial_edge=init_edge,
         initial_server=init_server,
+        noise=noise,
     )
     built = build_algorithm(options, federation, config, out)
     settings = {
@@ -166,6 +173,8 @@ def simulate(
         "pretraining_epochs": pretraining_epochs,
         "init_edge": None if init_edge is None else sha256_of(init_edge),
         "init_server": None if init_server is None else sha256_of(init_server),
+        # Only where it is used, so that a run of an earlier version goes on.
+        **({"feature_clip": feature_clip, "feature_noise": feature_noise} if noise.is_on else {}),
         **config.to_dict(),
     }
     with SimulationDisplay(algorithm, config.rounds) as display:
