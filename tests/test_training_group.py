@@ -31,17 +31,18 @@ from tests.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard
 pytest_plugins = ["tests.server_fixtures"]
 
 LONGEST_SECONDS = 240
-# By client, in batches of 8: 8 and 3 (too few to divide), 8 and 5 (unevenly divided).
-NUM_SAMPLES = dict(zip(CLIENTS, (11, 13), strict=True))
+# By client, in batches of 16: the last of each is divided unevenly.
+NUM_SAMPLES = dict(zip(CLIENTS, (29, 27), strict=True))
 CONFIG = run_config(
-    # Small steps, and not Adam's: they would make much of differences in the last bit.
+    # Small steps, whose gradients are compared: what is learned is soon another for a last bit.
     server_optimizer="sgd",
-    server_lr=1e-4,
+    server_lr=1e-7,
     rounds=1,
     server_epochs=3,
     batch_mixing="by_client",
     direction="both",
-    shard_samples=16,
+    shard_samples=32,
+    server_batch_size=16,
     compress=False,
 )
 
@@ -137,7 +138,7 @@ def by_hand(source):
         order = batch_order(len(source), seed=CONFIG.seed, round_num=1, epoch=epoch)
         owners = source.owners[order]
         for client in dict.fromkeys(owners.tolist()):
-            for rows in batches(order[owners == client], 8):
+            for rows in batches(order[owners == client], 16):
                 half = -(-len(rows) // 2)
                 halves = [rows[:half], rows[half:]] if len(rows) >= 4 else [rows, rows]
                 optimizer.zero_grad()
@@ -164,7 +165,15 @@ def by_hand(source):
                         soft_labels[rows] = network(features).numpy()
         statistics = [mean_statistics(), mean_statistics()]
     set_statistics(statistics[0])
-    return network, soft_labels
+    return network, optimizer, soft_labels
+
+
+def flat(tensors):
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def relative_difference(found, expected):
+    return float((found - expected).norm() / expected.norm())
 
 
 def test_two_processes_compute_what_one_does_that_normalises_the_same_parts(undisturbed, ready):
@@ -177,28 +186,28 @@ def test_two_processes_compute_what_one_does_that_normalises_the_same_parts(undi
         ),
         run.shard_spec,
     )
-    expected, soft_labels = by_hand(source)
+    expected, expected_optimizer, soft_labels = by_hand(source)
     found = build_server_network("resnet55", NUM_CLASSES)
     optimizer = large_network_optimizer(found.parameters(), CONFIG, CONFIG.server_lr)
     load_checkpoint(undisturbed.checkpoint_path(1), found, optimizer)
-    first = build_server_network("resnet55", NUM_CLASSES, seed=CONFIG.seed).state_dict()
-    moved = 0.0
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(
-            found.state_dict()[name],
-            value,
-            rtol=1e-3,
-            atol=1e-5,
-            msg=lambda said, name=name: f"{name}: {said}",
-        )
-        moved = max(moved, float((value - first[name]).abs().max()))
-    assert moved > 0.01, "the training changed something"
+    statistics = [name for name, value in found.named_buffers() if value.is_floating_point()]
+    assert statistics
+    for name in statistics:
+        difference = relative_difference(found.state_dict()[name], expected.state_dict()[name])
+        assert difference < 1e-4, name
+    gradients = [optimizer.state[each]["momentum_buffer"] for each in found.parameters()]
+    wanted = [expected_optimizer.state[each]["momentum_buffer"] for each in expected.parameters()]
+    # Parts that weigh the same whatever their size would differ by 0.008 in the classifier and 0.09 in all;
+    # another memory layout makes 3e-6 and 0.02.
+    for mine, theirs in zip(gradients[-2:], wanted[-2:], strict=True):
+        assert relative_difference(mine, theirs) < 1e-3
+    assert relative_difference(flat(gradients), flat(wanted)) < 0.05
     for number, client_id in enumerate(source.client_ids):
         data = undisturbed.blobs.local_path(soft_labels_blob(1, client_id)).read_bytes()
         got = read_soft_labels(data, client_id, 1, NUM_CLASSES)
         assert np.array_equal(got.sample_ids, source.sample_ids[source.owners == number])
         wanted = soft_labels[source.owners == number]
-        np.testing.assert_allclose(got.server_logits, wanted, rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(got.server_logits, wanted, rtol=0, atol=1e-4)
 
 
 def share_of(rank, size, num):
