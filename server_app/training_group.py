@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -275,13 +275,13 @@ def _backend(device: str) -> str:
     return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
 
 
-def _store(port: int, num_procs: int, *, is_master: bool) -> dist.TCPStore:
-    return dist.TCPStore(
+def _store(port: int, num_procs: int, *, is_master: bool) -> Any:
+    return dist.TCPStore(  # type: ignore[attr-defined] # exported only where PyTorch can do this
         "127.0.0.1", port, num_procs, is_master, timeout=_LONGEST_WAIT, wait_for_workers=False
     )
 
 
-def _init_local(device: str, store: dist.TCPStore, rank: int, num_procs: int) -> None:
+def _init_local(device: str, store: Any, rank: int, num_procs: int) -> None:
     # The name of a machine may lead to an address that it cannot reach itself at.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     dist.init_process_group(

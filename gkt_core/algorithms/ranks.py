@@ -145,7 +145,7 @@ class DistributedRanks:
         dist.all_reduce(together)
         together /= self.size
         sizes = [buffer.numel() for buffer in buffers]
-        for buffer, value in zip(buffers, together.split(sizes), strict=True):
+        for buffer, value in zip(buffers, torch.split(together, sizes), strict=True):
             buffer.copy_(value.view_as(buffer))
 
     def sum_values(self, values: list[float]) -> list[float]:
@@ -161,12 +161,15 @@ class DistributedRanks:
         return np.asarray(summed.numpy())
 
 
-def _sum_gradients(size: int, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum_gradients(
+    size: int,
+    bucket: dist.GradBucket,  # type: ignore[name-defined] # which PyTorch has only where it can do this
+) -> torch.futures.Future[Tensor]:
     """What DistributedDataParallel does with a bucket of gradients instead of averaging them."""
     mine: Tensor = bucket.buffer()
     if mine.is_cuda:
-        done = dist.all_reduce(mine, async_op=True).get_future()
-        return done.then(lambda future: future.value()[0])
+        reduced: torch.futures.Future[Any] = dist.all_reduce(mine, async_op=True).get_future()
+        return reduced.then(lambda future: future.value()[0])
     # The order in which gloo's ring adds depends on where in a bucket a gradient lies, and buckets are
     # filled anew after a first step: a restarted training would not add as one that went on.
     parts = [torch.empty_like(mine) for _ in range(size)]
@@ -177,4 +180,5 @@ def _sum_gradients(size: int, bucket: dist.GradBucket) -> torch.futures.Future[T
             total += part
         return total
 
-    return dist.all_gather(parts, mine, async_op=True).get_future().then(add)
+    gathered: torch.futures.Future[Any] = dist.all_gather(parts, mine, async_op=True).get_future()
+    return gathered.then(add)
