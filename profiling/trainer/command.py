@@ -19,7 +19,7 @@ _MEBIBYTE = 1 << 20
 
 
 @click.command()
-@click.option("--examples", "num_examples", default=256, show_default=True, help="Of all devices together.")
+@click.option("--examples", "num_examples", default=512, show_default=True, help="Of all devices together.")
 @click.option("--clients", "num_clients", default=4, show_default=True, help="Devices.")
 @click.option("--epochs", "server_epochs", default=2, show_default=True, help="Of one turn.")
 @click.option("--batch-size", default=64, show_default=True, help="Of the server.")
@@ -39,7 +39,7 @@ def trainer(*, out: Path | None, as_json: bool, **options: Any) -> None:
     """Measure the server's trainer.
 
     Its samples a second beside a bare PyTorch loop over the same tensors in memory, interleaved, and its
-    memory with eight times as many devices. About three minutes.
+    memory with eight times as many devices. About five minutes.
     """
     try:
         from profiling.trainer.measure import TrainerOptions, measure_trainer  # noqa: PLC0415 - torch

@@ -6,15 +6,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from edge_export import ExportOptions, export_bundle
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ConfigError, RunFailedError
 from gkt_core.feature_source import ShardSource
 from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.losses import server_loss
@@ -47,7 +47,7 @@ class TrainerOptions:
         memory_examples: Samples of the smaller of two runs whose memory is compared; 0 for none.
     """
 
-    num_examples: int = 256
+    num_examples: int = 512
     num_clients: int = 4
     server_epochs: int = 2
     batch_size: int = 64
@@ -99,7 +99,10 @@ def measure_trainer(options: TrainerOptions, on_phase: Callable[[str], None]) ->
             on_phase(f"turn {repeat} of {options.repeats}" if repeat else "warming up")
             run = make_ready_run(folder / f"run-{repeat}", bundle, size)
             # Which one is first changes, so that a machine that slows down slows both.
-            turn = {"trainer": lambda run=run: trainer_rate(run), "bare_loop": bare.rate}
+            turn: dict[str, Callable[[], float]] = {
+                "trainer": partial(trainer_rate, run),
+                "bare_loop": bare.rate,
+            }
             found = {name: turn[name]() for name in sorted(turn, reverse=bool(repeat % 2))}
             if repeat:
                 for candidate, rate in found.items():
@@ -123,7 +126,8 @@ def measure_trainer(options: TrainerOptions, on_phase: Callable[[str], None]) ->
 def trainer_rate(run: RunContext) -> float:
     """Samples a second of the whole trainer, as it reports them: soft labels apart, checkpoints included."""
     state = Trainer(run).run_until_done()
-    assert state.phase is Phase.FINISHED, state.error
+    if state.phase is not Phase.FINISHED:
+        raise RunFailedError(f"the trainer did not finish its run: {state.error}")
     (record,) = run.store.rounds()
     return record.metrics["samples_per_second"]
 
@@ -143,7 +147,6 @@ class _BareLoop:
         self._client_logits = torch.from_numpy(everything.client_logits)
         self._labels = torch.from_numpy(everything.labels)
         self._config = run.config
-        self._network: nn.Module
         self._run = run
 
     def rate(self) -> float:
