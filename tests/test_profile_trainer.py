@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from gkt_core.errors import ConfigError
 from gkt_core.feature_source import ShardSource
-from profiling.trainer.measure import TrainerOptions
+from profiling.trainer.measure import TrainerOptions, measure_trainer
 from profiling.trainer.ready_run import RunSize, make_ready_run
 from server_app.run_state import Phase
 from tests.conftest import Gkt
@@ -17,6 +19,26 @@ from tests.conftest import Gkt
 pytest_plugins = ["tests.server_fixtures"]
 
 
+@pytest.fixture
+def torch_as_before(one_thread: None) -> Iterator[None]:
+    """A measurement sets threads and determinism of its process."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def test_speed(torch_as_before: None) -> None:
+    said: list[str] = []
+    options = TrainerOptions(16, 2, 1, 8, image_size=8, repeats=2, memory_examples=0)
+    report = measure_trainer(options, said.append)
+    assert report["memory"] is None
+    for found in (*report["samples_per_second"].values(), report["ratio"]):
+        assert 0 < found["lowest"] <= found["median"] <= found["highest"]
+        assert found["n"] == 2
+    assert said[-2:] == ["turn 1 of 2", "turn 2 of 2"]
+
+
+@pytest.mark.slow
 def test_report(gkt: Gkt, tmp_path: Path) -> None:
     done = gkt(
         "profile", "trainer", "--examples", "16", "--clients", "2", "--epochs", "1", "--image-size", "8",
