@@ -46,7 +46,9 @@ def measure_memory(
         return None
     found = {}
     for name, num_clients in (("small", 2), ("large", 2 * growth)):
-        size = RunSize(num_clients, num_examples // 2, 1, batch_size)
+        # As many steps in both: an allocator's memory grows with the first of them.
+        epochs = 2 * growth // num_clients
+        size = RunSize(num_clients, num_examples // 2, epochs, batch_size)
         run = make_ready_run(folder / f"memory-{name}", bundle, size)
         channels, height, width = run.bundle.manifest.feature_shape
         num = num_clients * size.num_examples
