@@ -15,6 +15,7 @@ _COMMANDS = {
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),
     "simulation": ("profiling.simulation_speed_command:simulation", "How fast gkt simulate trains."),
+    "trainer": ("profiling.trainer.command:trainer", "How fast the server trains, in how much memory."),
     "traffic": ("profiling.traffic.command:traffic", "Bytes of FedGKT, split learning and FedAvg."),
 }
 

@@ -28,6 +28,7 @@ from gkt_core.shards import ShardSpec
 from profiling.machine import describe_machine
 
 _NUM_CLASSES = 10
+_LEAST_TURNS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,20 @@ class SpeedOptions:
         num_clients: Devices that are compared with one that has all samples.
         image_size: Pixels.
         batch_size: Of devices and server.
-        repeats: Times that each candidate runs, after one that does not count.
+        repeats: Times that each candidate runs at most, after one that does not count.
+        max_seconds: After so long no further turn begins, once there have been two.
         threads: CPU threads.
         device: ``cpu`` or ``cuda``.
         precision: Of the server network's training.
     """
 
-    num_examples: int = 4000
-    num_server_examples: int = 640
+    num_examples: int = 2000
+    num_server_examples: int = 320
     num_clients: int = 16
     image_size: int = 32
     batch_size: int = 64
     repeats: int = 5
+    max_seconds: float = 240.0
     threads: int = 1
     device: str = "cpu"
     precision: str = "fp32"
@@ -95,7 +98,10 @@ def measure_speed(options: SpeedOptions, on_phase: Callable[[str], None]) -> dic
         "bare_server_loop": (options.num_server_examples, server.bare_loop),
     }
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    begun = time.perf_counter()
     for repeat in range(options.repeats + 1):
+        if repeat > _LEAST_TURNS and time.perf_counter() - begun > options.max_seconds:
+            break
         for name, (_, run) in candidates.items():
             on_phase(f"{name}, {repeat} of {options.repeats}" if repeat else f"{name}, warming up")
             started = time.perf_counter()

@@ -21,14 +21,17 @@ NOT_MEASURED = (
 
 
 @click.command()
-@click.option("--examples", "num_examples", default=4000, show_default=True, help="Of all devices together.")
+@click.option("--examples", "num_examples", default=2000, show_default=True, help="Of all devices together.")
 @click.option(
-    "--server-examples", "num_server_examples", default=640, show_default=True, help="Of the server's epoch."
+    "--server-examples", "num_server_examples", default=320, show_default=True, help="Of the server's epoch."
 )
 @click.option("--clients", "num_clients", default=16, show_default=True, help="Compared with one device.")
 @click.option("--image-size", default=32, show_default=True, help="Pixels; a multiple of 4.")
 @click.option("--batch-size", default=64, show_default=True, help="Of devices and server.")
 @click.option("--repeats", default=5, show_default=True, help="Turns of each, after one to warm up.")
+@click.option(
+    "--max-seconds", default=240.0, show_default=True, help="No further turn after so long, but two at least."
+)
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
@@ -37,7 +40,7 @@ def simulation(*, outs: tuple[Path, ...], as_json: bool, **options: Any) -> None
     """Measure how fast gkt simulate trains.
 
     The clients' phase of many devices beside one device with all samples, and the devices' and the
-    server's training beside bare PyTorch loops of the same networks, interleaved. About three minutes.
+    server's training beside bare PyTorch loops of the same networks, interleaved. Three to five minutes.
     """
     try:
         from profiling.simulation_speed import SpeedOptions, measure_speed  # noqa: PLC0415 - torch

@@ -18,6 +18,9 @@ from gkt_core.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from server_app.store import RunStore
 
+# Of one machine; each is at least a thread or a GPU.
+MAX_TRAINER_PROCS = 64
+
 
 @click.command()
 @click.option(
@@ -47,6 +50,20 @@ if TYPE_CHECKING:
     "--threads", "num_threads", default=0, show_default=True, help="Trainer's threads; 0 for all cores."
 )
 @click.option(
+    "--trainer-procs",
+    "num_procs",
+    default=1,
+    show_default=True,
+    help="Processes that train together and divide the threads; 0 if torchrun starts them elsewhere.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What the trainer trains on.",
+)
+@click.option(
     "--round-deadline",
     "deadline_seconds",
     type=float,
@@ -72,6 +89,8 @@ def serve(
     port: int,
     token: str | None,
     num_threads: int,
+    num_procs: int,
+    device: str,
     deadline_seconds: float | None,
     min_clients: int | None,
     poll_seconds: float,
@@ -91,6 +110,8 @@ def serve(
         raise MissingExtraError.for_module(str(error.name), "server") from error
     if num_threads < 0 or not 0.01 <= poll_seconds <= 3600:
         raise ConfigError("--threads must be at least 0 and --poll-seconds between 0.01 and 3600")
+    if not 0 <= num_procs <= MAX_TRAINER_PROCS:
+        raise ConfigError(f"--trainer-procs is {num_procs}, expected 0 to {MAX_TRAINER_PROCS}")
     config = build_run_config(hyper_parameters, file=config_file)
     listener = serving.bind(host, port)
     try:
@@ -132,6 +153,8 @@ def serve(
             run,
             listener,
             num_threads=num_threads,
+            num_procs=num_procs,
+            device=device,
             poll_seconds=poll_seconds,
             announce=lambda line: click.echo(line, err=True),
             on_ready=on_ready,

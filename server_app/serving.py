@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -64,10 +66,26 @@ class TrainerProcess:
     """The trainer as a child process, started again when it dies before the run has ended.
 
     Only one that dies again and again at the same place makes the run fail.
+
+    Args:
+        run: The run.
+        num_threads: CPU threads of all its processes together; 0 means all cores.
+        announce: Takes a line for the person who watches.
+        num_procs: Processes that train together; 0 where torchrun starts them elsewhere.
+        device: ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, run: RunContext, num_threads: int, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        num_threads: int,
+        announce: Callable[[str], None],
+        *,
+        num_procs: int = 1,
+        device: str = "cpu",
+    ) -> None:
         self._run, self._num_threads, self._announce = run, num_threads, announce
+        self._num_procs, self._device = num_procs, device
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         # Held while a process takes the place of a dead one, so that none is started behind stop's back.
@@ -76,6 +94,8 @@ class TrainerProcess:
 
     def start(self) -> None:
         """Start the process and watch it."""
+        if not self._num_procs:
+            return
         self._process = self._spawn()
         self._watcher.start()
 
@@ -91,12 +111,18 @@ class TrainerProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if process is not None:
+            _kill_group(process)
         if self._watcher.is_alive():
             self._watcher.join(timeout=10)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "server_app.trainer", "--data-dir", str(self._run.folder)]
-        command += ["--threads", str(self._num_threads), "--parent-pid", str(os.getpid())]
+        threads = self._num_threads
+        if self._num_procs > 1:
+            threads = max(1, (threads or os.cpu_count() or 1) // self._num_procs)
+            command += ["--procs", str(self._num_procs)]
+        command += ["--threads", str(threads), "--device", self._device, "--parent-pid", str(os.getpid())]
         with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
             return _popen(command, log)
 
@@ -105,6 +131,8 @@ class TrainerProcess:
         while True:
             process = self._process
             exit_code = process.wait() if process is not None else 0
+            if process is not None:
+                _kill_group(process)
             if self._stopping.is_set():
                 return
             mark = self._mark()
@@ -155,11 +183,19 @@ def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End what a trainer that has ended has started: processes that train together go down together."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def serve_run(
     run: RunContext,
     listener: socket.socket,
     *,
     num_threads: int,
+    num_procs: int,
+    device: str,
     poll_seconds: float,
     announce: Callable[[str], None],
     on_ready: Callable[[str], None],
@@ -170,6 +206,8 @@ def serve_run(
         run: The run.
         listener: The bound socket.
         num_threads: CPU threads of the trainer; 0 means all cores.
+        num_procs: Processes of the trainer; 0 where torchrun starts them elsewhere.
+        device: What it trains on, ``cpu`` or ``cuda``.
         poll_seconds: How often waiting devices ask again.
         announce: Takes a line for the person who watches.
         on_ready: Called with the URL once the server listens.
@@ -190,7 +228,7 @@ def serve_run(
         ident=None,
         clear_untrusted_proxy_headers=True,
     )
-    trainer = TrainerProcess(run, num_threads, announce)
+    trainer = TrainerProcess(run, num_threads, announce, num_procs=num_procs, device=device)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
     info_path = run.folder / SERVER_INFO_NAME
     with lock_exclusively(

@@ -1,7 +1,8 @@
 """The trainer: a process of its own that waits for complete rounds and trains on them.
 
 ``python -m server_app.trainer --data-dir DIR``; ``gkt serve`` starts it. It holds the only server network
-there is, and ends with the process that started it.
+that counts, and ends with the process that started it. With ``--procs N``, or under ``torchrun``, N processes
+train together (:mod:`server_app.training_group`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from sqlalchemy.exc import OperationalError
-from torch import nn
 
 from gkt_core.algorithms import (
     Evaluation,
@@ -30,15 +30,15 @@ from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.feature_source import ShardSource, split_by_client
 from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.manifest import COMBINED_TEMPLATE
-from gkt_core.nn import build_server_network
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.execution import prepare_torch
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.protocol import TrainerProgress
-from gkt_core.shards import write_soft_labels
+from gkt_core.shards import ShardKey, write_soft_labels
 from gkt_core.template import SERVER_PREFIX, fill_template
 from server_app.deadline import Deadline
 from server_app.lease import Lease, LeaseLost, only_trainer
+from server_app.rank_process import build_network, own_device, train_along
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
     TEMPLATE_BLOB,
@@ -49,6 +49,16 @@ from server_app.run_folder import (
 )
 from server_app.run_state import Claimed, DeadlinePassed, Event, Failed, Phase, Released, RunState, Trained
 from server_app.store import validation_accuracies
+from server_app.training_group import (
+    AloneGroup,
+    Order,
+    TrainingGroup,
+    choose_group,
+    end_with_parent,
+    join_spawned,
+    join_torchrun,
+    torchrun_rank,
+)
 
 log = logging.getLogger("gkt.trainer")
 
@@ -63,24 +73,23 @@ class _ServerGone(Exception):
 
 
 class Trainer:
-    """Trains the server network of one run, round after round."""
+    """Trains the server network of one run, round after round.
 
-    def __init__(self, run: RunContext) -> None:
+    Args:
+        run: The run.
+        group: The processes that train together; only this one by default.
+        device: Where the network is trained.
+    """
+
+    def __init__(
+        self, run: RunContext, group: TrainingGroup | None = None, device: torch.device | None = None
+    ) -> None:
         self._run = run
+        self._group = group or AloneGroup()
+        self._device = device or torch.device("cpu")
         self._lease = Lease(run.store, run.folder)
         self._parent_pid: int | None = None
-        self._build()
-
-    def _build(self) -> None:
-        run, manifest = self._run, self._run.bundle.manifest
-        network: nn.Module = build_server_network(
-            manifest.server_network, manifest.num_classes, seed=run.config.seed
-        )
-        # The faster layout of convolutions on CPUs; the numbers it holds are the same.
-        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = large_network_optimizer(
-            self._network.parameters(), run.config, run.config.server_lr
-        )
+        self._network, self._optimizer = build_network(run, self._device)
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
         """Wait for rounds and train on them until the run has ended.
@@ -95,9 +104,12 @@ class Trainer:
         wait = _FIRST_WAIT_SECONDS
         while True:
             try:
-                return self._run_rounds()
+                state = self._run_rounds()
+                self._group.close()
+                return state
             except _ServerGone:
                 log.info("the server is gone; ending")
+                self._group.reset()
                 return self._run.store.state()
             except LeaseLost:
                 log.warning("another trainer has taken this run over")
@@ -139,7 +151,8 @@ class Trainer:
         return state
 
     def _restore(self, state: RunState) -> None:
-        self._build()
+        self._group.reset()
+        self._network, self._optimizer = build_network(self._run, self._device)
         finished = state.round_num - (0 if state.phase is Phase.FINISHED else 1)
         if finished >= 1:
             load_checkpoint(self._run.checkpoint_path(finished), self._network, self._optimizer)
@@ -172,6 +185,9 @@ class Trainer:
             log.info("round %d: %d samples", round_num, len(source))
             scale = learning_rate_scale(run.config, round_num, validation_accuracies(store))
             set_learning_rate(self._optimizer, run.config.server_lr * scale)
+            order = Order(
+                round_num, epochs_done + 1, run.config.server_lr * scale, self._shards(state, "train")
+            )
             update = server_update(
                 self._network,
                 self._optimizer,
@@ -182,6 +198,7 @@ class Trainer:
                 first_epoch=epochs_done + 1,
                 on_batch=_ProgressReporter(run, round_num, self._parent_pid, self._lease),
                 on_epoch=lambda epoch: self._save_epoch(state, epoch),
+                ranks=self._group.begin(order, self._network, self._optimizer),
             )
             evaluation = evaluate(self._network, self._source(state, "validation"))
             _check_finite(round_num, update, evaluation)
@@ -225,23 +242,29 @@ class Trainer:
                 raise LeaseLost from None
             raise
 
-    def _source(self, state: RunState, split: str) -> ShardSource:
-        run = self._run
+    def _shards(self, state: RunState, split: str) -> list[tuple[str, int, str]]:
+        """Device, index and blob of what a round is made of."""
         # Devices that came too late may have left some shards of this round.
         reported = frozenset(state.reported)
+        return [
+            (shard.key.client_id, shard.key.index, shard.blob)
+            for shard in self._run.store.shards(state.round_num)
+            if shard.key.split == split and shard.key.client_id in reported
+        ]
+
+    def _source(self, state: RunState, split: str) -> ShardSource:
         return ShardSource.from_files(
             (
-                (shard.key, run.blobs.local_path(shard.blob))
-                for shard in run.store.shards(state.round_num)
-                if shard.key.split == split and shard.key.client_id in reported
+                (ShardKey(client_id, state.round_num, split, index), self._run.blobs.local_path(blob))
+                for client_id, index, blob in self._shards(state, split)
             ),
-            run.shard_spec,
+            self._run.shard_spec,
         )
 
     def _publish_model(self) -> None:
         run = self._run
         tensors = {
-            SERVER_PREFIX + name: value.contiguous()
+            SERVER_PREFIX + name: value.cpu().contiguous()
             for name, value in self._network.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
@@ -302,15 +325,43 @@ def _check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) 
 
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
-@click.option("--threads", "num_threads", default=0, help="CPU threads; 0 means all cores.")
+@click.option("--threads", "num_threads", default=0, help="CPU threads of each process; 0 means all cores.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--procs", "num_procs", default=1, show_default=True, help="Processes to train with.")
 @click.option("--parent-pid", type=int)
-def main(data_dir: Path, num_threads: int, parent_pid: int | None) -> None:
-    """Train the server network of the run in --data-dir."""
+# What a trainer tells the processes that it starts.
+@click.option("--rank", type=int, hidden=True)
+@click.option("--store-port", type=int, default=0, hidden=True)
+def main(
+    data_dir: Path,
+    num_threads: int,
+    device: str,
+    num_procs: int,
+    parent_pid: int | None,
+    rank: int | None,
+    store_port: int,
+) -> None:
+    """Train the server network of the run in --data-dir.
+
+    Alone, with others that it starts (--procs), or as one of those that torchrun has started.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    prepare_torch("cpu", num_threads)
+    prepare_torch(device, num_threads)
+    own = own_device(device, rank)
+    if rank or torchrun_rank():
+        if rank and parent_pid is not None:
+            end_with_parent(parent_pid)
+        join_spawned(device, store_port, rank, num_procs) if rank else join_torchrun(device)
+        train_along(open_run(data_dir), own)
+        return
+    group = choose_group(data_dir, num_procs, num_threads, device)
     with only_trainer(data_dir, parent_pid) as alone:
         if alone:
-            state = Trainer(open_run(data_dir)).run_until_done(parent_pid)
+            try:
+                state = Trainer(open_run(data_dir), group, own).run_until_done(parent_pid)
+            except BaseException:
+                group.abandon()
+                raise
             log.info("the run is %s", state.phase)
 
 

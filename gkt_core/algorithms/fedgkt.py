@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gkt_core.algorithms.base import Evaluation, RoundResult
 from gkt_core.algorithms.federation import Federation
 from gkt_core.algorithms.grouped_training import GroupedTraining
+from gkt_core.algorithms.ranks import OneProcess, Ranks
 from gkt_core.algorithms.simulated_client import SimulatedClient
 from gkt_core.algorithms.torch_engine import TorchEngine
 from gkt_core.algorithms.uploads import Uploads
@@ -97,6 +98,7 @@ def server_update(
     first_epoch: int = 1,
     on_batch: Callable[[ServerProgress], None] = lambda progress: None,
     on_epoch: Callable[[int], None] = lambda epoch: None,
+    ranks: Ranks | None = None,
 ) -> ServerUpdate:
     """Lines 6 to 13: train on everybody's features, then answer every sample with a soft label.
 
@@ -115,6 +117,7 @@ def server_update(
             the numbers are those of a round that was never interrupted.
         on_batch: Called after each batch.
         on_epoch: Called with the number of each epoch that is done, but the last.
+        ranks: The processes that train this network together, each calling this; only this one by default.
 
     Raises:
         GKTError: The loss is no longer finite.
@@ -122,44 +125,53 @@ def server_update(
     device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
     alpha = config.alpha if config.server_distils else 0.0
-    server_logits = np.empty((num_samples, num_classes), np.float32)
+    ranks = ranks or OneProcess()
+    trained = ranks.trained(network)
+    server_logits = np.zeros((num_samples, num_classes), np.float32)
     started, num_done = time.perf_counter(), 0
     total_loss, num_right = 0.0, 0
     for epoch in range(first_epoch, config.server_epochs + 1):
         total_loss, num_right, epoch_done = 0.0, 0, 0
         for rows in _batch_rows(source, config, round_num, epoch):
-            batch = source.gather(rows)
+            share = ranks.share(rows)
+            batch = source.gather(share.rows)
             features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
             network.train()
             optimizer.zero_grad(set_to_none=True)
             with training_precision(config.precision, device):
-                logits = network(features)
+                logits = trained(features)
             logits = logits.float()
             client_logits = torch.from_numpy(batch.client_logits).to(device)
-            loss = server_loss(logits, labels, client_logits, alpha, config.temperature)
+            loss = share.weight * server_loss(logits, labels, client_logits, alpha, config.temperature)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            batch_loss = loss.item()
+            right = int((logits.argmax(dim=1) == labels).sum()) if share.counts else 0
+            batch_loss, batch_right = ranks.sum_values([loss.item(), right])
             if not np.isfinite(batch_loss):
                 raise GKTError(
                     f"the server's loss is {batch_loss} in round {round_num}, epoch {epoch}: "
                     "training diverged, lower server_lr"
                 )
             total_loss += batch_loss * len(rows)
-            num_right += int((logits.argmax(dim=1) == labels).sum())
+            num_right += int(batch_right)
             num_done += len(rows)
             epoch_done += len(rows)
             if epoch == config.server_epochs and config.soft_labels == "last_epoch":
-                with training_precision(config.precision, device):
-                    server_logits[rows] = _eval_logits(network, features)
+                ranks.average_statistics(network)
+                if share.counts:
+                    with training_precision(config.precision, device):
+                        server_logits[share.rows] = _eval_logits(network, features)
             rate = num_done / (time.perf_counter() - started)
             on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
+        ranks.average_statistics(network)
         if epoch < config.server_epochs:
             on_epoch(epoch)
     seconds = time.perf_counter() - started
     if config.soft_labels == "evaluation":
-        for rows in np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size)):
+        parts = np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size))
+        for rows in parts[ranks.rank :: ranks.size]:
             server_logits[rows] = _eval_logits(network, _features(source.gather(rows), device))
+    server_logits = ranks.sum_array(server_logits)
     return ServerUpdate(server_logits, total_loss / num_samples, num_right / num_samples, num_done / seconds)
 
 

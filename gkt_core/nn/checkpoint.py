@@ -29,6 +29,23 @@ def save_state(
 
     Args:
         path: Where.
+        modules: As :func:`state_bytes` takes them.
+        optimizers: As there.
+        arrays: As there.
+        extra: As there.
+    """
+    write_atomically(path, state_bytes(modules, optimizers, arrays, extra))
+
+
+def state_bytes(
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    arrays: Mapping[str, NDArray[np.generic]],
+    extra: dict[str, Any],
+) -> bytes:
+    """A checkpoint, as it stands in a file.
+
+    Args:
         modules: Parameters and buffers are stored as ``module/<name>/<tensor>``.
         optimizers: Per-parameter state is stored as ``optimizer/<name>/<index>/<key>``.
         arrays: Stored as ``array/<name>``.
@@ -45,7 +62,7 @@ def save_state(
     for name, array in arrays.items():
         tensors[f"array/{name}"] = torch.from_numpy(np.array(array, order="C"))
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)}))
+    return save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)})
 
 
 def load_state(
@@ -61,23 +78,49 @@ def load_state(
     """
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
+    return restore_state(data, modules, optimizers, str(path))
+
+
+def restore_state(
+    data: bytes,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    name: str,
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, Any]]:
+    """Restore what :func:`state_bytes` gave, in place.
+
+    Args:
+        data: That.
+        modules: As there.
+        optimizers: As there.
+        name: What errors call it.
+
+    Returns:
+        The arrays and the extra values.
+
+    Raises:
+        ArtifactError: It is no checkpoint, or belongs to other networks.
+    """
+    try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         extra = json.loads(header["__metadata__"]["gkt"])
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactError(f"cannot read the checkpoint {name}: {error}") from error
     try:
         for owner, module in modules.items():
             module.load_state_dict(_below(tensors, f"module/{owner}/"))
         for owner, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
-            for name, value in _below(tensors, f"optimizer/{owner}/").items():
-                index, key = name.split("/", 1)
+            for place, value in _below(tensors, f"optimizer/{owner}/").items():
+                index, key = place.split("/", 1)
                 state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
-        raise ArtifactError(f"the checkpoint {path} belongs to another network: {error}") from error
-    return {name: value.numpy() for name, value in _below(tensors, "array/").items()}, dict(extra)
+        raise ArtifactError(f"the checkpoint {name} belongs to another network: {error}") from error
+    return {key: value.numpy() for key, value in _below(tensors, "array/").items()}, dict(extra)
 
 
 def save_checkpoint(

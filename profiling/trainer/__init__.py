@@ -1,0 +1,1 @@
+"""The server's trainer: its speed beside a bare PyTorch loop, and its memory as a run grows."""
