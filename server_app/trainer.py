@@ -28,6 +28,7 @@ from gkt_core.algorithms import (
 from gkt_core.cli import run_command
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.feature_source import ShardSource, split_by_client
+from gkt_core.files import remove_leftovers
 from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.nn import build_server_network
@@ -310,6 +311,8 @@ def main(data_dir: Path, num_threads: int, parent_pid: int | None) -> None:
     prepare_torch("cpu", num_threads)
     with only_trainer(data_dir, parent_pid) as alone:
         if alone:
+            # Of the trainer that was killed, and of its server: a run of weeks must not fill the disk.
+            remove_leftovers(data_dir)
             state = Trainer(open_run(data_dir)).run_until_done(parent_pid)
             log.info("the run is %s", state.phase)
 
