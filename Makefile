@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow fuzz chaos lint clean
+.PHONY: help install demo test test-slow fuzz chaos bench-devices lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ fuzz: install ## send N bent requests (20,000) of SEED to the server: no 5xx, an
 
 chaos: install ## kill the processes of a run KILLS times (20) at moments of SEED: it must end with the same bytes
 	$(BIN)/gkt profile chaos --kills $(or $(KILLS),20) --seed $(or $(SEED),0) $(ARGS)
+
+bench-devices: install ## 200 devices at one server at once: memory of its processes, round by round
+	$(BIN)/gkt profile load $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

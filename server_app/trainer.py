@@ -15,7 +15,6 @@ import click
 import numpy as np
 import torch
 from safetensors.torch import save
-from sqlalchemy.exc import OperationalError
 from torch import nn
 
 from gkt_core.algorithms import (
@@ -49,6 +48,7 @@ from server_app.run_folder import (
     soft_labels_blob,
 )
 from server_app.run_state import Claimed, DeadlinePassed, Event, Failed, Phase, Released, RunState, Trained
+from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error, first_line
 from server_app.store import validation_accuracies
 
 log = logging.getLogger("gkt.trainer")
@@ -93,7 +93,7 @@ class Trainer:
             The last state.
         """
         self._parent_pid = parent_pid
-        wait = _FIRST_WAIT_SECONDS
+        wait, troubled_at = _FIRST_WAIT_SECONDS, time.monotonic()
         while True:
             try:
                 return self._run_rounds()
@@ -105,8 +105,13 @@ class Trainer:
             except FileNotFoundError:
                 # Waiting does not bring back a shard that is lost.
                 raise
-            except (StorageUnavailableError, OperationalError, OSError) as error:
-                log.warning("the storage does not answer, next try in %.1f s: %s", wait, error)
+            except STORAGE_ERRORS as error:
+                if time.monotonic() - troubled_at > 2 * _LONGEST_WAIT_SECONDS:
+                    # The trouble before is over: a week of short ones must not add up.
+                    wait = _FIRST_WAIT_SECONDS
+                troubled_at = time.monotonic()
+                what = describe_storage_error(error)
+                log.warning("%s: next try in %.1f s (%s)", what, wait, first_line(error))
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
