@@ -7,7 +7,7 @@ PARALLEL ?= -n 2 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow fuzz readme lint clean
+.PHONY: help install demo test test-slow fuzz chaos bench-devices readme lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ fuzz: install ## send N bent requests (20,000) of SEED to the server: no 5xx, an
 
 readme: install ## write the measured tables of the README from profiling/results
 	$(BIN)/python -m profiling.readme_tables
+
+chaos: install ## kill the processes of a run KILLS times (20) at moments of SEED: it must end with the same bytes
+	$(BIN)/gkt profile chaos --kills $(or $(KILLS),20) --seed $(or $(SEED),0) $(ARGS)
+
+bench-devices: install ## 200 devices at one server at once: memory of its processes, round by round
+	$(BIN)/gkt profile load $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -188,7 +188,7 @@ class ServerClient:
                     if not isinstance(refusal, errors.ChecksumError):
                         raise refusal
                     changed = refusal
-                trouble, asked = f"status {response.status_code}", _retry_after(response)
+                trouble, asked = f"status {response.status_code}{_said(response)}", _retry_after(response)
             # Full jitter: devices that lost the same server must not come back in step.
             pause = max(asked, wait * (0.5 + random.random() / 2))
             if time.monotonic() + pause > deadline:
@@ -201,6 +201,14 @@ class ServerClient:
             self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
             self._sleep(pause)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+
+def _said(response: httpx.Response) -> str:
+    """What the server says about it; a proxy says nothing that we could read."""
+    try:
+        return f": {from_json(ErrorBody, response.content).message}"
+    except MessageError:
+        return ""
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -73,6 +73,9 @@ class StateDir:
             self._lock = lock_exclusively(
                 path / "lock", f"another gkt edge run uses {path}: give each device its own --state-dir"
             )
+            for unfinished in path.rglob(".*.tmp"):
+                # Of a process that was killed while writing; the lock says that there is no other.
+                unfinished.unlink()
         except OSError as error:
             raise InputError(f"cannot use the state folder {path}: {error}") from error
 

@@ -55,6 +55,29 @@ def full_disk_named(path: Path | None = None) -> Iterator[None]:
         ) from error
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed were writing with :func:`write_atomically` below a folder.
+
+    A process that runs keeps its files, also one that only has the number of the one that was killed: its
+    own leftovers are few, and go another time.
+    """
+    for path in folder.rglob(".*.tmp"):
+        pid = path.name.split(".")[-3]
+        if path.name.count(".") >= 4 and pid.isdecimal() and not _is_running(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # Somebody else's.
+        return True
+    return True
+
+
 def lock_exclusively(path: Path, refusal: str) -> IO[bytes]:
     """Hold a lock file until the returned file is closed, or the process ends however it may.
 

@@ -9,9 +9,11 @@ import click
 # Each module is imported when its command is called: `gkt profile edge` never touches torch.
 _COMMANDS = {
     "all": ("profiling.all_command:measure_all", "Every report of this machine with one command."),
+    "chaos": ("profiling.chaos.command:chaos", "Kill processes of a run at random: nothing may be lost."),
     "compare": ("profiling.compare_command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
     "diff": ("profiling.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
+    "load": ("profiling.load.command:load", "Memory of a server with 200 devices at once."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),
     "simulation": ("profiling.simulation_speed_command:simulation", "How fast gkt simulate trains."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 
 from flask import Flask, Response, request
-from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from gkt_core.errors import (
@@ -20,6 +19,7 @@ from gkt_core.protocol import ErrorBody, to_json
 from server_app.blueprints import clients, downloads, runs, uploads
 from server_app.context import RequestContext
 from server_app.run_folder import RunContext
+from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
 _BODY_SLACK = 64 * 1024
@@ -51,12 +51,17 @@ def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Fla
     def _refuse(error: GKTError) -> Response:
         return _error_response(_status_of(error), error.code, str(error))
 
-    @app.errorhandler(OSError)
-    @app.errorhandler(OperationalError)
     def _storage(error: Exception) -> Response:
         """Disk full, database locked, blob store gone: for a person to mend, and for devices to wait."""
-        app.logger.error("the storage does not answer", exc_info=error)
-        return _refuse(StorageUnavailableError("the server's storage does not answer: ask again later"))
+        # One line: every device asks again and again, and the log may lie on the disk that is full.
+        what = describe_storage_error(error)
+        app.logger.error(
+            "%s %s: the storage does not answer: %s: %s", request.method, request.path, what, error
+        )
+        return _refuse(StorageUnavailableError(f"{what}: ask again later"))
+
+    for kind in STORAGE_ERRORS:
+        app.register_error_handler(kind, _storage)
 
     @app.errorhandler(HTTPException)
     def _http_error(error: HTTPException) -> Response:

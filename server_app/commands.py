@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
@@ -156,11 +157,17 @@ def serve(
             num_procs=num_procs,
             device=device,
             poll_seconds=poll_seconds,
-            announce=lambda line: click.echo(line, err=True),
+            announce=_announce,
             on_ready=on_ready,
         )
     finally:
         listener.close()
+
+
+def _announce(line: str) -> None:
+    # A log on a disk that is full must not end what keeps the trainer running.
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _check_rules(config: RunConfig, min_clients: int | None, deadline_seconds: float | None) -> None:

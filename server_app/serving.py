@@ -27,6 +27,7 @@ from server_app.run_state import Failed, Phase
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5
 _WEB_THREADS = 16
+_MAX_CONNECTIONS = 2000
 _ENDED = object()
 # PyTorch's large buffers otherwise go back to the system after each step and fault in again.
 _ALLOCATOR = {
@@ -51,7 +52,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(1024)
     except (OSError, OverflowError) as error:
         listener.close()
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
@@ -222,6 +223,11 @@ def serve_run(
         app,
         sockets=[listener],
         threads=_WEB_THREADS,
+        # Each device keeps a connection; whoever finds no place waits in the queue of the socket for ever,
+        # since devices that wait for a round ask often enough to keep theirs.
+        connection_limit=_MAX_CONNECTIONS,
+        # select() knows no file beyond number 1023.
+        asyncore_use_poll=True,
         # The application refuses what is too large with a message that devices understand; waitress, which
         # has none, only what is far too large to be read at all.
         max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],

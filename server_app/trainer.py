@@ -16,7 +16,6 @@ import click
 import numpy as np
 import torch
 from safetensors.torch import save
-from sqlalchemy.exc import OperationalError
 
 from gkt_core.algorithms import (
     Evaluation,
@@ -28,6 +27,7 @@ from gkt_core.algorithms import (
 from gkt_core.cli import run_command
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.feature_source import ShardSource, split_by_client
+from gkt_core.files import remove_leftovers
 from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
@@ -48,6 +48,7 @@ from server_app.run_folder import (
     soft_labels_blob,
 )
 from server_app.run_state import Claimed, DeadlinePassed, Event, Failed, Phase, Released, RunState, Trained
+from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error, first_line
 from server_app.store import validation_accuracies
 from server_app.training_group import (
     AloneGroup,
@@ -101,7 +102,7 @@ class Trainer:
             The last state.
         """
         self._parent_pid = parent_pid
-        wait = _FIRST_WAIT_SECONDS
+        wait, troubled_at = _FIRST_WAIT_SECONDS, time.monotonic()
         while True:
             try:
                 state = self._run_rounds()
@@ -116,8 +117,13 @@ class Trainer:
             except FileNotFoundError:
                 # Waiting does not bring back a shard that is lost.
                 raise
-            except (StorageUnavailableError, OperationalError, OSError) as error:
-                log.warning("the storage does not answer, next try in %.1f s: %s", wait, error)
+            except STORAGE_ERRORS as error:
+                if time.monotonic() - troubled_at > 2 * _LONGEST_WAIT_SECONDS:
+                    # The trouble before is over: a week of short ones must not add up.
+                    wait = _FIRST_WAIT_SECONDS
+                troubled_at = time.monotonic()
+                what = describe_storage_error(error)
+                log.warning("%s: next try in %.1f s (%s)", what, wait, first_line(error))
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
@@ -357,6 +363,8 @@ def main(
     group = choose_group(data_dir, num_procs, num_threads, device)
     with only_trainer(data_dir, parent_pid) as alone:
         if alone:
+            # Of the trainer that was killed, and of its server: a run of weeks must not fill the disk.
+            remove_leftovers(data_dir)
             try:
                 state = Trainer(open_run(data_dir), group, own).run_until_done(parent_pid)
             except BaseException:

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -114,6 +115,13 @@ class Bucket:
         client.create_bucket(Bucket="gkt-tests")
         client.close()
         return self
+
+    def pause(self):
+        """It keeps what it has, and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self):
         self._process.kill()

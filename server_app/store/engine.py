@@ -11,6 +11,8 @@ from gkt_core.errors import ConfigError, MissingExtraError
 
 # The newest file in migrations/versions; a database that has it needs no look at the others.
 HEAD_REVISION = "0002"
+# How long one process waits for another's transaction; shorter than devices wait for an answer.
+BUSY_SECONDS = 15.0
 _MIGRATION_LOCK = 0x676B74
 
 
@@ -46,7 +48,8 @@ def open_engine(database: Path | str) -> sa.Engine:
 
 
 def _open_sqlite(path: Path) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    # A connection for every thread that wants one: they are files here, and the threads are bounded.
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1)
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

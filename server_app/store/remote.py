@@ -5,11 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
 from gkt_core.errors import ConfigError, GKTError, MissingExtraError, StorageUnavailableError
 from server_app.store.folder import FolderBlobStore
+
+# Together shorter than devices wait for an answer. A bucket that is gone must not hold a thread for minutes
+# (Amazon's defaults: 60 seconds, five times, and five times again); devices and trainer come back anyway.
+CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
+
+
+def _patience(url: str) -> dict[str, Any]:
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+    return {"config_kwargs": {**timeouts, "retries": {"total_max_attempts": 2}}}
 
 
 class RemoteBlobStore:
@@ -31,13 +43,18 @@ class RemoteBlobStore:
     def __init__(self, url: str, cache: Path) -> None:
         try:
             # Another process writes and deletes as well: a listing may be old as soon as it is there.
-            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+            self._fs, root = fsspec.core.url_to_fs(
+                url, use_listings_cache=False, skip_instance_cache=True, **_patience(url)
+            )
         except ImportError as error:
             raise MissingExtraError.for_module(str(error.name or "s3fs"), "server") from error
         except ValueError as error:
             raise ConfigError(
                 f"blob store {url!r} cannot be used: {error}: expected s3://bucket/folder"
             ) from error
+        if hasattr(self._fs, "retries"):
+            # Of s3fs itself, around botocore's.
+            self._fs.retries = 1
         self._root = root.rstrip("/")
         self._url = url
         self._cache = FolderBlobStore(cache)
