@@ -46,6 +46,7 @@ def steps(work_dir: Path, dataset: str, threads: int) -> list[Step]:
         Step("artifacts", ("export", "--num-classes", "10", "--image-size", "32"), is_report=False),
         Step("compare", ("profile", "compare", *threaded)),
         Step("compare-100-classes", ("profile", "compare", "--num-classes", "100", *threaded)),
+        Step("engines", ("profile", "engines", "--threads", str(threads))),
         Step("edge", ("profile", "edge", "--artifacts", str(work_dir / "artifacts"), *threaded)),
         Step("demo", ("demo", "--meter-wire"), is_report=False),
         Step("traffic", ("profile", "traffic", "--demo-dir", demo)),
@@ -92,7 +93,7 @@ def measure_all(
     as_json: bool,
     is_listed: bool,
 ) -> None:
-    """Measure everything on this machine: compare, edge, traffic, privacy and plan, half an hour in all.
+    """Measure everything here: compare, engines, edge, traffic, privacy and plan, half an hour in all.
 
     Leave the machine alone meanwhile. Whatever is there already is kept: after a stop, the same command goes
     on; remove a report to measure it again.

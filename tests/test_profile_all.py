@@ -69,7 +69,7 @@ def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
 def test_everything(gkt: Gkt, tmp_path: Path) -> None:
     done = gkt("profile", "all", "--out-dir", "out", timeout=3600)
     assert done.returncode == 0, done.stderr
-    names = {"compare", "compare-100-classes", "edge", "traffic", "privacy", "plan"}
+    names = {"compare", "compare-100-classes", "engines", "edge", "traffic", "privacy", "plan"}
     assert {path.stem for path in (tmp_path / "out").iterdir()} == names
     traffic = json.loads((tmp_path / "out" / "traffic.json").read_text())["measured"]
     for kind in traffic["kinds"]:
