@@ -41,6 +41,7 @@ class Length:
         compare: Of ``gkt profile compare``.
         edge: Of ``gkt profile edge``.
         export: Of the bundle that ``gkt profile edge`` measures.
+        engines: Of ``gkt profile engines``.
         demo: Of both demos.
         privacy: Of ``gkt profile privacy``.
         simulation: Of ``gkt profile simulation``.
@@ -49,6 +50,7 @@ class Length:
     compare: tuple[str, ...] = ()
     edge: tuple[str, ...] = ("--sustained-seconds", "60")
     export: tuple[str, ...] = ("--image-size", "32")
+    engines: tuple[str, ...] = ()
     demo: tuple[str, ...] = ()
     privacy: tuple[str, ...] = ()
     simulation: tuple[str, ...] = ()
@@ -60,6 +62,18 @@ QUICK = Length(
     compare=("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory"),
     edge=("--sustained-seconds", "1", "--steps", "5", "--cold-runs", "1"),
     export=("--image-size", "16"),
+    engines=(
+        "--image-size",
+        "8",
+        "--batch-size",
+        "4",
+        "--steps",
+        "2",
+        "--warmup",
+        "1",
+        "--no-memory",
+        "--no-device-run",
+    ),
     demo=(
         *("--limit", "300", "--rounds", "2", "--server-epochs", "1"),
         *("--server-batch-size", "16", "--server-threads", "1"),
@@ -90,6 +104,7 @@ def steps(work_dir: Path, dataset: str, threads: int, length: Length = WHOLE) ->
         Step(
             "compare-100-classes", ("profile", "compare", "--num-classes", "100", *threaded, *length.compare)
         ),
+        Step("engines", ("profile", "engines", "--threads", str(threads), *length.engines)),
         Step("edge", (*edge, "--engine", "portable")),
         Step("edge-ort-training", (*edge, "--engine", "ort-training")),
         Step("simulation", simulation),
@@ -157,7 +172,7 @@ def measure_all(
     as_json: bool,
     is_listed: bool,
 ) -> None:
-    """Measure everything on this machine: compare, edge, simulation, traffic, privacy and plan, half an hour.
+    """Measure everything here: compare, engines, edge, simulation, traffic, privacy and plan, half an hour.
 
     Leave the machine alone meanwhile. Whatever is there already is kept: after a stop, the same command goes
     on; remove a report to measure it again.

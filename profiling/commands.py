@@ -13,6 +13,7 @@ _COMMANDS = {
     "compare": ("profiling.compare_command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
     "diff": ("profiling.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
+    "engines": ("profiling.engines.command:engines", "Both engines beside PyTorch at its best."),
     "load": ("profiling.load.command:load", "Memory of a server with 200 devices at once."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),

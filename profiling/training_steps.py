@@ -53,12 +53,17 @@ class TrainingBatch:
         )
 
 
-def pytorch_step(network: EdgeNetwork | CombinedNetwork, batch: TrainingBatch) -> Callable[[], object]:
-    """One step in eager PyTorch, default memory layout.
+def pytorch_step(
+    network: EdgeNetwork | CombinedNetwork, batch: TrainingBatch, *, is_channels_last: bool = False
+) -> Callable[[], object]:
+    """One step in eager PyTorch, default memory layout unless ``is_channels_last``.
 
     An edge network minimises Eq. 7 with distillation, a full network the cross entropy.
     """
     images, labels, server_logits = map(torch.from_numpy, (batch.images, batch.labels, batch.server_logits))
+    if is_channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = images.contiguous(memory_format=torch.channels_last)
     network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
 

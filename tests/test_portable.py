@@ -197,6 +197,43 @@ def test_a_registered_network_of_known_layers_is_differentiated():
         assert np.abs(found[name] - parameter.grad.numpy()).max() < 1e-5, name
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding"),
+    [((3, 3), 1), ((3, 3), 0), ((3, 3), 2), ((2, 3), (0, 1)), ((1, 3), (0, 2)), ((5, 5), 1)],
+)
+@pytest.mark.parametrize("width", [4, 8], ids=["few channels", "many channels"])
+def test_convolutions_without_stride_are_differentiated(kernel, padding, width):
+    """Kernels and paddings that change the size; as a convolution, and as a transposed one."""
+    torch.manual_seed(0)
+    extractor = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
+    middle = nn.Sequential(nn.Conv2d(width, 6, kernel, padding=padding), nn.BatchNorm2d(6), nn.ReLU())
+    plain = nn.Sequential(nn.Conv2d(6, 9, kernel, padding=padding, bias=False), nn.AdaptiveAvgPool2d(1))
+    head = nn.Sequential(middle, plain, nn.Flatten(), nn.Linear(9, 4))
+    network = EdgeNetwork(extractor, head, Normalise((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)))
+    found = one_plain_step(network, 12, 4)
+    images, labels, teacher = batch_of(6, 12, 4)
+    exact = network.double()
+    _, logits = exact(torch.from_numpy(images).double())
+    loss = edge_loss(logits, torch.from_numpy(labels), torch.from_numpy(teacher).double(), 1.0, 3.0)
+    loss.backward()
+    for name, parameter in exact.named_parameters():
+        assert np.abs(found[name] - parameter.grad.numpy()).max() < 1e-5, name
+
+
+def test_a_few_images_train_with_one_thread_from_the_same_state(small_bundle):
+    """A backend of two threads has two sessions: what one has learnt, the other goes on with."""
+    one, two = (PortableBackend(small_bundle, num_threads=threads) for threads in (1, 2))
+    for step, num in enumerate((8, 2, 8, 3)):
+        batch = batch_of(num, 8, 3, step)
+        expected, found = (backend.train_step(*batch, 1.0) for backend in (one, two))
+        assert found[0] == pytest.approx(expected[0], rel=1e-4)
+    ours, theirs = one.parameters(), two.parameters()
+    assert all(np.allclose(ours[name], theirs[name], atol=1e-3) for name in ours)
+    assert not np.array_equal(
+        theirs["head.fc.weight"], PortableBackend(small_bundle).parameters()["head.fc.weight"]
+    )
+
+
 def one_plain_step(network, size, classes):
     state = {n: v.detach().clone() for n, v in network.state_dict().items() if "num_batches" not in n}
     optimizer = OptimizerSettings("sgd")

@@ -73,7 +73,16 @@ def test_everything(gkt: Gkt, tmp_path: Path) -> None:
     done = gkt("profile", "all", "--out-dir", "out", "--quick", timeout=1800)
     assert done.returncode == 0, done.stderr
     names = {step.name for step in steps(tmp_path, "digits", 1) if step.is_report}
-    assert {"compare", "edge", "edge-ort-training", "simulation", "traffic", "privacy", "plan"} <= names
+    assert {
+        "compare",
+        "engines",
+        "edge",
+        "edge-ort-training",
+        "simulation",
+        "traffic",
+        "privacy",
+        "plan",
+    } <= names
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{name}{suffix}" for name in names for suffix in (".json", ".md", ".html", ".png")
     }

@@ -34,8 +34,14 @@ class Graph:
         return name
 
     def output(self, value: str, name: str, shape: Sequence[int | str], dtype: str = "float32") -> None:
-        """Give a value out under a name."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        """Give a value out under a name; one that no node has made, or that is out already, as a copy."""
+        is_made = any(value in node.output for node in self._nodes)
+        if is_made and value not in {info.name for info in self._outputs}:
+            for node in self._nodes:
+                for names in (node.input, node.output):
+                    names[:] = [name if found == value else found for found in names]
+        else:
+            self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
 
     def constant(self, value: Any, dtype: type[np.generic] = np.float32) -> str:

@@ -92,7 +92,9 @@ def mean_pixels(step: Step, x: Value) -> Value:
     """Global average pooling: ``[N, C, H, W]`` to ``[N, C]``."""
     graph = step.graph
     channels, height, width = x.shape
-    out = Value(graph.op("ReduceMean", x.name, axes=[2, 3], keepdims=0), (channels,), x.needs_gradient)
+    # As a sum, for which ONNX Runtime has a fast way that its mean lacks.
+    pixels = graph.sum(x.name, (2, 3))
+    out = Value(graph.scale(pixels, 1 / (height * width)), (channels,), x.needs_gradient)
 
     def backward(gradient: str) -> None:
         narrow = graph.reshape(graph.scale(gradient, 1 / (height * width)), (0, channels, 1, 1))
@@ -131,17 +133,22 @@ def batch_norm(step: Step, x: Value, name: str, module: nn.BatchNorm2d) -> Value
         shift = graph.op("Sub", beta, graph.op("Mul", scale, step.statistics[f"{name}.running_mean"]))
         return Value(graph.add(graph.op("Mul", x.name, wide(scale)), wide(shift)), x.shape)
     count = step.count(x)
+    # What remains of the mean: the convolution before has taken nearly all of it.
     mean = graph.op("Div", graph.sum_images(x.name), count)
-    centred = graph.op("Sub", x.name, wide(mean))
-    var = graph.op("Div", _inner(graph, centred, centred, x.shape), count)
-    step.update_statistics(name, module, mean, var, count)
+    squares = graph.op("Div", _inner(graph, x.name, x.name, x.shape), count)
+    # Rounding may leave a tiny negative number where a channel is constant.
+    var = graph.op("Relu", graph.op("Sub", squares, graph.op("Mul", mean, mean)))
+    whole_mean = graph.add(mean, x.centre) if x.centre else mean
+    step.update_statistics(name, module, whole_mean, var, count)
     inverse = step.inverse_deviation(var, module.eps)
     scale = graph.op("Mul", gamma, inverse)
-    out = Value(_affine(graph, centred, scale, beta, channels), x.shape)
+    shift = graph.op("Sub", beta, graph.op("Mul", scale, mean))
+    out = Value(_affine(graph, x.name, scale, shift, channels), x.shape)
 
     def backward(gradient: str) -> None:
         total = graph.sum_images(gradient)
-        along = graph.op("Mul", _inner(graph, gradient, centred, x.shape), inverse)
+        around = graph.op("Sub", _inner(graph, gradient, x.name, x.shape), graph.op("Mul", mean, total))
+        along = graph.op("Mul", around, inverse)
         step.tape.give_parameter(f"{name}.bias", total)
         step.tape.give_parameter(f"{name}.weight", along)
         if not x.needs_gradient:
@@ -149,8 +156,9 @@ def batch_norm(step: Step, x: Value, name: str, module: nn.BatchNorm2d) -> Value
         # scale * (gradient - mean(gradient) - normalised * mean(gradient * normalised))
         slope = graph.op("Div", graph.op("Mul", along, inverse), count)
         back = graph.op("Neg", graph.op("Mul", scale, slope))
-        offset = graph.op("Neg", graph.op("Mul", scale, graph.op("Div", total, count)))
-        rest = _affine(graph, centred, back, offset, channels)
+        offset = graph.op("Mul", scale, graph.op("Div", total, count))
+        offset = graph.op("Neg", graph.op("Add", offset, graph.op("Mul", back, mean)))
+        rest = _affine(graph, x.name, back, offset, channels)
         step.tape.give(x, graph.add(rest, _affine(graph, gradient, scale, None, channels)))
 
     return step.tape.record(out, backward)

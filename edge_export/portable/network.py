@@ -114,7 +114,11 @@ class PortableNetwork:
         x = values[node.args[0]]  # type: ignore[index]
         module, name = self._module(node), str(node.target)
         if isinstance(module, nn.Conv2d):
-            return convolution(step, x, name, module, _shape(node))
+            users = list(node.users)
+            is_normalised = len(users) == 1 and isinstance(self._module(users[0]), nn.BatchNorm2d)
+            return convolution(
+                step, x, name, module, _shape(node), is_centred=is_normalised and step.training
+            )
         if isinstance(module, nn.BatchNorm2d):
             return batch_norm(step, x, name, module)
         if isinstance(module, nn.Linear):

@@ -18,11 +18,13 @@ class Value:
         name: In the graph.
         shape: Without the batch: ``(C, H, W)`` or ``(C,)``.
         needs_gradient: Whether any parameter lies before it.
+        centre: Graph name of what was taken from each channel, ``[C]``; only a batch norm may follow.
     """
 
     name: str
     shape: tuple[int, ...]
     needs_gradient: bool = True
+    centre: str | None = None
 
 
 Backward = Callable[[str], None]

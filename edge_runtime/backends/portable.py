@@ -1,4 +1,4 @@
-"""Training with any ONNX Runtime: one session over ``train_step.onnx``, standard operators only.
+"""Training with any ONNX Runtime: a session over ``train_step.onnx``, standard operators only.
 
 The state lives in two sets of buffers, allocated once and bound to the session: a step reads one set and
 writes the other, then they change places. Nothing of it passes through Python.
@@ -23,6 +23,8 @@ from gkt_core.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bund
 from gkt_core.portable_state import PARAMETERS, STATISTICS, PortableState
 
 _PROVIDERS = ["CPUExecutionProvider"]
+# A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
+_FEW_IMAGES = 4
 Vectors = dict[str, NDArray[Any]]
 
 
@@ -46,21 +48,9 @@ class PortableBackend:
         manifest = bundle.manifest
         self._num_classes = manifest.num_classes
         self._layout = manifest.portable_layout()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
-        options.enable_mem_pattern = False
-        try:
-            self._step = ort.InferenceSession(str(bundle.file(TRAIN_STEP)), options, providers=_PROVIDERS)
-            self._predict = ort.InferenceSession(str(bundle.file(PREDICT)), options, providers=_PROVIDERS)
-        # ONNX Runtime's exceptions have no common base of their own.
-        except Exception as error:
-            raise ArtifactError(
-                f"ONNX Runtime {ort.__version__} cannot load the portable step in {bundle.path}: "
-                f"{str(error)[:300]}: export it again, or install a newer onnxruntime"
-            ) from error
+        self._bundle, self._num_threads = bundle, num_threads
+        self._steps = {num_threads: self._session(TRAIN_STEP, num_threads)}
+        self._predict = self._session(PREDICT, num_threads)
         vectors = _read(bundle.file(INITIAL_STATE) if checkpoint is None else checkpoint, self._layout)
         spare = {name: np.zeros_like(vector) for name, vector in vectors.items()}
         self._buffers = [vectors, spare]
@@ -71,12 +61,39 @@ class PortableBackend:
         ]
         self._gradient = np.zeros(self._layout.vectors[PARAMETERS], np.float32)
         self._gradient_value = ort.OrtValue.ortvalue_from_numpy(self._gradient)
-        self._bindings = [self._bind(current) for current in (0, 1)]
+        self._bindings: dict[int, list[Any]] = {}
         self._current = 0
         self._learning_rate = np.array(learning_rate, np.float32)
 
-    def _bind(self, current: int) -> Any:
-        binding = self._step.io_binding()
+    def _session(self, file: str, num_threads: int) -> Any:
+        ort = onnxruntime_module()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
+        options.enable_mem_pattern = False
+        try:
+            return ort.InferenceSession(str(self._bundle.file(file)), options, providers=_PROVIDERS)
+        # ONNX Runtime's exceptions have no common base of their own.
+        except Exception as error:
+            raise ArtifactError(
+                f"ONNX Runtime {ort.__version__} cannot load the portable step in {self._bundle.path}: "
+                f"{str(error)[:300]}: export it again, or install a newer onnxruntime"
+            ) from error
+
+    def _prepared(self, num_images: int) -> tuple[Any, Any]:
+        """Session and binding for a step of so many images; made when first needed."""
+        num_threads = self._num_threads if num_images >= _FEW_IMAGES else 1
+        if num_threads not in self._steps:
+            self._steps[num_threads] = self._session(TRAIN_STEP, num_threads)
+        session = self._steps[num_threads]
+        if num_threads not in self._bindings:
+            self._bindings[num_threads] = [self._bind(session, current) for current in (0, 1)]
+        return session, self._bindings[num_threads][self._current]
+
+    def _bind(self, session: Any, current: int) -> Any:
+        binding = session.io_binding()
         for name, value in self._values[current].items():
             binding.bind_ortvalue_input(name, value)
         for name, value in self._values[1 - current].items():
@@ -101,7 +118,7 @@ class PortableBackend:
             DatasetError: Images are not finite, or a label is none of the classes.
         """
         check_batch(images, labels, self._num_classes)
-        binding = self._bindings[self._current]
+        session, binding = self._prepared(len(images))
         inputs = {
             "images": np.ascontiguousarray(images),
             "labels": np.ascontiguousarray(labels),
@@ -113,7 +130,7 @@ class PortableBackend:
             binding.bind_cpu_input(name, array)
         binding.bind_output("loss", "cpu")
         binding.bind_output("logits", "cpu")
-        self._step.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         outputs = dict(zip(self._output_names(), binding.get_outputs(), strict=True))
         self._current = 1 - self._current
         return float(outputs["loss"].numpy()), np.array(outputs["logits"].numpy())

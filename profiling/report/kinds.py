@@ -17,6 +17,7 @@ KINDS = {
     "gkt-plan/1": "profiling.plan.shown",
     "gkt-profile-diff/1": "profiling.diff.shown",
     "gkt-profile-edge/1": "profiling.edge.shown",
+    "gkt-profile-engines/1": "profiling.engines.shown",
     "gkt-profile-compare/1": "profiling.compare_shown",
     "gkt-profile-privacy/1": "profiling.privacy.shown",
     "gkt-profile-simulation/1": "profiling.simulation_shown",
