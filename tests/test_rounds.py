@@ -148,8 +148,8 @@ class RunMachine(RuleBasedStateMachine):
         held = client_id in self.held and self.phase != "failed"
         # Late ones change nothing, and learn what to do instead.
         past = round_num >= 1 and (offset < 0 or (offset == 0 and self.phase != "collecting"))
-        nothing_to_do = (
-            held or (self.phase != "failed" and (past or (offset == 0 and client_id in self.reported)))
+        nothing_to_do = held or (
+            self.phase != "failed" and (past or (offset == 0 and client_id in self.reported))
         )
         accepted = client_id in self.joined and (nothing_to_do or is_open)
         before = self.state
