@@ -75,6 +75,7 @@ class RunConfig:
         precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
             and on CPUs with AMX. Devices' networks, and every evaluation, are in float32.
         seed: Seed of every random choice of the run.
+        quarantine: Whether the server checks uploads, and leaves out a device whose uploads are far outside.
     """
 
     num_clients: int = 4
@@ -113,6 +114,7 @@ class RunConfig:
     shard_samples: int = 64
     precision: str = "fp32"
     seed: int = 0
+    quarantine: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have.

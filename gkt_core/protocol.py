@@ -227,6 +227,11 @@ class RunStatus:
         revoked: Devices that may no longer take part.
         overdue: Whether the round's deadline has passed, and fewer than the least number of devices reported.
         trainer_idle_seconds: Since the trainer process was last heard of.
+        mode: ``sync`` or ``async``; without rounds, ``round_num`` counts as many uploads as there are devices
+            as one, and ``finished_rounds`` are the steps of the server.
+        server_steps: Steps that the server has finished, one a round in mode ``sync``.
+        staleness: Rounds that each device is ahead of the slowest, in mode ``async``.
+        quarantined: Devices whose uploads are not trained on, each with the reason.
     """
 
     run_id: str
@@ -244,6 +249,10 @@ class RunStatus:
     selected: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     overdue: bool = False
+    quarantined: dict[str, str] = field(default_factory=dict)
+    mode: str = "sync"
+    server_steps: int = 0
+    staleness: dict[str, int] = field(default_factory=dict)
 
 
 MessageT = TypeVar("MessageT")

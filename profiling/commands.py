@@ -15,6 +15,7 @@ _COMMANDS = {
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
     "engines": ("profiling.engines.command:engines", "Both engines beside PyTorch at its best."),
     "load": ("profiling.load.command:load", "Memory of a server with 200 devices at once."),
+    "poisoning": ("profiling.poisoning.command:poisoning", "What a poisoned device costs a run."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),
     "simulation": ("profiling.simulation_speed_command:simulation", "How fast gkt simulate trains."),

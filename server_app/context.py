@@ -10,9 +10,9 @@ from flask import Response, abort, current_app
 
 from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.protocol import to_json
-from server_app.rounds import task_for
 from server_app.run_folder import RunContext
 from server_app.run_state import RunState
+from server_app.state_machine import shown_round, task_for
 from server_app.store import validation_accuracies
 
 
@@ -41,7 +41,7 @@ def task_response(run: RunContext, state: RunState, client_id: str) -> Response:
     """What a device does next, with the learning rate of the round."""
     task = task_for(state, client_id, context().poll_seconds)
     if task.action == "train":
-        scale = learning_rate_scale(run.config, task.round_num, validation_accuracies(run.store))
+        scale = learning_rate_scale(run.config, shown_round(state), validation_accuracies(run.store))
         task = dataclasses.replace(task, learning_rate_scale=scale)
     return message_response(task)
 

@@ -18,7 +18,7 @@ from gkt_core.feature_source import ShardSource
 from gkt_core.nn import build_server_network
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.shards import ShardKey
-from server_app.run_folder import RunContext, round_blobs
+from server_app.run_folder import RunContext
 from server_app.training_group import Order, receive_order
 
 log = logging.getLogger("gkt.trainer")
@@ -55,11 +55,14 @@ def train_along(run: RunContext, device: torch.device) -> None:
     """Train with rank 0, an order at a time, until it says that there are no more."""
     network, optimizer = build_network(run, device)
     ranks: DistributedRanks | None = None
+    last: list[str] = []
     while (order := receive_order(network, optimizer)) is not None:
         ranks = ranks or DistributedRanks(network)
         log.info("rank %d: round %d from epoch %d", ranks.rank, order.round_num, order.first_epoch)
-        # Copies of what was in a bucket then; rank 0 has dropped the originals.
-        run.blobs.delete_below(round_blobs(order.round_num - 1))
+        for blob in last:
+            # Of what is in a bucket; rank 0 drops the originals.
+            run.blobs.drop_copy(blob)
+        last = [blob for _, blob in order.shards]
         set_learning_rate(optimizer, order.learning_rate)
         server_update(
             network,
@@ -74,8 +77,8 @@ def train_along(run: RunContext, device: torch.device) -> None:
 
 
 def _files(run: RunContext, order: Order) -> Iterable[tuple[ShardKey, Path]]:
-    for client_id, index, blob in order.shards:
-        yield ShardKey(client_id, order.round_num, "train", index), _local_path(run, blob)
+    for key, blob in order.shards:
+        yield key, _local_path(run, blob)
 
 
 def _local_path(run: RunContext, blob: str) -> Path:

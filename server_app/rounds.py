@@ -6,14 +6,17 @@
                                 ^                    ^                    |
                                 |                    +----- released -----+
                                 +---- trained, rounds left ---------------+
+                                +---- quarantined, nobody left -----------+
                                                     finished <-- trained, last round
     failed <-- from every phase but finished
 
 A run begins when all devices have joined, a round closes when all devices that were drawn for it have
 reported; after a deadline, at least ``min_clients`` are enough for either. Whoever comes too late takes part
 in the next round; a device that is revoked is waited for no longer, and a round that was ready with it alone
-collects again. Every event is either applied, or refused with a :class:`RoundError` that leaves the state
-as it was. Repeated events (a device that joins or reports again after a lost answer) change nothing.
+collects again. A device that is quarantined while a round is trained has no part in that round, and is
+drawn for no other until it is pardoned. Every event is either applied, or refused with a
+:class:`RoundError` that leaves the state as it was. Repeated events (a device that joins or reports again
+after a lost answer) change nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +26,25 @@ import dataclasses
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.protocol import Task
 from gkt_core.sampling import sample_clients
+from server_app.members import (
+    check_joining,
+    check_member,
+    check_not_held,
+    held,
+    held_task,
+    pardoned,
+    revoked,
+    without,
+)
 from server_app.run_state import (
     Claimed,
     DeadlinePassed,
     Event,
     Failed,
     Joined,
+    Pardoned,
     Phase,
+    Quarantined,
     Released,
     Reported,
     Revoked,
@@ -39,7 +54,7 @@ from server_app.run_state import (
 )
 
 
-def advance(state: RunState, event: Event) -> RunState:
+def advance(state: RunState, event: Event) -> RunState:  # noqa: PLR0912 - a branch an event
     """Apply one event.
 
     Raises:
@@ -59,6 +74,11 @@ def advance(state: RunState, event: Event) -> RunState:
             )
         case Revoked(client_id):
             return _revoked(state, client_id)
+        case Quarantined(client_id, round_num, reason):
+            _require(state, event, Phase.TRAINING, round_num)
+            return _quarantined(state, client_id, reason)
+        case Pardoned(client_id, trusted):
+            return _settle(pardoned(state, client_id, trusted))
         case Claimed(round_num):
             _require(state, event, Phase.READY, round_num)
             return dataclasses.replace(state, phase=Phase.TRAINING)
@@ -83,30 +103,27 @@ def _require(state: RunState, event: Event, phase: Phase, round_num: int) -> Non
 def _joined(state: RunState, client_id: str) -> RunState:
     if client_id in state.clients:
         return state
-    if client_id in state.revoked:
-        raise RoundError(f"{client_id} was revoked and cannot join this run again")
-    if len(state.clients) >= state.num_clients:
-        raise RoundError(
-            f"{client_id} cannot join: all {state.num_clients} devices of this run have joined. "
-            "Was it started under another --client-id or --state-dir before?"
-        )
-    if state.phase in (Phase.FINISHED, Phase.FAILED):
-        raise RoundError(f"{client_id} cannot join: the run is {state.phase}")
+    check_joining(state, client_id)
     return _settle(dataclasses.replace(state, clients=tuple(sorted((*state.clients, client_id)))))
+
+
+def _quarantined(state: RunState, client_id: str, reason: str) -> RunState:
+    if client_id not in state.reported:
+        raise RoundError(
+            f"{client_id} has no part in round {state.round_num}: there is nothing to quarantine"
+        )
+    state = dataclasses.replace(
+        held(state, client_id, reason),
+        selected=without(state.selected, client_id),
+        reported=without(state.reported, client_id),
+    )
+    return state if state.reported else _settle(dataclasses.replace(state, phase=Phase.COLLECTING))
 
 
 def _revoked(state: RunState, client_id: str) -> RunState:
     if client_id in state.revoked:
         return state
-    if client_id not in state.clients:
-        raise RoundError(f"{client_id} has not joined this run: there is nothing to revoke")
-
-    def without(client_ids: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(each for each in client_ids if each != client_id)
-
-    state = dataclasses.replace(
-        state, clients=without(state.clients), revoked=tuple(sorted((*state.revoked, client_id)))
-    )
+    state = revoked(state, client_id)
     if state.phase not in (Phase.COLLECTING, Phase.READY):
         # A round that is being trained keeps this device's part: it cannot be taken out of a network.
         return state
@@ -114,8 +131,8 @@ def _revoked(state: RunState, client_id: str) -> RunState:
         dataclasses.replace(
             state,
             phase=Phase.COLLECTING,
-            selected=without(state.selected),
-            reported=without(state.reported),
+            selected=without(state.selected, client_id),
+            reported=without(state.reported, client_id),
         )
     )
 
@@ -128,20 +145,20 @@ def _settle(state: RunState) -> RunState:
     if state.phase is not Phase.COLLECTING:
         return state
     if not state.selected:
-        # Everybody who was drawn has been revoked.
-        return _opened(state, state.round_num) if state.clients else state
+        # Everybody who was drawn has been revoked or quarantined.
+        return _opened(state, state.round_num) if state.active else state
     enough = min(state.min_clients, len(state.selected)) if state.overdue else len(state.selected)
     closed = len(state.reported) >= max(1, enough)
     return dataclasses.replace(state, phase=Phase.READY) if closed else state
 
 
 def _opened(state: RunState, round_num: int) -> RunState:
-    drawn = sample_clients(state.clients, state.client_fraction, seed=state.seed, round_num=round_num)
+    drawn = sample_clients(state.active, state.client_fraction, seed=state.seed, round_num=round_num)
     return dataclasses.replace(
         state,
         phase=Phase.COLLECTING,
         round_num=round_num,
-        selected=tuple(drawn) if state.clients else (),
+        selected=tuple(drawn) if state.active else (),
         reported=(),
         overdue=False,
     )
@@ -162,7 +179,8 @@ def check_upload(state: RunState, client_id: str, round_num: int) -> None:
         RoundClosedError: The round went on without this device, which may join the next one.
         RoundError: The device has not joined, or the round is not open for it.
     """
-    _check_member(state, client_id)
+    check_member(state, client_id)
+    check_not_held(state, client_id)
     if client_id in state.reported and state.round_num == round_num:
         raise RoundError(f"{client_id} has closed its part of round {round_num}")
     where = f"round {round_num} is not open: the run is {state.phase} in round {state.round_num}"
@@ -186,15 +204,8 @@ def part_is_closed(state: RunState, client_id: str, round_num: int) -> bool:
     except RoundClosedError:
         return True
     except RoundError:
-        return client_id in state.reported and state.round_num == round_num
+        return has_reported(state, client_id, round_num)
     return False
-
-
-def _check_member(state: RunState, client_id: str) -> None:
-    if client_id in state.revoked:
-        raise RoundError(f"{client_id} was revoked: it takes no part in this run any more")
-    if client_id not in state.clients:
-        raise RoundError(f"{client_id} has not joined this run")
 
 
 def _reported(state: RunState, client_id: str, round_num: int) -> RunState:
@@ -202,6 +213,42 @@ def _reported(state: RunState, client_id: str, round_num: int) -> RunState:
         return state
     check_upload(state, client_id, round_num)
     return _settle(dataclasses.replace(state, reported=tuple(sorted((*state.reported, client_id)))))
+
+
+def has_reported(state: RunState, client_id: str, round_num: int) -> bool:
+    """Whether the device's part of this round was taken, and waits or is trained on."""
+    return client_id in state.reported and round_num == state.round_num
+
+
+def parts(state: RunState) -> dict[str, int]:
+    """The devices whose uploads the trainer takes next or has taken, each with its number of the round."""
+    return dict.fromkeys(state.reported, state.round_num)
+
+
+def validation_parts(state: RunState) -> dict[str, int]:
+    """Whose validation samples count, each with the round that they are of."""
+    return parts(state)
+
+
+def is_working(state: RunState, client_id: str) -> bool:
+    """Whether uploads of this device are awaited."""
+    waits = client_id in state.selected and client_id not in state.reported
+    return waits and state.phase is Phase.COLLECTING
+
+
+def shown_round(state: RunState) -> int:
+    """The round for people and for learning rates."""
+    return state.round_num
+
+
+def staleness(state: RunState) -> dict[str, int]:
+    """Nothing: all devices are in the same round."""
+    return {}
+
+
+def is_last(state: RunState) -> bool:
+    """Whether the run is finished once the trainer is done with what it has."""
+    return state.round_num == state.rounds
 
 
 def task_for(state: RunState, client_id: str, retry_after_seconds: float) -> Task:
@@ -220,9 +267,8 @@ def task_for(state: RunState, client_id: str, retry_after_seconds: float) -> Tas
     def task(action: str, reason: str, wait: float = 0.0) -> Task:
         return Task(action, state.round_num, answered, wait, reason)
 
-    if client_id in state.revoked:
-        return task("stop", f"{client_id} was revoked")
-    _check_member(state, client_id)
+    if (told := held_task(state, client_id, state.round_num, retry_after_seconds)) is not None:
+        return told
     match state.phase:
         case Phase.JOINING:
             reason = f"{len(state.clients)} of {state.num_clients} devices have joined"

@@ -32,6 +32,7 @@ from gkt_core.manifest import Bundle, load_bundle
 from gkt_core.protocol import from_dict
 from gkt_core.run_checks import check_run
 from gkt_core.shards import ShardKey, ShardSpec
+from gkt_core.staleness import check_mode
 from server_app.run_state import RunState
 from server_app.store import BlobStore, FolderBlobStore, RemoteBlobStore, RunStore, SqlRunStore
 
@@ -136,10 +137,7 @@ def create_run(
         ConfigError: The run wants a temperature or optimizer that is not in the exported graph.
         InputError: ``folder`` cannot become a new folder.
     """
-    if config.mode != "sync":
-        raise ConfigError(
-            f"mode is {config.mode}, which gkt simulate can do and gkt serve cannot: leave it out"
-        )
+    check_mode(config)
     bundle = load_bundle(artifacts)
     check_run(bundle.manifest, config)
     with new_folder(folder) as temporary:
@@ -153,6 +151,8 @@ def create_run(
             rounds=config.rounds,
             client_fraction=config.client_fraction,
             seed=config.seed,
+            mode=config.mode,
+            max_staleness=config.max_staleness,
         )
         database: Path | str = temporary / DATABASE_NAME
         if storage is not None:

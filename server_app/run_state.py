@@ -39,6 +39,14 @@ class RunState:
         revoked: Devices that may no longer take part, sorted.
         overdue: Whether the deadline of the current round has passed.
         error: Why the run failed.
+        quarantined: Devices whose uploads are not trained on, each with the reason, sorted.
+        trusted: Devices that a person vouches for: they are checked no more, sorted.
+        mode: ``sync``: see rounds.py; ``async``: see async_rounds.py, where ``round_num`` counts the steps of
+            the server, ``selected`` are the devices that are working and ``reported`` those that wait for it.
+        max_staleness: Rounds that a device may be ahead of the slowest (async).
+        done: Rounds that each device has behind it, of those that have any, sorted (async).
+        in_step: Devices of the step that the trainer has claimed, sorted (async).
+        late: Devices that nobody waits for any more, but which may still report, sorted (async).
     """
 
     num_clients: int
@@ -56,6 +64,19 @@ class RunState:
     revoked: tuple[str, ...] = ()
     overdue: bool = False
     error: str = ""
+    quarantined: tuple[tuple[str, str], ...] = ()
+    trusted: tuple[str, ...] = ()
+    mode: str = "sync"
+    max_staleness: int = 1
+    done: tuple[tuple[str, int], ...] = ()
+    in_step: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Devices that may be drawn: those that joined and are not quarantined, sorted."""
+        held = dict(self.quarantined)
+        return tuple(client_id for client_id in self.clients if client_id not in held)
 
     def last_answer(self, client_id: str) -> int:
         """The last round whose soft labels this device was given; 0 for none."""
@@ -69,8 +90,13 @@ class RunState:
     def from_dict(cls, values: dict[str, Any]) -> RunState:
         """The inverse of :meth:`to_dict`."""
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, (list, tuple))}
-        answered = tuple((client_id, round_num) for client_id, round_num in values["answered"])
-        return cls(**{**values, **lists, "answered": answered, "phase": Phase(values["phase"])})
+        pairs = {
+            name: tuple((client_id, value) for client_id, value in values.get(name, ())) for name in _PAIRS
+        }
+        return cls(**{**values, **lists, **pairs, "phase": Phase(values["phase"])})
+
+
+_PAIRS = ("answered", "done", "quarantined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +137,23 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """What a device sent in the round that is being trained is far outside: it is not trained on."""
+
+    client_id: str
+    round_num: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pardoned:
+    """A person lets a quarantined device take part again."""
+
+    client_id: str
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The trainer began to train on a round."""
 
@@ -136,4 +179,16 @@ class Failed:
     error: str
 
 
-Event = Joined | Reported | DeadlinePassed | RulesChanged | Revoked | Claimed | Released | Trained | Failed
+Event = (
+    Joined
+    | Reported
+    | DeadlinePassed
+    | RulesChanged
+    | Revoked
+    | Quarantined
+    | Pardoned
+    | Claimed
+    | Released
+    | Trained
+    | Failed
+)

@@ -6,6 +6,7 @@ import time
 
 from gkt_core.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
 from server_app.run_state import Phase, RunState
+from server_app.state_machine import parts, shown_round, staleness
 from server_app.store import RoundRecord, RunStore
 
 
@@ -14,6 +15,7 @@ def run_status(store: RunStore) -> RunStatus:
     state = store.state()
     traffic = store.traffic()
     progress, trainer_seen_at = store.progress()
+    records = store.rounds()
     totals: dict[str, int] = {}
     for (kind, _), num_bytes in sorted(traffic.items()):
         totals[kind] = totals.get(kind, 0) + num_bytes
@@ -38,7 +40,7 @@ def run_status(store: RunStore) -> RunStatus:
     return RunStatus(
         run_id=store.run_id,
         phase=str(state.phase),
-        round_num=state.round_num,
+        round_num=shown_round(state),
         rounds=state.rounds,
         num_clients=state.num_clients,
         clients=clients,
@@ -47,25 +49,37 @@ def run_status(store: RunStore) -> RunStatus:
         trainer_idle_seconds=max(0.0, time.time() - trainer_seen_at),
         trainer=progress if state.phase is Phase.TRAINING else None,
         finished_rounds=[
-            _round_metrics(store, record, traffic) for record in store.rounds() if record.trained_at
+            _round_metrics(store, record, traffic)
+            for record in records
+            if record.trained_at and record.metrics
         ],
         error=state.error,
         selected=list(state.selected),
         revoked=list(state.revoked),
         overdue=state.overdue,
+        quarantined=dict(state.quarantined),
+        mode=state.mode,
+        server_steps=sum(1 for record in records if record.trained_at),
+        staleness=staleness(state),
     )
 
 
 def _reported_round(state: RunState, client_id: str) -> int:
-    return state.round_num if client_id in state.reported else 0
+    return parts(state).get(client_id, 0)
 
 
 def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:
-    reports = store.reports(record.round_num).values()
+    step = step_parts(record.metrics)
+    reports = [store.reports(number)[client_id] for client_id, number in step.items()] or list(
+        store.reports(record.round_num).values()
+    )
     num_examples = sum(report.num_examples for report in reports)
     weights = [report.num_examples / max(1, num_examples) for report in reports]
 
     def sent(direction: str) -> int:
+        if step and direction == "upload/":
+            shards = [each for name, number in step.items() for each in store.shards(number, name)]
+            return sum(shard.upload_bytes for shard in shards)
         return sum(
             num_bytes
             for (kind, round_num), num_bytes in traffic.items()
@@ -89,3 +103,16 @@ def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str
         upload_bytes=sent("upload/"),
         download_bytes=sent("download/"),
     )
+
+
+_PART = "part/"
+
+
+def part_metrics(parts: dict[str, int]) -> dict[str, float]:
+    """Which round of which device a step of the server trained on, as metrics."""
+    return {_PART + client_id: float(round_num) for client_id, round_num in parts.items()}
+
+
+def step_parts(metrics: dict[str, float]) -> dict[str, int]:
+    """The inverse of :func:`part_metrics`; nothing for rounds."""
+    return {name.removeprefix(_PART): int(value) for name, value in metrics.items() if name.startswith(_PART)}

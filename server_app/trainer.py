@@ -38,18 +38,31 @@ from gkt_core.shards import ShardKey, write_soft_labels
 from gkt_core.template import SERVER_PREFIX, fill_template
 from server_app.deadline import Deadline
 from server_app.lease import Lease, LeaseLost, only_trainer
+from server_app.quarantine import Watch
 from server_app.rank_process import build_network, own_device, train_along
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
     TEMPLATE_BLOB,
     RunContext,
     open_run,
-    round_blobs,
     soft_labels_blob,
 )
-from server_app.run_state import Claimed, DeadlinePassed, Event, Failed, Phase, Released, RunState, Trained
+from server_app.run_state import (
+    Claimed,
+    DeadlinePassed,
+    Event,
+    Failed,
+    Phase,
+    Quarantined,
+    Released,
+    RunState,
+    Trained,
+)
+from server_app.state_machine import is_last, parts, shown_round, staleness, validation_parts
+from server_app.status import part_metrics
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error, first_line
 from server_app.store import validation_accuracies
+from server_app.tidy import drop_what_is_spent
 from server_app.training_group import (
     AloneGroup,
     Order,
@@ -91,6 +104,7 @@ class Trainer:
         self._lease = Lease(run.store, run.folder)
         self._parent_pid: int | None = None
         self._network, self._optimizer = build_network(run, self._device)
+        self._watch = Watch(run.blobs, run.config, run.bundle.manifest.num_classes)
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
         """Wait for rounds and train on them until the run has ended.
@@ -171,7 +185,7 @@ class Trainer:
             return 0
         extra = read_extra(path)
         # A device that was revoked meanwhile is trained on no further.
-        if (extra["round_num"], extra["clients"]) != (state.round_num, list(state.reported)):
+        if (extra["round_num"], extra["clients"]) != (state.round_num, sorted(parts(state))):
             return 0
         load_checkpoint(path, self._network, self._optimizer)
         log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
@@ -179,17 +193,23 @@ class Trainer:
 
     def _save_epoch(self, state: RunState, epoch: int) -> None:
         self._lease.keep()
-        extra = {"round_num": state.round_num, "epoch": epoch, "clients": list(state.reported)}
+        extra = {"round_num": state.round_num, "epoch": epoch, "clients": sorted(parts(state))}
         save_checkpoint(self._run.epoch_checkpoint_path, self._network, self._optimizer, extra)
 
     def _train(self, round_num: int) -> RunState:
         run, store = self._run, self._run.store
         state = self._apply(Claimed(round_num))
+        if not parts(state):
+            return self._end(state)
         try:
+            if run.config.quarantine:
+                state = self._quarantine(state)
+                if state.phase is not Phase.TRAINING:
+                    return state
             source = self._source(state, "train")
             epochs_done = self._restore_epoch(state)
-            log.info("round %d: %d samples", round_num, len(source))
-            scale = learning_rate_scale(run.config, round_num, validation_accuracies(store))
+            log.info("round %d: %d samples%s", round_num, len(source), _describe(state))
+            scale = learning_rate_scale(run.config, shown_round(state), validation_accuracies(store))
             set_learning_rate(self._optimizer, run.config.server_lr * scale)
             order = Order(
                 round_num, epochs_done + 1, run.config.server_lr * scale, self._shards(state, "train")
@@ -213,7 +233,7 @@ class Trainer:
                 run.blobs.put(soft_labels_blob(round_num, client_id), data)
             extra = {"round_num": round_num, "run_id": store.run_id}
             save_checkpoint(run.checkpoint_path(round_num), self._network, self._optimizer, extra)
-            if round_num == run.config.rounds:
+            if is_last(store.state()):
                 self._publish_model()
         except StorageUnavailableError:
             raise
@@ -228,9 +248,13 @@ class Trainer:
                 "validation_loss": evaluation.loss,
                 "validation_accuracy": evaluation.accuracy,
                 "samples_per_second": update.samples_per_second,
+                **_step_metrics(state),
             },
         )
         trained = self._apply(Trained(round_num))
+        if trained.phase is Phase.FINISHED and not is_last(state):
+            # Those that were still waited for have been revoked while it trained.
+            self._publish_model()
         log.info(
             "round %d: validation accuracy %.4f, %.0f samples/s",
             round_num,
@@ -240,6 +264,27 @@ class Trainer:
         self._tidy(round_num, state)
         return trained
 
+    def _end(self, state: RunState) -> RunState:
+        """A step on nothing: the others' last rounds were trained on before, and nobody is waited for."""
+        extra = {"round_num": state.round_num, "run_id": self._run.store.run_id}
+        path = self._run.checkpoint_path(state.round_num)
+        save_checkpoint(path, self._network, self._optimizer, extra)
+        self._publish_model()
+        return self._apply(Trained(state.round_num))
+
+    def _quarantine(self, state: RunState) -> RunState:
+        """Leave out the devices of this round whose uploads are far outside."""
+        found = self._watch.check(
+            self._source(state, "train"),
+            rounds=parts(state),
+            answered=dict(state.answered),
+            trusted=state.trusted,
+        )
+        for client_id, reason in found.items():
+            log.warning("round %d: %s is quarantined: %s", state.round_num, client_id, reason)
+            state = self._apply(Quarantined(client_id, state.round_num, reason))
+        return state
+
     def _apply(self, event: Event) -> RunState:
         try:
             return self._run.store.apply(event, self._lease.owner)
@@ -248,22 +293,20 @@ class Trainer:
                 raise LeaseLost from None
             raise
 
-    def _shards(self, state: RunState, split: str) -> list[tuple[str, int, str]]:
-        """Device, index and blob of what a round is made of."""
-        # Devices that came too late may have left some shards of this round.
-        reported = frozenset(state.reported)
+    def _shards(self, state: RunState, split: str) -> list[tuple[ShardKey, str]]:
+        """Shards of what is trained on, or evaluated on, and their blobs."""
+        wanted = parts(state) if split == "train" else validation_parts(state)
+        # Devices that came too late may have left some shards of a round.
         return [
-            (shard.key.client_id, shard.key.index, shard.blob)
-            for shard in self._run.store.shards(state.round_num)
-            if shard.key.split == split and shard.key.client_id in reported
+            (shard.key, shard.blob)
+            for round_num in sorted(set(wanted.values()))
+            for shard in self._run.store.shards(round_num)
+            if shard.key.split == split and wanted.get(shard.key.client_id) == round_num
         ]
 
     def _source(self, state: RunState, split: str) -> ShardSource:
         return ShardSource.from_files(
-            (
-                (ShardKey(client_id, state.round_num, split, index), self._run.blobs.local_path(blob))
-                for client_id, index, blob in self._shards(state, split)
-            ),
+            ((key, self._run.blobs.local_path(blob)) for key, blob in self._shards(state, split)),
             self._run.shard_spec,
         )
 
@@ -283,13 +326,8 @@ class Trainer:
     def _tidy(self, round_num: int, before: RunState) -> None:
         """Drop what no later round needs: a run of weeks must not fill the disk."""
         self._run.epoch_checkpoint_path.unlink(missing_ok=True)
-        # Of the round before, too: a device may have sent its last shard while that one was dropped.
-        for old in (round_num, round_num - 1):
-            self._run.blobs.delete_below(round_blobs(old))
-        for client_id in before.reported:
-            # Devices that were not drawn for a while still need the labels of their last round.
-            if answered := before.last_answer(client_id):
-                self._run.blobs.delete(soft_labels_blob(answered, client_id))
+        self._watch.tidy(parts(before), dict(before.answered))
+        drop_what_is_spent(self._run, before)
         if round_num >= 2:
             self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)
 
@@ -313,6 +351,28 @@ class _ProgressReporter:
                 self._round_num, progress.epoch, progress.epochs, progress.samples_per_second, progress.loss
             )
         )
+
+
+def _describe(state: RunState) -> str:
+    """Who is in a step of the server, and how far ahead; nothing for rounds."""
+    ahead = staleness(state)
+    found = [
+        f"{name} in its round {number}, {ahead.get(name, 0)} ahead" for name, number in parts(state).items()
+    ]
+    return f" of {'; '.join(found)}" if ahead else ""
+
+
+def _step_metrics(state: RunState) -> dict[str, float]:
+    """What a step of the server was, and how many rounds' worth of uploads are done; nothing for rounds."""
+    if state.mode == "sync":
+        return {}
+    own, ahead = parts(state), staleness(state)
+    total = sum({**dict(state.done), **own}.values())
+    return {
+        **part_metrics(own),
+        "full_rounds": float(total // max(1, len(state.clients))),
+        "max_staleness": float(max((ahead.get(name, 0) for name in own), default=0)),
+    }
 
 
 def _check_parent(parent_pid: int | None) -> None:

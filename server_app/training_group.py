@@ -48,13 +48,13 @@ class Order:
         round_num: From 1.
         first_epoch: Where to begin.
         learning_rate: The server's, in this round.
-        shards: ``[client_id, index, blob]`` of every training shard.
+        shards: Every training shard, and its blob.
     """
 
     round_num: int
     first_epoch: int
     learning_rate: float
-    shards: list[tuple[str, int, str]]
+    shards: list[tuple[ShardKey, str]]
 
 
 class TrainingGroup(Protocol):
@@ -250,7 +250,7 @@ def receive_order(network: nn.Module, optimizer: torch.optim.Optimizer) -> Order
     if not data:
         return None
     _, extra = restore_state(data, {"network": network}, {"network": optimizer}, "of rank 0")
-    shards = [(client_id, index, blob) for client_id, index, blob in extra.pop("shards")]
+    shards = [(ShardKey(*key), blob) for key, blob in extra.pop("shards")]
     return Order(**extra, shards=shards)
 
 

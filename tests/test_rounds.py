@@ -18,7 +18,9 @@ from server_app.run_state import (
     DeadlinePassed,
     Failed,
     Joined,
+    Pardoned,
     Phase,
+    Quarantined,
     Released,
     Reported,
     Revoked,
@@ -34,6 +36,8 @@ EVENTS = (
     DeadlinePassed(1),
     RulesChanged(2, 5.0),
     Revoked("a"),
+    Quarantined("a", 1, "noise"),
+    Pardoned("a"),
     Claimed(1),
     Released(),
     Trained(1),
@@ -45,7 +49,7 @@ DRAWN = {
     ("collecting", "ready"): (Reported, DeadlinePassed, RulesChanged, Revoked),
     ("ready", "training"): (Claimed,),
     ("training", "ready"): (Released,),
-    ("training", "collecting"): (Trained,),
+    ("training", "collecting"): (Trained, Quarantined),
     ("training", "finished"): (Trained,),
     ("ready", "collecting"): (Revoked,),
 }
@@ -89,7 +93,7 @@ class RunMachine(RuleBasedStateMachine):
         )
         self.phase, self.round_num, self.error, self.overdue = "joining", 0, "", False
         self.joined, self.drawn, self.reported, self.revoked = set(), set(), set(), set()
-        self.answered = {}
+        self.answered, self.held, self.trusted = {}, {}, set()
 
     def send(self, event, accepted):
         """Apply an event, which the model expects to be taken or refused."""
@@ -108,7 +112,7 @@ class RunMachine(RuleBasedStateMachine):
         """The model draws as the simulation does."""
         self.phase, self.round_num, self.reported, self.overdue = "collecting", round_num, set(), False
         fraction, seed = self.state.client_fraction, self.state.seed
-        joined = sorted(self.joined)
+        joined = sorted(self.joined - set(self.held))
         self.drawn = (
             set(sample_clients(joined, fraction, seed=seed, round_num=round_num)) if joined else set()
         )
@@ -120,7 +124,7 @@ class RunMachine(RuleBasedStateMachine):
             wanted = enough if self.overdue else self.state.num_clients
             if len(self.joined) >= wanted:
                 self.open_round(1)
-        elif self.phase == "collecting" and not self.drawn and self.joined:
+        elif self.phase == "collecting" and not self.drawn and self.joined - set(self.held):
             self.open_round(self.round_num)
         elif self.phase == "collecting" and self.drawn:
             wanted = min(enough, len(self.drawn)) if self.overdue else len(self.drawn)
@@ -141,9 +145,12 @@ class RunMachine(RuleBasedStateMachine):
     def report(self, client_id, offset):
         round_num = self.round_num + offset
         is_open = self.phase == "collecting" and offset == 0 and client_id in self.drawn
+        held = client_id in self.held and self.phase != "failed"
         # Late ones change nothing, and learn what to do instead.
         past = round_num >= 1 and (offset < 0 or (offset == 0 and self.phase != "collecting"))
-        nothing_to_do = self.phase != "failed" and (past or (offset == 0 and client_id in self.reported))
+        nothing_to_do = held or (
+            self.phase != "failed" and (past or (offset == 0 and client_id in self.reported))
+        )
         accepted = client_id in self.joined and (nothing_to_do or is_open)
         before = self.state
         self.send(Reported(client_id, round_num), accepted)
@@ -176,12 +183,40 @@ class RunMachine(RuleBasedStateMachine):
             assert self.state == before
         elif client_id in self.joined:
             self.joined.discard(client_id)
+            self.held.pop(client_id, None)
+            self.trusted.discard(client_id)
             self.revoked.add(client_id)
             if self.phase in ("collecting", "ready"):
                 self.phase = "collecting"
                 self.drawn.discard(client_id)
                 self.reported.discard(client_id)
                 self.go_on()
+
+    @rule(client_id=st.sampled_from(DEVICES), offset=st.sampled_from((0, 0, 0, -1)))
+    def quarantine(self, client_id, offset):
+        in_training = self.phase == "training" and offset == 0
+        self.send(
+            Quarantined(client_id, self.round_num + offset, "noise"),
+            in_training and client_id in self.reported,
+        )
+        if not in_training or client_id not in self.reported:
+            return
+        if client_id in self.joined:
+            self.held[client_id] = "noise"
+        self.drawn.discard(client_id)
+        self.reported.discard(client_id)
+        if not self.reported:
+            self.phase = "collecting"
+            self.go_on()
+
+    @rule(client_id=st.sampled_from(DEVICES), trusted=st.booleans())
+    def pardon(self, client_id, trusted):
+        accepted = client_id in self.held
+        self.send(Pardoned(client_id, trusted), accepted)
+        if accepted:
+            del self.held[client_id]
+            self.trusted |= {client_id} if trusted else set()
+            self.go_on()
 
     @rule(offset=st.sampled_from((0, 0, 0, -1, 1)))
     def claim(self, offset):
@@ -234,6 +269,8 @@ class RunMachine(RuleBasedStateMachine):
             revoked=tuple(sorted(self.revoked)),
             overdue=self.overdue,
             error=self.error,
+            quarantined=tuple(sorted(self.held.items())),
+            trusted=tuple(sorted(self.trusted)),
         )
         assert self.state == expected
 
@@ -258,6 +295,12 @@ class RunMachine(RuleBasedStateMachine):
                 continue
             task = task_for(self.state, client_id, 0.5)
             trains = self.phase == "collecting" and client_id in self.drawn - self.reported
+            if client_id in self.held:
+                assert client_id not in self.drawn
+                ended = self.phase in ("finished", "failed")
+                assert task.action == ("stop" if ended else "wait")
+                assert self.phase == "failed" or "noise" in task.reason
+                continue
             assert task.action == ("train" if trains else ACTIONS.get(self.phase, "wait"))
             assert task.retry_after_seconds == (0.5 if task.action == "wait" else 0)
             assert task.round_num == self.round_num

@@ -251,7 +251,7 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(serve, server_b
             (new, (*bundle, "--token", "short"), ["at least 8"]),
             (new, (*bundle, "--clients", 2, "--min-clients", 3), ["--min-clients is 3", "1 to 2"]),
             (new, (*bundle, "--round-deadline", "-1"), ["--round-deadline is -1"]),
-            (new, (*bundle, "--mode", "async"), ["mode is async", "gkt simulate"]),
+            (new, (*bundle, "--mode", "async", "--client-fraction", "0.5"), ["client_fraction", "mode sync"]),
             (new, (*bundle, "--poll-seconds", "0"), ["--poll-seconds between"]),
             (tmp_path / "full", bundle, ["already exists and is not empty"]),
             (existing, ("--rounds", "7"), ["other settings", '{"rounds": "7 instead of 2"}']),

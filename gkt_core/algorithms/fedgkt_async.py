@@ -19,9 +19,9 @@ from gkt_core.algorithms.federation import Federation
 from gkt_core.algorithms.fedgkt import FedGKT, evaluate
 from gkt_core.algorithms.uploads import Uploads
 from gkt_core.config import RunConfig
-from gkt_core.errors import ConfigError
 from gkt_core.feature_source import ShardSource
 from gkt_core.shards import ShardKey
+from gkt_core.staleness import check_mode, may_begin
 
 # The slowest device can be this many times slower than the fastest.
 SPEED_SPREAD = 4.0
@@ -44,10 +44,7 @@ class AsyncFedGKT(FedGKT):
 
     def __init__(self, federation: Federation, config: RunConfig, **options: Any) -> None:
         super().__init__(federation, config, **options)
-        if config.client_fraction != 1:
-            raise ConfigError(
-                "client_fraction below 1 needs mode sync: without rounds there is nothing to draw devices for"
-            )
+        check_mode(config)
         self._ids = list(self._clients)
         sizes = np.asarray([len(client.data.train) for client in self._clients.values()], np.float64)
         self._durations = sizes * config.local_epochs * device_slowness(len(sizes), config.seed)
@@ -101,8 +98,8 @@ class AsyncFedGKT(FedGKT):
         """Let devices begin their next round, but for those too far ahead and those that are done."""
         slowest = int(self._trained.min())
         for place in np.flatnonzero(np.isinf(self._arrives)):
-            ahead = int(self._trained[place]) - slowest
-            if self._trained[place] < self._config.rounds and ahead <= self._config.max_staleness:
+            rules = {"rounds": self._config.rounds, "max_staleness": self._config.max_staleness}
+            if may_begin(int(self._trained[place]), slowest, **rules):
                 self._arrives[place] = self._clock + self._durations[place]
 
     def _validation_source(self) -> ShardSource:

@@ -87,6 +87,11 @@ class Uploads:
         path.write_bytes(data)
         self._files.append((key, path))
 
+    def forget(self, client_ids: frozenset[str]) -> None:
+        """Drop the shards of some devices; the bytes that they sent remain counted."""
+        self._files = [(key, path) for key, path in self._files if key.client_id not in client_ids]
+        self._memory = [(key, data) for key, data in self._memory if key.client_id not in client_ids]
+
     def source(self, split: str) -> ShardSource:
         """The samples of one split in canonical order."""
         if self._folder is not None:

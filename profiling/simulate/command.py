@@ -72,7 +72,7 @@ _PRETRAINING_SHARE = 0.1
     "--out", type=click.Path(path_type=Path), required=True, help="Output folder; an unfinished run goes on."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
-@run_config_options()
+@run_config_options(leave_out=("quarantine",))
 def simulate(
     *,
     algorithm: str,

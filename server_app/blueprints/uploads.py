@@ -21,8 +21,8 @@ from gkt_core.protocol import (
 )
 from gkt_core.shards import SPLITS, ShardKey, map_feature_shard, read_feature_shard
 from server_app.context import message_response, run_of, task_response
-from server_app.rounds import check_upload, part_is_closed
 from server_app.run_folder import RunContext, shard_blob
+from server_app.state_machine import check_upload, has_reported, part_is_closed
 from server_app.store import ShardRecord
 
 # Sums of numbers below it stay finite, and the status can be sent as JSON.
@@ -38,7 +38,7 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     """What the device still has to send of its part of the open round."""
     run = run_of(run_id)
     state = run.store.state()
-    if client_id in state.reported and round_num == state.round_num:
+    if has_reported(state, client_id, round_num):
         return message_response(MissingShards([], []))
     check_upload(state, client_id, round_num)
     stored = {(shard.key.split, shard.key.index) for shard in run.store.shards(round_num, client_id)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,7 +132,14 @@ class RunStore(Protocol):
 
 def validation_accuracies(store: RunStore) -> list[float]:
     """Of all finished rounds, oldest first: what learning rates may depend on."""
-    return [record.metrics["validation_accuracy"] for record in store.rounds() if record.trained_at]
+    found: list[float] = []
+    for record in store.rounds():
+        if not (record.trained_at and record.metrics):
+            continue
+        # Without rounds, a step counts that completes as many uploads as make one.
+        if record.metrics.get("full_rounds", math.inf) > len(found):
+            found.append(record.metrics["validation_accuracy"])
+    return found
 
 
 class BlobStore(Protocol):
@@ -147,6 +155,10 @@ class BlobStore(Protocol):
         Raises:
             FileNotFoundError: There is no such blob.
         """
+        ...
+
+    def drop_copy(self, name: str) -> None:
+        """Remove what :meth:`local_path` keeps here of a blob that is stored elsewhere."""
         ...
 
     def delete(self, name: str) -> None:

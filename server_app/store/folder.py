@@ -31,6 +31,9 @@ class FolderBlobStore:
             raise FileNotFoundError(name)
         return path
 
+    def drop_copy(self, name: str) -> None:
+        """Nothing to do: there is the file itself only."""
+
     def delete(self, name: str) -> None:
         """Remove one file."""
         path = self._path(name)

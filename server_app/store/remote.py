@@ -94,6 +94,10 @@ class RemoteBlobStore:
         self._cache.put(name, data)
         return self._cache.local_path(name)
 
+    def drop_copy(self, name: str) -> None:
+        """Remove the local copy; it is fetched again where it is needed again."""
+        self._cache.delete(name)
+
     def delete(self, name: str) -> None:
         """Remove one blob."""
         path = self._path(name)

@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gkt_core.errors import InputError, RoundError
 from gkt_core.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.shards import ShardKey
-from server_app.rounds import advance
-from server_app.run_state import Event, Joined, Phase, Reported, RunState
+from server_app.run_state import Event, Joined, Phase, Reported, RunState, Trained
+from server_app.state_machine import advance
 from server_app.store import tables
 from server_app.store.base import ClientRecord, RoundRecord, ShardRecord
 from server_app.store.engine import migrate, open_engine, write_transaction
@@ -135,11 +135,12 @@ class SqlRunStore:
             .where(tables.runs.c.run_id == self.run_id)
             .values(state=json.dumps(after.to_dict()))
         )
-        if after.phase is Phase.COLLECTING and after.round_num != before.round_num:
+        opened = after.round_num != before.round_num
+        if opened:
             self._note_round(connection, after.round_num, opened_at=now)
-        if after.phase is Phase.READY and before.phase is Phase.COLLECTING:
+        if after.phase is Phase.READY and (opened or before.phase is Phase.COLLECTING):
             self._note_round(connection, after.round_num, collected_at=now)
-        if before.phase is Phase.TRAINING and after.phase in (Phase.COLLECTING, Phase.FINISHED):
+        if isinstance(event, Trained):
             self._note_round(connection, before.round_num, trained_at=now)
         return before, after
 

@@ -1,0 +1,1 @@
+"""What a poisoned device costs a run, with the server's quarantine and without."""

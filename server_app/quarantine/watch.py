@@ -1,0 +1,99 @@
+"""The trainer's watch over uploads: it keeps what devices sent before beside the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gkt_core.config import RunConfig
+from gkt_core.feature_source import FeatureSource
+from server_app.quarantine.evidence import Evidence, gather_evidence
+from server_app.quarantine.judge import judge
+from server_app.store.base import BlobStore
+
+
+class Watch:
+    """Judges the uploads of one round after another.
+
+    Args:
+        blobs: Where the past is kept, with what was made of a device's first and of its last accepted upload.
+        config: The run's.
+        num_classes: Classes of the run.
+    """
+
+    def __init__(self, blobs: BlobStore, config: RunConfig, num_classes: int) -> None:
+        self._blobs, self._config, self._num_classes = blobs, config, num_classes
+
+    def check(
+        self,
+        source: FeatureSource,
+        *,
+        rounds: Mapping[str, int],
+        answered: Mapping[str, int],
+        trusted: tuple[str, ...],
+    ) -> dict[str, str]:
+        """Name the devices whose uploads must not be trained on, and remember the others' uploads.
+
+        Args:
+            source: The round's training samples.
+            rounds: Each device's own number of this round.
+            answered: Each device's last round with soft labels, of those that have any.
+            trusted: Devices that a person vouches for.
+
+        Returns:
+            Reasons by client id.
+        """
+        evidence = gather_evidence(source)
+        last = {
+            client_id: found
+            for client_id in evidence
+            if (found := self._read(_name(client_id, answered.get(client_id, 0)))) is not None
+        }
+        known = evidence.keys() | answered.keys()
+        first = {
+            client_id: found
+            for client_id in sorted(known)
+            if (found := self._read(_first(client_id))) is not None
+        }
+        reasons = judge(
+            evidence,
+            num_classes=self._num_classes,
+            first=first,
+            last=last,
+            same_start=self._config.shared_init,
+            trusted=trusted,
+        )
+        for client_id, found in evidence.items():
+            if client_id in reasons:
+                # Should a person release it, its past begins anew.
+                self._blobs.delete(_first(client_id))
+                continue
+            data = found.to_bytes()
+            if client_id not in first:
+                self._blobs.put(_first(client_id), data)
+            self._blobs.put(_name(client_id, rounds[client_id]), data)
+        return reasons
+
+    def tidy(self, rounds: Mapping[str, int], before: Mapping[str, int]) -> None:
+        """Forget the last accepted upload of these devices but one.
+
+        Args:
+            rounds: Each device's own number of the round that was just trained.
+            before: Each device's last round with soft labels before it.
+        """
+        for client_id, round_num in rounds.items():
+            if before.get(client_id, round_num) != round_num:
+                self._blobs.delete(_name(client_id, before[client_id]))
+
+    def _read(self, name: str) -> Evidence | None:
+        try:
+            return Evidence.from_file(str(self._blobs.local_path(name)))
+        except FileNotFoundError:
+            return None
+
+
+def _first(client_id: str) -> str:
+    return f"watch/first/{client_id}.safetensors"
+
+
+def _name(client_id: str, round_num: int) -> str:
+    return f"watch/{round_num:06d}/{client_id}.safetensors"
