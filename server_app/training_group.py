@@ -27,6 +27,7 @@ from torch import nn
 
 from gkt_core.algorithms.ranks import DistributedRanks, OneProcess, Ranks
 from gkt_core.nn.checkpoint import restore_state, state_bytes
+from gkt_core.shards import ShardKey
 
 log = logging.getLogger("gkt.trainer")
 

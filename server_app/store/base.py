@@ -129,6 +129,10 @@ class RunStore(Protocol):
         """How far the trainer is, and when it last said so (seconds since the epoch)."""
         ...
 
+    def close(self) -> None:
+        """Give connections back."""
+        ...
+
 
 def validation_accuracies(store: RunStore) -> list[float]:
     """Of all finished rounds, oldest first: what learning rates may depend on."""
