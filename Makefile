@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow fuzz lint clean
+.PHONY: help install demo test test-slow fuzz bench-ingest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-slow: install ## the tests that take minutes
 
 fuzz: install ## send N bent requests (20,000) of SEED to the server: no 5xx, and a refusal changes nothing
 	GKT_FUZZ_REQUESTS=$(or $(N),20000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/test_fuzz.py -s --timeout=0
+
+bench-ingest: install ## body bytes a CPU-second of the server beside nginx and a ceiling, as one JSON object; needs nginx
+	@$(BIN)/gkt profile ingest --json $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -12,6 +12,7 @@ _COMMANDS = {
     "compare": ("profiling.compare_command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
     "diff": ("profiling.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
+    "ingest": ("profiling.web.ingest_command:ingest", "What receiving features costs, beside nginx."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.show_command:show", "A saved document as tables, Markdown, HTML or picture."),
     "simulation": ("profiling.simulation_speed_command:simulation", "How fast gkt simulate trains."),
