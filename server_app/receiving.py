@@ -160,7 +160,13 @@ def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
 
 
 def drop_body() -> None:
-    """Read what is left of the body, so that a refusal reaches a device that is still sending."""
-    with contextlib.suppress(RequestEntityTooLarge, ClientDisconnected, RequestTimeout):
-        for _ in body_chunks():
-            pass
+    """Read what is left of a refused body, if it is not too much.
+
+    A device that is still sending would otherwise find its connection closed, and never see why.
+    """
+    stream, limit = request.environ["wsgi.input"], request.max_content_length
+    reader = getattr(stream, "reader", None)
+    if isinstance(reader, LengthReader) and not stream.failed and reader.length <= 2 * (limit or 0):
+        with contextlib.suppress(ClientDisconnected, BlockingIOError, TimeoutError):
+            for _ in _from_socket(stream, reader):
+                pass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeVar
+from collections.abc import Hashable
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,7 +25,7 @@ def received(message_type: type[MessageT], data: bytes) -> MessageT:
     """
     from_json(message_type, data)
     try:
-        message: MessageT = adapter(message_type).validate_json(data, strict=True)
+        message: MessageT = adapter(cast(Hashable, message_type)).validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join([message_type.__name__, *map(str, first["loc"])])
@@ -33,6 +34,6 @@ def received(message_type: type[MessageT], data: bytes) -> MessageT:
 
 
 @functools.cache
-def adapter(message_type: Any) -> TypeAdapter[Any]:
+def adapter(message_type: Hashable) -> TypeAdapter[Any]:
     """Pydantic's reader of a message, made once."""
-    return TypeAdapter(message_type)
+    return TypeAdapter(cast(Any, message_type))

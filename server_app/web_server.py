@@ -77,7 +77,13 @@ class WebServer:
 
     def run(self) -> None:
         """Serve until :meth:`stop`; in a thread of its own, so that no signal interrupts a request."""
-        self._worker.init_process()
+        try:
+            self._worker.init_process()
+        finally:
+            # What an arbiter would leave to the end of the process.
+            self._worker.tmp.close()
+            for descriptor in self._worker.PIPE:
+                os.close(descriptor)
 
     def stop(self) -> None:
         """Take no more requests; those that are being handled may end."""

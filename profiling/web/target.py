@@ -48,9 +48,7 @@ def make_run(folder: Path) -> str:
     export_bundle(ExportOptions(num_classes=NUM_CLASSES, image_size=FEATURE_SHAPE[1]), artifacts)
     config = RunConfig(num_clients=1, rounds=1, codec="fp32", compress=False, shard_samples=SHARD_SAMPLES)
     run = create_run(folder / "run", artifacts, config, TOKEN)
-    run_id = run.store.run_id
-    run.store.close()
-    return run_id
+    return run.store.run_id
 
 
 def make_uploads(first_index: int, num: int) -> list[Upload]:

@@ -18,7 +18,7 @@ from gkt_core.protocol import (
 )
 from gkt_core.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
 from server_app.context import message_response, run_of, task_response
-from server_app.receiving import Received, drop_body, receive
+from server_app.receiving import Received, receive
 from server_app.rounds import check_upload, part_is_closed
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ClientRecord, ShardRecord
@@ -57,7 +57,6 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
     """Keep one shard; repeating it is harmless, also after its round was closed."""
     run = run_of(run_id)
     if split not in SPLITS:
-        drop_body()
         raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
     key = ShardKey(client_id, round_num, split, index)
     spec = run.shard_spec
