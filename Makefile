@@ -7,7 +7,7 @@ PARALLEL ?= -n 2 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow fuzz chaos bench-devices readme lint clean
+.PHONY: help install demo test test-slow fuzz chaos bench-devices bench-ingest readme lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ chaos: install ## kill the processes of a run KILLS times (20) at moments of SEE
 
 bench-devices: install ## 200 devices at one server at once: memory of its processes, round by round
 	$(BIN)/gkt profile load $(ARGS)
+
+bench-ingest: install ## body bytes a CPU-second of the server beside nginx and a ceiling, as one JSON object; needs nginx
+	@$(BIN)/gkt profile ingest --json $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -35,7 +35,7 @@ MessageT = TypeVar("MessageT")
 
 _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
-_RETRIED_STATUS = (429, 500, 502, 503, 504)
+_RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
 
 
 class ServerClient:

@@ -50,8 +50,19 @@ _INT_LIMIT = 1 << 63
 _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+class Message:
+    """Base of all messages.
+
+    The server checks what arrives with pydantic as well, which reads its settings here; nothing else does.
+    """
+
+    __slots__ = ()
+    # Not annotated: what reads the messages' fields would take it for one.
+    __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
+
+
 @dataclass(frozen=True, slots=True)
-class ErrorBody:
+class ErrorBody(Message):
     """What every answer of 400 and above carries."""
 
     error: str
@@ -59,7 +70,7 @@ class ErrorBody:
 
 
 @dataclass(frozen=True, slots=True)
-class RunList:
+class RunList(Message):
     """The runs of a server; one, for now."""
 
     protocol_version: int
@@ -67,7 +78,7 @@ class RunList:
 
 
 @dataclass(frozen=True, slots=True)
-class RunInfo:
+class RunInfo(Message):
     """What a device must know before it joins."""
 
     protocol_version: int
@@ -77,7 +88,7 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinRequest:
+class JoinRequest(Message):
     """A device introduces itself; repeating it is harmless."""
 
     protocol_version: int
@@ -88,7 +99,7 @@ class JoinRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Task(Message):
     """What a device does next.
 
     Attributes:
@@ -111,7 +122,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class MissingShards:
+class MissingShards(Message):
     """Shards of a device's part of a round that the server does not hold, by index.
 
     Attributes:
@@ -124,7 +135,7 @@ class MissingShards:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardReceipt:
+class ShardReceipt(Message):
     """The server holds this shard."""
 
     num_samples: int
@@ -133,7 +144,7 @@ class ShardReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundReport:
+class RoundReport(Message):
     """A device closes its part of a round: how many shards it sent, and how training went.
 
     ``feature_clip`` and ``feature_noise`` say what the device did to its features before it sent them, as
@@ -153,7 +164,7 @@ class RoundReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientStatus:
+class ClientStatus(Message):
     """One device, as the server sees it; clip and noise are those of its last report."""
 
     client_id: str
@@ -166,7 +177,7 @@ class ClientStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundMetrics:
+class RoundMetrics(Message):
     """One finished round.
 
     Attributes:
@@ -205,7 +216,7 @@ class RoundMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerProgress:
+class TrainerProgress(Message):
     """How far the trainer is in the current round."""
 
     round_num: int
@@ -216,7 +227,7 @@ class TrainerProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class RunStatus:
+class RunStatus(Message):
     """A run at a glance, for people and for programs that watch.
 
     Attributes:
@@ -370,13 +381,18 @@ def check_protocol_version(found: int) -> None:
         )
 
 
+def is_client_id(client_id: str) -> bool:
+    """Whether a device may have this id: it could be a file name everywhere."""
+    return _CLIENT_ID.fullmatch(client_id) is not None
+
+
 def check_client_id(client_id: str) -> str:
     """Refuse client ids that could not be a file name everywhere.
 
     Raises:
         MessageError: The id is empty, too long, or holds other characters.
     """
-    if not _CLIENT_ID.fullmatch(client_id):
+    if not is_client_id(client_id):
         raise MessageError(
             f"client id {client_id[:70]!r}: expected 1 to 64 letters, digits, '_', '.' or '-', "
             "beginning with a letter or digit"

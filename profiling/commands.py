@@ -14,6 +14,7 @@ _COMMANDS = {
     "diff": ("profiling.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
     "engines": ("profiling.engines.command:engines", "Both engines beside PyTorch at its best."),
+    "ingest": ("profiling.web.ingest_command:ingest", "What receiving features costs, beside nginx."),
     "load": ("profiling.load.command:load", "Memory of a server with 200 devices at once."),
     "poisoning": ("profiling.poisoning.command:poisoning", "What a poisoned device costs a run."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),

@@ -9,7 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("gkt-edge", "torch", "onnxruntime-training-cpu", "onnxruntime", "onnx", "numpy", "fvcore")
+_PACKAGES = (
+    "gkt-edge",
+    "torch",
+    "onnxruntime-training-cpu",
+    "onnxruntime",
+    "onnx",
+    "numpy",
+    "fvcore",
+    "gunicorn",
+)
 _UNKNOWN_CPU = "unknown"
 
 

@@ -18,6 +18,7 @@ from gkt_core.errors import (
 from gkt_core.protocol import ErrorBody, to_json
 from server_app.blueprints import clients, downloads, runs, uploads
 from server_app.context import RequestContext
+from server_app.receiving import drop_body
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
 
@@ -92,6 +93,8 @@ def _status_of(error: GKTError) -> int:
 
 
 def _error_response(status: int, code: str, message: str) -> Response:
+    if status != 401:
+        drop_body()
     response = Response(to_json(ErrorBody(code, message)), status, mimetype="application/json")
     if status == 503:
         response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)

@@ -46,6 +46,12 @@ MAX_TRAINER_PROCS = 64
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8080, show_default=True, help="Port; 0 for a free one.")
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path),
+    help="Certificate chain (PEM), to serve https.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Private key of --tls-cert (PEM).")
 @click.option("--token", envvar="GKT_TOKEN", help="The devices' bearer token; drawn at random by default.")
 @click.option(
     "--threads", "num_threads", default=0, show_default=True, help="Trainer's threads; 0 for all cores."
@@ -88,6 +94,8 @@ def serve(
     blobs: str | None,
     host: str,
     port: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     token: str | None,
     num_threads: int,
     num_procs: int,
@@ -106,13 +114,18 @@ def serve(
     options are the run's hyper-parameters.
     """
     try:
-        from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
+        from server_app import run_folder, serving, web_server  # noqa: PLC0415 - imports an extra
     except ImportError as error:
         raise MissingExtraError.for_module(str(error.name), "server") from error
     if num_threads < 0 or not 0.01 <= poll_seconds <= 3600:
         raise ConfigError("--threads must be at least 0 and --poll-seconds between 0.01 and 3600")
     if not 0 <= num_procs <= MAX_TRAINER_PROCS:
         raise ConfigError(f"--trainer-procs is {num_procs}, expected 0 to {MAX_TRAINER_PROCS}")
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together: give both, or none for plain HTTP")
+    tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
+    if tls is not None:
+        web_server.check_tls(*tls)
     config = build_run_config(hyper_parameters, file=config_file)
     listener = serving.bind(host, port)
     try:
@@ -159,6 +172,7 @@ def serve(
             poll_seconds=poll_seconds,
             announce=_announce,
             on_ready=on_ready,
+            tls=tls,
         )
     finally:
         listener.close()

@@ -1,4 +1,4 @@
-"""One server: a listening socket, the web application behind waitress, the trainer beside it."""
+"""One server: a listening socket, the web server on it, the trainer beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import waitress
 from sqlalchemy.exc import SQLAlchemyError
 
 from gkt_core.errors import AddressInUseError, GKTError, InputError, RunFailedError
@@ -23,11 +22,12 @@ from gkt_core.files import lock_exclusively, write_atomically
 from server_app.app import create_app
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, TRAINER_LOG_NAME, RunContext, read_token
 from server_app.run_state import Failed, Phase
+from server_app.web_server import WebServer
 
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5
-_WEB_THREADS = 16
-_MAX_CONNECTIONS = 2000
+# Of requests that are being handled when the server stops.
+_LAST_REQUESTS_SECONDS = 5
 _ENDED = object()
 # PyTorch's large buffers otherwise go back to the system after each step and fault in again.
 _ALLOCATOR = {
@@ -200,6 +200,7 @@ def serve_run(
     poll_seconds: float,
     announce: Callable[[str], None],
     on_ready: Callable[[str], None],
+    tls: tuple[Path, Path] | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -212,28 +213,17 @@ def serve_run(
         poll_seconds: How often waiting devices ask again.
         announce: Takes a line for the person who watches.
         on_ready: Called with the URL once the server listens.
+        tls: Certificate and key files (PEM); None for plain HTTP.
 
     Raises:
+        ConfigError: Certificate and key cannot be used.
         KeyboardInterrupt: Always, in the end.
     """
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if tls is None else "https"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     app = create_app(run, read_token(run.folder), poll_seconds=poll_seconds)
-    server = waitress.create_server(
-        app,
-        sockets=[listener],
-        threads=_WEB_THREADS,
-        # Each device keeps a connection; whoever finds no place waits in the queue of the socket for ever,
-        # since devices that wait for a round ask often enough to keep theirs.
-        connection_limit=_MAX_CONNECTIONS,
-        # select() knows no file beyond number 1023.
-        asyncore_use_poll=True,
-        # The application refuses what is too large with a message that devices understand; waitress, which
-        # has none, only what is far too large to be read at all.
-        max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],
-        ident=None,
-        clear_untrusted_proxy_headers=True,
-    )
+    server = WebServer(app, listener, tls=tls)
     trainer = TrainerProcess(run, num_threads, announce, num_procs=num_procs, device=device)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
     info_path = run.folder / SERVER_INFO_NAME
@@ -241,11 +231,12 @@ def serve_run(
         run.folder / SERVER_LOCK_NAME,
         f"another gkt serve runs on {run.folder}: stop it, or choose another --data-dir",
     ):
+        run.blobs.drop_incoming()
         _serve_until_interrupted(server, trainer, info_path, info, on_ready)
 
 
 def _serve_until_interrupted(
-    server: Any,
+    server: WebServer,
     trainer: TrainerProcess,
     info_path: Path,
     info: dict[str, Any],
@@ -266,4 +257,5 @@ def _serve_until_interrupted(
         info_path.unlink(missing_ok=True)
         trainer.stop()
         # Requests that are being handled may end; devices repeat the others.
-        server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
+        server.stop()
+        web.join(timeout=_LAST_REQUESTS_SECONDS)

@@ -696,7 +696,7 @@ def test_a_storage_that_does_not_answer_asks_for_patience(joined, monkeypatch, c
     assert joined.put(GOOD).status_code == 200
 
 
-WRITES = {OSError: "put", OperationalError: "add_shard"}
+WRITES = {OSError: "put_file", OperationalError: "add_shard"}
 
 
 # --- reports

@@ -6,9 +6,10 @@ from flask import Blueprint, Response, request
 
 from gkt_core.errors import MessageError
 from gkt_core.manifest import check_classes
-from gkt_core.protocol import JoinRequest, check_client_id, check_protocol_version, from_json
+from gkt_core.protocol import JoinRequest, check_client_id, check_protocol_version
 from server_app.context import run_of, task_response
 from server_app.store import ClientRecord
+from server_app.validation import received
 
 blueprint = Blueprint("clients", __name__, url_prefix="/v1/runs/<run_id>/clients/<client_id>")
 
@@ -18,7 +19,7 @@ def join(run_id: str, client_id: str) -> Response:
     """A device introduces itself; repeating it is harmless."""
     run = run_of(run_id)
     check_client_id(client_id)
-    message = from_json(JoinRequest, request.get_data())
+    message = received(JoinRequest, request.get_data())
     check_protocol_version(message.protocol_version)
     check_classes(run.bundle.manifest, message.num_classes, f"the data of {client_id}")
     if message.num_examples < 2 or message.num_validation_examples < 1:

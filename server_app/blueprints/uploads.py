@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from flask import Blueprint, Response, request
 
-from gkt_core.compression import decompress
-from gkt_core.errors import ChecksumError, MessageError, RoundError, ShardError
+from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.protocol import (
     MAX_MISSING_SHARDS,
     SHA256_HEADER,
-    ZSTD,
     MissingShards,
     RoundReport,
     ShardReceipt,
-    from_json,
 )
-from gkt_core.shards import SPLITS, ShardKey, map_feature_shard, read_feature_shard
+from gkt_core.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
 from server_app.context import message_response, run_of, task_response
+from server_app.receiving import Received, receive
 from server_app.run_folder import RunContext, shard_blob
 from server_app.state_machine import check_upload, has_reported, part_is_closed
-from server_app.store import ShardRecord
+from server_app.store import ClientRecord, ShardRecord
+from server_app.validation import received
 
 # Sums of numbers below it stay finite, and the status can be sent as JSON.
 _BEYOND_ANY_REPORT = 1e15
+_SHARD_TRAFFIC = "upload/shards"
 
 blueprint = Blueprint(
     "uploads", __name__, url_prefix="/v1/runs/<run_id>/rounds/<int:round_num>/clients/<client_id>"
@@ -41,12 +41,12 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     if has_reported(state, client_id, round_num):
         return message_response(MissingShards([], []))
     check_upload(state, client_id, round_num)
-    stored = {(shard.key.split, shard.key.index) for shard in run.store.shards(round_num, client_id)}
+    kept = _kept_shards(run, round_num, client_id)
+    stored = {(shard.key.split, shard.key.index) for shard in kept}
+    client = run.store.clients()[client_id]
 
     def missing(split: str) -> list[int]:
-        wanted = (
-            index for index in range(_num_shards(run, client_id, split)) if (split, index) not in stored
-        )
+        wanted = (index for index in range(_num_shards(run, client, split)) if (split, index) not in stored)
         return list(islice(wanted, MAX_MISSING_SHARDS))
 
     return message_response(MissingShards(missing("train"), missing("validation")))
@@ -59,62 +59,80 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
     if split not in SPLITS:
         raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
     key = ShardKey(client_id, round_num, split, index)
-    body = request.get_data()
-    digest = hashlib.sha256(body).hexdigest()
-    known = _known(run, key, digest)
-    if known is None:
-        check_upload(run.store.state(), client_id, round_num)
-        _check_index(run, key)
-    run.store.count_traffic("upload/shards", round_num, len(body))
+    spec = run.shard_spec
+    with run.blobs.incoming() as path:
+        arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
+        view = run.store.upload_view(key)
+        known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
+        if known is None:
+            check_upload(view.state, client_id, round_num)
+            _check_index(run, key, view.client)
+        try:
+            _check_hash(arrived)
+            if known is None:
+                shard = _checked(arrived, path, key, spec)
+        except ProtocolError:
+            run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
+            raise
+        if known is not None:
+            run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
+            return message_response(ShardReceipt(known.num_samples, arrived.num_bytes, already_stored=True))
+        blob = shard_blob(key, arrived.sha256)
+        run.blobs.put_file(blob, path)
+    num_samples = len(shard.sample_ids)
+    record = ShardRecord(key, arrived.sha256, num_samples, arrived.num_bytes, blob)
+    run.store.add_shard(record, _SHARD_TRAFFIC)
+    return message_response(ShardReceipt(num_samples, arrived.num_bytes, already_stored=False))
+
+
+def _check_hash(arrived: Received) -> None:
     if SHA256_HEADER not in request.headers:
         raise ShardError(f"the request has no {SHA256_HEADER}, expected the SHA-256 of its body")
-    if request.headers[SHA256_HEADER].lower() != digest:
-        raise ChecksumError(f"the body has SHA-256 {digest}, not what {SHA256_HEADER} says: send it again")
-    if known is not None:
-        return message_response(ShardReceipt(known.num_samples, len(body), already_stored=True))
-    data = _decoded(body, run.shard_spec.max_bytes)
-    shard = read_feature_shard(data, key, run.shard_spec)
-    blob = shard_blob(key, digest)
-    run.blobs.put(blob, data)
-    num_samples = len(shard.sample_ids)
-    run.store.add_shard(ShardRecord(key, digest, num_samples, len(body), blob))
-    return message_response(ShardReceipt(num_samples, len(body), already_stored=False))
+    if request.headers[SHA256_HEADER].lower() != arrived.sha256:
+        raise ChecksumError(
+            f"the body has SHA-256 {arrived.sha256}, not what {SHA256_HEADER} says: send it again"
+        )
 
 
-def _known(run: RunContext, key: ShardKey, digest: str) -> ShardRecord | None:
-    # Numbers in a path may be larger than a database takes, names may hold what it cannot.
-    if key.round_num > run.config.rounds or key.client_id not in run.store.state().clients:
-        return None
-    stored = run.store.shards(key.round_num, key.client_id)
-    return next((shard for shard in stored if shard.key == key and shard.sha256 == digest), None)
+def _checked(arrived: Received, path: Path, key: ShardKey, spec: ShardSpec) -> FeatureShard:
+    """The shard, every value of it looked at while the file is still in memory."""
+    if arrived.error is not None:
+        raise arrived.error
+    return map_feature_shard(path, key, spec, check_values=True, is_finite=arrived.is_finite)
 
 
-def _decoded(body: bytes, max_bytes: int) -> bytes:
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding == ZSTD:
-        return decompress(body, max_bytes)
-    if encoding != "identity":
-        raise ShardError(f"content encoding {encoding[:20]!r}, expected {ZSTD} or none")
-    return body
-
-
-def _check_index(run: RunContext, key: ShardKey) -> None:
-    most = _num_shards(run, key.client_id, key.split)
+def _check_index(run: RunContext, key: ShardKey, client: ClientRecord | None) -> None:
+    most = _num_shards(run, client, key.split)
     if key.index >= most:
-        announced = _announced(run, key.client_id, key.split)
+        announced = _announced(client, key.split)
         raise ShardError(
             f"shard {key.index} of {key.client_id}, which announced {announced} samples of split "
             f"{key.split}: expected an index below {most}"
         )
 
 
-def _announced(run: RunContext, client_id: str, split: str) -> int:
-    client = run.store.clients()[client_id]
+def _announced(client: ClientRecord | None, split: str) -> int:
+    if client is None:
+        return 0
     return client.num_examples if split == "train" else client.num_validation_examples
 
 
-def _num_shards(run: RunContext, client_id: str, split: str) -> int:
-    return -(-_announced(run, client_id, split) // run.config.shard_samples)
+def _num_shards(run: RunContext, client: ClientRecord | None, split: str) -> int:
+    return -(-_announced(client, split) // run.config.shard_samples)
+
+
+def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardRecord]:
+    """Shards of a device that even a crash of the machine cannot take any more.
+
+    Shards are not waited for one by one: the disk is waited for once, before a part counts as complete.
+    What an earlier crash took is forgotten, so that it is asked for again.
+    """
+    stored = run.store.shards(round_num, client_id)
+    lost = set(run.blobs.make_durable(shard.blob for shard in stored))
+    for shard in stored:
+        if shard.blob in lost:
+            run.store.forget_shard(shard.key)
+    return [shard for shard in stored if shard.blob not in lost]
 
 
 @blueprint.put("/report")
@@ -122,7 +140,7 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     """Close the device's part of the round, if all that it announced has arrived."""
     run = run_of(run_id)
     body = request.get_data()
-    report = from_json(RoundReport, body)
+    report = received(RoundReport, body)
     state = run.store.state()
     if not part_is_closed(state, client_id, round_num):
         check_upload(state, client_id, round_num)
@@ -138,7 +156,7 @@ def _check_complete(run: RunContext, client_id: str, round_num: int, report: Rou
         raise MessageError(
             f"{client_id} reports {report.num_examples} training samples, it announced {client.num_examples}"
         )
-    stored = run.store.shards(round_num, client_id)
+    stored = _kept_shards(run, round_num, client_id)
     announced = {
         "train": (report.num_train_shards, client.num_examples),
         "validation": (report.num_validation_shards, client.num_validation_examples),

@@ -6,6 +6,7 @@ from server_app.store.base import (
     RoundRecord,
     RunStore,
     ShardRecord,
+    UploadView,
     validation_accuracies,
 )
 from server_app.store.folder import FolderBlobStore
@@ -21,5 +22,6 @@ __all__ = [
     "RunStore",
     "ShardRecord",
     "SqlRunStore",
+    "UploadView",
     "validation_accuracies",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +41,21 @@ class ShardRecord:
     num_samples: int
     upload_bytes: int
     blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class UploadView:
+    """What an upload is checked against.
+
+    Attributes:
+        state: Where the run stands.
+        client: What the device said when it joined; None if it has not.
+        known: The shard that is stored under this key; None if there is none.
+    """
+
+    state: RunState
+    client: ClientRecord | None
+    known: ShardRecord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +98,16 @@ class RunStore(Protocol):
         """All devices by id."""
         ...
 
-    def add_shard(self, shard: ShardRecord) -> None:
-        """Remember a shard; repeating it replaces it."""
+    def upload_view(self, key: ShardKey) -> UploadView:
+        """What an upload is checked against, as it is at one moment."""
+        ...
+
+    def add_shard(self, shard: ShardRecord, traffic: str | None = None) -> None:
+        """Remember a shard, and count its bytes as this kind of traffic; repeating it replaces it."""
+        ...
+
+    def forget_shard(self, key: ShardKey) -> None:
+        """Forget a shard whose blob is lost, so that it is asked for again."""
         ...
 
     def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
@@ -151,6 +176,22 @@ class BlobStore(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Store whole or not at all; repeating it replaces."""
+        ...
+
+    def incoming(self) -> AbstractContextManager[Path]:
+        """A path for a new file that :meth:`put_file` may take; what is left there is removed."""
+        ...
+
+    def drop_incoming(self) -> None:
+        """Remove what a killed server left of files that it received."""
+        ...
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Take over a file of :meth:`incoming`, whole or not at all; a crash of the machine may lose it."""
+        ...
+
+    def make_durable(self, names: Iterable[str]) -> list[str]:
+        """Let blobs of :meth:`put_file` survive a crash of the machine; return those that one has taken."""
         ...
 
     def local_path(self, name: str) -> Path:

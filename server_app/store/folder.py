@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gkt_core.files import write_atomically
+
+# Files that are being received; no blob's name begins so.
+INCOMING = ".incoming"
 
 
 class FolderBlobStore:
@@ -18,6 +24,47 @@ class FolderBlobStore:
     def put(self, name: str, data: bytes) -> None:
         """Store whole or not at all."""
         write_atomically(self._path(name), data)
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A path beside the blobs, so that taking a file over is renaming it."""
+        path = self._root / INCOMING / f"{os.getpid()}.{threading.get_ident()}"
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def drop_incoming(self) -> None:
+        """Remove what a killed server left of files that it received."""
+        shutil.rmtree(self._root / INCOMING, ignore_errors=True)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Take over a file, without waiting for the disk."""
+        target = self._path(name)
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+    def make_durable(self, names: Iterable[str]) -> list[str]:
+        """Wait until the disk has these files and their names."""
+        lost, folders = [], set()
+        for name in names:
+            path = self._path(name)
+            try:
+                # What a crash took of a file is its end: names and sizes reach the disk after the bytes.
+                if _sync(path) == 0:
+                    raise FileNotFoundError(name)
+            except FileNotFoundError:
+                lost.append(name)
+            else:
+                folders.add(path.parent)
+        for folder in folders:
+            _sync(folder)
+        return lost
 
     def local_path(self, name: str) -> Path:
         """The file itself."""
@@ -60,3 +107,13 @@ class FolderBlobStore:
 
     def _path(self, name: str) -> Path:
         return self._root.joinpath(*self.check_name(name))
+
+
+def _sync(path: Path) -> int:
+    """Wait for the disk; return the size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)

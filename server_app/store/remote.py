@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,25 @@ class RemoteBlobStore:
             self._fs.pipe_file(path, data)
         # Whoever stored it usually reads it next.
         self._cache.put(name, data)
+
+    def incoming(self) -> AbstractContextManager[Path]:
+        """A path beside the local copies."""
+        return self._cache.incoming()
+
+    def drop_incoming(self) -> None:
+        """Remove what a killed server left of files that it received."""
+        self._cache.drop_incoming()
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Store whole or not at all; it is durable when this returns."""
+        target = self._path(name)
+        with self._reachable():
+            self._fs.put_file(str(path), target)
+        self._cache.put_file(name, path)
+
+    def make_durable(self, names: Iterable[str]) -> list[str]:
+        """They are."""
+        return []
 
     def local_path(self, name: str) -> Path:
         """A local copy."""

@@ -16,8 +16,9 @@ from gkt_core.shards import ShardKey
 from server_app.run_state import Event, Joined, Phase, Reported, RunState, Trained
 from server_app.state_machine import advance
 from server_app.store import tables
-from server_app.store.base import ClientRecord, RoundRecord, ShardRecord
+from server_app.store.base import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.engine import migrate, open_engine, write_transaction
+from server_app.store.uploads import UploadStatements
 
 
 class SqlRunStore:
@@ -32,6 +33,7 @@ class SqlRunStore:
         self._engine = open_engine(database)
         self._dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         self.run_id = run_id
+        self._uploads = UploadStatements(self._engine, run_id, self._dialect.insert)
 
     @classmethod
     def create(
@@ -187,18 +189,20 @@ class SqlRunStore:
             for row in sorted(rows, key=lambda row: str(row.client_id))
         }
 
-    def add_shard(self, shard: ShardRecord) -> None:
+    def upload_view(self, key: ShardKey) -> UploadView:
+        """What an upload is checked against, as it is at one moment."""
+        return self._uploads.view(key)
+
+    def add_shard(self, shard: ShardRecord, traffic: str | None = None) -> None:
         """Remember a shard."""
-        row = {
-            "run_id": self.run_id,
-            **shard.key.metadata(),
-            "sha256": shard.sha256,
-            "num_samples": shard.num_samples,
-            "upload_bytes": shard.upload_bytes,
-            "blob": shard.blob,
-        }
+        self._uploads.add_shard(shard, traffic)
+
+    def forget_shard(self, key: ShardKey) -> None:
+        """Forget a shard whose blob is lost."""
         with self._write() as connection:
-            self._upsert(connection, tables.shards, row)
+            shards = tables.shards
+            where = [shards.c[name] == value for name, value in key.metadata().items()]
+            connection.execute(sa.delete(shards).where(shards.c.run_id == self.run_id, *where))
 
     def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
         """Shards of a round in canonical order."""
@@ -209,16 +213,7 @@ class SqlRunStore:
             query = query.where(tables.shards.c.client_id == client_id)
         with self._engine.begin() as connection:
             rows = connection.execute(query).mappings().all()
-        found = [
-            ShardRecord(
-                ShardKey(row["client_id"], row["round_num"], row["split"], row["index"]),
-                row["sha256"],
-                row["num_samples"],
-                row["upload_bytes"],
-                row["blob"],
-            )
-            for row in rows
-        ]
+        found = [_shard_record(row) for row in rows]
         return sorted(found, key=lambda each: (each.key.client_id, each.key.split, each.key.index))
 
     def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
@@ -263,16 +258,7 @@ class SqlRunStore:
 
     def count_traffic(self, kind: str, round_num: int, num_bytes: int) -> None:
         """Add to the bytes of one kind in one round."""
-        row = {"run_id": self.run_id, "kind": kind, "round_num": round_num, "num_bytes": num_bytes}
-        with self._write() as connection:
-            connection.execute(
-                self._insert(tables.traffic)
-                .values(row)
-                .on_conflict_do_update(
-                    index_elements=["run_id", "kind", "round_num"],
-                    set_={"num_bytes": tables.traffic.c.num_bytes + num_bytes},
-                )
-            )
+        self._uploads.count_traffic(kind, round_num, num_bytes)
 
     def traffic(self) -> dict[tuple[str, int], int]:
         """Bytes by kind and round."""
@@ -327,6 +313,11 @@ class SqlRunStore:
             row = connection.execute(query).one()
         progress = from_json(TrainerProgress, row.progress.encode()) if row.progress else None
         return progress, row.trainer_seen_at
+
+
+def _shard_record(row: Any) -> ShardRecord:
+    key = ShardKey(row["client_id"], row["round_num"], row["split"], row["index"])
+    return ShardRecord(key, row["sha256"], row["num_samples"], row["upload_bytes"], row["blob"])
 
 
 def _shown(database: Path | str) -> str:

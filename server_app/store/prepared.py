@@ -1,0 +1,60 @@
+"""Statements that are composed once, executed by the driver: SQLAlchemy's part takes longer than SQLite's.
+
+Only what every upload executes is worth it; values must be text or numbers, as drivers
+take them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+
+class PreparedStatement:
+    """A statement in a database's own words, with named values.
+
+    Args:
+        engine: Whose words.
+        statement: Built with ``sa.bindparam`` where values come later.
+    """
+
+    def __init__(self, engine: sa.Engine, statement: Any) -> None:
+        compiled = statement.compile(dialect=engine.dialect)
+        self._text = str(compiled)
+        self._fixed: dict[str, Any] = dict(compiled.params)
+        self._order: list[str] | None = compiled.positiontup
+
+    def execute(self, cursor: Any, values: Mapping[str, Any]) -> None:
+        """Execute with these values."""
+        found = {**self._fixed, **values}
+        cursor.execute(self._text, found if self._order is None else [found[name] for name in self._order])
+
+
+@contextlib.contextmanager
+def driver_cursor(engine: sa.Engine, *, writes: bool) -> Iterator[Any]:
+    """A transaction of the driver's own: committed when the block ends well, and taken back when not.
+
+    Args:
+        engine: The database.
+        writes: Whether it may write.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: As SQLAlchemy's own transactions do.
+    """
+    connection = engine.raw_connection()
+    dbapi: Any = engine.dialect.loaded_dbapi
+    try:
+        cursor = connection.cursor()
+        # SQLite's driver begins nothing by itself (engine.py), and a single read needs no transaction.
+        if writes and engine.dialect.name == "sqlite":
+            cursor.execute("BEGIN IMMEDIATE")
+        yield cursor
+        connection.commit()
+    except dbapi.OperationalError as error:
+        raise sa.exc.OperationalError(None, None, error) from error
+    finally:
+        # Back to the pool, which takes back what was not committed.
+        connection.close()
