@@ -58,7 +58,7 @@ def measure_demo(demo_dir: Path) -> dict[str, Any]:
             )
         return _measure(run, demo_dir)
     finally:
-        run.store.close()  # type: ignore[attr-defined]
+        run.store.close()
 
 
 def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
