@@ -251,7 +251,7 @@ def receive_order(network: nn.Module, optimizer: torch.optim.Optimizer) -> Order
     if not data:
         return None
     _, extra = restore_state(data, {"network": network}, {"network": optimizer}, "of rank 0")
-    shards = [(ShardKey(*key), blob) for key, blob in extra.pop("shards")]
+    shards = [(ShardKey(**key), blob) for key, blob in extra.pop("shards")]
     return Order(**extra, shards=shards)
 
 

@@ -143,7 +143,9 @@ def test_a_full_disk_loses_nothing(server_bundle: Path, empty_run: Path, tmp_pat
         # While the bundle is downloaded, and in the middle of a round.
         full(served)
         with process(command(served, data, state_dir, "--engine", engine)) as device:
-            wait_until(lambda: bool(list(state_dir.glob("checkpoint-*"))), device)
+            wait_until(
+                lambda: any(state_dir.glob("checkpoint-*")) and (state_dir / "state.json").is_file(), device
+            )
         before = files_of(state_dir)
         assert json.loads(before["state.json"])["trained_round"] == 0, "the round was over too soon"
         full(served)

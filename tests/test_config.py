@@ -74,6 +74,7 @@ RULES = {
     "plateau_patience": {"accepted": [0, 3], "refused": [-1], "expected": "at least 0"},
     "horizontal_flip": {"accepted": [True, False], "refused": [], "expected": ""},
     "compress": {"accepted": [True, False], "refused": [], "expected": ""},
+    "quarantine": {"accepted": [True, False], "refused": [], "expected": ""},
     "mode": {"accepted": MODES, "refused": ["fedbuff"], "expected": "one of sync, async"},
     "max_staleness": {"accepted": [0, 3], "refused": [-1], "expected": "at least 0"},
     "client_fraction": {

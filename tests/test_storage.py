@@ -141,13 +141,17 @@ def test_hostile_names_are_refused(tmp_path, name):
 def test_a_bucket_that_is_not_there_is_found_early(bucket, server_bundle, tmp_path):
     for url, word in (("s3://another-bucket/x", "is there such a bucket"), ("nonsense://x", "nonsense")):
         with pytest.raises(ConfigError, match=word):
-            create_run(tmp_path / "run", server_bundle, run_config(), TOKEN, Storage(blobs=url))
+            create_run(
+                tmp_path / "run", server_bundle, run_config(quarantine=False), TOKEN, Storage(blobs=url)
+            )
         assert not (tmp_path / "run").exists()
 
 
 def test_a_bucket_that_is_gone_for_a_while(bucket, server_bundle, tmp_path):
     """Devices are asked for patience, and nothing is lost when it is back."""
-    run = create_run(tmp_path / "run", server_bundle, run_config(), TOKEN, Storage(blobs=bucket.url))
+    run = create_run(
+        tmp_path / "run", server_bundle, run_config(quarantine=False), TOKEN, Storage(blobs=bucket.url)
+    )
     app, slept = create_app(run, TOKEN), []
 
     def sleep(seconds):
@@ -180,6 +184,7 @@ def test_a_bucket_that_is_gone_for_a_while(bucket, server_bundle, tmp_path):
 PARTS = (("train", 0, 8, 0), ("train", 1, 4, 8), ("validation", 0, 5, 90))
 
 
+# Without quarantine: the labels of a device that is no device are random, and other ones in each round.
 def outcome(run):
     """Send fixed uploads as two devices, train, and return what the run leaves."""
     transport = httpx.WSGITransport(app=create_app(run, TOKEN))
@@ -219,9 +224,9 @@ def outcome(run):
 
 def test_a_run_elsewhere_is_the_same_run(postgres_url, bucket, server_bundle, tmp_path):
     torch.set_num_threads(1)
-    here = create_run(tmp_path / "here", server_bundle, run_config(), TOKEN)
+    here = create_run(tmp_path / "here", server_bundle, run_config(quarantine=False), TOKEN)
     storage = Storage(postgres_url, bucket.url)
-    there = create_run(tmp_path / "there", server_bundle, run_config(), TOKEN, storage)
+    there = create_run(tmp_path / "there", server_bundle, run_config(quarantine=False), TOKEN, storage)
     kept = tmp_path / "there" / "storage.json"
     assert json.loads(kept.read_text()) == dataclasses.asdict(
         dataclasses.replace(storage, run_id=there.store.run_id)

@@ -225,14 +225,16 @@ def until(condition):
 @pytest.fixture(scope="module")
 def undisturbed(server_bundle, tmp_path_factory):
     torch.set_num_threads(1)
-    run = create_run(tmp_path_factory.mktemp("undisturbed") / "run", server_bundle, run_config(), TOKEN)
+    run = create_run(
+        tmp_path_factory.mktemp("undisturbed") / "run", server_bundle, run_config(quarantine=False), TOKEN
+    )
     yield Play(run).left
     run.store.close()
 
 
 def test_a_run_outlives_a_fault(undisturbed, server_bundle, fault, caplog):
     storage = Storage(blobs=fault.url) if isinstance(fault, SilentBucket) else None
-    run = create_run(fault.folder / "run", server_bundle, run_config(), TOKEN, storage)
+    run = create_run(fault.folder / "run", server_bundle, run_config(quarantine=False), TOKEN, storage)
     try:
         played = Play(run, fault, caplog)
         assert played.left == undisturbed

@@ -73,6 +73,7 @@ def chaos(
         horizontal_flip=False,
         crop_padding=1,
         codec="uint8",
+        quarantine=False,
         shard_samples=16,
     )
     folder = out or Path("gkt-chaos") / time.strftime("%Y%m%d-%H%M%S")
