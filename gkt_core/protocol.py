@@ -5,7 +5,9 @@ Bodies are JSON but for shards and artifacts. ``{run}``, ``{round}`` and ``{clie
 ====  ==================================================================  ======================
 verb  path                                                                body / answer
 ====  ==================================================================  ======================
-GET   /v1/health                                                          no token needed
+GET   /v1/health                                                          :class:`Health`
+GET   /v1/openapi.json                                                    this, for programs
+GET   /docs                                                               this, for people
 GET   /v1/runs                                                            :class:`RunList`
 GET   /v1/runs/{run}                                                      :class:`RunInfo`
 GET   /v1/runs/{run}/status                                               :class:`RunStatus`
@@ -18,9 +20,10 @@ PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
 GET   /v1/runs/{run}/model/template                                       the trained template
 GET   /v1/runs/{run}/model/server                                         the server's weights
+POST  /v1/infer                                                           features / :class:`Inference`
 ====  ==================================================================  ======================
 
-Every request but health carries ``Authorization: Bearer <token>``. Shards carry
+Every request but the first three carries ``Authorization: Bearer <token>``. Shards carry
 ``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
 PUTs may be repeated at any time. Errors are :class:`ErrorBody`; an answer of 429 or 503 says in
 ``Retry-After`` after how many seconds to ask again.
@@ -47,7 +50,8 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_MISSING_SHARDS = 10_000
 _INT_LIMIT = 1 << 63
 
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+CLIENT_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 
 
 class Message:
@@ -58,7 +62,13 @@ class Message:
 
     __slots__ = ()
     # Not annotated: what reads the messages' fields would take it for one.
-    __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
+    __pydantic_config__ = {  # noqa: RUF012
+        "extra": "forbid",
+        "strict": True,
+        "allow_inf_nan": False,
+        # What is sent holds every field: so do the schemas of answers.
+        "json_schema_serialization_defaults_required": True,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,13 @@ class ErrorBody(Message):
 
     error: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health(Message):
+    """The server answers; ``status`` is ``ok``."""
+
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +178,21 @@ class RoundReport(Message):
     images_per_second: float
     feature_clip: float = 0.0
     feature_noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inference(Message):
+    """What the server's half of a deployed model makes of features (:mod:`gkt_core.online_features`).
+
+    Attributes:
+        labels: The likeliest class of each sample.
+        logits: Of each sample and class.
+        probabilities: Their softmax.
+    """
+
+    labels: list[int]
+    logits: list[list[float]]
+    probabilities: list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
