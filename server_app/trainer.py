@@ -8,7 +8,6 @@ train together (:mod:`server_app.training_group`).
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from safetensors.torch import save
 
 from gkt_core.algorithms import (
     Evaluation,
-    ServerProgress,
     ServerUpdate,
     evaluate,
     server_update,
@@ -33,7 +31,6 @@ from gkt_core.manifest import COMBINED_TEMPLATE
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.optimizers import set_learning_rate
-from gkt_core.protocol import TrainerProgress
 from gkt_core.shards import ShardKey, write_soft_labels
 from gkt_core.template import SERVER_PREFIX, fill_template
 from server_app.deadline import Deadline
@@ -58,8 +55,8 @@ from server_app.run_state import (
     RunState,
     Trained,
 )
-from server_app.state_machine import is_last, parts, shown_round, staleness, validation_parts
-from server_app.status import part_metrics
+from server_app.state_machine import is_last, parts, shown_round, validation_parts
+from server_app.step_report import ProgressReporter, ServerGone, check_parent, describe_step, step_metrics
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error, first_line
 from server_app.store import validation_accuracies
 from server_app.tidy import drop_what_is_spent
@@ -77,13 +74,8 @@ from server_app.training_group import (
 log = logging.getLogger("gkt.trainer")
 
 _POLL_SECONDS = 0.1
-_PROGRESS_SECONDS = 0.5
 # Of a storage that does not answer.
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
-
-
-class _ServerGone(Exception):
-    """The process that started this one has ended."""
 
 
 class Trainer:
@@ -122,7 +114,7 @@ class Trainer:
                 state = self._run_rounds()
                 self._group.close()
                 return state
-            except _ServerGone:
+            except ServerGone:
                 log.info("the server is gone; ending")
                 self._group.reset()
                 return self._run.store.state()
@@ -144,7 +136,7 @@ class Trainer:
     def _run_rounds(self) -> RunState:
         store = self._run.store
         while not self._lease.take():
-            _check_parent(self._parent_pid)
+            check_parent(self._parent_pid)
             time.sleep(_POLL_SECONDS)
         # A round that an earlier trainer left half trained is trained on from its last epoch.
         state = store.apply(Released())
@@ -152,7 +144,7 @@ class Trainer:
         last_sign = 0.0
         deadline = Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
-            _check_parent(self._parent_pid)
+            check_parent(self._parent_pid)
             self._lease.keep()
             if deadline.has_passed(state):
                 state = store.apply(DeadlinePassed(state.round_num))
@@ -208,7 +200,7 @@ class Trainer:
                     return state
             source = self._source(state, "train")
             epochs_done = self._restore_epoch(state)
-            log.info("round %d: %d samples%s", round_num, len(source), _describe(state))
+            log.info("round %d: %d samples%s", round_num, len(source), describe_step(state))
             scale = learning_rate_scale(run.config, shown_round(state), validation_accuracies(store))
             set_learning_rate(self._optimizer, run.config.server_lr * scale)
             order = Order(
@@ -222,7 +214,7 @@ class Trainer:
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
                 first_epoch=epochs_done + 1,
-                on_batch=_ProgressReporter(run, round_num, self._parent_pid, self._lease),
+                on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
                 on_epoch=lambda epoch: self._save_epoch(state, epoch),
                 ranks=self._group.begin(order, self._network, self._optimizer),
             )
@@ -248,7 +240,7 @@ class Trainer:
                 "validation_loss": evaluation.loss,
                 "validation_accuracy": evaluation.accuracy,
                 "samples_per_second": update.samples_per_second,
-                **_step_metrics(state),
+                **step_metrics(state),
             },
         )
         trained = self._apply(Trained(round_num))
@@ -330,54 +322,6 @@ class Trainer:
         drop_what_is_spent(self._run, before)
         if round_num >= 2:
             self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)
-
-
-class _ProgressReporter:
-    """Tells the store how training goes, at most twice a second."""
-
-    def __init__(self, run: RunContext, round_num: int, parent_pid: int | None, lease: Lease) -> None:
-        self._run, self._round_num, self._parent_pid, self._lease = run, round_num, parent_pid, lease
-        self._last = 0.0
-
-    def __call__(self, progress: ServerProgress) -> None:
-        _check_parent(self._parent_pid)
-        now = time.monotonic()
-        if now - self._last < _PROGRESS_SECONDS:
-            return
-        self._last = now
-        self._lease.keep()
-        self._run.store.report_progress(
-            TrainerProgress(
-                self._round_num, progress.epoch, progress.epochs, progress.samples_per_second, progress.loss
-            )
-        )
-
-
-def _describe(state: RunState) -> str:
-    """Who is in a step of the server, and how far ahead; nothing for rounds."""
-    ahead = staleness(state)
-    found = [
-        f"{name} in its round {number}, {ahead.get(name, 0)} ahead" for name, number in parts(state).items()
-    ]
-    return f" of {'; '.join(found)}" if ahead else ""
-
-
-def _step_metrics(state: RunState) -> dict[str, float]:
-    """What a step of the server was, and how many rounds' worth of uploads are done; nothing for rounds."""
-    if state.mode == "sync":
-        return {}
-    own, ahead = parts(state), staleness(state)
-    total = sum({**dict(state.done), **own}.values())
-    return {
-        **part_metrics(own),
-        "full_rounds": float(total // max(1, len(state.clients))),
-        "max_staleness": float(max((ahead.get(name, 0) for name in own), default=0)),
-    }
-
-
-def _check_parent(parent_pid: int | None) -> None:
-    if parent_pid is not None and os.getppid() != parent_pid:
-        raise _ServerGone
 
 
 def _check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) -> None:
