@@ -7,7 +7,7 @@ PARALLEL ?= -n 2 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow fuzz chaos bench-devices bench-ingest readme lint clean
+.PHONY: help install demo test test-slow fuzz chaos bench-devices bench-ingest bench-web readme lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-devices: install ## 200 devices at one server at once: memory of its proce
 
 bench-ingest: install ## body bytes a CPU-second of the server beside nginx and a ceiling, as one JSON object; needs nginx
 	@$(BIN)/gkt profile ingest --json $(ARGS)
+
+bench-web: install ## the web server beside gunicorn, granian and waitress: CPU time, memory, stalled uploads
+	@$(BIN)/gkt profile web $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

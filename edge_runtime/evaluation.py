@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.backends.base import open_backend
-from edge_runtime.backends.ort_api import onnxruntime_module
 from gkt_core.augment import to_float_nchw
 from gkt_core.client_round import client_update
 from gkt_core.config import RunConfig
 from gkt_core.errors import ArtifactError, DatasetError
 from gkt_core.manifest import Bundle
+from gkt_core.onnx_runtime import onnxruntime_module
 from gkt_core.private_data import PrivateData, Samples
 
 _BATCH = 128

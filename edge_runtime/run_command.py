@@ -41,6 +41,11 @@ def check_threads(num_threads: int) -> None:
     "--token", envvar="GKT_TOKEN", required=True, help="Token that gkt serve printed [env: GKT_TOKEN]."
 )
 @click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    help="Certificates (PEM) to trust, for a server whose certificate no public authority signed.",
+)
+@click.option(
     "--data", type=click.Path(path_type=Path), required=True, help="This device's file of gkt data split."
 )
 @click.option(
@@ -109,6 +114,7 @@ def run(
     *,
     url: str,
     token: str,
+    ca_file: Path | None,
     data: Path,
     state_dir: Path | None,
     client_id: str | None,
@@ -161,7 +167,9 @@ def run(
             progress.note(f"{limit}: nothing below {sysfs} says so, training never waits for it")
         if patience_seconds is None:
             patience_seconds = 30.0 if is_dry_run else math.inf
-        server = ServerClient(url, token, patience_seconds=patience_seconds, on_retry=progress.note)
+        server = ServerClient(
+            url, token, ca_file=ca_file, patience_seconds=patience_seconds, on_retry=progress.note
+        )
         stack.callback(server.close)
         if is_dry_run:
             _show_dry_run(server, private, name, num_threads, noise, as_json)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -45,12 +47,13 @@ class ServerClient:
         url: Such as ``http://10.0.0.5:8080``.
         token: The bearer token that ``gkt serve`` printed.
         patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
+        ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
         transport: For tests: an application instead of a socket.
         on_retry: Called with a line for the log before each wait.
         sleep: For tests.
 
     Raises:
-        ConfigError: The URL or the token cannot be used.
+        ConfigError: The URL, the token or the certificates cannot be used.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ServerClient:
         token: str,
         *,
         patience_seconds: float = 300.0,
+        ca_file: Path | None = None,
         transport: httpx.BaseTransport | None = None,
         on_retry: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -72,6 +76,7 @@ class ServerClient:
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=httpx.Timeout(60.0, connect=10.0),
                 transport=transport,
+                verify=True if ca_file is None else _trusting(ca_file),
                 trust_env=False,
             )
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
@@ -79,6 +84,9 @@ class ServerClient:
         base = self._http.base_url
         if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65535:
             raise errors.ConfigError(f"server URL is {url!r}, expected one such as http://10.0.0.5:8080")
+        if ca_file is not None and base.scheme != "https":
+            # Whoever gives certificates does not want the token to travel in the open.
+            raise errors.ConfigError(f"server URL is {url!r} and --ca-file is given: expected https://")
         self._url = url
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry
@@ -175,6 +183,8 @@ class ServerClient:
                 response = self._http.request(method, path, content=body, headers=headers)
             except httpx.TransportError as error:
                 trouble, asked = f"{type(error).__name__}: {error}", 0.0
+                if "CERTIFICATE_VERIFY_FAILED" in trouble:
+                    trouble += ": give the certificate of who signed it with --ca-file"
             except httpx.DecodingError as error:
                 raise MessageError(
                     f"the answer cannot be decoded ({error}): is this the address of a gkt server?"
@@ -201,6 +211,15 @@ class ServerClient:
             self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
             self._sleep(pause)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.ConfigError(
+            f"--ca-file {ca_file} cannot be used: {error}: expected certificates as a PEM file"
+        ) from error
 
 
 def _said(response: httpx.Response) -> str:

@@ -5,7 +5,9 @@ Bodies are JSON but for shards and artifacts. ``{run}``, ``{round}`` and ``{clie
 ====  ==================================================================  ======================
 verb  path                                                                body / answer
 ====  ==================================================================  ======================
-GET   /v1/health                                                          no token needed
+GET   /v1/health                                                          :class:`Health`
+GET   /v1/openapi.json                                                    this, for programs
+GET   /docs                                                               this, for people
 GET   /v1/runs                                                            :class:`RunList`
 GET   /v1/runs/{run}                                                      :class:`RunInfo`
 GET   /v1/runs/{run}/status                                               :class:`RunStatus`
@@ -18,9 +20,10 @@ PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
 GET   /v1/runs/{run}/model/template                                       the trained template
 GET   /v1/runs/{run}/model/server                                         the server's weights
+POST  /v1/infer                                                           features / :class:`Inference`
 ====  ==================================================================  ======================
 
-Every request but health carries ``Authorization: Bearer <token>``. Shards carry
+Every request but the first three carries ``Authorization: Bearer <token>``. Shards carry
 ``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
 PUTs may be repeated at any time. Errors are :class:`ErrorBody`; an answer of 429 or 503 says in
 ``Retry-After`` after how many seconds to ask again.
@@ -28,26 +31,25 @@ PUTs may be repeated at any time. Errors are :class:`ErrorBody`; an answer of 42
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import json
-import math
 import re
-import types
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any
 
 from gkt_core.errors import MessageError, ProtocolVersionError
+
+# Part of the protocol: whoever imports a message reads and writes it with these.
+from gkt_core.message_json import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from gkt_core.message_json import from_dict as from_dict
+from gkt_core.message_json import from_json as from_json
+from gkt_core.message_json import to_json as to_json
 
 PROTOCOL_VERSION = 1
 SHA256_HEADER = "X-Content-SHA256"
 ZSTD = "zstd"
-MAX_MESSAGE_BYTES = 1 << 20
 MAX_MISSING_SHARDS = 10_000
-_INT_LIMIT = 1 << 63
 
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+CLIENT_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 
 
 class Message:
@@ -58,7 +60,13 @@ class Message:
 
     __slots__ = ()
     # Not annotated: what reads the messages' fields would take it for one.
-    __pydantic_config__ = {"extra": "forbid", "strict": True, "allow_inf_nan": False}  # noqa: RUF012
+    __pydantic_config__ = {  # noqa: RUF012
+        "extra": "forbid",
+        "strict": True,
+        "allow_inf_nan": False,
+        # What is sent holds every field: so do the schemas of answers.
+        "json_schema_serialization_defaults_required": True,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,13 @@ class ErrorBody(Message):
 
     error: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health(Message):
+    """The server answers; ``status`` is ``ok``."""
+
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +176,21 @@ class RoundReport(Message):
     images_per_second: float
     feature_clip: float = 0.0
     feature_noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inference(Message):
+    """What the server's half of a deployed model makes of features (:mod:`gkt_core.online_features`).
+
+    Attributes:
+        labels: The likeliest class of each sample.
+        logits: Of each sample and class.
+        probabilities: Their softmax.
+    """
+
+    labels: list[int]
+    logits: list[list[float]]
+    probabilities: list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,108 +294,6 @@ class RunStatus(Message):
     mode: str = "sync"
     server_steps: int = 0
     staleness: dict[str, int] = field(default_factory=dict)
-
-
-MessageT = TypeVar("MessageT")
-
-
-def to_json(message: Any) -> bytes:
-    """Encode a message: one JSON object with sorted keys.
-
-    Raises:
-        MessageError: A number is NaN or infinite.
-    """
-    try:
-        return json.dumps(dataclasses.asdict(message), sort_keys=True, allow_nan=False).encode()
-    except ValueError as error:
-        raise MessageError(f"{type(message).__name__} holds NaN or infinity, expected numbers") from error
-
-
-def from_json(message_type: type[MessageT], data: bytes) -> MessageT:
-    """Decode and validate a message.
-
-    Raises:
-        MessageError: Not JSON, a field is missing or unknown, or a value has another type or no meaning.
-    """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise MessageError(f"a message of {len(data)} bytes, expected at most {MAX_MESSAGE_BYTES}")
-    try:
-        values = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise MessageError(f"the message is not JSON, expected a {message_type.__name__}") from error
-    return from_dict(message_type, values)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
-    """Build a message from decoded JSON, as :func:`from_json` does."""
-    if not isinstance(values, dict):
-        raise MessageError(f"expected a JSON object with the fields of {message_type.__name__}")
-    hints = _type_hints(cast(Hashable, message_type))
-    fields: Mapping[str, dataclasses.Field[Any]] = message_type.__dataclass_fields__  # type: ignore[attr-defined]
-    unknown = sorted(set(values) - set(fields))
-    missing = sorted(
-        name
-        for name, declared in fields.items()
-        if name not in values
-        and declared.default is dataclasses.MISSING
-        and declared.default_factory is dataclasses.MISSING
-    )
-    if unknown or missing:
-        raise MessageError(
-            f"{message_type.__name__}: unknown fields {unknown[:5]}, missing fields {missing[:5]}: "
-            "do device and server run the same version of gkt?"
-        )
-    where = message_type.__name__
-    return message_type(
-        **{name: _convert(value, hints[name], f"{where}.{name}") for name, value in values.items()}
-    )
-
-
-@functools.cache
-def _type_hints(message_type: Hashable) -> dict[str, Any]:
-    return get_type_hints(message_type)
-
-
-def _convert(value: Any, expected: Any, where: str) -> Any:
-    origin = get_origin(expected)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        (expected,) = [option for option in get_args(expected) if option is not type(None)]
-        origin = get_origin(expected)
-    if dataclasses.is_dataclass(expected) and isinstance(expected, type):
-        return from_dict(expected, value)
-    if origin is list and isinstance(value, list):
-        (item,) = get_args(expected)
-        return [_convert(each, item, where) for each in value]
-    if origin is dict and isinstance(value, dict):
-        item = get_args(expected)[1]
-        return value if item is Any else {name: _convert(each, item, where) for name, each in value.items()}
-    if expected is float and type(value) is int and abs(value) < _INT_LIMIT:
-        return float(value)
-    if type(value) is (origin or expected):
-        _check_range(value, where)
-        return value
-    # Only the type of what is nested: printing it may recurse as deep as the sender likes.
-    shown = type(value).__name__ if isinstance(value, (list, dict)) else str(value)[:40]
-    raise MessageError(f"{where} is {shown!r}, expected {getattr(expected, '__name__', expected)}")
-
-
-def _check_range(value: Any, where: str) -> None:
-    """Refuse what JSON can say and neither a database nor a page can hold."""
-    if isinstance(value, int) and abs(value) >= _INT_LIMIT:
-        raise MessageError(f"{where} is {str(value)[:40]}, expected a number of 64 bits")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise MessageError(f"{where} is {value}, expected a finite number")
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise MessageError(f"{where} holds half of a surrogate pair, expected Unicode text") from error
 
 
 def check_protocol_version(found: int) -> None:

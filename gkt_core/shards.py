@@ -20,7 +20,8 @@ checked against the :class:`ShardSpec` of the run before it is used.
 
 from __future__ import annotations
 
-import json
+import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +29,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from gkt_core.codec import EncodedFeatures, check_scales, decode, encode, encoded_layout
 from gkt_core.errors import CodecError, ShardError
-from gkt_core.shard_bytes import MAX_HEADER_BYTES, map_file, parse
+from gkt_core.shard_file import MAX_HEADER_BYTES, SHARD_VERSION, parse, serialise
 
-SHARD_VERSION = 1
 SPLITS = ("train", "validation")
 # Few enough for a processor's nearest cache.
 _BLOCK_VALUES = 32 * 1024
@@ -152,12 +151,6 @@ class SoftLabels:
         return self.server_logits[found]
 
 
-def _serialise(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:
-    # One metadata key: safetensors writes several in no fixed order, and equal shards must be equal bytes.
-    header = {"gkt": json.dumps({"version": SHARD_VERSION, **metadata}, sort_keys=True)}
-    return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata=header)
-
-
 def write_feature_shard(
     key: ShardKey,
     sample_ids: NDArray[np.int64],
@@ -191,7 +184,7 @@ def write_feature_shard(
         "client_logits": client_logits.astype(np.float32),
         "labels": labels.astype(np.int64),
     }
-    return _serialise(tensors, {"kind": "features", "codec": codec, **key.metadata()})
+    return serialise(tensors, {"kind": "features", "codec": codec, **key.metadata()})
 
 
 def write_soft_labels(client_id: str, round_num: int, soft_labels: SoftLabels) -> bytes:
@@ -200,7 +193,7 @@ def write_soft_labels(client_id: str, round_num: int, soft_labels: SoftLabels) -
         "sample_ids": soft_labels.sample_ids.astype(np.int64),
         "server_logits": soft_labels.server_logits.astype(np.float32),
     }
-    return _serialise(tensors, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
+    return serialise(tensors, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
 
 
 def _expect(tensors: Mapping[str, NDArray[Any]], layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -348,7 +341,17 @@ def map_feature_shard(
         ShardError: The file cannot be read or is not the expected shard.
     """
     try:
-        mapped = map_file(path, is_read_now=check_values and not is_finite)
+        mapped = _map_file(path, is_read_now=check_values and not is_finite)
     except OSError as error:
         raise ShardError(f"cannot read the shard {path}: {error}") from error
     return read_feature_shard(mapped, key, spec, check_values=check_values, is_finite=is_finite)
+
+
+def _map_file(path: Path, *, is_read_now: bool) -> NDArray[np.uint8]:
+    """A file as read-only bytes; what is read at once is brought in at once, where the system can."""
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            return np.zeros(0, np.uint8)
+        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if is_read_now else 0)
+        mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+    return np.frombuffer(mapped, np.uint8)

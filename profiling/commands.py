@@ -22,6 +22,7 @@ _COMMANDS = {
     "simulation": ("profiling.simulation_speed_command:simulation", "How fast gkt simulate trains."),
     "trainer": ("profiling.trainer.command:trainer", "How fast the server trains, in how much memory."),
     "traffic": ("profiling.traffic.command:traffic", "Bytes of FedGKT, split learning and FedAvg."),
+    "web": ("profiling.web.servers_command:web", "Web servers: cost of bodies, memory, stalled uploads."),
 }
 
 

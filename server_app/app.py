@@ -16,8 +16,10 @@ from gkt_core.errors import (
     StorageUnavailableError,
 )
 from gkt_core.protocol import ErrorBody, to_json
-from server_app.blueprints import clients, downloads, runs, uploads
+from server_app.blueprints import clients, documents, downloads, inference, runs, uploads
 from server_app.context import RequestContext
+from server_app.inference import FeatureClassifier
+from server_app.operations import OPERATIONS
 from server_app.receiving import drop_body
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
@@ -28,21 +30,29 @@ _BODY_SLACK = 64 * 1024
 _RETRY_AFTER_SECONDS = 2
 
 
-def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Flask:
+def create_app(
+    run: RunContext,
+    token: str,
+    *,
+    poll_seconds: float = 1.0,
+    classifier: FeatureClassifier | None = None,
+) -> Flask:
     """Make the application.
 
     Args:
         run: The run to serve.
-        token: Bearer token that every request but health must carry.
+        token: Bearer token that every request must carry, but for health and the document of the interface.
         poll_seconds: How often waiting devices are told to ask again.
+        classifier: What answers features; None for a server that does not.
     """
     app = Flask("gkt", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
-    app.extensions["gkt"] = RequestContext(run, poll_seconds)
+    app.extensions["gkt"] = RequestContext(run, poll_seconds, classifier)
 
     @app.before_request
     def _authenticate() -> None:
-        if request.endpoint in ("runs.health", None):
+        operation = OPERATIONS.get(request.endpoint or "")
+        if request.endpoint is None or (operation is not None and not operation.needs_token):
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not hmac.compare_digest(given.encode(), token.encode()):
@@ -68,11 +78,11 @@ def create_app(run: RunContext, token: str, *, poll_seconds: float = 1.0) -> Fla
     def _http_error(error: HTTPException) -> Response:
         message = error.description or ""
         if isinstance(error, RequestEntityTooLarge):
-            message = f"the body exceeds {app.config['MAX_CONTENT_LENGTH']} bytes, the most a shard can have"
+            message = f"the body exceeds {request.max_content_length} bytes, the most that is expected here"
         return _error_response(error.code or 500, type(error).__name__, message)
 
-    for blueprint in (runs.blueprint, clients.blueprint, uploads.blueprint, downloads.blueprint):
-        app.register_blueprint(blueprint)
+    for module in (runs, clients, uploads, downloads, inference, documents):
+        app.register_blueprint(module.blueprint)
     return app
 
 

@@ -15,6 +15,7 @@ from gkt_core.cli import emit_json
 from gkt_core.config import RunConfig
 from gkt_core.config_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError, MissingExtraError
+from gkt_core.manifest import load_bundle
 
 if TYPE_CHECKING:
     from server_app.store import RunStore
@@ -52,6 +53,13 @@ MAX_TRAINER_PROCS = 64
     help="Certificate chain (PEM), to serve https.",
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Private key of --tls-cert (PEM).")
+@click.option(
+    "--infer",
+    "deployed",
+    type=click.Path(path_type=Path),
+    help="Folder of gkt deploy --split, or its server.onnx: answers features at POST /v1/infer. Needs ONNX "
+    "Runtime, gkt-edge[server,edge].",
+)
 @click.option("--token", envvar="GKT_TOKEN", help="The devices' bearer token; drawn at random by default.")
 @click.option(
     "--threads", "num_threads", default=0, show_default=True, help="Trainer's threads; 0 for all cores."
@@ -96,6 +104,7 @@ def serve(
     port: int,
     tls_cert: Path | None,
     tls_key: Path | None,
+    deployed: Path | None,
     token: str | None,
     num_threads: int,
     num_procs: int,
@@ -109,12 +118,13 @@ def serve(
 ) -> None:
     """Serve one run: collect features, train the large network, answer with soft labels.
 
-    Prints the command that each device runs. Ctrl-C stops the server and its trainer; the same
+    Prints the command that each device runs. The interface describes itself at /docs, and as an OpenAPI
+    document at /v1/openapi.json; neither needs the token. Ctrl-C stops the server and its trainer; the same
     --data-dir goes on where it stopped, with the same deadline unless another is given. The remaining
     options are the run's hyper-parameters.
     """
     try:
-        from server_app import run_folder, serving, web_server  # noqa: PLC0415 - imports an extra
+        from server_app import inference, run_folder, serving, web_server  # noqa: PLC0415 - imports an extra
     except ImportError as error:
         raise MissingExtraError.for_module(str(error.name), "server") from error
     if num_threads < 0 or not 0.01 <= poll_seconds <= 3600:
@@ -127,6 +137,7 @@ def serve(
     if tls is not None:
         web_server.check_tls(*tls)
     config = build_run_config(hyper_parameters, file=config_file)
+    classifier = None if deployed is None else inference.FeatureClassifier(deployed)
     listener = serving.bind(host, port)
     try:
         if run_folder.has_run(data_dir):
@@ -140,6 +151,9 @@ def serve(
             raise ConfigError(f"{data_dir} holds no run: give --artifacts to begin one")
         else:
             _check_rules(config, min_clients, deadline_seconds)
+            if classifier is not None:
+                # Before anything is written.
+                classifier.check_fits(load_bundle(artifacts).manifest)
             storage = run_folder.Storage(database or "", blobs or "") if database or blobs else None
             run = run_folder.create_run(data_dir, artifacts, config, token, storage)
         shown_token = run_folder.read_token(data_dir)
@@ -148,6 +162,8 @@ def serve(
                 f"the run in {data_dir} has another token, in {data_dir / 'token'}: leave out --token"
             )
 
+        if classifier is not None:
+            classifier.check_fits(run.bundle.manifest)
         _change_rules(run.store, min_clients, deadline_seconds)
 
         def on_ready(url: str) -> None:
@@ -158,6 +174,7 @@ def serve(
                 f"serving {run.store.run_id} on {url}: {run.config.rounds} rounds, "
                 f"{run.config.num_clients} devices"
             )
+            click.echo(f"what can be said to it: {url}/docs, and {url}/v1/openapi.json for programs")
             click.echo("each device runs:")
             # Listening on all addresses: devices need one that is this machine's.
             shown = url.replace("0.0.0.0", socket.gethostname()).replace("[::]", socket.gethostname())
@@ -173,6 +190,7 @@ def serve(
             announce=_announce,
             on_ready=on_ready,
             tls=tls,
+            classifier=classifier,
         )
     finally:
         listener.close()

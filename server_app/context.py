@@ -10,6 +10,7 @@ from flask import Response, abort, current_app
 
 from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.protocol import to_json
+from server_app.inference import FeatureClassifier
 from server_app.run_folder import RunContext
 from server_app.run_state import RunState
 from server_app.state_machine import shown_round, task_for
@@ -18,10 +19,11 @@ from server_app.store import validation_accuracies
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The run, and how often waiting devices ask again."""
+    """The run, how often waiting devices ask again, and what answers features, if anything does."""
 
     run: RunContext
     poll_seconds: float
+    classifier: FeatureClassifier | None = None
 
 
 def context() -> RequestContext:

@@ -61,12 +61,9 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
         OSError: The file cannot be written.
         ShardError: The content encoding is unknown.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in ("identity", ZSTD):
-        raise ShardError(f"content encoding {encoding[:20]!r}, expected {ZSTD} or none")
     digest, num_bytes = hashlib.sha256(), 0
     error: ShardError | None = None
-    decompressor = FrameDecompressor(max_bytes) if encoding == ZSTD else None
+    decompressor = _decompressor(max_bytes)
     is_finite = look_at_floats and decompressor is None
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
@@ -91,6 +88,38 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
         except ShardError as found:
             error = found
     return Received(digest.hexdigest(), num_bytes, error, is_finite)
+
+
+def receive_bytes(max_bytes: int) -> bytes:
+    """The body of the current request, decompressed; for bodies that are small beside a shard's file.
+
+    Args:
+        max_bytes: The most that a body may hold, compressed or not.
+
+    Raises:
+        HTTPException: The body is too large, cut short, or stalls.
+        ShardError: The content encoding is unknown, or the body cannot be decompressed within the limit.
+    """
+    # Zstandard may make what it cannot compress a little longer.
+    request.max_content_length = max_bytes + max_bytes // 128 + 1024
+    decompressor = _decompressor(max_bytes)
+    body = bytearray()
+    for chunk in body_chunks():
+        if decompressor is None:
+            body += chunk
+            continue
+        for piece in decompressor.feed(chunk):
+            body += piece
+    if decompressor is not None:
+        decompressor.finish()
+    return bytes(body)
+
+
+def _decompressor(max_bytes: int) -> FrameDecompressor | None:
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("identity", ZSTD):
+        raise ShardError(f"content encoding {encoding[:20]!r}, expected {ZSTD} or none")
+    return FrameDecompressor(max_bytes) if encoding == ZSTD else None
 
 
 def _holds_finite_floats(chunk: memoryview) -> bool:

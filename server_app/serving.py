@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gkt_core.errors import AddressInUseError, GKTError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from server_app.app import create_app
+from server_app.inference import FeatureClassifier
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, TRAINER_LOG_NAME, RunContext, read_token
 from server_app.run_state import Failed, Phase
 from server_app.web_server import WebServer
@@ -201,6 +202,7 @@ def serve_run(
     announce: Callable[[str], None],
     on_ready: Callable[[str], None],
     tls: tuple[Path, Path] | None = None,
+    classifier: FeatureClassifier | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -214,6 +216,7 @@ def serve_run(
         announce: Takes a line for the person who watches.
         on_ready: Called with the URL once the server listens.
         tls: Certificate and key files (PEM); None for plain HTTP.
+        classifier: What answers features; None for a server that does not.
 
     Raises:
         ConfigError: Certificate and key cannot be used.
@@ -222,7 +225,7 @@ def serve_run(
     host, port = listener.getsockname()[:2]
     scheme = "http" if tls is None else "https"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-    app = create_app(run, read_token(run.folder), poll_seconds=poll_seconds)
+    app = create_app(run, read_token(run.folder), poll_seconds=poll_seconds, classifier=classifier)
     server = WebServer(app, listener, tls=tls)
     trainer = TrainerProcess(run, num_threads, announce, num_procs=num_procs, device=device)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}

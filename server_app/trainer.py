@@ -12,10 +12,16 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 from safetensors.torch import save
 
-from gkt_core.algorithms import evaluate, server_update
+from gkt_core.algorithms import (
+    Evaluation,
+    ServerUpdate,
+    evaluate,
+    server_update,
+)
 from gkt_core.cli import run_command
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.feature_source import ShardSource, split_by_client
@@ -50,17 +56,10 @@ from server_app.run_state import (
     Trained,
 )
 from server_app.state_machine import is_last, parts, shown_round, validation_parts
+from server_app.step_report import ProgressReporter, ServerGone, check_parent, describe_step, step_metrics
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error, first_line
 from server_app.store import validation_accuracies
 from server_app.tidy import drop_what_is_spent
-from server_app.trainer_progress import (
-    ProgressReporter,
-    ServerGone,
-    check_finite,
-    check_parent,
-    describe_step,
-    step_metrics,
-)
 from server_app.training_group import (
     AloneGroup,
     Order,
@@ -220,7 +219,7 @@ class Trainer:
                 ranks=self._group.begin(order, self._network, self._optimizer),
             )
             evaluation = evaluate(self._network, self._source(state, "validation"))
-            check_finite(round_num, update, evaluation)
+            _check_finite(round_num, update, evaluation)
             for client_id, soft_labels in split_by_client(source, update.server_logits).items():
                 data = write_soft_labels(client_id, round_num, soft_labels)
                 run.blobs.put(soft_labels_blob(round_num, client_id), data)
@@ -323,6 +322,15 @@ class Trainer:
         drop_what_is_spent(self._run, before)
         if round_num >= 2:
             self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)
+
+
+def _check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) -> None:
+    # A loss is computed before its update: the last update shows only in what comes after it.
+    if not (np.isfinite(update.server_logits).all() and np.isfinite(evaluation.loss)):
+        raise GKTError(
+            f"the server network gives NaN or infinity after round {round_num}: "
+            "training diverged, lower server_lr"
+        )
 
 
 @click.command()

@@ -9,10 +9,13 @@ import random
 import struct
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gkt_core.compression import compress
+from gkt_core.online_features import write_features
 from gkt_core.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, RoundReport, to_json
 from gkt_core.shards import ShardKey
-from tests.server_fixtures import NUM_CLASSES, shard_bytes
+from tests.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, shard_bytes
 
 PARTS = (("train", 0, 8, 0), ("train", 1, 4, 8), ("validation", 0, 5, 90))
 JOIN = JoinRequest(PROTOCOL_VERSION, 12, 5, NUM_CLASSES, "ort_training")
@@ -59,6 +62,8 @@ def valid_requests(run_id):
     part = (*root, "rounds", "1", "clients", "client-a")
     found = [
         Sent("GET", ("v1", "health")),
+        Sent("GET", ("v1", "openapi.json")),
+        Sent("GET", ("docs",)),
         Sent("GET", ("v1", "runs")),
         Sent("GET", root),
         Sent("GET", (*root, "status")),
@@ -70,6 +75,9 @@ def valid_requests(run_id):
         Sent("PUT", (*root, "clients", "client-a"), to_json(JOIN)),
         Sent("PUT", (*part, "report"), to_json(REPORT)),
     ]
+    features = write_features(np.random.default_rng(0).random((2, *FEATURE_SHAPE), dtype=np.float32))
+    found.append(Sent("POST", ("v1", "infer"), features))
+    found.append(Sent("POST", ("v1", "infer"), compress(features), {"Content-Encoding": "zstd"}))
     for split, index, num, first_id in PARTS:
         data = shard_bytes(ShardKey("client-a", 1, split, index), num, first_id=first_id)
         path = (*part, "shards", split, str(index))
@@ -140,7 +148,7 @@ def _shard_header(request, rng):
     (length,) = struct.unpack("<Q", request.body[:8])
     try:
         header = json.loads(request.body[8 : 8 + length])
-        if rng.randrange(2) and isinstance(header["__metadata__"]["gkt"], str):
+        if "__metadata__" in header and rng.randrange(2) and isinstance(header["__metadata__"]["gkt"], str):
             values = _bent_values(json.loads(header["__metadata__"]["gkt"]), rng)
             header["__metadata__"]["gkt"] = json.dumps(values)
         else:

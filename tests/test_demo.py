@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_runtime.backends.ort_api import onnxruntime_module
 from gkt_core.augment import to_float_nchw
+from gkt_core.onnx_runtime import onnxruntime_module
 from tests.conftest import LONGEST_SECONDS, Gkt
 
 SMALL = ("--image-size", "8", "--limit", "160", "--clients", "2", "--rounds", "2", "--server-epochs", "1")

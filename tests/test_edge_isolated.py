@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.backends.ort_api import onnxruntime_module
 from gkt_core.manifest import Bundle
+from gkt_core.onnx_runtime import onnxruntime_module
 from tests.conftest import LONGEST_SECONDS
 
 FORBIDDEN = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "flask", "sqlalchemy")

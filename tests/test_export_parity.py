@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_runtime.backends.ort_api import onnxruntime_module
 from edge_runtime.backends.ort_training import OrtTrainingBackend
 from gkt_core.algorithms import TorchEngine
 from gkt_core.augment import to_float_nchw
@@ -35,6 +34,7 @@ from gkt_core.nn import (
     build_server_network,
     edge_loss,
 )
+from gkt_core.onnx_runtime import onnxruntime_module
 from gkt_core.private_data import load_private_data
 from gkt_core.shards import SoftLabels
 from gkt_core.template import fill_template

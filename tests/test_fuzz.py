@@ -1,4 +1,4 @@
-"""Bent requests to the real application: no answer is a 5xx, and a refusal changes nothing.
+"""Bent requests to the real application: no answer is a 5xx or undocumented, and a refusal changes nothing.
 
 ``GKT_FUZZ_REQUESTS`` and ``GKT_FUZZ_SEED`` (``make fuzz N=50000 SEED=7``) say how many and which.
 """
@@ -15,12 +15,14 @@ from gkt_core.manifest import load_bundle
 from gkt_core.protocol import ErrorBody, from_json, to_json
 from gkt_core.shards import read_feature_shard
 from server_app import create_app
+from server_app.inference import FeatureClassifier
 from server_app.run_folder import DATABASE_NAME, RunContext
 from server_app.store import FolderBlobStore, SqlRunStore
+from tests.documented import Documented
 from tests.fuzzing import JOIN, bend, valid_requests
 from tests.server_fixtures import CLIENTS, TOKEN, run_config
 
-pytest_plugins = ["tests.server_fixtures"]
+pytest_plugins = ["tests.server_fixtures", "tests.deployed_fixtures"]
 
 NUM_REQUESTS = int(os.environ.get("GKT_FUZZ_REQUESTS", "1000"))
 SEED = int(os.environ.get("GKT_FUZZ_SEED", "0"))
@@ -30,10 +32,11 @@ TABLES = ("runs", "clients", "shards", "reports", "rounds")
 class Target:
     """The application in the middle of a round, and everything that it keeps."""
 
-    def __init__(self, folder, bundle):
+    def __init__(self, folder, bundle, classifier):
         store = SqlRunStore.open(folder / DATABASE_NAME)
         self.run = RunContext(folder, store, FolderBlobStore(folder / "blobs"), bundle, run_config())
-        self.client = create_app(self.run, TOKEN).test_client()
+        app = create_app(self.run, TOKEN, classifier=classifier)
+        self.client, self._documented = app.test_client(), Documented(app)
         self._database = sqlite3.connect(folder / DATABASE_NAME)
         for client_id in CLIENTS:
             self.send_path("PUT", f"/v1/runs/{store.run_id}/clients/{client_id}", JOIN)
@@ -49,7 +52,20 @@ class Target:
         with self.client.open(
             request.path, method=request.verb, data=request.body, headers=headers
         ) as answer:
+            self._check_documented(request, answer)
             return answer.status_code, answer.data
+
+    def _check_documented(self, request, answer):
+        """Whatever comes back is what the OpenAPI document says, where the request is one of it at all."""
+        sent = answer.request
+        if answer.status_code == 405 or self._documented.find(request.verb, sent.path) is None:
+            return
+        if request.body and answer.status_code == 413:
+            # Of a body that the operation would not have looked at.
+            return
+        self._documented.check_answer(
+            request.verb, sent.path, answer.status_code, answer.mimetype, answer.data
+        )
 
     def contents(self):
         rows = [self._database.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES]
@@ -62,15 +78,15 @@ class Target:
 
 
 @pytest.fixture
-def targets(empty_run, server_bundle, tmp_path):
+def targets(empty_run, server_bundle, deployed, tmp_path):
     """Makes one target after another: what is accepted may close a round."""
-    bundle, opened = load_bundle(server_bundle), []
+    bundle, classifier, opened = load_bundle(server_bundle), FeatureClassifier(deployed), []
 
     def make():
         folder = tmp_path / f"run-{len(opened)}"
         folder.mkdir()
         shutil.copy(empty_run / DATABASE_NAME, folder)
-        opened.append(Target(folder, bundle))
+        opened.append(Target(folder, bundle, classifier))
         return opened[-1]
 
     yield make

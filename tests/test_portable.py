@@ -240,7 +240,7 @@ def one_plain_step(network, size, classes):
     walked, layout = PortableNetwork(network, "mine", size), state_layout(state, optimizer)
     model = train_step_model(walked, layout, optimizer, num_classes=classes, temperature=3.0)
     from edge_export.portable.step import initial_vectors  # noqa: PLC0415
-    from edge_runtime.backends.ort_api import onnxruntime_module  # noqa: PLC0415
+    from gkt_core.onnx_runtime import onnxruntime_module  # noqa: PLC0415
 
     session = onnxruntime_module().InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -379,7 +379,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
 from edge_runtime import open_backend
-from edge_runtime.backends.ort_api import onnxruntime_module
+from gkt_core.onnx_runtime import onnxruntime_module
 from gkt_core.manifest import load_bundle
 bundle = load_bundle(Path({bundle!r}))
 backend = open_backend(bundle, checkpoint=None, num_threads=1, learning_rate=1e-3)

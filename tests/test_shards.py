@@ -18,8 +18,8 @@ from gkt_core.codec import decode, encode
 from gkt_core.config import CODECS
 from gkt_core.errors import CodecError, ShardError
 from gkt_core.files import write_atomically
-from gkt_core.shard_bytes import MAX_HEADER_BYTES
 from gkt_core.shards import (
+    MAX_HEADER_BYTES,
     ShardKey,
     ShardSpec,
     SoftLabels,
@@ -209,11 +209,11 @@ def test_no_soft_labels_at_all():
 # --- memory-mapped shards
 
 
-def is_mapped(array):
-    """Whether a file's mapping is what lies below all views."""
+def _memory_of(array):
+    """What an array is a view of, in the end."""
     while isinstance(array, np.ndarray):
         array = array.base
-    return isinstance(array.obj if isinstance(array, memoryview) else array, mmap.mmap)
+    return array.obj if isinstance(array, memoryview) else array
 
 
 def test_a_mapped_shard_is_read_from_disk_when_asked(tmp_path):
@@ -232,7 +232,7 @@ def test_a_mapped_shard_is_read_from_disk_when_asked(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert is_mapped(shard.encoded.values)
+    assert isinstance(_memory_of(shard.encoded.values), mmap.mmap)
     assert not shard.encoded.values.flags.writeable
     # Three rows are 0.8 MB, twice while they are decoded; the shard is 16.8 MB.
     assert peak < 3e6

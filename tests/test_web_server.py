@@ -16,10 +16,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask, request
 
-from gkt_core.errors import ConfigError
+from edge_runtime.server_client import ServerClient
+from gkt_core.errors import ConfigError, ServerUnavailableError
+from gkt_core.private_data import save_private_data
+from gkt_core.protocol import PROTOCOL_VERSION, RunInfo, RunList, to_json
 from server_app.receiving import body_chunks, drop_body, receive
 from server_app.serving import bind
 from server_app.web_server import WebServer, check_tls
+from tests.server_fixtures import private_data
 
 SECONDS = 60
 
@@ -173,6 +177,37 @@ def test_tls(app, certificate, tmp_path):
             assert put(connection, f"/{name}", body)[0] == 200
             assert (tmp_path / name).read_bytes() == body
         connection.close()
+
+
+def test_a_device_trusts_the_certificate_that_it_is_given(app, certificate, gkt, tmp_path):
+    app.add_url_rule("/v1/runs", "runs", lambda: to_json(RunList(PROTOCOL_VERSION, ["one"])))
+    app.add_url_rule("/v1/runs/one", "run", lambda: to_json(RunInfo(PROTOCOL_VERSION, "one", {}, {})))
+    save_private_data(tmp_path / "data.npz", private_data(1))
+    with serving(app, tls=certificate) as port:
+        url = f"https://127.0.0.1:{port}"
+        trusting = ServerClient(url, "token", ca_file=certificate[0], patience_seconds=0)
+        assert trusting.run_info().run_id == "one"
+        trusting.close()
+        strict = ServerClient(url, "token", patience_seconds=0)
+        with pytest.raises(ServerUnavailableError, match=r"CERTIFICATE_VERIFY_FAILED.*--ca-file"):
+            strict.run_info()
+        strict.close()
+        command = ["edge", "run", "--server", url, "--token", "token", "--data", tmp_path / "data.npz"]
+        command += ["--dry-run", "--patience-seconds", "0"]
+        done = gkt(*command, "--ca-file", certificate[0])
+        # It has read what the run says of itself, which is nothing here.
+        assert done.returncode == 2 and "manifest" in done.stderr, done.stderr
+        done = gkt(*command)
+        assert done.returncode == ServerUnavailableError.exit_code and "--ca-file" in done.stderr
+
+
+def test_what_cannot_be_trusted(certificate, tmp_path):
+    (tmp_path / "text").write_text("text")
+    for path in (tmp_path / "text", tmp_path / "none", certificate[1]):
+        with pytest.raises(ConfigError, match="expected certificates as a PEM file"):
+            ServerClient("https://server", "token", ca_file=path)
+    with pytest.raises(ConfigError, match="expected https"):
+        ServerClient("http://server", "token", ca_file=certificate[0])
 
 
 def test_what_is_no_certificate(certificate, tmp_path):

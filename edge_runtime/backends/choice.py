@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
-from edge_runtime.backends.ort_api import can_train, onnxruntime_module
-from gkt_core.errors import ArtifactError, PackageConflictError
+from edge_runtime.backends.ort_api import can_train
+from gkt_core.errors import ArtifactError
 from gkt_core.manifest import ORT_TRAINING, PORTABLE, Manifest
+from gkt_core.onnx_runtime import check_one_distribution, onnxruntime_module
 
-# Each is a distribution that installs the module onnxruntime over any other's.
-DISTRIBUTIONS = (
-    "onnxruntime",
-    "onnxruntime-training",
-    "onnxruntime-training-cpu",
-    "onnxruntime-gpu",
-    "onnxruntime-directml",
-    "onnxruntime-openvino",
-)
 _PREFERRED = (PORTABLE, ORT_TRAINING)
 
 
@@ -27,14 +17,7 @@ def installed_engines() -> tuple[str, ...]:
         MissingExtraError: No ONNX Runtime is installed.
         PackageConflictError: Two distributions of ONNX Runtime are installed.
     """
-    found = _installed_distributions()
-    if len(found) > 1:
-        listed = ", ".join(f"{name} {number}" for name, number in found.items())
-        raise PackageConflictError(
-            f"{listed} are installed together and overwrite each other's files: "
-            f"pip uninstall {' '.join(found)}, then pip install one of them, as "
-            "'gkt-edge[edge]', 'gkt-edge[edge-portable]' or 'gkt-edge[edge-cuda]' does"
-        )
+    check_one_distribution()
     onnxruntime_module()
     return _PREFERRED if can_train() else (PORTABLE,)
 
@@ -60,13 +43,3 @@ def choose_engine(manifest: Manifest, wanted: str | None = None) -> str:
         f"{f', wanted is {wanted}' if wanted else ''}: export with --backend both, or install "
         "'gkt-edge[edge]' in place of the installed onnxruntime"
     )
-
-
-def _installed_distributions() -> dict[str, str]:
-    found = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,36 +1,12 @@
-"""ONNX Runtime's training API, imported without torch and without onnx.
-
-In the training builds, ``import onnxruntime`` runs ``onnxruntime.training``, which imports onnx and, where
-it is installed, torch (microsoft/onnxruntime#22070). Neither is needed to train. So an empty module with
-the right search path takes the place of ``onnxruntime.training`` while ONNX Runtime is imported.
-"""
+"""ONNX Runtime's training API, imported without torch and without onnx."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.util
-import sys
-import types
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import MissingExtraError
-
-_PACKAGE = "onnxruntime.training"
-# The engine for PyTorch modules, which ``import onnxruntime`` tries for, and torch with it.
-_ORTMODULE = "onnxruntime.training.ortmodule"
-
-
-def onnxruntime_module() -> Any:
-    """The module ``onnxruntime``, whichever build is installed, without what its training part drags in.
-
-    Raises:
-        MissingExtraError: No ONNX Runtime is installed.
-    """
-    with _stand_in(_training_folder()):
-        return importlib.import_module("onnxruntime")
+from gkt_core.onnx_runtime import TRAINING_PACKAGE, onnxruntime_module, training_folder, without_torch
 
 
 def training_api() -> Any:
@@ -39,15 +15,15 @@ def training_api() -> Any:
     Raises:
         MissingExtraError: The installed ONNX Runtime is no training build, or there is none.
     """
-    folder = _training_folder()
+    folder = training_folder()
     if not (folder / "api").is_dir():
         found = onnxruntime_module().__version__
         raise MissingExtraError(
             f"the installed onnxruntime {found} cannot train: "
             "pip uninstall onnxruntime, then pip install 'gkt-edge[edge]'"
         )
-    with _stand_in(folder):
-        return importlib.import_module(f"{_PACKAGE}.api")
+    with without_torch(folder):
+        return importlib.import_module(f"{TRAINING_PACKAGE}.api")
 
 
 def can_train() -> bool:
@@ -56,32 +32,4 @@ def can_train() -> bool:
     Raises:
         MissingExtraError: No ONNX Runtime is installed.
     """
-    return (_training_folder() / "api").is_dir()
-
-
-def _training_folder() -> Path:
-    spec = importlib.util.find_spec("onnxruntime")
-    if spec is None or spec.origin is None:
-        raise MissingExtraError.for_module("onnxruntime", "edge")
-    return Path(spec.origin).parent / "training"
-
-
-@contextlib.contextmanager
-def _stand_in(folder: Path) -> Iterator[None]:
-    """Let an empty module be ``onnxruntime.training`` while something is imported.
-
-    It goes away afterwards: whoever wants the real package later, such as an exporter in the same
-    process, gets it.
-    """
-    if _PACKAGE in sys.modules or not folder.is_dir():
-        yield
-        return
-    module = types.ModuleType(_PACKAGE)
-    module.__path__ = [str(folder)]
-    blocked: dict[str, Any] = {_PACKAGE: module, _ORTMODULE: None}
-    sys.modules.update(blocked)
-    try:
-        yield
-    finally:
-        for name in blocked:
-            sys.modules.pop(name, None)
+    return (training_folder() / "api").is_dir()

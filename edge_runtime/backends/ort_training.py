@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from edge_runtime.backends.batch_checks import check_batch
 from edge_runtime.backends.momentum import Momentum
-from edge_runtime.backends.ort_api import onnxruntime_module, training_api
+from edge_runtime.backends.ort_api import training_api
 from gkt_core.errors import ArtifactError
 from gkt_core.manifest import CHECKPOINT, EVAL_MODEL, OPTIMIZER_MODEL, ORT_TRAINING, TRAINING_MODEL, Bundle
+from gkt_core.onnx_runtime import onnxruntime_module
 
 
 class OrtTrainingBackend:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_runtime.backends.batch_checks import check_batch
-from edge_runtime.backends.ort_api import onnxruntime_module
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 from gkt_core.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
+from gkt_core.onnx_runtime import onnxruntime_module
 from gkt_core.portable_state import PARAMETERS, STATISTICS, PortableState
 
 _PROVIDERS = ["CPUExecutionProvider"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from gkt_core.protocol import PROTOCOL_VERSION, RunInfo, RunList
+from gkt_core.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
 from server_app.context import context, message_response, run_of
 from server_app.status import run_status
 
@@ -14,7 +14,7 @@ blueprint = Blueprint("runs", __name__, url_prefix="/v1")
 @blueprint.get("/health")
 def health() -> Response:
     """Whether the server answers; needs no token and says nothing else."""
-    return Response('{"status": "ok"}', mimetype="application/json")
+    return message_response(Health("ok"))
 
 
 @blueprint.get("/runs")

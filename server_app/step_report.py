@@ -1,14 +1,11 @@
-"""What the trainer says while it works, and what it looks out for."""
+"""What the trainer says of itself while it trains, and of the step that it is at."""
 
 from __future__ import annotations
 
 import os
 import time
 
-import numpy as np
-
-from gkt_core.algorithms import Evaluation, ServerProgress, ServerUpdate
-from gkt_core.errors import GKTError
+from gkt_core.algorithms import ServerProgress
 from gkt_core.protocol import TrainerProgress
 from server_app.lease import Lease
 from server_app.run_folder import RunContext
@@ -24,26 +21,14 @@ class ServerGone(Exception):
 
 
 class ProgressReporter:
-    """Tells the store how training goes, at most twice a second.
-
-    Args:
-        run: The run.
-        round_num: What is trained on.
-        parent_pid: Whose end to notice.
-        lease: Kept meanwhile.
-    """
+    """Tells the store how training goes, at most twice a second."""
 
     def __init__(self, run: RunContext, round_num: int, parent_pid: int | None, lease: Lease) -> None:
         self._run, self._round_num, self._parent_pid, self._lease = run, round_num, parent_pid, lease
         self._last = 0.0
 
     def __call__(self, progress: ServerProgress) -> None:
-        """Hear of a batch.
-
-        Raises:
-            ServerGone: The process that started this one has ended.
-            LeaseLost: Another trainer has taken over.
-        """
+        """After each batch; ends the training when the server has ended."""
         check_parent(self._parent_pid)
         now = time.monotonic()
         if now - self._last < _PROGRESS_SECONDS:
@@ -80,24 +65,10 @@ def step_metrics(state: RunState) -> dict[str, float]:
 
 
 def check_parent(parent_pid: int | None) -> None:
-    """Notice that the process that started this one has ended.
+    """Look whether the server is still there.
 
     Raises:
-        ServerGone: It has.
+        ServerGone: It has ended.
     """
     if parent_pid is not None and os.getppid() != parent_pid:
         raise ServerGone
-
-
-def check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) -> None:
-    """Refuse a network that diverged in the last update.
-
-    Raises:
-        GKTError: It gives NaN or infinity.
-    """
-    # A loss is computed before its update: the last update shows only in what comes after it.
-    if not (np.isfinite(update.server_logits).all() and np.isfinite(evaluation.loss)):
-        raise GKTError(
-            f"the server network gives NaN or infinity after round {round_num}: "
-            "training diverged, lower server_lr"
-        )

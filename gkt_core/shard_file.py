@@ -1,18 +1,18 @@
-"""The bytes of a shard, taken apart: a safetensors file as views of its bytes, trusting nothing."""
+"""The file around a shard: safetensors with one metadata key, written canonically, read without trust."""
 
 from __future__ import annotations
 
 import json
-import mmap
-import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from gkt_core.errors import ShardError
 
+SHARD_VERSION = 1
 MAX_HEADER_BYTES = 16 * 1024
 
 _DTYPE_NAMES: dict[str, str] = {
@@ -23,12 +23,15 @@ _DTYPE_NAMES: dict[str, str] = {
 }
 
 
-def parse(data: bytes | NDArray[np.uint8]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Split a safetensors file into views of ``data`` and our metadata.
+def serialise(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:
+    """Tensors and metadata as one safetensors file; equal content is equal bytes."""
+    # One metadata key: safetensors writes several in no fixed order, and equal shards must be equal bytes.
+    header = {"gkt": json.dumps({"version": SHARD_VERSION, **metadata}, sort_keys=True)}
+    return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata=header)
 
-    Raises:
-        ShardError: It is cut short, its header is none of ours, or its tensors do not fill it exactly.
-    """
+
+def parse(data: bytes | NDArray[np.uint8]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Split a safetensors file into views of ``data`` and our metadata, trusting nothing."""
     view = np.frombuffer(data, dtype=np.uint8) if isinstance(data, bytes) else data
     if view.size < 8:
         raise ShardError(f"a shard of {view.size} bytes is cut short")
@@ -78,13 +81,3 @@ def _view_of(name: str, entry: Any, payload: NDArray[np.uint8]) -> tuple[NDArray
     if num_bytes == 0:
         raise ShardError(f"tensor {name[:40]!r} is empty")
     return payload[begin:end].view(dtype.newbyteorder("<")).reshape(shape), begin, end
-
-
-def map_file(path: Path, *, is_read_now: bool) -> NDArray[np.uint8]:
-    """A file as read-only bytes; what is read at once is brought in at once, where the system can."""
-    with path.open("rb") as stream:
-        if os.fstat(stream.fileno()).st_size == 0:
-            return np.zeros(0, np.uint8)
-        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if is_read_now else 0)
-        mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
-    return np.frombuffer(mapped, np.uint8)

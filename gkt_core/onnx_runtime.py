@@ -1,0 +1,97 @@
+"""ONNX Runtime, whichever build is installed, imported without torch and without onnx.
+
+In the training builds, ``import onnxruntime`` runs ``onnxruntime.training``, which imports onnx and, where
+it is installed, torch (microsoft/onnxruntime#22070). Neither is needed to run a model or to train one. So an
+empty module with the right search path takes the place of ``onnxruntime.training`` while ONNX Runtime is
+imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import MissingExtraError, PackageConflictError
+
+TRAINING_PACKAGE = "onnxruntime.training"
+# The engine for PyTorch modules, which ``import onnxruntime`` tries for, and torch with it.
+_ORTMODULE = "onnxruntime.training.ortmodule"
+
+# Each is a distribution that installs the module onnxruntime over any other's.
+DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-training",
+    "onnxruntime-training-cpu",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+)
+
+
+def onnxruntime_module() -> Any:
+    """The module ``onnxruntime``, without what its training part drags in.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+    """
+    with without_torch(training_folder()):
+        return importlib.import_module("onnxruntime")
+
+
+def check_one_distribution() -> None:
+    """Refuse an environment in which two builds have overwritten each other's files.
+
+    Raises:
+        PackageConflictError: Names them and the remedy.
+    """
+    found = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    if len(found) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in found.items())
+        raise PackageConflictError(
+            f"{listed} are installed together and overwrite each other's files: "
+            f"pip uninstall {' '.join(found)}, then pip install one of them, as "
+            "'gkt-edge[edge]', 'gkt-edge[edge-portable]' or 'gkt-edge[edge-cuda]' does"
+        )
+
+
+def training_folder() -> Path:
+    """Where the training part lies, or would lie.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+    """
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError.for_module("onnxruntime", "edge")
+    return Path(spec.origin).parent / "training"
+
+
+@contextlib.contextmanager
+def without_torch(folder: Path) -> Iterator[None]:
+    """Let an empty module be ``onnxruntime.training`` while something is imported.
+
+    It goes away afterwards: whoever wants the real package later, such as an exporter in the same
+    process, gets it.
+    """
+    if TRAINING_PACKAGE in sys.modules or not folder.is_dir():
+        yield
+        return
+    module = types.ModuleType(TRAINING_PACKAGE)
+    module.__path__ = [str(folder)]
+    blocked: dict[str, Any] = {TRAINING_PACKAGE: module, _ORTMODULE: None}
+    sys.modules.update(blocked)
+    try:
+        yield
+    finally:
+        for name in blocked:
+            sys.modules.pop(name, None)
