@@ -281,6 +281,36 @@ def test_convolutions_without_stride_are_differentiated(kernel, padding, width):
         assert np.abs(found[name] - parameter.grad.numpy()).max() < 1e-5, name
 
 
+def test_a_projecting_block_is_differentiated():
+    """Two 1x1 convolutions with batch norm that meet in a sum become one, of unlike widths here."""
+    torch.manual_seed(0)
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow = nn.Sequential(
+                nn.Conv2d(6, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU()
+            )
+            self.wide = nn.Sequential(nn.Conv2d(5, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.shortcut = nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, features):
+            both = torch.relu(self.wide(self.narrow(features)) + self.shortcut(features))
+            return self.fc(both.mean(dim=(2, 3)))
+
+    extractor = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+    network = EdgeNetwork(extractor, Head(), Normalise((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)))
+    found = one_plain_step(network, 12, 4)
+    images, labels, teacher = batch_of(6, 12, 4)
+    exact = network.double()
+    _, logits = exact(torch.from_numpy(images).double())
+    loss = edge_loss(logits, torch.from_numpy(labels), torch.from_numpy(teacher).double(), 1.0, 3.0)
+    loss.backward()
+    for name, parameter in exact.named_parameters():
+        assert np.abs(found[name] - parameter.grad.numpy()).max() < 1e-5, name
+
+
 def test_a_few_images_train_with_one_thread_from_the_same_state(small_bundle):
     """A backend of two threads has two sessions: what one has learnt, the other goes on with."""
     one, two = (PortableBackend(small_bundle, num_threads=threads) for threads in (1, 2))
