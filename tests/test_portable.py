@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,11 +24,13 @@ from edge_export.portable.network import PortableNetwork
 from edge_export.portable.step import state_layout, train_step_model
 from edge_runtime import open_backend
 from edge_runtime.backends import choice
+from edge_runtime.backends.frozen_inputs import freeze_inputs
 from edge_runtime.backends.portable import PortableBackend
 from gkt_core.errors import ArtifactError, ConfigError, DatasetError, PackageConflictError
 from gkt_core.manifest import ENGINE_FILES, PREDICT, TRAIN_STEP, Bundle, load_bundle
 from gkt_core.nn import EdgeNetwork, build_edge_network, edge_loss
 from gkt_core.nn.networks import Normalise, example_images
+from gkt_core.onnx_runtime import onnxruntime_module
 
 ENGINES = tuple(ENGINE_FILES)
 
@@ -167,6 +171,63 @@ def test_every_batch_size_gives_pytorchs_loss_and_gradient(small_bundle, num, al
     assert np.abs(backend.gradients()["head.fc.weight"] - gradient).max() < 1e-4 * max(1, alpha)
 
 
+# --- eval mode, with weights that are constants
+
+
+def test_eval_mode_follows_the_state_and_is_the_files(small_bundle):
+    """The device's session with frozen weights, beside ``predict.onnx`` with weights as inputs."""
+    backend = PortableBackend(small_bundle, learning_rate=1e-2)
+    plain = onnxruntime_module().InferenceSession(
+        str(small_bundle.path / PREDICT), providers=["CPUExecutionProvider"]
+    )
+    images, _, _ = batch_of(37, 8, 3)
+    seen = []
+    for step in range(3):
+        backend.save(small_bundle.path.parent / "state")
+        vectors = safetensors.numpy.load_file(small_bundle.path.parent / "state")
+        inputs = {name: vectors[name] for name in ("parameters", "statistics")}
+        expected = plain.run(["features", "logits"], {"images": images, **inputs})
+        found = backend.predict(images)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == np.float32
+            assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+        again = PortableBackend(small_bundle, small_bundle.path.parent / "state").predict(images)
+        assert [array.tobytes() for array in again] == [array.tobytes() for array in found]
+        seen.append(found[1])
+        backend.train_step(*batch_of(8, 8, 3, seed=step), 1.0)
+    assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
+    assert [array.shape for array in backend.predict(images[:0])] == [(0, 16, 8, 8), (0, 3)]
+
+
+def test_frozen_inputs_are_constants_of_a_valid_model(small_bundle):
+    model = (small_bundle.path / PREDICT).read_bytes()
+    rng = np.random.default_rng(0)
+    before = onnx.load_from_string(model)
+    lengths = {info.name: info.type.tensor_type.shape.dim[0].dim_value for info in before.graph.input}
+    values = {n: rng.random(lengths[n], dtype=np.float32) for n in ("parameters", "statistics")}
+    frozen = onnx.load_from_string(freeze_inputs(model, values))
+    onnx.checker.check_model(frozen, full_check=True)
+    assert [info.name for info in frozen.graph.input] == ["images"]
+    assert [info.name for info in frozen.graph.output] == ["logits", "features"]
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in frozen.graph.initializer}
+    assert all(np.array_equal(stored[name], value) for name, value in values.items())
+    assert frozen.graph.node == before.graph.node and frozen.opset_import == before.opset_import
+    with pytest.raises(ArtifactError, match="has no input nothing; export or download"):
+        freeze_inputs(model, {"nothing": np.zeros(1, np.float32)})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 3000), place=st.integers(0, 3000), byte=st.integers(0, 255))
+def test_freezing_a_damaged_model_is_a_named_error_or_none(small_bundle, cut, place, byte):
+    model = (small_bundle.path / PREDICT).read_bytes()
+    changed = bytearray(model[: len(model) - cut])
+    changed[place % len(changed)] = byte
+    with contextlib.suppress(ArtifactError):
+        freeze_inputs(bytes(changed), {"parameters": np.zeros(3, np.float32)})
+    with pytest.raises(ArtifactError, match="no whole ONNX file: it is cut short; export or download"):
+        freeze_inputs(model[: len(model) - 100 - cut], {"parameters": np.zeros(3, np.float32)})
+
+
 # --- networks and optimizers
 
 
@@ -220,6 +281,36 @@ def test_convolutions_without_stride_are_differentiated(kernel, padding, width):
         assert np.abs(found[name] - parameter.grad.numpy()).max() < 1e-5, name
 
 
+def test_a_projecting_block_is_differentiated():
+    """Two 1x1 convolutions with batch norm that meet in a sum become one, of unlike widths here."""
+    torch.manual_seed(0)
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow = nn.Sequential(
+                nn.Conv2d(6, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU()
+            )
+            self.wide = nn.Sequential(nn.Conv2d(5, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.shortcut = nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, features):
+            both = torch.relu(self.wide(self.narrow(features)) + self.shortcut(features))
+            return self.fc(both.mean(dim=(2, 3)))
+
+    extractor = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+    network = EdgeNetwork(extractor, Head(), Normalise((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)))
+    found = one_plain_step(network, 12, 4)
+    images, labels, teacher = batch_of(6, 12, 4)
+    exact = network.double()
+    _, logits = exact(torch.from_numpy(images).double())
+    loss = edge_loss(logits, torch.from_numpy(labels), torch.from_numpy(teacher).double(), 1.0, 3.0)
+    loss.backward()
+    for name, parameter in exact.named_parameters():
+        assert np.abs(found[name] - parameter.grad.numpy()).max() < 1e-5, name
+
+
 def test_a_few_images_train_with_one_thread_from_the_same_state(small_bundle):
     """A backend of two threads has two sessions: what one has learnt, the other goes on with."""
     one, two = (PortableBackend(small_bundle, num_threads=threads) for threads in (1, 2))
@@ -240,7 +331,6 @@ def one_plain_step(network, size, classes):
     walked, layout = PortableNetwork(network, "mine", size), state_layout(state, optimizer)
     model = train_step_model(walked, layout, optimizer, num_classes=classes, temperature=3.0)
     from edge_export.portable.step import initial_vectors  # noqa: PLC0415
-    from gkt_core.onnx_runtime import onnxruntime_module  # noqa: PLC0415
 
     session = onnxruntime_module().InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

@@ -49,12 +49,18 @@ def convolution(
     out = Value(_forward(graph, x.shape, x.name, weight, shift, module), out_shape, centre=centre)
 
     def backward(gradient: str) -> None:
-        found = weight_gradient(graph, x, Value(gradient, out_shape), module)
+        outer = Value(gradient, out_shape)
+        has_columns = module.stride == (1, 1) and module.kernel_size[1] > 1 and x.needs_gradient
+        if has_columns:
+            found, through = _gradients_by_columns(graph, x, outer, weight, module)
+        else:
+            found = weight_gradient(graph, x, outer, module)
+            through = input_gradient(graph, x, outer, weight, module) if x.needs_gradient else ""
         step.tape.give_parameter(f"{name}.weight", found)
         if bias:
             step.tape.give_parameter(f"{name}.bias", graph.sum_images(gradient))
         if x.needs_gradient:
-            step.tape.give(x, input_gradient(graph, x, Value(gradient, out_shape), weight, module))
+            step.tape.give(x, through)
 
     return step.tape.record(out, backward)
 
@@ -91,11 +97,17 @@ def _transposed(
 ) -> str:
     kernel_shape = list(module.kernel_size)
     wide = graph.op("ConvTranspose", x, weight, *((bias,) if bias else ()), kernel_shape=kernel_shape)
+    return _cut(graph, wide, crop)
+
+
+def _cut(graph: Graph, wide: str, crop: Sequence[int]) -> str:
+    """Without so many rows and columns on either side."""
     if not any(crop):
         return wide
-    start = graph.constant(list(crop), np.int64)
-    end = graph.constant([-cut if cut else 2**31 for cut in crop], np.int64)
-    return graph.op("Slice", wide, start, end, graph.constant([2, 3], np.int64))
+    axes = [axis for axis, cut in enumerate(crop, start=2) if cut]
+    start = graph.constant([cut for cut in crop if cut], np.int64)
+    end = graph.constant([-cut for cut in crop if cut], np.int64)
+    return graph.op("Slice", wide, start, end, graph.constant(axes, np.int64))
 
 
 def conv_attributes(module: nn.Conv2d) -> dict[str, list[int]]:
@@ -130,6 +142,37 @@ def input_gradient(graph: Graph, x: Value, gradient: Value, weight: str, module:
     ]
     attributes = conv_attributes(module)
     return graph.op("ConvTranspose", gradient.name, weight, output_padding=rest, **attributes)
+
+
+def _gradients_by_columns(
+    graph: Graph, x: Value, gradient: Value, weight: str, module: nn.Conv2d
+) -> tuple[str, str]:
+    """Gradients by the weight and by the input, without stride, from the gradient shifted sideways.
+
+    One copy of the gradient for each column of the kernel serves both: the transposed convolution then has a
+    kernel of one column, so that it adds up three values for a pixel and not nine (a fifth faster).
+    """
+    kernel_height, kernel_width = module.kernel_size
+    out_channels, out_height, out_width = gradient.shape
+    in_channels, height, width = x.shape
+    pad_height, pad_width = _pair(module.padding)
+    lefts = [j - pad_width for j in range(kernel_width)]
+    columns = [_padded(graph, gradient.name, (0, left), (0, width - out_width - left)) for left in lefts]
+    stacked, num_rows = graph.op("Concat", *columns, axis=1), kernel_width * out_channels
+    turned = graph.op("Transpose", weight, perm=[3, 0, 1, 2])
+    turned = graph.reshape(turned, (num_rows, in_channels, kernel_height, 1))
+    wide = graph.op("ConvTranspose", stacked, turned, kernel_shape=[kernel_height, 1])
+    through = _cut(graph, wide, (pad_height, 0))
+    flat = graph.reshape(stacked, (0, num_rows, out_height * width))
+    rows = []
+    for i in range(kernel_height):
+        above = pad_height - i
+        moved = _padded(graph, x.name, (above, 0), (out_height - height - above, 0))
+        pixels = graph.reshape(moved, (0, in_channels, out_height * width))
+        rows.append(outer_sum(graph, flat, pixels, num_rows, in_channels))
+    joined = rows[0] if kernel_height == 1 else graph.op("Concat", *rows, axis=0)
+    shape = (kernel_height, kernel_width, out_channels, in_channels)
+    return graph.op("Transpose", graph.reshape(joined, shape), perm=[2, 3, 0, 1]), through
 
 
 def weight_gradient(graph: Graph, x: Value, gradient: Value, module: nn.Conv2d) -> str:

@@ -106,8 +106,16 @@ class Graph:
         return flat[0] if len(flat) == 1 else self.op("Concat", *flat, axis=0)
 
     def model(self) -> onnx.ModelProto:
-        """The finished, checked model."""
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
+        """The finished, checked model, without nodes that nothing comes of."""
+        wanted = {info.name for info in self._outputs}
+        nodes = []
+        for node in reversed(self._nodes):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                nodes.append(node)
+        nodes.reverse()
+        constants = [tensor for tensor in self._initializers if tensor.name in wanted]
+        graph = helper.make_graph(nodes, self._name, self._inputs, self._outputs, constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gkt")
         model.ir_version = IR_VERSION
         onnx.checker.check_model(model, full_check=True)

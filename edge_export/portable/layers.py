@@ -19,6 +19,15 @@ from edge_export.portable.tape import Tape, Value
 _FEW_CHANNELS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """A 1x1 convolution with its batch norm in it: input, kernel ``[out, in, 1, 1]`` and bias ``[out]``."""
+
+    source: Value
+    kernel: str
+    shift: str
+
+
 @dataclass
 class Step:
     """What the layers of one graph share.
@@ -32,6 +41,7 @@ class Step:
         batch_size: Graph name of the batch size, a float32 scalar; training only.
         next_statistics: Running statistics after this batch.
         covariances: Mean and covariance of values that several convolutions share.
+        pointwise: How values were made that are 1x1 convolutions, by name.
     """
 
     graph: Graph
@@ -42,6 +52,7 @@ class Step:
     batch_size: str = ""
     next_statistics: dict[str, str] = field(default_factory=dict)
     covariances: dict[str, tuple[str, str]] = field(default_factory=dict)
+    pointwise: dict[str, Pointwise] = field(default_factory=dict)
 
     def count(self, value: Value) -> str:
         """Pixels of the whole batch that one channel of ``value`` has, a float32 scalar."""
@@ -77,9 +88,9 @@ def relu(step: Step, x: Value) -> Value:
     return step.tape.record(out, backward, takes_narrow=True)
 
 
-def add(step: Step, x: Value, y: Value) -> Value:
-    """``x + y`` of equal shape."""
-    out = Value(step.graph.add(x.name, y.name), x.shape, x.needs_gradient or y.needs_gradient)
+def add(step: Step, x: Value, y: Value, total: str | None = None) -> Value:
+    """``x + y`` of equal shape; ``total`` is the sum if it is there already."""
+    out = Value(total or step.graph.add(x.name, y.name), x.shape, x.needs_gradient or y.needs_gradient)
 
     def backward(gradient: str) -> None:
         step.tape.give(x, gradient)
@@ -92,6 +103,10 @@ def mean_pixels(step: Step, x: Value) -> Value:
     """Global average pooling: ``[N, C, H, W]`` to ``[N, C]``."""
     graph = step.graph
     channels, height, width = x.shape
+    if not step.training:
+        # The one kind of mean that ONNX Runtime takes in the blocked layout of its convolutions.
+        pooled = graph.op("GlobalAveragePool", x.name)
+        return Value(graph.reshape(pooled, (0, channels)), (channels,), x.needs_gradient)
     # As a sum, for which ONNX Runtime has a fast way that its mean lacks.
     pixels = graph.sum(x.name, (2, 3))
     out = Value(graph.scale(pixels, 1 / (height * width)), (channels,), x.needs_gradient)

@@ -12,7 +12,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from edge_export.portable.convolution import conv_attributes, convolution
 from edge_export.portable.layers import Step, add, batch_norm, linear, mean_pixels, relu
-from edge_export.portable.pointwise import folded_norm, pointwise_norm
+from edge_export.portable.pointwise import add_pointwise, folded_norm, pointwise_norm
 from edge_export.portable.tape import Value
 from gkt_core.errors import ConfigError
 from gkt_core.nn import EdgeNetwork
@@ -129,7 +129,8 @@ class PortableNetwork:
         if isinstance(module, nn.ReLU) or node.target in _RELUS:
             return relu(step, x)
         if node.target in _ADDS:
-            return add(step, x, values[node.args[1]])  # type: ignore[index]
+            y = values[node.args[1]]  # type: ignore[index]
+            return add(step, x, y, add_pointwise(step, x, y))
         return mean_pixels(step, x)
 
     def _module(self, node: torch.fx.Node) -> nn.Module | None:

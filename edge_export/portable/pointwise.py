@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from edge_export.portable.convolution import outer_sum
-from edge_export.portable.layers import Step
+from edge_export.portable.layers import Pointwise, Step
 from edge_export.portable.tape import Value
 
 
@@ -42,6 +42,7 @@ def pointwise_norm(
     shift = graph.op("Sub", beta, graph.op("Mul", scale, out_mean))
     kernel = graph.reshape(folded, (out_channels, in_channels, 1, 1))
     out = Value(graph.op("Conv", x.name, kernel, shift, kernel_shape=[1, 1]), (out_channels, height, width))
+    step.pointwise[out.name] = Pointwise(x, kernel, shift)
 
     def backward(gradient: str) -> None:
         g_flat = graph.reshape(gradient, (0, out_channels, height * width))
@@ -83,6 +84,23 @@ def pointwise_norm(
         )
 
     return tape.record(out, backward)
+
+
+def add_pointwise(step: Step, x: Value, y: Value) -> str | None:
+    """The sum of two such convolutions as one, over the channels of both inputs; None if it cannot be.
+
+    A block whose shortcut projects thus makes its wide output in one pass, not in three. The way back stays
+    apart: keeping the stacked inputs for it would save 1 ms in 120, for 13 MB of 200.
+    """
+    graph = step.graph
+    parts = [step.pointwise.get(value.name) for value in (x, y)]
+    if parts[0] is None or parts[1] is None or parts[0] == parts[1]:
+        return None
+    first, second = parts[0], parts[1]
+    stacked = graph.op("Concat", first.source.name, second.source.name, axis=1)
+    kernel = graph.op("Concat", first.kernel, second.kernel, axis=1)
+    shift = graph.add(first.shift, second.shift)
+    return graph.op("Conv", stacked, kernel, shift, kernel_shape=[1, 1])
 
 
 def _moments(step: Step, x: Value, x_flat: str, count: str) -> tuple[str, str]:

@@ -2,6 +2,9 @@
 
 The state lives in two sets of buffers, allocated once and bound to the session: a step reads one set and
 writes the other, then they change places. Nothing of it passes through Python.
+
+Eval mode has a session of its own, whose weights are constants: ONNX Runtime then folds batch norm into them
+and uses the blocked layout that it is fastest with. It is made when the state has changed, once a round.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_runtime.backends.batch_checks import check_batch
+from edge_runtime.backends.frozen_inputs import freeze_inputs
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 from gkt_core.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
@@ -25,6 +29,8 @@ from gkt_core.portable_state import PARAMETERS, STATISTICS, PortableState
 _PROVIDERS = ["CPUExecutionProvider"]
 # A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
 _FEW_IMAGES = 4
+# Images that eval mode takes at once: a tenth faster than 64 where an L2 cache holds 2 MB, and less memory.
+_PREDICTED_AT_ONCE = 16
 Vectors = dict[str, NDArray[Any]]
 
 
@@ -49,8 +55,10 @@ class PortableBackend:
         self._num_classes = manifest.num_classes
         self._layout = manifest.portable_layout()
         self._bundle, self._num_threads = bundle, num_threads
-        self._steps = {num_threads: self._session(TRAIN_STEP, num_threads)}
-        self._predict = self._session(PREDICT, num_threads)
+        self._features = manifest.feature_shape
+        self._steps = {num_threads: self._session(self._file(TRAIN_STEP), num_threads)}
+        self._predict_model = self._file(PREDICT)
+        self._predict: Any = None
         vectors = _read(bundle.file(INITIAL_STATE) if checkpoint is None else checkpoint, self._layout)
         spare = {name: np.zeros_like(vector) for name, vector in vectors.items()}
         self._buffers = [vectors, spare]
@@ -65,7 +73,14 @@ class PortableBackend:
         self._current = 0
         self._learning_rate = np.array(learning_rate, np.float32)
 
-    def _session(self, file: str, num_threads: int) -> Any:
+    def _file(self, name: str) -> bytes:
+        path = self._bundle.file(name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
+
+    def _session(self, model: bytes, num_threads: int) -> Any:
         ort = onnxruntime_module()
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -74,7 +89,7 @@ class PortableBackend:
         # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
         options.enable_mem_pattern = False
         try:
-            return ort.InferenceSession(str(self._bundle.file(file)), options, providers=_PROVIDERS)
+            return ort.InferenceSession(model, options, providers=_PROVIDERS)
         # ONNX Runtime's exceptions have no common base of their own.
         except Exception as error:
             raise ArtifactError(
@@ -86,7 +101,7 @@ class PortableBackend:
         """Session and binding for a step of so many images; made when first needed."""
         num_threads = self._num_threads if num_images >= _FEW_IMAGES else 1
         if num_threads not in self._steps:
-            self._steps[num_threads] = self._session(TRAIN_STEP, num_threads)
+            self._steps[num_threads] = self._session(self._file(TRAIN_STEP), num_threads)
         session = self._steps[num_threads]
         if num_threads not in self._bindings:
             self._bindings[num_threads] = [self._bind(session, current) for current in (0, 1)]
@@ -118,6 +133,7 @@ class PortableBackend:
             DatasetError: Images are not finite, or a label is none of the classes.
         """
         check_batch(images, labels, self._num_classes)
+        self._predict = None
         session, binding = self._prepared(len(images))
         inputs = {
             "images": np.ascontiguousarray(images),
@@ -137,10 +153,22 @@ class PortableBackend:
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
-        state = self._buffers[self._current]
-        inputs = {name: state[name] for name in (PARAMETERS, STATISTICS) if state[name].size}
-        features, logits = self._predict.run(["features", "logits"], {"images": images, **inputs})
-        return features, logits
+        if self._predict is None:
+            state = self._buffers[self._current]
+            weights = {name: state[name] for name in (PARAMETERS, STATISTICS) if state[name].size}
+            self._predict = self._session(freeze_inputs(self._predict_model, weights), self._num_threads)
+        outputs = {
+            "features": np.empty((len(images), *self._features), np.float32),
+            "logits": np.empty((len(images), self._num_classes), np.float32),
+        }
+        for begin in range(0, len(images), _PREDICTED_AT_ONCE):
+            binding = self._predict.io_binding()
+            binding.bind_cpu_input("images", np.ascontiguousarray(images[begin : begin + _PREDICTED_AT_ONCE]))
+            for name, output in outputs.items():
+                part = output[begin : begin + _PREDICTED_AT_ONCE]
+                binding.bind_output(name, "cpu", 0, np.float32, part.shape, part.ctypes.data)
+            self._predict.run_with_iobinding(binding)
+        return outputs["features"], outputs["logits"]
 
     def save(self, path: Path) -> None:
         """Write parameters, running statistics and optimizer state, by atomic rename."""
