@@ -165,11 +165,13 @@ class RunOfTwo:
                     self.run.store.apply(Failed(f"the trainer ended: {error!r}"))
                 raise
             finally:
-                # Their errors say more than that the run failed.
-                problems = [result.exception() for result in results]
+                problems = [problem for result in results if (problem := result.exception()) is not None]
+                for problem in problems:
+                    # Says more than that the run failed, unless it is what the device was told.
+                    if not isinstance(problem, RunFailedError):
+                        raise problem
         for problem in problems:
-            if problem is not None:
-                raise problem
+            raise problem
         assert state.error == ""
         return state, [result.result() for result in results]
 
