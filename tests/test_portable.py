@@ -477,9 +477,12 @@ rng = np.random.default_rng(0)
 images = rng.random((16, 3, 16, 16), dtype=np.float32)
 labels = np.arange(16) % 10
 losses = [backend.train_step(images, labels, np.zeros((16, 10), np.float32), 0.0)[0] for _ in range(20)]
+features, logits = backend.predict(images)
 assert not {{'torch', 'onnx'}} & set(sys.modules)
 import json
-print(json.dumps({{"losses": losses, "engine": backend.name, "version": onnxruntime_module().__version__}}))
+predicted = [float(np.abs(features).mean()), float(np.abs(logits).mean())]
+found = {{"losses": losses, "predicted": predicted, "engine": backend.name}}
+print(json.dumps({{**found, "version": onnxruntime_module().__version__}}))
 """
 
 
@@ -502,3 +505,4 @@ def test_training_runs_on_the_newest_plain_onnxruntime(digits_bundle, tmp_path):
     assert plain["version"] != training_build["version"]
     assert plain["losses"][-1] < plain["losses"][0]
     assert plain["losses"] == pytest.approx(training_build["losses"], rel=1e-3)
+    assert plain["predicted"] == pytest.approx(training_build["predicted"], rel=1e-2)
