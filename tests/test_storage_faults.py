@@ -106,6 +106,7 @@ class SilentBucket:
 def fault(request, tmp_path, monkeypatch):
     # The faults last until they are noticed: nobody needs to wait longer.
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.7)
     monkeypatch.setattr(remote, "READ_SECONDS", 0.3)
     monkeypatch.setattr(trainer, "_FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.02)

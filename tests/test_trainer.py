@@ -42,7 +42,7 @@ from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
 from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.protocol import ErrorBody, JoinRequest, Task, from_json, to_json
 from gkt_core.sampling import sample_clients
-from server_app import create_app, create_run, open_run, trainer
+from server_app import create_app, create_run, open_run, step_report, trainer
 from server_app.lease import Lease, LeaseLost
 from server_app.run_folder import SERVER_WEIGHTS_BLOB
 from server_app.run_state import Claimed, Failed, Joined, Phase, Released, Revoked, RulesChanged
@@ -475,7 +475,7 @@ def test_a_trainer_whose_server_is_gone_trains_no_more(undisturbed, empty_run, c
         while run.store.state().phase is not Phase.READY:
             threading.Event().wait(WAIT_SECONDS)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer, "os", types.SimpleNamespace(getppid=lambda: parent[0]))
+            patch.setattr(step_report, "os", types.SimpleNamespace(getppid=lambda: parent[0]))
             patch.setattr(trainer, "server_update", update)
             state = Trainer(run).run_until_done(parent_pid=2 if moment is Phase.READY else 1)
         assert (state.phase, state.round_num) == (moment, 1), "the round is left to the next trainer"

@@ -81,7 +81,7 @@ class RemoteBlobStore:
         """Store whole or not at all."""
         path = self._path(name)
         with self._reachable():
-            self._fs.pipe_file(path, data)
+            self._fs.pipe_file(path, data, **self._bounded())
         # Whoever stored it usually reads it next.
         self._cache.put(name, data)
 
@@ -97,7 +97,7 @@ class RemoteBlobStore:
         """Store whole or not at all; it is durable when this returns."""
         target = self._path(name)
         with self._reachable():
-            self._fs.put_file(str(path), target)
+            self._fs.put_file(str(path), target, **self._bounded())
         self._cache.put_file(name, path)
 
     def make_durable(self, names: Iterable[str]) -> list[str]:
@@ -110,7 +110,7 @@ class RemoteBlobStore:
             return self._cache.local_path(name)
         path = self._path(name)
         with self._reachable():
-            data = self._fs.cat_file(path)
+            data = self._fs.cat_file(path, **self._bounded())
         self._cache.put(name, data)
         return self._cache.local_path(name)
 
@@ -135,6 +135,11 @@ class RemoteBlobStore:
     def _path(self, name: str) -> str:
         self._cache.check_name(name)
         return f"{self._root}/{name}"
+
+    def _bounded(self) -> dict[str, float]:
+        # Of everything together: a bucket that is silent when a client asks whether to go on
+        # ("Expect: 100-continue") is waited for without any of the limits above.
+        return {"timeout": 2 * (CONNECT_SECONDS + READ_SECONDS)} if self._fs.async_impl else {}
 
     @contextlib.contextmanager
     def _reachable(self) -> Iterator[None]:
