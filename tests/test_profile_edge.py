@@ -80,7 +80,7 @@ def on_device(device: Path, *arguments: str | Path) -> subprocess.CompletedProce
 def document(device: Path, digits_bundle: Bundle) -> dict[str, Any]:
     done = on_device(
         device, "edge", "--artifacts", digits_bundle.path, "--batch-size", "8", "--steps", "12",
-        "--warmup", "1", "--cold-runs", "2", "--sustained-seconds", "0.2", "--processes", "2", "--pin",
+        "--warmup", "1", "--cold-runs", "2", "--seconds", "0.2", "--processes", "2", "--pin",
         "--json", "--engine", "ort-training", "--out", "edge.json", "--out", "edge.md",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,8 @@ from profiling.report import emit_report, output_options
 @click.option("--pin", "is_pinned", is_flag=True, help="Keep the measuring process on as many cores.")
 @click.option(
     "--sustained-seconds",
+    "--seconds",
+    "sustained_seconds",
     default=0.0,
     show_default=True,
     help="Also train that long without a pause, to show throttling: 600 on a board without a fan.",
