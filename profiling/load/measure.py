@@ -126,8 +126,13 @@ def _under_load(
         announce(f"{options.num_devices} devices join {info['url']}")
         began = sampler.now()
         results = _all_devices(options, run, info["url"], rounds.uploaded)
+        announce(f"all rounds done after {sampler.now() - began:.0f} s")
+        wait_until(
+            lambda: server.child("server_app.trainer") is None,
+            _START_SECONDS,
+            lambda: "the trainer did not end with the run",
+        )
         ended = sampler.now()
-        announce(f"all rounds done after {ended - began:.0f} s")
         threading.Event().wait(_IDLE_SECONDS)
         samples = list(sampler.samples)
     server.check()
