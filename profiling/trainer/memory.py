@@ -48,7 +48,9 @@ def measure_memory(
     for name, num_clients in (("small", 2), ("large", 2 * growth)):
         # As many steps in both: an allocator's memory grows with the first of them.
         epochs = 2 * growth // num_clients
-        size = RunSize(num_clients, num_examples // 2, epochs, batch_size)
+        # And as many validation samples together, for batches of the same sizes.
+        validation = 4 * growth // num_clients
+        size = RunSize(num_clients, num_examples // 2, epochs, batch_size, num_validation=validation)
         run = make_ready_run(folder / f"memory-{name}", bundle, size)
         channels, height, width = run.bundle.manifest.feature_shape
         num = num_clients * size.num_examples

@@ -14,8 +14,6 @@ from gkt_core.shards import ShardKey, write_feature_shard
 from server_app.run_folder import RunContext, create_run, shard_blob
 from server_app.store.base import ClientRecord, ShardRecord
 
-_NUM_VALIDATION = 2
-
 
 @dataclass(frozen=True, slots=True)
 class RunSize:
@@ -27,6 +25,7 @@ class RunSize:
         server_epochs: Over all of them.
         batch_size: Of the server.
         codec: Of the features.
+        num_validation: Validation samples of each.
     """
 
     num_clients: int
@@ -34,6 +33,7 @@ class RunSize:
     server_epochs: int
     batch_size: int
     codec: str = "fp32"
+    num_validation: int = 2
 
     @property
     def config(self) -> RunConfig:
@@ -61,10 +61,10 @@ def make_ready_run(folder: Path, bundle: Path, size: RunSize) -> RunContext:
     generator = np.random.default_rng(0)
     client_ids = [f"client-{number:03d}" for number in range(size.num_clients)]
     for client_id in client_ids:
-        run.store.join(ClientRecord(client_id, size.num_examples, _NUM_VALIDATION, "portable"))
+        run.store.join(ClientRecord(client_id, size.num_examples, size.num_validation, "portable"))
     for client_id in client_ids:
         counts = {}
-        for split, num in (("train", size.num_examples), ("validation", _NUM_VALIDATION)):
+        for split, num in (("train", size.num_examples), ("validation", size.num_validation)):
             starts = range(0, num, run.config.shard_samples)
             for index, start in enumerate(starts):
                 ids = np.arange(start, min(start + run.config.shard_samples, num))
