@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ class Device:
                 state, task = self._round(backend, config, manifest, state, task)
             elif task.action == "wait":
                 self._listener.phase("wait", task.round_num, 0)
-                self._sleep(task.retry_after_seconds)
+                # Devices that were told the same must not all ask at the same moment.
+                self._sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
                 task = self._server.task(self._client_id)
             elif task.action == "stop":
                 raise RunFailedError(f"the server stopped the run: {task.reason}")

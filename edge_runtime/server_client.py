@@ -199,8 +199,9 @@ class ServerClient:
                         raise refusal
                     changed = refusal
                 trouble, asked = f"status {response.status_code}{_said(response)}", _retry_after(response)
-            # Full jitter: devices that lost the same server must not come back in step.
-            pause = max(asked, wait * (0.5 + random.random() / 2))
+            # Jitter, on top of what is asked for too: devices that lost the same server must not come back
+            # in step.
+            pause = asked + wait * (0.5 + random.random() / 2)
             if time.monotonic() + pause > deadline:
                 if changed is not None:
                     raise changed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,18 +12,16 @@ from torch import nn
 
 from gkt_core.algorithms import server_update
 from gkt_core.algorithms.ranks import DistributedRanks
-from gkt_core.errors import ConfigError, StorageUnavailableError
+from gkt_core.errors import ConfigError
 from gkt_core.feature_source import ShardSource
 from gkt_core.nn import build_server_network
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.shards import ShardKey
 from server_app.run_folder import RunContext
+from server_app.storage_errors import STORAGE_ERRORS, Patience
 from server_app.training_group import Order, receive_order
 
 log = logging.getLogger("gkt.trainer")
-
-# Of a storage that does not answer.
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 
 
 def build_network(run: RunContext, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -83,14 +80,9 @@ def _files(run: RunContext, order: Order) -> Iterable[tuple[ShardKey, Path]]:
 
 def _local_path(run: RunContext, blob: str) -> Path:
     """A shard, for which the others wait as long as the storage does not answer."""
-    wait = _FIRST_WAIT_SECONDS
+    patience = Patience()
     while True:
         try:
             return run.blobs.local_path(blob)
-        except FileNotFoundError:
-            # Waiting does not bring back a shard that is lost.
-            raise
-        except (StorageUnavailableError, OSError) as error:
-            log.warning("the storage does not answer, next try in %.1f s: %s", wait, error)
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+        except STORAGE_ERRORS as error:
+            patience.wait(error, log)

@@ -69,7 +69,8 @@ def _reported_round(state: RunState, client_id: str) -> int:
 
 
 def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:
-    step = step_parts(record.metrics)
+    step, is_async = step_parts(record.metrics), "full_rounds" in record.metrics
+    # Devices that were quarantined in a round have reported too, and have no part in it.
     reports = [store.reports(number)[client_id] for client_id, number in step.items()] or list(
         store.reports(record.round_num).values()
     )
@@ -77,7 +78,7 @@ def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str
     weights = [report.num_examples / max(1, num_examples) for report in reports]
 
     def sent(direction: str) -> int:
-        if step and direction == "upload/":
+        if is_async and direction == "upload/":
             shards = [each for name, number in step.items() for each in store.shards(number, name)]
             return sum(shard.upload_bytes for shard in shards)
         return sum(
@@ -114,5 +115,5 @@ def part_metrics(parts: dict[str, int]) -> dict[str, float]:
 
 
 def step_parts(metrics: dict[str, float]) -> dict[str, int]:
-    """The inverse of :func:`part_metrics`; nothing for rounds."""
+    """The inverse of :func:`part_metrics`; nothing for rounds of an older version."""
     return {name.removeprefix(_PART): int(value) for name, value in metrics.items() if name.startswith(_PART)}

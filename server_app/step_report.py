@@ -52,10 +52,10 @@ def describe_step(state: RunState) -> str:
 
 
 def step_metrics(state: RunState) -> dict[str, float]:
-    """What a step of the server was, and how many rounds' worth of uploads are done; nothing for rounds."""
-    if state.mode == "sync":
-        return {}
+    """Whose uploads a step of the server was on; without rounds, how many rounds' worth are done, too."""
     own, ahead = parts(state), staleness(state)
+    if state.mode == "sync":
+        return part_metrics(own)
     total = sum({**dict(state.done), **own}.values())
     return {
         **part_metrics(own),

@@ -1,8 +1,11 @@
-"""What is wrong with a storage that does not answer, in words, from the many errors that say so."""
+"""What is wrong with a storage that does not answer, in words, and how long to wait for it."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import time
+from dataclasses import dataclass
 
 from sqlalchemy import exc
 
@@ -17,8 +20,39 @@ STORAGE_ERRORS = (
     StorageUnavailableError,
 )
 
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
+
 # EFBIG is what a limit on file sizes gives.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(slots=True)
+class Patience:
+    """Longer and longer waits for a storage, short ones again after a time without trouble."""
+
+    _wait: float = _FIRST_WAIT_SECONDS
+    _troubled_at: float = float("-inf")
+
+    def wait(self, error: Exception, log: logging.Logger) -> None:
+        """Say what is wrong, and sleep.
+
+        Args:
+            error: One of :data:`STORAGE_ERRORS`.
+            log: Where it is said.
+
+        Raises:
+            FileNotFoundError: It is one: waiting does not bring back a shard that is lost.
+        """
+        if isinstance(error, FileNotFoundError):
+            raise error
+        if time.monotonic() - self._troubled_at > 2 * _LONGEST_WAIT_SECONDS:
+            # The trouble before is over: a week of short ones must not add up.
+            self._wait = _FIRST_WAIT_SECONDS
+        what = describe_storage_error(error)
+        log.warning("%s: next try in %.1f s (%s)", what, self._wait, first_line(error))
+        time.sleep(self._wait)
+        self._wait = min(2 * self._wait, _LONGEST_WAIT_SECONDS)
+        self._troubled_at = time.monotonic()
 
 
 def describe_storage_error(error: Exception) -> str:

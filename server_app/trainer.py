@@ -57,7 +57,7 @@ from server_app.run_state import (
 )
 from server_app.state_machine import is_last, parts, shown_round, validation_parts
 from server_app.step_report import ProgressReporter, ServerGone, check_parent, describe_step, step_metrics
-from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error, first_line
+from server_app.storage_errors import STORAGE_ERRORS, Patience
 from server_app.store import validation_accuracies
 from server_app.tidy import drop_what_is_spent
 from server_app.training_group import (
@@ -74,8 +74,6 @@ from server_app.training_group import (
 log = logging.getLogger("gkt.trainer")
 
 _POLL_SECONDS = 0.1
-# Of a storage that does not answer.
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 
 
 class Trainer:
@@ -108,7 +106,7 @@ class Trainer:
             The last state.
         """
         self._parent_pid = parent_pid
-        wait, troubled_at = _FIRST_WAIT_SECONDS, time.monotonic()
+        patience = Patience()
         while True:
             try:
                 state = self._run_rounds()
@@ -120,18 +118,8 @@ class Trainer:
                 return self._run.store.state()
             except LeaseLost:
                 log.warning("another trainer has taken this run over")
-            except FileNotFoundError:
-                # Waiting does not bring back a shard that is lost.
-                raise
             except STORAGE_ERRORS as error:
-                if time.monotonic() - troubled_at > 2 * _LONGEST_WAIT_SECONDS:
-                    # The trouble before is over: a week of short ones must not add up.
-                    wait = _FIRST_WAIT_SECONDS
-                troubled_at = time.monotonic()
-                what = describe_storage_error(error)
-                log.warning("%s: next try in %.1f s (%s)", what, wait, first_line(error))
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+                patience.wait(error, log)
 
     def _run_rounds(self) -> RunState:
         store = self._run.store

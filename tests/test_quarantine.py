@@ -10,11 +10,14 @@ import pytest
 from gkt_core.config import RunConfig
 from gkt_core.feature_source import ShardSource
 from gkt_core.partition import partition
+from gkt_core.protocol import RoundReport
 from gkt_core.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
 from server_app import open_run
 from server_app.quarantine import Evidence, Watch, judge
 from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
-from server_app.run_state import Claimed, Joined, Quarantined, Reported
+from server_app.run_state import Claimed, Joined, Quarantined, Reported, Trained
+from server_app.status import run_status
+from server_app.step_report import step_metrics
 from server_app.store import ClientRecord, FolderBlobStore
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -196,6 +199,33 @@ def held_run(empty_run, tmp_path):
         store.apply(event)
     store.apply(Quarantined("client-b", 1, "noise"))
     return store
+
+
+def test_a_quarantined_device_does_not_count_in_the_metrics_of_its_round(empty_run, tmp_path):
+    shutil.copytree(empty_run, tmp_path / "run")
+    store = open_run(tmp_path / "run").store
+    for client_id in ("client-a", "client-b"):
+        store.join(ClientRecord(client_id, 30, 5, "portable"))
+    for client_id, num_examples, accuracy in (("client-a", 12, 0.5), ("client-b", 30, 1.0)):
+        report = RoundReport(
+            num_train_shards=0,
+            num_validation_shards=0,
+            num_examples=num_examples,
+            loss=1.0,
+            accuracy=accuracy,
+            train_seconds=1.0,
+            extract_seconds=1.0,
+            images_per_second=1.0,
+        )
+        store.close_part(client_id, 1, report)
+    store.apply(Claimed(1))
+    state = store.apply(Quarantined("client-b", 1, "noise"))
+    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "samples_per_second")
+    store.add_round_metrics(1, {**dict.fromkeys(names, 0.0), **step_metrics(state)})
+    store.apply(Trained(1))
+    (finished,) = run_status(store).finished_rounds
+    assert (finished.num_examples, finished.edge_accuracy) == (12, 0.5)
+    store.close()
 
 
 def test_the_commands_of_the_person_who_runs_the_server(gkt, empty_run, tmp_path):

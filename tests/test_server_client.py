@@ -144,7 +144,8 @@ def test_the_wait_doubles_up_to_a_limit_with_jitter(connect, clock):
 def test_the_server_may_ask_for_a_longer_wait(connect, clock):
     client, _ = connect(httpx.Response(503, headers={"Retry-After": "7.5"}), answer(TASK))
     client.task("client-a")
-    assert clock.slept == [7.5]
+    # Never sooner, and not all devices at the same moment.
+    assert len(clock.slept) == 1 and 7.5 + 0.125 <= clock.slept[0] <= 7.5 + 0.25
 
 
 @pytest.mark.parametrize("asked", ["0", "-5", "soon", "nan", "Fri, 31 Dec 1999 23:59:59 GMT", ""])

@@ -16,7 +16,7 @@ from edge_runtime.server_client import ServerClient
 from gkt_core.errors import StorageUnavailableError
 from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, RoundReport
 from gkt_core.shards import ShardKey
-from server_app import create_app, create_run, open_run, trainer
+from server_app import create_app, create_run, open_run, storage_errors, trainer
 from server_app.run_folder import DATABASE_NAME, SERVER_WEIGHTS_BLOB, Storage
 from server_app.run_state import Failed, Phase, RunState
 from server_app.storage_errors import describe_storage_error
@@ -108,7 +108,7 @@ def fault(request, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
     monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.7)
     monkeypatch.setattr(remote, "READ_SECONDS", 0.3)
-    monkeypatch.setattr(trainer, "_FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(storage_errors, "_FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.02)
     torch.set_num_threads(1)
     folder = tmp_path / "faulty"

@@ -42,7 +42,7 @@ from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
 from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.protocol import ErrorBody, JoinRequest, Task, from_json, to_json
 from gkt_core.sampling import sample_clients
-from server_app import create_app, create_run, open_run, step_report, trainer
+from server_app import create_app, create_run, open_run, step_report, storage_errors, trainer
 from server_app.lease import Lease, LeaseLost
 from server_app.run_folder import SERVER_WEIGHTS_BLOB
 from server_app.run_state import Claimed, Failed, Joined, Phase, Released, Revoked, RulesChanged
@@ -575,7 +575,7 @@ def test_a_trainer_outlives_a_storage_that_does_not_answer(
 ):
     other = three_epochs()
     begun = stop_at(monkeypatch, trouble, 1, 2)
-    monkeypatch.setattr(trainer, "_FIRST_WAIT_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(storage_errors, "_FIRST_WAIT_SECONDS", WAIT_SECONDS)
     other.together(replay(undisturbed, other, list))
     assert begun == [(1, 1), (1, 2), (2, 1)]
     assert other.outcome() == undisturbed_epochs.outcome()
