@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     """Write the body of the current request to a file, decompressed.
 
     Args:
-        path: The file, made new.
+        path: The file, made new, and its folder with it.
         max_bytes: The most that may come out of a compressed body.
         look_at_floats: Whether to find out ``is_finite``, which is cheap while the bytes are in the cache.
 
@@ -65,7 +67,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     error: ShardError | None = None
     decompressor = _decompressor(max_bytes)
     is_finite = look_at_floats and decompressor is None
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    descriptor = _create(path)
     try:
         for chunk in body_chunks():
             digest.update(chunk)
@@ -129,6 +131,15 @@ def _holds_finite_floats(chunk: memoryview) -> bool:
     return bool(np.isfinite(np.frombuffer(chunk, "<f4")).all())
 
 
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o644)
+
+
 def _write(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
@@ -159,10 +170,12 @@ def _from_stream() -> Iterator[memoryview]:
 
 def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
     """What gunicorn's reader holds already, and the rest from the socket."""
-    socket = request.environ["gunicorn.socket"]
+    connection = request.environ["gunicorn.socket"]
     buffer = getattr(_local, "buffer", None)
     if buffer is None:
         buffer = _local.buffer = memoryview(bytearray(_CHUNK_BYTES))
+    # Asleep until the buffer is full or the stall limit is over, rather than awake for every packet.
+    flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
     # Until all has come: where the next request would begin on this connection is not known.
     stream.failed = True
     first = reader.unreader.take_buffered()
@@ -178,7 +191,8 @@ def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
     while filled or reader.length:
         # Full buffers, but for the last: no float is split between two of them.
         while reader.length and filled < len(buffer):
-            received = socket.recv_into(buffer[filled:], min(len(buffer) - filled, reader.length))
+            wanted = min(len(buffer) - filled, reader.length)
+            received = connection.recv_into(buffer[filled:], wanted, flags)
             if not received:
                 raise ClientDisconnected
             reader.length -= received
