@@ -26,12 +26,15 @@ from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.protocol import Task
 from gkt_core.staleness import may_begin
 from server_app.members import (
+    check_fits,
     check_joining,
     check_member,
     check_not_held,
+    failed,
     held,
     held_task,
     pardoned,
+    released,
     revoked,
     without,
 )
@@ -53,7 +56,7 @@ from server_app.run_state import (
 )
 
 
-def advance(state: RunState, event: Event) -> RunState:  # noqa: PLR0912 - a branch an event
+def advance(state: RunState, event: Event) -> RunState:
     """Apply one event.
 
     Raises:
@@ -74,32 +77,23 @@ def advance(state: RunState, event: Event) -> RunState:  # noqa: PLR0912 - a bra
         case Revoked(client_id):
             return _revoked(state, client_id)
         case Quarantined(client_id, round_num, reason):
-            _require(state, event, Phase.TRAINING, round_num)
+            check_fits(state, event, Phase.TRAINING, round_num)
             return _quarantined(state, client_id, reason)
         case Pardoned(client_id, trusted):
             state = pardoned(state, client_id, trusted)
             return _settle(_caught_up(state, client_id))
         case Claimed(round_num):
-            _require(state, event, Phase.READY, round_num)
+            check_fits(state, event, Phase.READY, round_num)
             step = state.in_step or state.reported
             left = tuple(each for each in state.reported if each not in step)
             return dataclasses.replace(state, phase=Phase.TRAINING, in_step=step, reported=left)
         case Released():
-            if state.phase is not Phase.TRAINING:
-                return state
-            return dataclasses.replace(state, phase=Phase.READY)
+            return released(state)
         case Trained(round_num):
-            _require(state, event, Phase.TRAINING, round_num)
+            check_fits(state, event, Phase.TRAINING, round_num)
             return _trained(state)
         case Failed(error):
-            if state.phase is Phase.FINISHED:
-                raise RoundError("the run is finished and cannot fail any more")
-            return dataclasses.replace(state, phase=Phase.FAILED, error=state.error or error)
-
-
-def _require(state: RunState, event: Event, phase: Phase, round_num: int) -> None:
-    if state.phase is not phase or state.round_num != round_num:
-        raise RoundError(f"{event} does not fit a run that is {state.phase} in step {state.round_num}")
+            return failed(state, error)
 
 
 def _pairs(values: dict[str, int]) -> tuple[tuple[str, int], ...]:

@@ -1,4 +1,4 @@
-"""Who takes part in a run: what both state machines, of rounds and without rounds, say about members."""
+"""What both state machines, of rounds and without rounds, say about members and about the trainer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.protocol import Task
-from server_app.run_state import Phase, RunState
+from server_app.run_state import Event, Phase, RunState
 
 
 def without(client_ids: tuple[str, ...], client_id: str) -> tuple[str, ...]:
@@ -53,6 +53,33 @@ def pardoned(state: RunState, client_id: str, trusted: bool) -> RunState:
         quarantined=tuple(pair for pair in state.quarantined if pair[0] != client_id),
         trusted=tuple(sorted({*state.trusted, client_id})) if trusted else state.trusted,
     )
+
+
+def check_fits(state: RunState, event: Event, phase: Phase, round_num: int) -> None:
+    """Refuse what the trainer says of another phase or step than the one that the run is in.
+
+    Raises:
+        RoundError: It does.
+    """
+    if state.phase is not phase or state.round_num != round_num:
+        kind = "step" if state.mode == "async" else "round"
+        raise RoundError(f"{event} does not fit a run that is {state.phase} in {kind} {state.round_num}")
+
+
+def released(state: RunState) -> RunState:
+    """The trainer is gone: what it trained on may be claimed again."""
+    return dataclasses.replace(state, phase=Phase.READY) if state.phase is Phase.TRAINING else state
+
+
+def failed(state: RunState, error: str) -> RunState:
+    """The run has ended, for this reason or an earlier one.
+
+    Raises:
+        RoundError: It is finished.
+    """
+    if state.phase is Phase.FINISHED:
+        raise RoundError("the run is finished and cannot fail any more")
+    return dataclasses.replace(state, phase=Phase.FAILED, error=state.error or error)
 
 
 def check_member(state: RunState, client_id: str) -> None:
