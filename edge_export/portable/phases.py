@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto, helper, shape_inference
 
-_ELEMENTWISE = {"Relu", "HardSigmoid", "Mul", "Add", "Sub", "Div"}
+_ELEMENTWISE = {"Relu", "HardSigmoid", "Mul", "Add", "Sub", "Div", "BatchNormalization"}
 _COPIES = {"Reshape", "Transpose", "Concat", "Pad", "Slice"}
 # A value this much smaller than what is made of it costs next to nothing to keep.
 _SMALL_SHARE = 16
@@ -166,7 +166,7 @@ def _make_late(flat: FlatStep, level: dict[str, int]) -> None:
     """Move what is made early and used late to where it is used: less is kept then."""
     for node in reversed(flat.nodes):
         value = node.output[0]
-        is_movable = node.op_type in _ELEMENTWISE | _COPIES | {"Conv"}
+        is_movable = node.op_type in _ELEMENTWISE | _COPIES or _is_pointwise_to_no_fewer(flat, node)
         if not (is_movable and flat.is_batch(value)) or value in flat.outputs:
             continue
         made = [user.output[0] for user in flat.users.get(value, [])]
@@ -198,10 +198,13 @@ def _made_again(flat: FlatStep, level: dict[str, int], leaving: set[str], *, low
 
 
 def _is_cheap(flat: FlatStep, node: NodeProto, *, low_memory: bool) -> bool:
-    if node.op_type in _ELEMENTWISE | _COPIES:
-        return True
+    is_pass = node.op_type in _ELEMENTWISE | _COPIES
+    return is_pass or (low_memory and _is_pointwise_to_no_fewer(flat, node))
+
+
+def _is_pointwise_to_no_fewer(flat: FlatStep, node: NodeProto) -> bool:
+    """Whether it is a 1x1 convolution with at least as many channels after it as before it."""
     kernel = [helper.get_attribute_value(found) for found in node.attribute if found.name == "kernel_shape"]
-    if not low_memory or node.op_type != "Conv" or kernel != [[1, 1]]:
+    if node.op_type != "Conv" or kernel != [[1, 1]] or not flat.is_batch(node.output[0]):
         return False
-    # What went in takes no more room than what comes out.
     return flat.sample_shape(node.output[0])[0] >= flat.sample_shape(node.input[0])[0]
