@@ -103,9 +103,9 @@ def plan_phases(flat: FlatStep, *, low_memory: bool) -> Plan:
 
     Args:
         flat: The step.
-        low_memory: Whether what 1x1 convolutions make of no more channels is made again in each phase that
-            needs it. Otherwise only ReLU masks, shifted copies and the like are: these cost less than to be
-            written and read.
+        low_memory: Whether what a 1x1 convolution makes is made again in each phase that needs it, if it has
+            no fewer channels than what it is made of. Otherwise only what takes one pass over it is, such as
+            ReLU masks and shifted copies: that costs no more than to write it and to read it.
     """
     level = _levels(flat)
     _make_late(flat, level)
