@@ -89,6 +89,7 @@ def export_bundle(
                 num_classes=options.num_classes,
                 image_size=options.image_size,
                 temperature=options.temperature,
+                low_memory=options.low_memory,
             )
             layout = dataclasses.asdict(state)
             written += ENGINE_FILES[PORTABLE]

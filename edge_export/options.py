@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_export.optimizer_settings import OptimizerSettings
 from gkt_core.config import check_image_size
 from gkt_core.errors import ConfigError
-from gkt_core.manifest import ENGINE_FILES, ORT_TRAINING
+from gkt_core.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
 from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
 from gkt_core.nn import EdgeNetwork, build_edge_network
 from gkt_core.nn.initial_weights import InitialWeights
@@ -23,6 +23,7 @@ class ExportOptions:
     Attributes:
         engines: Engines to write files for.
         init: Weights to begin from, a ``.safetensors`` file; random ones by default.
+        low_memory: Whether the portable step makes values again rather than to keep them: slower, smaller.
         ort_format: Whether ``.ort`` files are written beside the ``.onnx`` files, for mobile builds.
     """
 
@@ -37,6 +38,7 @@ class ExportOptions:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     engines: tuple[str, ...] = tuple(ENGINE_FILES)
     init: Path | None = None
+    low_memory: bool = False
     ort_format: bool = False
     seed: int = 0
 
@@ -60,6 +62,11 @@ class ExportOptions:
         if ORT_TRAINING in self.engines and self.optimizer.amsgrad:
             raise ConfigError(
                 "ONNX Runtime's optimizer model has no AMSGrad: give --backend portable, whose step has it"
+            )
+
+        if self.low_memory and PORTABLE not in self.engines:
+            raise ConfigError(
+                "--low-memory is for the portable step, the engine is ort-training: give --backend portable"
             )
 
     @property

@@ -21,7 +21,8 @@ from torch import nn
 
 from edge_export import ExportOptions, OptimizerSettings, export_bundle
 from edge_export.portable.network import PortableNetwork
-from edge_export.portable.step import state_layout, train_step_model
+from edge_export.portable.phases import FlatStep, plan_phases
+from edge_export.portable.step import initial_vectors, state_layout, train_step_model
 from edge_runtime import open_backend
 from edge_runtime.backends import choice
 from edge_runtime.backends.frozen_inputs import freeze_inputs
@@ -131,12 +132,24 @@ def test_the_portable_files_are_standard_and_old_enough(digits_bundle):
     for name in (TRAIN_STEP, PREDICT):
         model = onnx.load(digits_bundle.path / name)
         assert {entry.domain for entry in model.opset_import} == {""}
-        assert all(node.domain == "" for node in model.graph.node)
+        assert all(node.domain == "" for node in nodes_of(model.graph))
         assert model.opset_import[0].version <= 18 and model.ir_version <= 8
         assert digits_bundle.manifest.onnx_versions[name] == [model.opset_import[0].version, 8]
-        assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+        # In training mode ONNX Runtime writes its statistics into input buffers.
+        assert not any(
+            attribute.name == "training_mode"
+            for node in nodes_of(model.graph)
+            for attribute in node.attribute
+        )
         text = (digits_bundle.path / name).read_bytes()
         assert str(Path.cwd()).encode() not in text, "a path of this machine"
+
+
+def nodes_of(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from nodes_of(attribute.g)
 
 
 def test_equal_options_give_equal_bytes(digits_bundle, tmp_path):
@@ -325,13 +338,82 @@ def test_a_few_images_train_with_one_thread_from_the_same_state(small_bundle):
     )
 
 
+# --- a few images at a time
+
+
+def resnet8_step(monkeypatch=None, *, low_memory=False):
+    """The step of a ResNet-8 and its initial vectors; over the whole batch at once if given a monkeypatch."""
+    network, optimizer = build_edge_network("resnet8", 10), OptimizerSettings()
+    state = {n: v.detach() for n, v in network.state_dict().items() if "num_batches" not in n}
+    walked, layout = PortableNetwork(network, "resnet8", 32), state_layout(state, optimizer)
+    if monkeypatch is not None:
+        monkeypatch.setattr("edge_export.portable.step.in_chunks", lambda model, low_memory: model)
+    model = train_step_model(
+        walked, layout, optimizer, num_classes=10, temperature=3.0, low_memory=low_memory
+    )
+    return model, initial_vectors(state, layout)
+
+
+@pytest.mark.parametrize("low_memory", [False, True], ids=["plain", "low memory"])
+def test_a_few_images_at_a_time_are_the_whole_batch_at_once(low_memory, monkeypatch):
+    """Chunks that fit, that do not, one chunk, one image: every output, and no row of the filling."""
+    ort = onnxruntime_module()
+    chunked, vectors = resnet8_step(low_memory=low_memory)
+    whole, _ = resnet8_step(monkeypatch)
+    sessions = [
+        ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        for model in (whole, chunked)
+    ]
+    names = [output.name for output in whole.graph.output]
+    assert [output.name for output in chunked.graph.output] == names
+    one = np.array(1.0, np.float32)
+    for num in (1, 3, 4, 5, 9, 16):
+        images, labels, teacher = batch_of(num, 32)
+        inputs = {"images": images, "labels": labels, "server_logits": teacher, "alpha": one}
+        inputs |= {"learning_rate": one} | vectors
+        expected, found = (session.run(names, inputs) for session in sessions)
+        for name, left, right in zip(names, expected, found, strict=True):
+            assert left.shape == right.shape
+            limit = 1e-5 * float(np.abs(left).max(initial=0)) + 1e-7
+            # Adam's first step is the sign of the gradient, which rounding turns where there is none.
+            if name != "next_parameters":
+                assert np.abs(left - right).max() <= limit, (num, name)
+
+
+def test_low_memory_keeps_nothing_wide(monkeypatch):
+    """What decides a step's memory: values between the phases. 64 channels of 32 by 32 pixels are wide."""
+    flat = FlatStep(resnet8_step(monkeypatch)[0])
+    kept = {}
+    for low_memory in (False, True):
+        phases = plan_phases(flat, low_memory=low_memory).phases
+        kept[low_memory] = [int(np.prod(flat.sample_shape(name))) for part in phases for name in part.gives]
+    assert max(kept[False]) == 64 * 32 * 32
+    assert max(kept[True]) == 16 * 32 * 32
+    assert sum(kept[True]) < 0.5 * sum(kept[False])
+
+
+def test_a_step_of_low_memory_is_another_file_that_trains(tmp_path):
+    folder = tmp_path / "bundle"
+    options = ExportOptions("resnet4", image_size=8, num_classes=3, engines=("portable",), low_memory=True)
+    assert "portable" in export_bundle(options, folder).verification
+    export_bundle(dataclasses.replace(options, low_memory=False), tmp_path / "plain", verify=False)
+    assert (folder / TRAIN_STEP).read_bytes() != (tmp_path / "plain" / TRAIN_STEP).read_bytes()
+    assert (folder / PREDICT).read_bytes() == (tmp_path / "plain" / PREDICT).read_bytes()
+    backend = PortableBackend(load_bundle(folder))
+    losses = [backend.train_step(*batch_of(8, 8, 3), 1.0)[0] for _ in range(10)]
+    assert losses[-1] < losses[0]
+
+
+def test_low_memory_without_the_portable_step_is_refused():
+    with pytest.raises(ConfigError, match="--low-memory is for the portable step"):
+        ExportOptions(engines=("ort_training",), low_memory=True)
+
+
 def one_plain_step(network, size, classes):
     state = {n: v.detach().clone() for n, v in network.state_dict().items() if "num_batches" not in n}
     optimizer = OptimizerSettings("sgd")
     walked, layout = PortableNetwork(network, "mine", size), state_layout(state, optimizer)
     model = train_step_model(walked, layout, optimizer, num_classes=classes, temperature=3.0)
-    from edge_export.portable.step import initial_vectors  # noqa: PLC0415
-
     session = onnxruntime_module().InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -54,6 +54,14 @@ def test_a_good_bundle_passes_and_says_what_was_measured(good):
     assert all(0 <= check["distance"] <= check["limit"] for check in checks.values())
 
 
+def constants_of(graph):
+    """Of a graph, and of those in its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from constants_of(attribute.g)
+
+
 @pytest.mark.parametrize(
     ("value", "becomes", "quantity"),
     [
@@ -67,7 +75,7 @@ def test_one_changed_constant_is_found(spoilt, value, becomes, quantity):
     model = onnx.load(spoilt / TRAIN_STEP)
     found = [
         tensor
-        for tensor in model.graph.initializer
+        for tensor in constants_of(model.graph)
         if tensor.dims == [] and numpy_helper.to_array(tensor) == np.float32(value)
     ]
     assert found, "the constant is in the graph"

@@ -24,6 +24,7 @@ def write_portable_artifacts(
     num_classes: int,
     image_size: int,
     temperature: float,
+    low_memory: bool = False,
 ) -> PortableState:
     """Write ``train_step.onnx``, ``predict.onnx`` and ``initial_state.safetensors``.
 
@@ -35,6 +36,7 @@ def write_portable_artifacts(
         num_classes: Width of the logits.
         image_size: Pixels.
         temperature: T of the distillation.
+        low_memory: Whether the step makes wide values again rather than to keep them.
 
     Returns:
         The layout of the state vectors, for the manifest.
@@ -49,7 +51,14 @@ def write_portable_artifacts(
     }
     walked = PortableNetwork(network, name, image_size)
     layout = state_layout(state, settings)
-    step = train_step_model(walked, layout, settings, num_classes=num_classes, temperature=temperature)
+    step = train_step_model(
+        walked,
+        layout,
+        settings,
+        num_classes=num_classes,
+        temperature=temperature,
+        low_memory=low_memory,
+    )
     onnx.save(step, out / TRAIN_STEP)
     onnx.save(predict_model(walked, layout, num_classes=num_classes), out / PREDICT)
     (out / INITIAL_STATE).write_bytes(safetensors.numpy.save(initial_vectors(state, layout)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,15 @@ _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 class Graph:
     """Nodes in the order in which they are added. Values are names; constants are shared by content."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, prefix: str = "") -> None:
+        """Begin one.
+
+        Args:
+            name: Of the graph.
+            prefix: Of the names of its values; a graph inside another must not have names of the outer one.
+        """
         self._name = name
+        self._prefix = prefix
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -46,10 +53,13 @@ class Graph:
 
     def constant(self, value: Any, dtype: type[np.generic] = np.float32) -> str:
         """A constant, stored once however often it is used."""
-        array: NDArray[Any] = np.asarray(value, dtype=dtype)
+        return self.constant_array(np.asarray(value, dtype=dtype))
+
+    def constant_array(self, array: NDArray[Any]) -> str:
+        """An array as a constant, stored once however often it is used."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            name = f"constant_{len(self._constants)}"
+            name = f"{self._prefix}constant_{len(self._constants)}"
             self._initializers.append(numpy_helper.from_array(array, name))
             self._constants[key] = name
         return self._constants[key]
@@ -60,10 +70,22 @@ class Graph:
 
     def multi_op(self, op_type: str, num_outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         """Add a node with several outputs."""
-        stem = f"{op_type.lower()}_{len(self._nodes)}"
+        stem = f"{self._prefix}{op_type.lower()}_{len(self._nodes)}"
         names = [stem] if num_outputs == 1 else [f"{stem}_{index}" for index in range(num_outputs)]
         self._nodes.append(helper.make_node(op_type, list(inputs), names, **attributes))
         return names
+
+    def copy_node(self, node: onnx.NodeProto, names: Mapping[str, str]) -> dict[str, str]:
+        """Add a node of another graph; names of its outputs here, by those there.
+
+        Args:
+            node: The node.
+            names: Of its inputs here, by those there.
+        """
+        attributes = {found.name: helper.get_attribute_value(found) for found in node.attribute}
+        inputs = [names[name] if name else "" for name in node.input]
+        made = self.multi_op(node.op_type, len(node.output), *inputs, **attributes)
+        return dict(zip(node.output, made, strict=True))
 
     def add(self, *values: str) -> str:
         """Their sum, in the order given."""
@@ -105,18 +127,34 @@ class Graph:
         flat = [self.reshape(value, (-1,)) for value in values]
         return flat[0] if len(flat) == 1 else self.op("Concat", *flat, axis=0)
 
-    def model(self) -> onnx.ModelProto:
-        """The finished, checked model, without nodes that nothing comes of."""
+    def proto(self) -> onnx.GraphProto:
+        """The finished graph, without nodes that nothing comes of."""
         wanted = {info.name for info in self._outputs}
         nodes = []
         for node in reversed(self._nodes):
             if wanted.intersection(node.output):
                 wanted.update(node.input)
+                wanted.update(_taken_from_outside(node))
                 nodes.append(node)
         nodes.reverse()
         constants = [tensor for tensor in self._initializers if tensor.name in wanted]
-        graph = helper.make_graph(nodes, self._name, self._inputs, self._outputs, constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gkt")
+        return helper.make_graph(nodes, self._name, self._inputs, self._outputs, constants)
+
+    def model(self) -> onnx.ModelProto:
+        """The finished, checked model."""
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(self.proto(), opset_imports=opsets, producer_name="gkt")
         model.ir_version = IR_VERSION
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def _taken_from_outside(node: onnx.NodeProto) -> set[str]:
+    """What graphs inside a node take from the graph around it."""
+    return {
+        name
+        for attribute in node.attribute
+        if attribute.HasField("g")
+        for inner in attribute.g.node
+        for name in inner.input
+    }

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from edge_export.optimizer_settings import OptimizerSettings
+from edge_export.portable.chunks import in_chunks
 from edge_export.portable.graph import Graph
 from edge_export.portable.layers import Step
 from edge_export.portable.network import PortableNetwork
@@ -63,8 +64,9 @@ def train_step_model(
     *,
     num_classes: int,
     temperature: float,
+    low_memory: bool = False,
 ) -> onnx.ModelProto:
-    """The whole training step.
+    """The whole training step, a few images at a time.
 
     Inputs are ``images [N, 3, S, S]`` in 0..1, ``labels [N] int64``, ``server_logits [N, C]``, the scalars
     ``alpha`` and ``learning_rate``, and every state vector under its name; outputs ``loss`` (scalar),
@@ -101,7 +103,7 @@ def train_step_model(
     for name, num in layout.vectors.items():
         if num:
             graph.output(new[name], f"next_{name}", (num,), layout.dtypes[name])
-    return graph.model()
+    return in_chunks(graph.model(), low_memory=low_memory)
 
 
 def predict_model(network: PortableNetwork, layout: PortableState, *, num_classes: int) -> onnx.ModelProto:
