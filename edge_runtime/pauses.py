@@ -47,7 +47,9 @@ def read_battery(sysfs: Path = SYSFS) -> Battery | None:
         kind = read_text(supply / "type")
         if kind in ("Mains", "USB") and read_text(supply / "online") == "1":
             is_plugged = True
-        if kind != "Battery" or read_text(supply / "scope") == "Device" or read_text(supply / "present") == "0":
+        if kind != "Battery" or read_text(supply / "scope") == "Device":
+            continue
+        if read_text(supply / "present") == "0":
             continue
         percent = read_number(supply / "capacity")
         if percent is not None and 0 <= percent <= 100:
