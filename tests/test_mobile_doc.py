@@ -65,4 +65,4 @@ def test_tensors_and_fields_are_those_of_a_bundle(digits_bundle):
     opset, ir_version = manifest["onnx_versions"][TRAIN_STEP]
     assert f"`ai.onnx`, opset {opset}, IR version {ir_version}" in TEXT
     assert {"vectors", "dtypes", "slots"} <= set(manifest["portable_state"])
-    assert {"runtime_does", "batch_norms", "template_slots"} <= set(manifest)
+    assert {"runtime_does", "batch_norms", "template_slots", "tensors"} <= set(manifest)
