@@ -17,17 +17,21 @@ from edge_export.options import ExportOptions
 from edge_export.ort_artifacts import write_ort_artifacts
 from edge_export.ort_format import write_ort_format
 from edge_export.portable.artifacts import write_portable_artifacts
-from edge_export.training_graph import OPSET
+from edge_export.training_graph import INPUT_NAMES, OPSET, OUTPUT_NAMES
 from edge_export.verification import verify_bundle
 from gkt_core import __version__
 from gkt_core.files import new_folder
 from gkt_core.manifest import (
     COMBINED_TEMPLATE,
     ENGINE_FILES,
+    EVAL_MODEL,
     FORMAT_VERSION,
     NOMINAL_CHECKPOINT,
     ORT_TRAINING,
     PORTABLE,
+    PREDICT,
+    TRAIN_STEP,
+    TRAINING_MODEL,
     BatchNormState,
     Manifest,
     describe_files,
@@ -43,6 +47,7 @@ from gkt_core.nn import (
 )
 from gkt_core.nn.networks import example_images
 
+_RUN_BY_DEVICES = (TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE)
 _PACKAGES = ("torch", "onnx", "onnxruntime-training-cpu", "numpy")
 
 
@@ -122,6 +127,7 @@ def export_bundle(
             onnx_versions={
                 name: _onnx_version(folder / name) for name in sorted(written) if name.endswith(".onnx")
             },
+            tensors={name: _tensors(folder / name) for name in sorted(written) if name in _RUN_BY_DEVICES},
             portable_state=layout,
         )
         write_manifest(folder, manifest)
@@ -136,6 +142,25 @@ def _onnx_version(path: Path) -> list[int]:
     model = onnx.load(path)
     (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return [opset, model.ir_version]
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """Inputs and outputs of a graph; of ONNX Runtime's graphs those that a caller gives and gets."""
+    graph = onnx.load(path).graph
+    is_ort = path.name in ENGINE_FILES[ORT_TRAINING]
+    wanted = {*INPUT_NAMES, "objective", *OUTPUT_NAMES}
+
+    def described(values: Any) -> list[dict[str, Any]]:
+        found = []
+        for value in values:
+            if value.name in wanted or not is_ort:
+                kind = value.type.tensor_type
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+                shape = [side.dim_param or side.dim_value for side in kind.shape.dim]
+                found.append({"name": value.name, "dtype": dtype, "shape": shape})
+        return found
+
+    return {"inputs": described(graph.input), "outputs": described(graph.output)}
 
 
 def _batch_norms(edge: EdgeNetwork, image_size: int) -> list[BatchNormState]:

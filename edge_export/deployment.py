@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -14,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from gkt_core.augment import to_float_nchw
 from gkt_core.errors import ArtifactError
+from gkt_core.onnx_runtime import onnxruntime_module
 from gkt_core.private_data import Samples
 from gkt_core.template import SERVER_PREFIX
 
@@ -49,6 +51,7 @@ def fold(model: Path, out: Path) -> None:
     Raises:
         ArtifactError: The model does not load.
     """
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -70,8 +73,7 @@ def quantise(model: Path, calibration: Samples, out: Path) -> None:
         calibration: Images that the ranges of activations are taken from; validation images, not test ones.
         out: The int8 file.
     """
-    from onnxruntime import quantization  # noqa: PLC0415 - slow
-
+    quantization = quantiser()
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -92,6 +94,22 @@ def quantise(model: Path, calibration: Samples, out: Path) -> None:
             )
     finally:
         logging.getLogger().setLevel(level)
+
+
+def quantiser() -> Any:
+    """ONNX Runtime's module ``quantization``, without torch, which it would import wherever it is installed.
+
+    That takes seconds, and on a machine with CUDA's files but no GPU torch warns on stderr.
+    """
+    onnxruntime_module()
+    is_free = "torch" not in sys.modules
+    if is_free:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # what the import system reads as "there is none"
+    try:
+        return importlib.import_module("onnxruntime.quantization")
+    finally:
+        if is_free:
+            del sys.modules["torch"]
 
 
 class _Calibration:
@@ -153,6 +171,7 @@ def split(model: Path, extractor: Path, server: Path) -> None:
 
 def measure(path: Path, test: Samples) -> Measured:
     """Accuracy on a test set and the latency of one image, one thread."""
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

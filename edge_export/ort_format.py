@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gkt_core.manifest import COMBINED_TEMPLATE
+from gkt_core.onnx_runtime import onnxruntime_module
 
 
 def write_ort_format(folder: Path, names: Iterable[str]) -> list[str]:
@@ -16,8 +17,7 @@ def write_ort_format(folder: Path, names: Iterable[str]) -> list[str]:
     Returns:
         Names of the new files.
     """
-    import onnxruntime  # noqa: PLC0415 - slow
-
+    onnxruntime = onnxruntime_module()
     written = []
     for name in names:
         if not name.endswith(".onnx") or name == COMBINED_TEMPLATE:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 
+from edge_export.engines import engine_opener
 from edge_export.options import ExportOptions
-from gkt_core.manifest import INITIAL_STATE, PORTABLE, Bundle
+from gkt_core.manifest import INITIAL_STATE, ORT_TRAINING, PORTABLE, Bundle
 from gkt_core.nn import EdgeNetwork
 
 
 def network_of(bundle: Bundle) -> EdgeNetwork:
-    """Build the network with the bundle's initial weights.
-
-    A bundle without the portable engine keeps its weights in ONNX Runtime's own format; then they are
-    those of its seed, and one that was exported with ``--init`` cannot be rebuilt.
+    """Build the network with the bundle's initial weights, wherever they came from.
 
     Raises:
         ConfigError: The network is not known here: give the module that registers it.
+        ArtifactError: ONNX Runtime's checkpoint, the only place of the weights, does not load.
+        MissingExtraError: It is, and the installed ONNX Runtime cannot read it.
     """
     manifest = bundle.manifest
     network = ExportOptions(
@@ -29,8 +31,16 @@ def network_of(bundle: Bundle) -> EdgeNetwork:
         pixel_std=(manifest.pixel_std[0], manifest.pixel_std[1], manifest.pixel_std[2]),
         seed=manifest.seed,
     ).build()
+    tensors = _initial_tensors(bundle)
+    network.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items()}, strict=False)
+    return network
+
+
+def _initial_tensors(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
+    manifest = bundle.manifest
     if PORTABLE in manifest.engines:
         vectors = safetensors.numpy.load(bundle.file(INITIAL_STATE).read_bytes())
-        tensors = manifest.portable_layout().tensors(vectors)
-        network.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items()}, strict=False)
-    return network
+        return manifest.portable_layout().tensors(vectors)
+    # ONNX Runtime's own format, which only its training build reads.
+    engine = engine_opener()(bundle, checkpoint=None, num_threads=1, learning_rate=0.0, engine=ORT_TRAINING)
+    return engine.parameters()

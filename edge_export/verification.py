@@ -10,16 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_export.engines import InspectableEngine, engine_opener
 from edge_export.optimizer_settings import OptimizerSettings
-from gkt_core.client_round import TrainingEngine
-from gkt_core.errors import MissingExtraError, VerificationError
+from gkt_core.errors import VerificationError
 from gkt_core.manifest import Bundle
 from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.networks import example_images
@@ -36,18 +35,6 @@ _FLOOR = 4 * float(np.finfo(np.float32).eps)
 Arrays = dict[str, NDArray[np.float64]]
 Batch = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 Distances = dict[str, float]
-
-
-class InspectableEngine(TrainingEngine, Protocol):
-    """A device's engine whose weights and gradients can be looked at."""
-
-    def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics."""
-        ...
-
-    def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step."""
-        ...
 
 
 @dataclass
@@ -109,9 +96,11 @@ def verify_bundle(
             pytorch.append(_distances(_run_torch(network, torch.float32, layout, *follow), exact))
         for engine in manifest.engines:
             rate = _LEARNING_RATES[settings.name]
-            opened = _open_engine()(bundle, checkpoint=None, num_threads=1, learning_rate=rate, engine=engine)
-            _check_initial(cast(InspectableEngine, opened), network, engine)
-            trace = _run_engine(cast(InspectableEngine, opened), batches, stepped)
+            opened = engine_opener()(
+                bundle, checkpoint=None, num_threads=1, learning_rate=rate, engine=engine
+            )
+            _check_initial(opened, network, engine)
+            trace = _run_engine(opened, batches, stepped)
             ours[engine].append(_distances(trace, exact))
     found = {}
     for engine, distances in ours.items():
@@ -119,19 +108,6 @@ def verify_bundle(
         found[engine] = {"steps": STEPS, "batch_size": batch_size, "runs": runs, "checks": checks}
     _refuse(found)
     return found
-
-
-def _open_engine() -> Callable[..., object]:
-    """The device's own way to open an engine: what is verified is what trains.
-
-    Found by entry point, since this package and the device's do not import each other.
-    """
-    for entry in entry_points(group="gkt.engines", name="open"):
-        opened: Callable[..., object] = entry.load()
-        return opened
-    raise MissingExtraError(
-        "no engine is registered: install gkt-edge again, with pip install 'gkt-edge[export]'"
-    )
 
 
 def _batch(num: int, image_size: int, num_classes: int, seed: int, step: int) -> Batch:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_runtime.sysfs import read_number, read_text
 from gkt_core.errors import ConfigError
 
 SYSFS = Path("/sys")
@@ -43,15 +44,17 @@ def read_battery(sysfs: Path = SYSFS) -> Battery | None:
     """
     levels, states, is_plugged = [], [], False
     for supply in sorted((sysfs / "class/power_supply").glob("*")):
-        kind = _text(supply / "type")
-        if kind in ("Mains", "USB") and _text(supply / "online") == "1":
+        kind = read_text(supply / "type")
+        if kind in ("Mains", "USB") and read_text(supply / "online") == "1":
             is_plugged = True
-        if kind != "Battery" or _text(supply / "scope") == "Device" or _text(supply / "present") == "0":
+        if kind != "Battery" or read_text(supply / "scope") == "Device":
             continue
-        percent = _number(supply / "capacity")
+        if read_text(supply / "present") == "0":
+            continue
+        percent = read_number(supply / "capacity")
         if percent is not None and 0 <= percent <= 100:
             levels.append(percent)
-            states.append(_text(supply / "status") or "Unknown")
+            states.append(read_text(supply / "status") or "Unknown")
     if not levels:
         return None
     # A driver that does not know leaves the word to the power supply.
@@ -65,7 +68,7 @@ def hottest_celsius(sysfs: Path = SYSFS) -> float | None:
     Args:
         sysfs: Where ``class/thermal`` lies.
     """
-    zones = [_number(path) for path in sorted((sysfs / "class/thermal").glob("thermal_zone*/temp"))]
+    zones = [read_number(path) for path in sorted((sysfs / "class/thermal").glob("thermal_zone*/temp"))]
     # In thousandths of a degree; sensors that are off say nonsense.
     degrees = [value / 1e3 for value in zones if value is not None and -40e3 < value < 150e3]
     return max(degrees) if degrees else None
@@ -156,18 +159,4 @@ class Pauses:
             if celsius is not None and celsius > self._above_celsius - margin:
                 until = self._above_celsius - TEMPERATURE_MARGIN_CELSIUS
                 return f"the machine is hot, {celsius:.0f} °C; goes on at {until:.0f} °C"
-        return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or None
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_text(path) or "")
-    except ValueError:
         return None

@@ -41,6 +41,10 @@ ENGINE_FILES = {
     ORT_TRAINING: (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT),
 }
 DEVICE_FILES = tuple(name for names in ENGINE_FILES.values() for name in names)
+# What gkt export --ort-format adds, for reduced builds of ONNX Runtime: NAME.ort beside NAME.onnx.
+ORT_FORMAT_FILES = tuple(
+    name.removesuffix(".onnx") + ".ort" for name in DEVICE_FILES if name.endswith(".onnx")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,9 @@ class Manifest:
         runtime_does: What the runtime of an engine must do after each step, because its graph cannot:
             by engine, ``unbiased_variance`` (from ``batch_norms``), ``weight_decay``, ``momentum``.
         onnx_versions: ``[opset, IR version]`` of each ONNX file.
+        tensors: ``inputs`` and ``outputs`` of each ONNX file that a device runs, in the graph's order, each
+            with ``name``, ``dtype`` (numpy's word) and ``shape`` (``"N"`` for the batch size); empty in
+            bundles of earlier versions.
         portable_state: Vectors of the portable step, see :class:`PortableState`; empty without it.
         verification: What ``gkt export`` measured against float64, by engine.
         opset: ONNX opset of the training graph.
@@ -124,6 +131,7 @@ class Manifest:
     engines: list[str] = field(default_factory=lambda: [ORT_TRAINING])
     runtime_does: dict[str, Any] = field(default_factory=dict)
     onnx_versions: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=dict)
     portable_state: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
 
@@ -170,6 +178,26 @@ class Manifest:
         layout.check()
         return layout
 
+    def _check_tensors(self) -> None:
+        """Refuse graphs of other images, classes or features than the rest of the manifest says."""
+        side = self.image_size
+        expected = {
+            "images": ["N", 3, side, side],
+            "labels": ["N"],
+            "server_logits": ["N", self.num_classes],
+            "logits": ["N", self.num_classes],
+            "features": ["N", *self.features],
+        }
+        for file, sides in self.tensors.items():
+            try:
+                found = (*sides["inputs"], *sides["outputs"])
+                shapes = {str(tensor["name"]): tensor["shape"] for tensor in found}
+            except (KeyError, TypeError) as error:
+                raise ConfigError(f"the tensors of {file[:40]} have no names and shapes") from error
+            for name, shape in expected.items():
+                if shapes.get(name, shape) != shape:
+                    raise ConfigError(f"{name} of {file[:40]} is {shapes[name]}, expected {shape}")
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-compatible values."""
         return dataclasses.asdict(self)
@@ -202,6 +230,7 @@ class Manifest:
                 raise ConfigError(f"the manifest has features {manifest.features}, expected [C, H, W]")
             check_num_classes(manifest.num_classes)
             check_image_size(manifest.image_size)
+            manifest._check_tensors()
         except ArtifactError:
             raise
         except GKTError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gkt_core.manifest import DEVICE_FILES
+from gkt_core.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from gkt_core.online_features import MAX_INFERENCE_SAMPLES
 from gkt_core.protocol import (
     CLIENT_ID_PATTERN,
@@ -132,7 +132,7 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "round_num": {"type": "integer", "minimum": 0},
     "split": {"enum": list(SPLITS)},
     "index": {"type": "integer", "minimum": 0},
-    "name": {"enum": list(DEVICE_FILES)},
+    "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
     "part": {"enum": ["template", "server"]},
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -75,6 +77,18 @@ def test_fp32_int8_and_halves(gkt, model, digits_split, tmp_path):
     weights = {weight.name for weight in onnx.load(out / "extractor.onnx").graph.initializer}
     assert any(name.startswith("extractor.") for name in weights)
     assert not any(name.startswith("server.") for name in weights)
+
+
+def test_deploying_needs_no_torch():
+    """It would take seconds, and torch's warnings would stand on stderr."""
+    code = (
+        "import sys; from edge_export import deployment, deploy_command; found = deployment.quantiser();"
+        "assert callable(found.quantize_static); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_model_and_nothing_is_written(gkt, digits_split, tmp_path):

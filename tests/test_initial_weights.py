@@ -66,6 +66,11 @@ def test_files_of_other_networks(federation: Federation, tmp_path: Path) -> None
     save_file(build_edge_network("resnet4", 10).state_dict(), path)
     with pytest.raises(ArtifactError, match="and others do not fit"):
         fedgkt(federation, initial_edge=path)
+    weights = build_edge_network("resnet8", 10).state_dict()
+    weights["head.fc.bias"] = torch.full_like(weights["head.fc.bias"], float("nan"))
+    save_file(weights, path)
+    with pytest.raises(ArtifactError, match=r"holds NaN or infinity in head\.fc\.bias: give"):
+        fedgkt(federation, initial_edge=path)
     with pytest.raises(ConfigError, match="fedavg begins from random weights"):
         build("fedavg", federation, initial_edge=path)
 

@@ -40,12 +40,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Overwrite all parameters and running statistics of a network.
 
     Raises:
-        ArtifactError: The file cannot be read, or is another network's.
+        ArtifactError: The file cannot be read, is another network's, or holds NaN or infinity.
     """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"cannot read initial weights from {path}: {error}") from error
+        raise ArtifactError(
+            f"cannot read initial weights from {path}: {error}: give a .safetensors file, as "
+            "safetensors.torch.save_file(network.state_dict(), path) writes it"
+        ) from error
     expected = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     given = {n: v for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
     wrong = sorted(given.keys() ^ expected.keys()) or sorted(
@@ -54,6 +57,13 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if wrong:
         raise ArtifactError(
             f"{path} holds weights of another network: {', '.join(wrong[:3])}"
-            f"{' and others' if len(wrong) > 3 else ''} do not fit"
+            f"{' and others' if len(wrong) > 3 else ''} do not fit: give a file of this network, "
+            "class count included, or another network"
+        )
+    broken = [name for name, value in given.items() if not value.isfinite().all()]
+    if broken:
+        raise ArtifactError(
+            f"{path} holds NaN or infinity in {', '.join(broken[:3])}: "
+            "give the weights of a training that went well"
         )
     network.load_state_dict(given, strict=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.pauses import hottest_celsius
+from edge_runtime.sysfs import read_number, read_text
 
 _ROOT = Path("/")
 
@@ -38,10 +39,10 @@ def read_conditions(root: Path = _ROOT) -> Conditions:
         root: Where ``sys`` and ``proc`` lie; for tests.
     """
     cores = root / "sys/devices/system/cpu"
-    frequencies = [_number(path) for path in sorted(cores.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    frequencies = [read_number(path) for path in sorted(cores.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
     megahertz = [value / 1e3 for value in frequencies if value is not None] or _proc_frequencies(root)
     return Conditions(
-        governor=_text(cores / "cpu0/cpufreq/scaling_governor"),
+        governor=read_text(cores / "cpu0/cpufreq/scaling_governor"),
         frequency_mhz=max(megahertz) if megahertz else None,
         temperature_celsius=hottest_celsius(root / "sys"),
     )
@@ -57,7 +58,7 @@ class EnergyMeter:
     def __init__(self, root: Path = _ROOT) -> None:
         # Packages are intel-rapl:0, :1; what lies below them (cores, memory) is part of them.
         self._packages = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]"))
-        self._ranges = [_number(package / "max_energy_range_uj") for package in self._packages]
+        self._ranges = [read_number(package / "max_energy_range_uj") for package in self._packages]
         self._begin = self._read()
 
     @property
@@ -76,11 +77,11 @@ class EnergyMeter:
         return total / 1e6 if self._packages else None
 
     def _read(self) -> list[float | None]:
-        return [_number(package / "energy_uj") for package in self._packages]
+        return [read_number(package / "energy_uj") for package in self._packages]
 
 
 def _proc_frequencies(root: Path) -> list[float]:
-    text = _text(root / "proc/cpuinfo") or ""
+    text = read_text(root / "proc/cpuinfo") or ""
     found = []
     for line in text.splitlines():
         key, _, value = line.partition(":")
@@ -90,17 +91,3 @@ def _proc_frequencies(root: Path) -> list[float]:
             except ValueError:
                 continue
     return found
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or None
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_text(path) or "")
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from flask import Blueprint, Response, abort, send_file
 
 from gkt_core.errors import RoundError
-from gkt_core.manifest import DEVICE_FILES
+from gkt_core.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from server_app.context import run_of
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
@@ -29,8 +29,10 @@ def _send(run: RunContext, path: Path, kind: str, round_num: int) -> Response:
 def artifact(run_id: str, name: str) -> Response:
     """A file of the bundle that devices need."""
     run = run_of(run_id)
-    if name not in DEVICE_FILES:
-        abort(404, f"no artifact {name[:40]!r}, expected one of {', '.join(DEVICE_FILES)}")
+    # A phone's reduced ONNX Runtime loads .ort files, which a bundle has if it was exported with them.
+    names = DEVICE_FILES + tuple(other for other in ORT_FORMAT_FILES if other in run.bundle.manifest.files)
+    if name not in names:
+        abort(404, f"no artifact {name[:40]!r}, expected one of {', '.join(names)}")
     return _send(run, run.bundle.file(name), "bundle", 0)
 
 
