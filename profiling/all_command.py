@@ -172,7 +172,7 @@ def measure_all(
     as_json: bool,
     is_listed: bool,
 ) -> None:
-    """Measure everything here: compare, engines, edge, simulation, traffic, privacy and plan, half an hour.
+    """Measure everything here: compare, engines, edge, simulation, traffic, privacy and plan, fifty minutes.
 
     Leave the machine alone meanwhile. Whatever is there already is kept: after a stop, the same command goes
     on; remove a report to measure it again.

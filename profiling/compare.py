@@ -30,6 +30,8 @@ SCHEMA = "gkt-profile-compare/1"
 PYTORCH = "pytorch"
 TRAINABLE = (*EDGE_NETWORKS, *FULL_NETWORKS)
 _EXTRACTOR = "extractor"
+# Of a turn, for each network and engine; a step of ResNet-56 takes about so long.
+_FILL_MS = 1000.0
 # In this order in every turn of the timing.
 TIMED = (
     *((name, engine) for name in EDGE_NETWORKS for engine in (ORT_TRAINING, PORTABLE, PYTORCH)),
@@ -56,7 +58,7 @@ class CompareOptions:
         num_classes: Width of the logits.
         image_size: Pixels; a multiple of 4.
         batch_size: Samples in a timed step.
-        steps: Measured steps of each network and engine.
+        steps: Measured turns; in each, every network takes a step on each engine, and short steps several.
         warmup: Steps of each before measuring.
         threads: Threads of either engine.
         is_pinned: Whether to keep the process on as many cores as it has threads.
@@ -67,7 +69,7 @@ class CompareOptions:
     num_classes: int = 10
     image_size: int = 32
     batch_size: int = 64
-    steps: int = 10
+    steps: int = 40
     warmup: int = 2
     threads: int = 1
     is_pinned: bool = False
@@ -182,6 +184,7 @@ def _time_steps(
             steps,
             num_steps=options.steps,
             num_warmup=options.warmup,
+            fill_ms=_FILL_MS,
             on_turn=lambda turn: on_phase(f"timing {len(TIMED)} training steps in turn: {turn} of {turns}"),
         )
 
@@ -238,6 +241,7 @@ def _settings(options: CompareOptions, cores: list[int] | None) -> dict[str, Any
         **own,
         "pinned_cores": cores,
         "step": "forward, loss, backward, Adam; wall-clock time on the CPU, float32, interleaved round-robin",
+        "turn": f"short steps several times, to about {_FILL_MS:.0f} ms",
         "edge_loss": "cross entropy + alpha x T^2 x KL(server || device)",
         "full_loss": "cross entropy (on ort_training with alpha = 0 in the same graph)",
         "alpha": ALPHA,

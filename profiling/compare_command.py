@@ -15,7 +15,12 @@ from profiling.report import emit_report, output_options
 @click.option("--num-classes", default=10, show_default=True, help="Number of classes.")
 @click.option("--image-size", default=32, show_default=True, help="Pixels; a multiple of 4.")
 @click.option("--batch-size", default=64, show_default=True, help="Samples in a timed step.")
-@click.option("--steps", default=10, show_default=True, help="Measured steps of each network and engine.")
+@click.option(
+    "--steps",
+    default=40,
+    show_default=True,
+    help="Measured turns: a step of each network and engine, several of short ones.",
+)
 @click.option("--warmup", default=2, show_default=True, help="Steps of each before measuring.")
 @click.option("--threads", default=1, show_default=True, help="Threads of either engine.")
 @click.option("--pin", "is_pinned", is_flag=True, help="Keep the process on as many cores.")
@@ -53,7 +58,7 @@ def compare(
     """Compare the edge networks with ResNet-56 and ResNet-110, as FedAvg's devices would train them.
 
     Counts parameters, MACs and FLOPs; times full training steps on ONNX Runtime and PyTorch, all in one
-    interleaved run; measures peak memory in fresh processes. Three to five minutes on one core.
+    interleaved run; measures peak memory in fresh processes. Ten to fifteen minutes on one core.
     """
     try:
         from profiling.compare import CompareOptions, compare_networks  # noqa: PLC0415 - imports torch

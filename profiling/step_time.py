@@ -16,6 +16,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 # run to the second, is not worth quoting.
 NOISY_SPREAD = 0.15
 NOISY_DRIFT = 0.05
+_MOST_REPEATS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,20 @@ def time_interleaved(
     *,
     num_steps: int,
     num_warmup: int,
+    fill_ms: float = 0.0,
     clock: Callable[[], int] = time.perf_counter_ns,
     on_turn: Callable[[int], None] = lambda turn: None,
 ) -> dict[_Key, StepTime]:
     """Time several steps round-robin in one run: A B C, A B C, ...
 
+    What else a machine does comes in bursts that a short step meets whole or not at all: its median needs
+    more samples to be as sure as that of a long one.
+
     Args:
         steps: What to call, by name, in this order.
-        num_steps: Measured calls of each, at least 1.
+        num_steps: Measured turns, at least 1.
         num_warmup: Calls of each before measuring.
+        fill_ms: A shorter step is called, and measured, several times in each turn, to about this time.
         clock: Nanoseconds since any fixed moment.
         on_turn: Told how many turns are done, the warm-up included.
 
@@ -73,15 +79,22 @@ def time_interleaved(
         One :class:`StepTime` for each name.
     """
     samples: dict[_Key, list[float]] = {key: [] for key in steps}
+    repeats = dict.fromkeys(steps, 1)
     for turn in range(num_warmup + num_steps):
         for key, step in steps.items():
-            start = clock()
-            step()
-            elapsed_ms = (clock() - start) / 1e6
-            if turn >= num_warmup:
-                samples[key].append(elapsed_ms)
+            for _ in range(repeats[key]):
+                start = clock()
+                step()
+                samples[key].append((clock() - start) / 1e6)
+        if turn + 1 == num_warmup:
+            repeats = {key: _repeats(fill_ms, found[-1]) for key, found in samples.items()}
+            samples = {key: [] for key in steps}
         on_turn(turn + 1)
     return {key: summarise(values) for key, values in samples.items()}
+
+
+def _repeats(fill_ms: float, step_ms: float) -> int:
+    return max(1, min(_MOST_REPEATS, round(fill_ms / max(step_ms, 1e-6))))
 
 
 def summarise(samples_ms: Sequence[float]) -> StepTime:

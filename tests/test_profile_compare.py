@@ -233,6 +233,29 @@ def test_steps_take_turns_and_the_warm_up_does_not_count() -> None:
     assert times["b"].p90_ms == pytest.approx(34.0)
 
 
+def test_short_steps_are_taken_several_times_a_turn() -> None:
+    now, calls = 0, []
+
+    def step(name: str, ms: float) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal now
+            calls.append(name)
+            now += int(ms * 1e6)
+
+        return call
+
+    times = time_interleaved(
+        {"short": step("s", 3), "long": step("l", 12), "tiny": step("t", 0.001)},
+        num_steps=2,
+        num_warmup=1,
+        fill_ms=10,
+        clock=lambda: now,
+    )
+    assert "".join(calls) == "slt" + 2 * ("sss" + "l" + 8 * "t")
+    assert {name: time.n for name, time in times.items()} == {"short": 6, "long": 2, "tiny": 16}
+    assert times["short"].median_ms == 3.0
+
+
 def test_one_sample_is_its_own_summary() -> None:
     found = summarise([7.0])
     assert {found.median_ms, found.p90_ms, found.p95_ms, found.low_ms, found.high_ms} == {7.0}
