@@ -77,7 +77,7 @@ def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dic
         assert network["peak_memory_bytes"] is None
         for time in network["step_ms"].values():
             assert {"median_ms", "p90_ms", "n"} <= set(time)
-            assert time["n"] == 2
+            assert 2 <= time["n"] <= 16
             assert 0 < time["low_ms"] <= time["median_ms"] <= time["p90_ms"]
     timed = [(name, engine) for name, network in networks.items() for engine in network["step_ms"]]
     assert sorted(timed) == sorted(TIMED)
