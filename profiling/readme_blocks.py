@@ -1,4 +1,4 @@
-"""The measured tables of the top README, each from one report of ``gkt profile all``, as Markdown."""
+"""The measured tables of the top README, each from one report of ``gkt profile``, as Markdown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from profiling.readme_server_blocks import (
+    chaos_block,
+    ingest_block,
+    load_block,
+    poisoning_block,
+    trainer_block,
+)
 from profiling.units import format_bytes
 
 Document = Mapping[str, Any]
@@ -223,4 +230,9 @@ BLOCKS: dict[str, Callable[[Document], list[str]]] = {
     "privacy": privacy_block,
     "plan": plan_block,
     "simulation": simulation_block,
+    "chaos": chaos_block,
+    "load": load_block,
+    "ingest": ingest_block,
+    "trainer": trainer_block,
+    "poisoning": poisoning_block,
 }

@@ -16,6 +16,7 @@ import click
 from gkt_core.errors import InputError
 from gkt_core.files import write_atomically
 from profiling.readme_blocks import BLOCKS, RESULTS
+from profiling.readme_server_blocks import COMMANDS
 
 README = Path(__file__).parent.parent / "README.md"
 _COMMAND = "gkt profile all --out-dir profiling/results"
@@ -29,12 +30,12 @@ def block(name: str, results: Path = RESULTS) -> str:
     """
     path = results / f"{name}.json"
     if not path.is_file():
-        return f"`{name}`: not measured yet; `{_COMMAND}` does."
+        return f"`{name}`: not measured yet; `{COMMANDS.get(name, _COMMAND)}` does."
     try:
         return "\n".join(BLOCKS[name](json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be shown ({type(error).__name__}: {error}): run {_COMMAND}"
+            f"{path} cannot be shown ({type(error).__name__}: {error}): run {COMMANDS.get(name, _COMMAND)}"
         ) from error
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from gkt_core.errors import InputError
 from profiling.readme_blocks import BLOCKS
+from profiling.readme_server_blocks import COMMANDS
 from profiling.readme_tables import README, RESULTS, block, rewrite
 from tests.test_profile_diff import measured
 
@@ -58,7 +59,8 @@ def test_a_plan_says_whether_it_held(tmp_path: Path) -> None:
 
 def test_what_is_not_measured_says_so(tmp_path: Path) -> None:
     for name in BLOCKS:
-        assert "not measured yet; `gkt profile all" in block(name, tmp_path)
+        command = COMMANDS.get(name, "gkt profile all")
+        assert f"not measured yet; `{command}" in block(name, tmp_path)
 
 
 def test_blocks_that_cannot_be(tmp_path: Path) -> None:
