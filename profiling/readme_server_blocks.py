@@ -71,10 +71,10 @@ def poisoning_block(document: Document) -> list[str]:
         f"- `gkt profile poisoning`: one of {settings['num_clients']} devices attacks "
         f"({settings['dataset']}; random features, shifted labels or hostile logits, {settings['num_seeds']} "
         f"seeds): {found['attackers_quarantined']} of {found['attackers']} attackers are quarantined, the "
-        "others lose at most "
-        f"{found['most_lost_points']:.1f} points; {found['honest_devices_quarantined']} of "
-        f"{found['honest_devices']} honest devices are, {found['honest_devices_of_skewed_splits']} of them "
-        f"with Dirichlet {skewed} splits."
+        f"others lose {max(found['mean_lost_points'].values()):.1f} points (mean over seeds; at most "
+        f"{found['most_lost_points']:.1f}) with its samples missing; "
+        f"{found['honest_devices_quarantined']} of {found['honest_devices']} honest devices are, "
+        f"{found['honest_devices_of_skewed_splits']} of them with Dirichlet {skewed} splits."
     ]
 
 

@@ -150,27 +150,40 @@ def measure_poisoning(options: PoisoningOptions, on_phase: Callable[[str], None]
     for run in runs:
         if run["attack"] != "none":
             run["lost_points"] = 100 * (honest[run["seed"]] - run["accuracy"])
-    protected = [run for run in runs if run["attack"] != "none" and run["quarantine"]]
     settings = {**asdict(options), "data_root": None, "dataset": Path(options.dataset).name}
     return {
         "settings": settings,
         "runs": runs,
-        "summary": {
-            "most_lost_points": max((run["lost_points"] for run in protected), default=0.0),
-            "most_lost_points_unprotected": max(
-                (run["lost_points"] for run in runs if not run["quarantine"]), default=0.0
-            ),
-            "attackers": len(protected),
-            "attackers_quarantined": sum(run["attacker"] in run["quarantined"] for run in protected),
-            "honest_devices": sum(run["num_honest"] for run in runs if run["quarantine"]),
-            "honest_devices_of_skewed_splits": sum(
-                run["num_honest"] for run in runs if run["partition"] == "dirichlet"
-            ),
-            "honest_devices_quarantined": sum(
-                client_id != run["attacker"] for run in runs for client_id in run["quarantined"]
-            ),
-        },
+        "summary": summarise(runs),
         "machine": describe_machine(),
+    }
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all runs together show.
+
+    ``mean_lost_points`` are means over seeds by attack, with quarantine: a single run's accuracy moves by a
+    point with its few test images.
+    """
+    protected = [run for run in runs if run["attack"] != "none" and run["quarantine"]]
+    lost: dict[str, list[float]] = {}
+    for run in protected:
+        lost.setdefault(run["attack"], []).append(run["lost_points"])
+    return {
+        "mean_lost_points": {attack: float(np.mean(values)) for attack, values in lost.items()},
+        "most_lost_points": max((run["lost_points"] for run in protected), default=0.0),
+        "most_lost_points_unprotected": max(
+            (run["lost_points"] for run in runs if not run["quarantine"]), default=None
+        ),
+        "attackers": len(protected),
+        "attackers_quarantined": sum(run["attacker"] in run["quarantined"] for run in protected),
+        "honest_devices": sum(run["num_honest"] for run in runs if run["quarantine"]),
+        "honest_devices_of_skewed_splits": sum(
+            run["num_honest"] for run in runs if run["partition"] == "dirichlet"
+        ),
+        "honest_devices_quarantined": sum(
+            client_id != run["attacker"] for run in runs for client_id in run["quarantined"]
+        ),
     }
 
 
@@ -181,11 +194,12 @@ def _is(run: dict[str, Any], partition: str, attack: str) -> bool:
 def failures(report: dict[str, Any]) -> list[str]:
     """What the report shows that must not be, a line each; nothing if all is well."""
     summary, found = report["summary"], []
-    if summary["most_lost_points"] > MOST_LOST_POINTS:
-        found.append(
-            f"a poisoned device costs {summary['most_lost_points']:.2f} points, "
-            f"at most {MOST_LOST_POINTS} are allowed"
-        )
+    for attack, lost in summary["mean_lost_points"].items():
+        if lost > MOST_LOST_POINTS:
+            found.append(
+                f"a device that sends {attack.replace('_', ' ')} costs {lost:.2f} points, "
+                f"at most {MOST_LOST_POINTS} are allowed"
+            )
     if summary["honest_devices_quarantined"]:
         found.append(f"{summary['honest_devices_quarantined']} honest devices were quarantined")
     return found
