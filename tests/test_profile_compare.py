@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -254,6 +255,14 @@ def test_short_steps_are_taken_several_times_a_turn() -> None:
     assert "".join(calls) == "slt" + 2 * ("sss" + "l" + 8 * "t")
     assert {name: time.n for name, time in times.items()} == {"short": 6, "long": 2, "tiny": 16}
     assert times["short"].median_ms == 3.0
+
+
+@pytest.mark.parametrize("n", [900, 1000, 1001, 20_000])
+def test_the_interval_of_a_median_of_many_samples(n: int) -> None:
+    found = summarise(np.arange(n, dtype=float).tolist())
+    # 1.96 standard deviations of a binomial count, rounded to whole samples.
+    assert found.median_ms - found.low_ms == pytest.approx(0.98 * n**0.5, abs=1.6)
+    assert found.high_ms - found.median_ms == pytest.approx(0.98 * n**0.5, abs=1.6)
 
 
 def test_one_sample_is_its_own_summary() -> None:

@@ -171,6 +171,10 @@ def _batch_sizes(
     return found
 
 
+# Samples of a row of steps: a short step meets a burst of other work whole or not at all.
+_ROW_SAMPLES = 64
+
+
 def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], None]) -> list[dict[str, Any]]:
     """One thread and two of the portable engine, interleaved."""
     found = []
@@ -184,12 +188,13 @@ def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], No
         samples: dict[int, list[float]] = {threads: [] for threads in steps}
         for turn in range(spec["warmup"] + spec["steps"]):
             for threads, step in steps.items():
-                # Two in a row, the second counts: the other session's threads may still be spinning down.
+                # The first of a row does not count: the other session's threads may still be spinning down.
                 step()
-                started = time.perf_counter()
-                step()
-                if turn >= spec["warmup"]:
-                    samples[threads].append((time.perf_counter() - started) * 1e3)
+                for _ in range(max(1, _ROW_SAMPLES // batch_size)):
+                    started = time.perf_counter()
+                    step()
+                    if turn >= spec["warmup"]:
+                        samples[threads].append((time.perf_counter() - started) * 1e3)
         times: dict[int, StepTime] = {threads: summarise(values) for threads, values in samples.items()}
         found.append(
             {
