@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gkt_core.augment import to_float_nchw
 from gkt_core.errors import ArtifactError
-from gkt_core.onnx_runtime import onnxruntime_module
+from gkt_core.onnx_runtime import onnxruntime_module, standing_in
 from gkt_core.private_data import Samples
 from gkt_core.template import SERVER_PREFIX
 
@@ -102,14 +102,8 @@ def quantiser() -> Any:
     That takes seconds, and on a machine with CUDA's files but no GPU torch warns on stderr.
     """
     onnxruntime_module()
-    is_free = "torch" not in sys.modules
-    if is_free:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # what the import system reads as "there is none"
-    try:
+    with standing_in({} if "torch" in sys.modules else {"torch": None}):
         return importlib.import_module("onnxruntime.quantization")
-    finally:
-        if is_free:
-            del sys.modules["torch"]
 
 
 class _Calibration:

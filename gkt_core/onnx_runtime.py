@@ -13,10 +13,10 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gkt_core.errors import MissingExtraError, PackageConflictError
 
@@ -88,10 +88,20 @@ def without_torch(folder: Path) -> Iterator[None]:
         return
     module = types.ModuleType(TRAINING_PACKAGE)
     module.__path__ = [str(folder)]
-    blocked: dict[str, Any] = {TRAINING_PACKAGE: module, _ORTMODULE: None}
-    sys.modules.update(blocked)
+    with standing_in({TRAINING_PACKAGE: module, _ORTMODULE: None}):
+        yield
+
+
+@contextlib.contextmanager
+def standing_in(modules: Mapping[str, types.ModuleType | None]) -> Iterator[None]:
+    """Let these be what is imported; None for a name says that there is no such module. They go afterwards.
+
+    Args:
+        modules: By full name; none of them is imported yet.
+    """
+    sys.modules.update(cast(Mapping[str, types.ModuleType], modules))
     try:
         yield
     finally:
-        for name in blocked:
+        for name in modules:
             sys.modules.pop(name, None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from profiling.readme_server_blocks import (
+    Document,
     chaos_block,
     ingest_block,
     load_block,
@@ -15,7 +15,6 @@ from profiling.readme_server_blocks import (
 )
 from profiling.units import format_bytes
 
-Document = Mapping[str, Any]
 RESULTS = Path(__file__).parent / "results"
 _ENGINES = {"ort_training": "ONNX Runtime training", "portable": "portable step", "pytorch": "PyTorch"}
 _NAMES = {"resnet4": "ResNet-4", "resnet6": "ResNet-6", "resnet8": "ResNet-8", "resnet56": "ResNet-56",

@@ -59,7 +59,9 @@ def time_interleaved(
     *,
     num_steps: int,
     num_warmup: int,
+    repeats: int = 1,
     fill_ms: float = 0.0,
+    num_settling: int = 0,
     clock: Callable[[], int] = time.perf_counter_ns,
     on_turn: Callable[[int], None] = lambda turn: None,
 ) -> dict[_Key, StepTime]:
@@ -72,7 +74,9 @@ def time_interleaved(
         steps: What to call, by name, in this order.
         num_steps: Measured turns, at least 1.
         num_warmup: Calls of each before measuring.
-        fill_ms: A shorter step is called, and measured, several times in each turn, to about this time.
+        repeats: Measured calls of each in a turn.
+        fill_ms: Once warm, as many calls in a turn as take about this time, instead; 0 for ``repeats``.
+        num_settling: Calls in each turn before those that are measured.
         clock: Nanoseconds since any fixed moment.
         on_turn: Told how many turns are done, the warm-up included.
 
@@ -80,15 +84,18 @@ def time_interleaved(
         One :class:`StepTime` for each name.
     """
     samples: dict[_Key, list[float]] = {key: [] for key in steps}
-    repeats = dict.fromkeys(steps, 1)
+    rows = dict.fromkeys(steps, repeats)
     for turn in range(num_warmup + num_steps):
         for key, step in steps.items():
-            for _ in range(repeats[key]):
+            for _ in range(num_settling):
+                step()
+            for _ in range(rows[key]):
                 start = clock()
                 step()
                 samples[key].append((clock() - start) / 1e6)
         if turn + 1 == num_warmup:
-            repeats = {key: _repeats(fill_ms, found[-1]) for key, found in samples.items()}
+            if fill_ms:
+                rows = {key: _repeats(fill_ms, found[-1]) for key, found in samples.items()}
             samples = {key: [] for key in steps}
         on_turn(turn + 1)
     return {key: summarise(values) for key, values in samples.items()}

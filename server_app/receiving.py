@@ -54,7 +54,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     """Write the body of the current request to a file, decompressed.
 
     Args:
-        path: The file, made new, and its folder with it.
+        path: The file, made new.
         max_bytes: The most that may come out of a compressed body.
         look_at_floats: Whether to find out ``is_finite``, which is cheap while the bytes are in the cache.
 
@@ -67,7 +67,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     error: ShardError | None = None
     decompressor = _decompressor(max_bytes)
     is_finite = look_at_floats and decompressor is None
-    descriptor = _create(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         for chunk in body_chunks():
             digest.update(chunk)
@@ -129,15 +129,6 @@ def _holds_finite_floats(chunk: memoryview) -> bool:
         # The end of a file that is no shard of ours, or a chunk after which floats are split.
         return False
     return bool(np.isfinite(np.frombuffer(chunk, "<f4")).all())
-
-
-def _create(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, flags, 0o644)
 
 
 def _write(descriptor: int, data: memoryview) -> None:

@@ -22,7 +22,7 @@ from gkt_core.manifest import ORT_TRAINING, PORTABLE, load_bundle
 from gkt_core.nn import build_edge_network
 from profiling.engines.names import CHANNELS_LAST, EXTRACTED, FULL_STEPS, PYTORCH, SGEMM
 from profiling.network_cost import build_trainable
-from profiling.step_time import StepTime, summarise, time_interleaved
+from profiling.step_time import time_interleaved
 from profiling.training_steps import ALPHA, LEARNING_RATE, TrainingBatch, engine_step, pytorch_step
 
 Step = Callable[[], object]
@@ -185,17 +185,14 @@ def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], No
             threads: engine_step(bundle, batch, engine=PORTABLE, num_threads=threads, alpha=ALPHA)
             for threads in (1, 2)
         }
-        samples: dict[int, list[float]] = {threads: [] for threads in steps}
-        for turn in range(spec["warmup"] + spec["steps"]):
-            for threads, step in steps.items():
-                # The first of a row does not count: the other session's threads may still be spinning down.
-                step()
-                for _ in range(max(1, _ROW_SAMPLES // batch_size)):
-                    started = time.perf_counter()
-                    step()
-                    if turn >= spec["warmup"]:
-                        samples[threads].append((time.perf_counter() - started) * 1e3)
-        times: dict[int, StepTime] = {threads: summarise(values) for threads, values in samples.items()}
+        times = time_interleaved(
+            steps,
+            num_steps=spec["steps"],
+            num_warmup=spec["warmup"],
+            repeats=max(1, _ROW_SAMPLES // batch_size),
+            # The other session's threads may still be spinning down.
+            num_settling=1,
+        )
         found.append(
             {
                 "batch_size": batch_size,

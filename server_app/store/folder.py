@@ -27,8 +27,10 @@ class FolderBlobStore:
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Path]:
-        """A path beside the blobs, so that taking a file over is renaming it; its folder may not be there."""
+        """A path beside the blobs, so that taking a file over is renaming it."""
         path = self._root / INCOMING / f"{os.getpid()}.{threading.get_ident()}"
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield path
         finally:
