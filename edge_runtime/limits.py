@@ -6,11 +6,11 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.backends.base import open_backend
+from edge_runtime.process_status import status_bytes
 from gkt_core.config import RunConfig
 from gkt_core.errors import ConfigError, MemoryLimitError
 from gkt_core.manifest import Bundle
@@ -111,12 +111,4 @@ def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
 
 def _allocated_bytes() -> int:
     """What counts against ``RLIMIT_DATA``; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key == "VmData":
-            return int(value.split()[0]) * 1024
-    return 0
+    return status_bytes("VmData") or 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_runtime.process_status import status_bytes
 from gkt_core.errors import RunFailedError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _device_peak(processes: ProcessGroup, server: Child, folder: Path, options: 
     # A peak never falls: the last reading before the end is the one, training lies long behind by then.
     while device.exit_code is None:
         _check(server, deadline)
-        peak = max(peak, _peak_of(device.process.pid))
+        peak = max(peak, status_bytes("VmHWM", device.process.pid) or 0)
         time.sleep(_POLL_SECONDS)
     if device.exit_code != 0:
         raise device.failure()
@@ -103,12 +104,3 @@ def _check(server: Child, deadline: float) -> None:
             f"gkt edge run and its server took more than {_SECONDS:.0f} s: leave the machine alone, or give "
             "--no-device-run"
         )
-
-
-def _peak_of(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    lines = (line.split() for line in status.splitlines())
-    return next((int(words[1]) * 1024 for words in lines if words and words[0] == "VmHWM:"), 0)

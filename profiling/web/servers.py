@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.util
-import re
 import socket
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.process_status import status_bytes
 from gkt_core.errors import ConfigError, MissingExtraError, RunFailedError
 from profiling.machine import describe_machine
 from profiling.web.process_cost import cpu_seconds, serving_processes
@@ -192,9 +192,7 @@ def _peak_bytes(pid: int) -> int:
     """The most memory that each of the processes has had (VmHWM), added."""
     total = 0
     for process in serving_processes(pid):
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-        total += 1024 * int(found[1]) if found else 0
+        total += status_bytes("VmHWM", process.pid) or 0
     return total
 
 

@@ -53,7 +53,7 @@ def soft_labels(run_id: str, round_num: int, client_id: str) -> Response:
 
 @blueprint.get("/model/<part>")
 def model(run_id: str, part: str) -> Response:
-    """The trained model: ``template`` (ONNX without extractor) or ``server`` (safetensors)."""
+    """The trained model: template (ONNX without extractor) or server (safetensors)."""
     run = run_of(run_id)
     blob = {"template": TEMPLATE_BLOB, "server": SERVER_WEIGHTS_BLOB}.get(part)
     if blob is None:
