@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from profiling.readme_paper_blocks import PAPER_BLOCKS
 from profiling.readme_server_blocks import (
     Document,
     chaos_block,
@@ -234,4 +235,5 @@ BLOCKS: dict[str, Callable[[Document], list[str]]] = {
     "ingest": ingest_block,
     "trainer": trainer_block,
     "poisoning": poisoning_block,
+    **PAPER_BLOCKS,
 }

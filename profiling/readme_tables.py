@@ -16,9 +16,11 @@ import click
 from gkt_core.errors import InputError
 from gkt_core.files import write_atomically
 from profiling.readme_blocks import BLOCKS, RESULTS
-from profiling.readme_server_blocks import COMMANDS
+from profiling.readme_paper_blocks import PAPER_COMMANDS
+from profiling.readme_server_blocks import SERVER_COMMANDS
 
 README = Path(__file__).parent.parent / "README.md"
+COMMANDS = {**SERVER_COMMANDS, **PAPER_COMMANDS}
 _COMMAND = "gkt profile all --out-dir profiling/results"
 
 
@@ -26,7 +28,7 @@ def block(name: str, results: Path = RESULTS) -> str:
     """The lines between a block's markers.
 
     Raises:
-        InputError: The report is there and is not what ``gkt profile`` writes.
+        InputError: The report is there and is not what ``gkt profile`` or ``gkt reproduce`` writes.
     """
     path = results / f"{name}.json"
     if not path.is_file():
@@ -54,7 +56,7 @@ def rewrite(text: str, results: Path = RESULTS) -> str:
 
     if text.count("<!-- measured: ") != text.count("<!-- end of "):
         raise InputError("a measured block of the README has no end: write <!-- end of NAME --> after it")
-    return re.sub(r"<!-- measured: ([\w-]+) -->\n.*?<!-- end of \1 -->", replaced, text, flags=re.DOTALL)
+    return re.sub(r"<!-- measured: ([\w/-]+) -->\n.*?<!-- end of \1 -->", replaced, text, flags=re.DOTALL)
 
 
 @click.command()

@@ -10,13 +10,14 @@ import pytest
 
 from gkt_core.errors import InputError
 from profiling.readme_blocks import BLOCKS
-from profiling.readme_server_blocks import COMMANDS
-from profiling.readme_tables import README, RESULTS, block, rewrite
+from profiling.readme_tables import COMMANDS, README, RESULTS, block, rewrite
 from tests.test_profile_diff import measured
 
 
 def write(results: Path, name: str, document: dict[str, Any]) -> str:
-    (results / f"{name}.json").write_text(json.dumps(document))
+    path = results / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document))
     return block(name, results)
 
 
@@ -55,6 +56,16 @@ def test_a_plan_says_whether_it_held(tmp_path: Path) -> None:
     assert "| bytes in, all | 2.0 MB | 2.0 MB | +0.0% |" in said
     assert "(all within 25%)" in said
     assert "(NOT all within 25%)" in write(tmp_path, "plan", {"validation": {**validation, "holds": False}})
+
+
+def test_a_table_of_the_paper_shows_what_was_run(tmp_path: Path) -> None:
+    ran = {"row": "both ways", "column": "CIFAR-10", "paper": 90.53, "test_accuracies": [50.04, 52.0],
+           "mean_test_accuracy": 51.02, "mean_upload_bytes": 2e6}  # fmt: skip
+    without = {"row": "no distillation", "column": "CIFAR-10", "paper": "-/diverge", "test_accuracies": []}
+    said = write(tmp_path, "small/table2", {"command": "gkt reproduce table2", "cells": [ran, without]})
+    assert "| both ways, CIFAR-10 | 51.0 % (50.0, 52.0) | 90.53 % | 2.0 MB |" in said
+    assert said.startswith("`gkt reproduce table2`:")
+    assert "no distillation" not in said
 
 
 def test_what_is_not_measured_says_so(tmp_path: Path) -> None:

@@ -78,8 +78,15 @@ def test_the_paper_beside_ours(reproduced: Path) -> None:
     assert "not run (no data)" in text
     assert str(reproduced) not in text
     html = (reproduced / "table3.html").read_text()
-    assert html.count("data:image/svg+xml") == 2
-    for name in ("table3-accuracy.png", "split-cifar10-iid-3clients-seed0.png"):
+    pictures = (
+        "table3-accuracy.png",
+        "confusion-fedgkt-cifar10-iid-s2e-sync.png",
+        "confusion-fedgkt-cifar10-iid-s2e-async.png",
+        "split-cifar10-iid-3clients-seed0.png",
+    )
+    assert html.count("data:image/svg+xml") == len(pictures)
+    assert text.count("\nMachine: ") == 1
+    for name in pictures:
         assert (reproduced / name).read_bytes().startswith(b"\x89PNG")
         assert name in text
 

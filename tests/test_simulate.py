@@ -35,7 +35,8 @@ def test_defaults_learn(algorithm: str, gkt: Gkt, tmp_path: Path) -> None:
     metrics = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["round_num"] for line in metrics] == [1, 2]
     assert sum(line["upload_bytes"] for line in metrics) == result["upload_bytes"]
-    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("curves.png", "confusion.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     timings = (tmp_path / "out" / "timings.jsonl").read_text().splitlines()
     assert len(timings) == 2
 

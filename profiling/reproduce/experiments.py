@@ -47,8 +47,9 @@ class RunSpec:
     mode: str = "sync"
     num_clients: int = 0
 
-    def name(self, seed: int) -> str:
-        """A folder's name, which says what is not default."""
+    @property
+    def stem(self) -> str:
+        """What is run, seed aside; says what is not default."""
         parts = [self.algorithm, self.dataset, self.partition]
         if self.central_network:
             parts.append(self.central_network)
@@ -60,7 +61,11 @@ class RunSpec:
             parts += [self.direction, self.mode]
         if self.num_clients:
             parts.append(f"{self.num_clients}clients")
-        return "-".join([*parts, f"seed{seed}"])
+        return "-".join(parts)
+
+    def name(self, seed: int) -> str:
+        """A folder's name."""
+        return f"{self.stem}-seed{seed}"
 
     def arguments(self, scale: Scale, seed: int, source: str) -> list[str]:
         """Arguments of ``gkt simulate``.

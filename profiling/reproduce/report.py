@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
+from profiling.confusion_figure import confusion_figure
 from profiling.demo.live import format_bytes
 from profiling.machine import describe_machine
 from profiling.reproduce.counted import Bar
@@ -86,11 +88,17 @@ def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure
 
 
 def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict[str, Figure]:
-    """Accuracy by round, and each split that was used."""
+    """Accuracy by round, the confusion matrix of each cell (all seeds together), and each split."""
     figures: dict[str, Figure] = {}
     accuracy = accuracy_figure(results, experiment.title)
     if accuracy is not None:
         figures[f"{experiment.name}-accuracy"] = accuracy
+    for result in results:
+        if result.runs:
+            cell, first = result.cell, next(iter(result.runs.values()))
+            counts = sum(np.asarray(run["result"]["confusion_matrix"]) for run in result.runs.values())
+            title = f"{cell.row}, {cell.column}"
+            figures[f"confusion-{cell.spec.stem}"] = confusion_figure(counts, first["class_names"], title)
     for result in results:
         for seed, run in sorted(result.runs.items()):
             spec = result.cell.spec
@@ -101,10 +109,8 @@ def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict
 
 
 def _machines(results: Sequence[CellResult]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for result in results:
-        found += [run["machine"] for run in result.runs.values() if run["machine"] not in found]
-    return found
+    found = [run["machine"] for result in results for run in result.runs.values()]
+    return [machine for place, machine in enumerate(found) if machine not in found[:place]]
 
 
 def ours(cell: Mapping[str, Any]) -> str:

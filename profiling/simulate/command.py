@@ -104,8 +104,9 @@ def simulate(
 ) -> None:
     """Run an algorithm over simulated devices and measure it.
 
-    Writes metrics.jsonl, timings.jsonl, result.json, curves.png and the split into --out. The same
-    command goes on where a stopped one was, with the same final numbers. The test set is looked at once.
+    Writes metrics.jsonl, timings.jsonl, result.json (accuracy by class and the confusion matrix included),
+    curves.png, confusion.png and the split into --out. The same command goes on where a stopped one was,
+    with the same final numbers. The test set is looked at once.
     """
     if replay_period < 1 or pretraining_epochs < 1 or num_threads < 0:
         raise ConfigError("--replay-period and --pretraining-epochs must be at least 1, --threads at least 0")
@@ -119,7 +120,7 @@ def simulate(
         from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm  # noqa: PLC0415
         from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm  # noqa: PLC0415
         from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415
-        from profiling.simulate.curves import write_curves  # noqa: PLC0415
+        from profiling.simulate.curves import write_confusion, write_curves  # noqa: PLC0415
         from profiling.simulate.live import SimulationDisplay  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError.for_module(str(error.name), "all") from error
@@ -183,6 +184,7 @@ def simulate(
     metrics = [json.loads(line) for line in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     title = f"{algorithm}, {Path(described['dataset']).name}, {config.num_clients} devices"
     write_curves(out / "curves.png", metrics, result, title)
+    write_confusion(out / "confusion.png", result, f"{title}: test images")
     if as_json:
         emit_json(result)
         return
@@ -191,6 +193,9 @@ def simulate(
         f"validation {result['validation_accuracy']:.4f}, "
         f"{result['upload_bytes']:,} bytes up, {result['download_bytes']:,} down; {out / 'result.json'}"
     )
+    by_class = sorted(result["per_class_accuracy"].items(), key=lambda item: item[1])
+    (worst, lowest), (best, highest) = by_class[0], by_class[-1]
+    click.echo(f"by class: from {lowest:.4f} ({worst}) to {highest:.4f} ({best}); {out / 'confusion.png'}")
 
 
 def _make_split(

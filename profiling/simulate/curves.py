@@ -1,4 +1,4 @@
-"""Curves of a simulation as a PNG."""
+"""Pictures of a simulation as PNG: curves, and what is taken for what."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
+from profiling.confusion_figure import confusion_figure
 from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE
 
 
@@ -50,6 +51,22 @@ def write_curves(path: Path, metrics: list[dict[str, Any]], result: dict[str, An
             axes.set_xlabel("round")
             axes.grid(axis="y", linewidth=0.8)
             axes.legend(frameon=False)
-        buffer = io.BytesIO()
+    _write(path, figure)
+
+
+def write_confusion(path: Path, result: dict[str, Any], title: str) -> None:
+    """The confusion matrix of the test images.
+
+    Args:
+        path: The PNG.
+        result: What ``result.json`` holds.
+        title: Algorithm and data, for a person.
+    """
+    _write(path, confusion_figure(result["confusion_matrix"], list(result["per_class_accuracy"]), title))
+
+
+def _write(path: Path, figure: Figure) -> None:
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=144)
     write_atomically(path, buffer.getvalue())

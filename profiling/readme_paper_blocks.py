@@ -1,0 +1,41 @@
+"""What the README says of the paper's tables, from the reports of ``gkt reproduce``, as Markdown."""
+
+from __future__ import annotations
+
+from profiling.readme_server_blocks import Document
+from profiling.units import format_bytes
+
+
+def table_block(document: Document) -> list[str]:
+    """The cells of a table that were run, beside the paper's."""
+    rows = []
+    for cell in document["cells"]:
+        accuracies = cell["test_accuracies"]
+        if not accuracies:
+            continue
+        paper = cell["paper"] if isinstance(cell["paper"], str) else f"{cell['paper']:.2f} %"
+        seeds = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+        rows.append(
+            f"| {cell['row']}, {cell['column']} | {cell['mean_test_accuracy']:.1f} % ({seeds}) | {paper} "
+            f"| {format_bytes(round(cell['mean_upload_bytes']))} |"
+        )
+    return [
+        f"`{document['command']}`:",
+        "",
+        "| | test accuracy, mean (each seed) | paper's own setting | sent by all devices |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+
+
+PAPER_BLOCKS = {
+    "small/table1": table_block,
+    "small/table2": table_block,
+    "small/table3": table_block,
+    "mini/table3": table_block,
+}
+PAPER_COMMANDS = {
+    name: f"gkt reproduce {name.partition('/')[2]} --scale {name.partition('/')[0]} --only CIFAR-10 "
+    "--large-network resnet56"
+    for name in PAPER_BLOCKS
+}
