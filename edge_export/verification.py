@@ -7,6 +7,7 @@ equal weights (loss, every gradient, statistics) is the sharp part; 20 steps sho
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from edge_export.optimizer_settings import OptimizerSettings
 from gkt_core.errors import VerificationError
 from gkt_core.manifest import Bundle
 from gkt_core.nn import EdgeNetwork, edge_loss
+from gkt_core.nn.execution import torch_threads
 from gkt_core.nn.networks import example_images
 
 STEPS, FEW_STEPS = 20, 3
@@ -28,7 +30,8 @@ _LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}
 # Rounding is luck: the median of three runs is compared with the largest of PyTorch's. One run of a deep
 # network is refused now and then although nothing is wrong.
 _RUNS = 3
-# Beyond this many parameters float64 takes minutes: smaller batches.
+# Beyond this many parameters float64 takes minutes: smaller batches, and every core. Below it a second thread
+# gains little, and where the cores are busy it costs ten times the time: threads wait for each other busily.
 _LARGE = 200_000
 _FLOOR = 4 * float(np.finfo(np.float32).eps)
 
@@ -86,22 +89,23 @@ def verify_bundle(
 
     ours: dict[str, list[Distances]] = {engine: [] for engine in manifest.engines}
     pytorch: list[Distances] = []
-    for seed in range(runs):
-        batches = [
-            _batch(batch_size, manifest.image_size, manifest.num_classes, seed, k) for k in range(STEPS)
-        ]
-        follow = (settings, manifest.temperature, batches, stepped)
-        exact = _run_torch(network, torch.float64, torch.contiguous_format, *follow)
-        for layout in layouts:
-            pytorch.append(_distances(_run_torch(network, torch.float32, layout, *follow), exact))
-        for engine in manifest.engines:
-            rate = _LEARNING_RATES[settings.name]
-            opened = engine_opener()(
-                bundle, checkpoint=None, num_threads=1, learning_rate=rate, engine=engine
-            )
-            _check_initial(opened, network, engine)
-            trace = _run_engine(opened, batches, stepped)
-            ours[engine].append(_distances(trace, exact))
+    with contextlib.nullcontext() if is_large else torch_threads(1):
+        for seed in range(runs):
+            batches = [
+                _batch(batch_size, manifest.image_size, manifest.num_classes, seed, k) for k in range(STEPS)
+            ]
+            follow = (settings, manifest.temperature, batches, stepped)
+            exact = _run_torch(network, torch.float64, torch.contiguous_format, *follow)
+            for layout in layouts:
+                pytorch.append(_distances(_run_torch(network, torch.float32, layout, *follow), exact))
+            for engine in manifest.engines:
+                rate = _LEARNING_RATES[settings.name]
+                opened = engine_opener()(
+                    bundle, checkpoint=None, num_threads=1, learning_rate=rate, engine=engine
+                )
+                _check_initial(opened, network, engine)
+                trace = _run_engine(opened, batches, stepped)
+                ours[engine].append(_distances(trace, exact))
     found = {}
     for engine, distances in ours.items():
         checks = _compare(distances, pytorch)

@@ -20,6 +20,7 @@ class DryRun:
     """What would leave.
 
     Attributes:
+        engine: What would train, and made the features below.
         leaves: Kinds of data that would be sent, in words.
         stays: Kinds of data that would not.
         tensors: Shape and dtype of each tensor of one shard.
@@ -36,6 +37,7 @@ class DryRun:
         feature_spread: Standard deviation of that shard's features before both, to compare the noise with.
     """
 
+    engine: str
     leaves: list[str]
     stays: list[str]
     tensors: dict[str, str]
@@ -59,11 +61,18 @@ def dry_run(
     *,
     client_id: str,
     num_threads: int,
+    engine: str | None = None,
     noise: FeatureNoise | None = None,
 ) -> DryRun:
-    """Make the first shard of round 1 exactly as it would be sent, and measure it."""
+    """Make the first shard of round 1 exactly as it would be sent, and measure it.
+
+    Raises:
+        ArtifactError: The bundle is not for this engine.
+    """
     noise = replace(noise or FeatureNoise(), key=new_key())
-    backend = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
+    backend = open_backend(
+        bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
+    )
     part = next(extract(backend, data.train, config, client_id=client_id, view_round=1))
     key = ShardKey(client_id, 1, "train", 0)
     features = noise.blur(part.features, part.sample_ids, 1)
@@ -78,6 +87,7 @@ def dry_run(
         return f"{array.dtype} {list(array.shape)}"
 
     return DryRun(
+        engine=backend.name,
         leaves=[
             "feature maps: the output of the first convolution for every image. They show much of the image"
             + _blurring(noise, spread),

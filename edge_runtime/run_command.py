@@ -171,8 +171,9 @@ def run(
             url, token, ca_file=ca_file, patience_seconds=patience_seconds, on_retry=progress.note
         )
         stack.callback(server.close)
+        engine = engine and engine.replace("-", "_")
         if is_dry_run:
-            _show_dry_run(server, private, name, num_threads, noise, as_json)
+            _show_dry_run(server, private, name, num_threads, engine, noise, as_json)
             return
         assert state_dir is not None
         folder = StateDir(state_dir)
@@ -183,7 +184,7 @@ def run(
             folder,
             client_id=name,
             num_threads=num_threads,
-            engine=engine and engine.replace("-", "_"),
+            engine=engine,
             checkpoint_seconds=checkpoint_seconds,
             noise=noise,
             pauses=pauses,
@@ -201,7 +202,13 @@ def run(
 
 
 def _show_dry_run(
-    server: object, private: PrivateData, client_id: str, num_threads: int, noise: FeatureNoise, as_json: bool
+    server: object,
+    private: PrivateData,
+    client_id: str,
+    num_threads: int,
+    engine: str | None,
+    noise: FeatureNoise,
+    as_json: bool,
 ) -> None:
     from edge_runtime.backends.choice import choose_engine  # noqa: PLC0415
     from edge_runtime.device import check_data  # noqa: PLC0415
@@ -215,17 +222,24 @@ def _show_dry_run(
     with tempfile.TemporaryDirectory() as temporary:
         folder = StateDir(Path(temporary))
         try:
-            engine = choose_engine(Manifest.from_dict(info.manifest))
+            engine = choose_engine(Manifest.from_dict(info.manifest), engine)
             bundle = folder.bundle(info.manifest, server.artifact, engine)
             config = RunConfig.from_dict(info.config)
             shown = dry_run(
-                bundle, private, config, client_id=client_id, num_threads=num_threads, noise=noise
+                bundle,
+                private,
+                config,
+                client_id=client_id,
+                num_threads=num_threads,
+                engine=engine,
+                noise=noise,
             )
         finally:
             folder.close()
     if as_json:
         emit_json(dataclasses.asdict(shown))
         return
+    click.echo(f"{client_id} would train with {shown.engine}.")
     click.echo("This would leave the device in every round (nothing was sent):")
     for line in shown.leaves:
         click.echo(f"  - {line}")

@@ -157,11 +157,11 @@ def _time_steps(
     options: CompareOptions, bundles: Mapping[str, Path], on_phase: Callable[[str], None]
 ) -> dict[tuple[str, str], StepTime]:
     """Time one training step of each network and engine in :data:`TIMED`, interleaved in one run."""
-    from profiling.training_steps import (  # noqa: PLC0415 - imports torch
+    from gkt_core.nn.execution import torch_threads  # noqa: PLC0415 - imports torch
+    from profiling.training_steps import (  # noqa: PLC0415
         ALPHA,
         TrainingBatch,
         engine_step,
-        torch_threads,
     )
 
     batch = TrainingBatch.random(options.batch_size, options.image_size, options.num_classes)

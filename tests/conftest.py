@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,11 @@ from gkt_core.commands.data import SplitOptions, split_dataset
 from gkt_core.datasets import load_dataset
 from gkt_core.manifest import Bundle, load_bundle
 
-# Networks of the tests are so small that a second thread makes them slower.
+# Networks of the tests are so small that a second thread makes them slower, ten times so where two workers
+# share two cores: threads wait for each other busily. The variable is for processes that tests start; this
+# one has loaded OpenMP already.
 os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # A parent that ignores Ctrl-C (nohup, a job in the background of a script) passes that on to everything it
 # starts, and no test of an interrupt could ever end. Signals that are handled begin with their default again.
@@ -105,15 +108,6 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory, digits_split: Path) 
         subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
 
     return load_bundle(shared_folder(tmp_path_factory, "bundle", export) / "artifacts")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """PyTorch with one thread: tiny networks are slower with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,6 @@ CONFIG = RunConfig(
 )
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def build(name: str, federation: Federation, config: RunConfig = CONFIG, **options: object) -> Algorithm:
     chosen = AlgorithmOptions(name, pretraining_epochs=1, **options)  # type: ignore[arg-type]
     return build_algorithm(chosen, federation, config, Path("unused"))

@@ -14,7 +14,6 @@ from tests.server_fixtures import CLIENTS, TOKEN, run_config
 from tests.test_trainer import Killed, RunOfTwo
 
 pytest_plugins = ["tests.server_fixtures"]
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

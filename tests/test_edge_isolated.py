@@ -69,9 +69,11 @@ def test_one_real_round_without_torch_and_onnx(
         token = (run_dir / "token").read_text().strip()
         connection = ("--server", url, "--token", token, "--data", data)
 
-        shown = isolated("edge", "run", *connection, "--dry-run", "--json", cwd=tmp_path)
+        dry = ("--dry-run", "--engine", "ort-training", "--json")
+        shown = isolated("edge", "run", *connection, *dry, cwd=tmp_path)
         assert shown.returncode == 0, shown.stderr
         plan = json.loads(shown.stdout)
+        assert plan["engine"] == "ort_training"
         assert not state_dir.exists()
 
         done = isolated("edge", "run", *connection, "--state-dir", state_dir, "--json", cwd=tmp_path)

@@ -44,14 +44,6 @@ STEPS, BATCH, LEARNING_RATE = 20, 32, 1e-3
 SEEDS = (0, 1, 2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def edge_network(bundle: Bundle) -> EdgeNetwork:
     manifest = bundle.manifest
     return build_edge_network(

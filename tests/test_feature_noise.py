@@ -179,9 +179,7 @@ def test_reports_of_older_devices_still_fit() -> None:
     assert from_json(RoundReport, json.dumps(values).encode()).feature_noise == 0.0
 
 
-def test_simulated_devices_send_noised_features(
-    federation: Federation, tmp_path: Path, one_thread: None
-) -> None:
+def test_simulated_devices_send_noised_features(federation: Federation, tmp_path: Path) -> None:
     config = RunConfig(
         num_clients=2, rounds=1, server_epochs=1, crop_padding=1, batch_size=16, horizontal_flip=False
     )

@@ -21,8 +21,6 @@ from gkt_core.errors import ConfigError
 from gkt_core.sampling import sample_clients
 from tests.test_algorithms import build, ignore, with_options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def asynchronous(federation: Federation, **options: Any) -> AsyncFedGKT:
     algorithm = build("fedgkt", federation, with_options(mode="async", **options))

@@ -19,8 +19,6 @@ from gkt_core.nn.checkpoint import load_state, save_state
 from gkt_core.shards import SoftLabels
 from tests.test_algorithms import build, ignore, with_options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Federation:

@@ -15,8 +15,6 @@ from gkt_core.nn import build_edge_network, build_server_network
 from tests.conftest import Gkt
 from tests.test_algorithms import build, ignore, with_options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def fedgkt(federation: Federation, **options: object) -> FedGKT:
     paths = {name: options.pop(name) for name in ("initial_edge", "initial_server") if name in options}

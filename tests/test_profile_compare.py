@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from gkt_core.errors import ConfigError, RunFailedError
 from gkt_core.manifest import Bundle
+from gkt_core.nn.execution import torch_threads
 from profiling import describe_machine
 from profiling.commands import profile
 from profiling.compare import TIMED, CompareOptions, _network_entry
@@ -27,7 +28,6 @@ from profiling.peak_memory import engine_peak_bytes, pytorch_peak_bytes
 from profiling.pinning import pinned
 from profiling.run_cost import RunSize, run_totals
 from profiling.step_time import StepTime, summarise, time_interleaved
-from profiling.training_steps import torch_threads
 
 TINY = ("compare", "--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")
 

@@ -20,7 +20,7 @@ pytest_plugins = ["tests.server_fixtures"]
 
 
 @pytest.fixture
-def torch_as_before(one_thread: None) -> Iterator[None]:
+def torch_as_before() -> Iterator[None]:
     """A measurement sets threads and determinism of its process."""
     before = torch.are_deterministic_algorithms_enabled()
     yield

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import sqlalchemy as sa
-import torch
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -223,7 +222,6 @@ def outcome(run):
 
 
 def test_a_run_elsewhere_is_the_same_run(postgres_url, bucket, server_bundle, tmp_path):
-    torch.set_num_threads(1)
     here = create_run(tmp_path / "here", server_bundle, run_config(quarantine=False), TOKEN)
     storage = Storage(postgres_url, bucket.url)
     there = create_run(tmp_path / "there", server_bundle, run_config(quarantine=False), TOKEN, storage)

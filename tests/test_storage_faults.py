@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import sqlalchemy as sa
-import torch
 
 from edge_runtime.server_client import ServerClient
 from gkt_core.errors import StorageUnavailableError
@@ -110,7 +109,6 @@ def fault(request, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "READ_SECONDS", 0.3)
     monkeypatch.setattr(storage_errors, "_FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.02)
-    torch.set_num_threads(1)
     folder = tmp_path / "faulty"
     match request.param:
         case "disk":
@@ -225,7 +223,6 @@ def until(condition):
 
 @pytest.fixture(scope="module")
 def undisturbed(server_bundle, tmp_path_factory):
-    torch.set_num_threads(1)
     run = create_run(
         tmp_path_factory.mktemp("undisturbed") / "run", server_bundle, run_config(quarantine=False), TOKEN
     )

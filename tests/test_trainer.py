@@ -189,15 +189,6 @@ class RunOfTwo:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As in the trainer process: pinned, so that the same seed gives the same numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
 def _impatient():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "_POLL_SECONDS", WAIT_SECONDS)

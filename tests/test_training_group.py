@@ -74,14 +74,6 @@ def ready(server_bundle, tmp_path_factory):
         each.store.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def outcome(run):
     """Network and optimizer after the round without the run's own name, and everybody's soft labels."""
     network = build_server_network(run.bundle.manifest.server_network, NUM_CLASSES)
