@@ -121,6 +121,7 @@ def test_each_device_saw_only_its_own_file(
     assert len(ids[0] | ids[1]) == 160
 
 
+@pytest.mark.slow  # every day `test_chaos` compares two runs of real processes, one of them killed
 def test_same_seed_same_numbers(
     finished: tuple[Path, subprocess.CompletedProcess[str]], gkt: Gkt, tmp_path: Path
 ) -> None:
