@@ -68,6 +68,20 @@ def test_a_table_of_the_paper_shows_what_was_run(tmp_path: Path) -> None:
     assert "no distillation" not in said
 
 
+def test_modes_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    def cell(row: str, seeds: list[int], accuracies: list[float]) -> dict[str, Any]:
+        means = {"mean_test_accuracy": 50.0, "mean_upload_bytes": 2e6}
+        place = {"row": row, "column": "CIFAR-10", "paper": 92.97}
+        return {**place, **means, "seeds": seeds, "test_accuracies": accuracies}
+
+    cells = [cell("synchronous", [0, 1], [50.0, 40.0]), cell("asynchronous", [0, 1], [49.0, 37.0])]
+    said = write(tmp_path, "mini/table3", {"command": "gkt reproduce table3", "cells": cells})
+    assert said.endswith("Asynchronous minus synchronous, seed by seed: -2.0 points, standard error 1.0.")
+    cells[1] = cell("asynchronous", [0], [49.0])
+    said = write(tmp_path, "mini/table3", {"command": "gkt reproduce table3", "cells": cells})
+    assert "seed by seed" not in said
+
+
 def test_what_is_not_measured_says_so(tmp_path: Path) -> None:
     for name in BLOCKS:
         command = COMMANDS.get(name, "gkt profile all")
