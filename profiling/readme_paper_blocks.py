@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 
 from profiling.readme_server_blocks import Document
+from profiling.reproduce.summary import standard_error
 from profiling.units import format_bytes
 
 
@@ -40,7 +40,7 @@ def modes_block(document: Document) -> list[str]:
     pairs = zip(late["test_accuracies"], sync["test_accuracies"], strict=True)
     differences = [ours - theirs for ours, theirs in pairs]
     mean = statistics.fmean(differences)
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    error = standard_error(differences)
     said = f"Asynchronous minus synchronous, seed by seed: {mean:+.1f} points, standard error {error:.1f}."
     return [*table_block(document), "", said]
 

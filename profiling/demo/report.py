@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
-from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE
+from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE, render
 from profiling.units import format_bytes
 
 
@@ -28,7 +27,7 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     with mpl.rc_context(STYLE):
         accuracy = _accuracy_figure(report)
-        write_atomically(out / "accuracy.png", _render(accuracy, "png"))
+        write_atomically(out / "accuracy.png", render(accuracy, "png"))
         plots = {
             "accuracy": _inline(accuracy),
             "loss": _inline(_loss_figure(report)),
@@ -68,15 +67,8 @@ def _totals(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _render(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
-    figure.savefig(buffer, format=kind, dpi=144, metadata=metadata)
-    return buffer.getvalue()
-
-
 def _inline(figure: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(_render(figure, "svg")).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(render(figure, "svg")).decode()
 
 
 def _axes(title: str, ylabel: str, width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-from typing import Any
 
 from gkt_core.errors import InputError, MissingExtraError
-from profiling.plot_style import STYLE
+from profiling.plot_style import STYLE, render
 from profiling.report.kinds import ReportKind
 from profiling.report.sections import Document, Plot
 
@@ -56,8 +54,5 @@ def _render(document: Document, plot: Plot, file_format: str) -> bytes:
         import matplotlib as mpl  # noqa: PLC0415 - a device has none
     except ModuleNotFoundError as error:
         raise MissingExtraError.for_module(str(error.name), "profile") from error
-    buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None} if file_format == "svg" else {}
     with mpl.rc_context(STYLE):
-        plot.draw(document).savefig(buffer, format=file_format, dpi=144, metadata=metadata)
-    return buffer.getvalue()
+        return render(plot.draw(document), file_format)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,6 @@ from profiling.plot_style import BLUE, GRAY, GREEN, ORANGE, STYLE
 from profiling.reproduce.summary import CellResult
 
 _COLORS = (BLUE, ORANGE, GREEN, GRAY, "#8250df", "#bf3989", "#9a6700", "#0550ae")
-
-
-def render(figure: Figure, kind: str = "svg") -> bytes:
-    """A figure as a file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=144, metadata={"Date": None} if kind == "svg" else {})
-    return buffer.getvalue()
 
 
 def accuracy_figure(results: Sequence[CellResult], title: str) -> Figure | None:

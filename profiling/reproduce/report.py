@@ -16,9 +16,10 @@ from gkt_core.files import write_atomically
 from profiling.confusion_figure import confusion_figure
 from profiling.demo.live import format_bytes
 from profiling.machine import describe_machine
+from profiling.plot_style import render
 from profiling.reproduce.counted import Bar
 from profiling.reproduce.experiments import NOT_AVAILABLE, Experiment
-from profiling.reproduce.plots import accuracy_figure, render, split_figure
+from profiling.reproduce.plots import accuracy_figure, split_figure
 from profiling.reproduce.scales import Scale
 from profiling.reproduce.summary import CellResult
 

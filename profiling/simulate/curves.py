@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
 from profiling.confusion_figure import confusion_figure
-from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE
+from profiling.plot_style import BLUE, GREEN, ORANGE, STYLE, render
 
 
 def write_curves(path: Path, metrics: list[dict[str, Any]], result: dict[str, Any], title: str) -> None:
@@ -66,7 +65,5 @@ def write_confusion(path: Path, result: dict[str, Any], title: str) -> None:
 
 
 def _write(path: Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=144)
-    write_atomically(path, buffer.getvalue())
+        write_atomically(path, render(figure, "png"))
