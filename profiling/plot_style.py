@@ -26,7 +26,11 @@ STYLE: Any = {
 
 
 def render(figure: Figure, kind: str = "svg") -> bytes:
-    """A figure as a file, ``svg`` or ``png``, without the date."""
+    """A figure as a file, ``svg`` or ``png``; the same figure gives the same bytes."""
+    import matplotlib as mpl  # noqa: PLC0415
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=144, metadata={"Date": None} if kind == "svg" else {})
+    metadata = {"Date": None} if kind == "svg" else {}
+    with mpl.rc_context(STYLE):  # the salt of an SVG's ids is read when it is written
+        figure.savefig(buffer, format=kind, dpi=144, metadata=metadata)
     return buffer.getvalue()
