@@ -211,6 +211,17 @@ def test_the_papers_settings_and_numbers() -> None:
     assert len(paper.TABLE1) == 33
 
 
+def test_a_networks_own_settings_are_of_its_central_runs_alone() -> None:
+    """ResNet-8 by itself learns best from another learning rate than the large networks do (ADR 17)."""
+    rates = {
+        cell.row: float(words[words.index("--server-lr") + 1])
+        for cell in experiment("table1", SMALL).cells
+        for words in [cell.spec.arguments(SMALL, 0, "cifar10")]
+    }
+    assert rates.pop("Centralised, ResNet-8") == 1e-2
+    assert set(rates.values()) == {3e-3}
+
+
 def test_spread_of_seeds() -> None:
     cell = experiment("table5", SMALL).cells[0]
     runs = {

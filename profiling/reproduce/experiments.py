@@ -87,6 +87,7 @@ class RunSpec:
             **scale.by_algorithm.get(self.algorithm, {}),
         }
         if self.central_network:
+            options |= scale.by_central_network.get(self.central_network, {})
             options["central-model"] = self.central_network
         if self.algorithm == "fedgkt":
             options |= {"direction": self.direction, "mode": self.mode}
