@@ -78,6 +78,9 @@ def load_dataset(
 ) -> Dataset:
     """Load a dataset.
 
+    A class that no training image shows is taken as it is in an ``.npz``, whose classes are 0 to its highest
+    training label: nothing learns it. A class folder without images is refused.
+
     Args:
         source: ``digits``, ``cifar10``, ``cifar100``, a path to an ``.npz`` or to an image folder.
         image_size: Scale images to this size; by default 16 for digits, 32 for folders, else as stored.

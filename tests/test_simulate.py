@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
 
+from gkt_core.config import RunConfig
+from profiling.simulate.command import SIMULATION_DEFAULTS, simulate
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.killing import run_killed
 
@@ -39,6 +44,40 @@ def test_defaults_learn(algorithm: str, gkt: Gkt, tmp_path: Path) -> None:
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     timings = (tmp_path / "out" / "timings.jsonl").read_text().splitlines()
     assert len(timings) == 2
+
+
+def test_help_names_the_defaults_that_are_used() -> None:
+    """Some depend on the algorithm: each must stand in the help text of its option."""
+    texts = {option.name: option.help for option in simulate.params if isinstance(option, click.Option)}
+    for algorithm, defaults in SIMULATION_DEFAULTS.items():
+        for name, value in (RunConfig().to_dict() | defaults).items():
+            if name in ("quarantine", "num_clients", "horizontal_flip", "crop_padding"):
+                continue  # no option, or as the split and its dataset have it
+            default = re.search(r"\[default: (.*)\]$", texts[name] or "")
+            assert default, name
+            said = default[1]
+            if " for " in said:
+                said = next(part for part in said.split("; ") if algorithm in part).split(" for ")[0]
+            assert said == str(value), (algorithm, name)
+
+
+def test_a_class_without_images_has_no_accuracy(gkt: Gkt, tmp_path: Path) -> None:
+    """Labels 0 and 2: class 1 is neither trained nor tested, and is not the worst class."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2 * 2
+    images = generator.integers(0, 60, (40, 8, 8, 3)) + 90 * labels[:, None, None, None]
+    arrays = {"x_train": images.astype(np.uint8), "y_train": labels}
+    np.savez(tmp_path / "hole.npz", **arrays, x_test=arrays["x_train"], y_test=labels)
+    done = gkt(
+        "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--dataset", "hole.npz",
+        "--clients", "2", "--rounds", "1", "--batch-size", "8", "--out", "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    accuracies = json.loads((tmp_path / "out" / "result.json").read_text())["per_class_accuracy"]
+    assert accuracies["1"] is None
+    assert accuracies["0"] + accuracies["2"] > 1
+    assert "(1)" not in done.stdout
+    assert "by class: from" in done.stdout
 
 
 FAST = ("--image-size", "8", "--limit", "150", "--clients", "3", "--server-epochs", "1", "--rounds", "4")

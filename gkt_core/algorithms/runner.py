@@ -144,7 +144,7 @@ def _final_accuracies(
         accuracies[owner] = found.accuracy
         assert found.confusion is not None
         confusion += found.confusion
-    per_class = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
+    hits, shown = np.diag(confusion).tolist(), confusion.sum(axis=1).tolist()
     return {
         "test_accuracy": sum(accuracies.values()) / len(accuracies),
         "test_accuracies": accuracies,
@@ -153,7 +153,11 @@ def _final_accuracies(
         "download_bytes": sum(line["download_bytes"] for line in metrics),
         "rounds": len(metrics),
         "num_test_examples": len(federation.test),
-        "per_class_accuracy": dict(zip(federation.class_names, per_class.tolist(), strict=True)),
+        # None for a class that no test image shows.
+        "per_class_accuracy": {
+            name: right / num if num else None
+            for name, right, num in zip(federation.class_names, hits, shown, strict=True)
+        },
         # Summed over the models where there is one a device.
         "confusion_matrix": confusion.tolist(),
     }

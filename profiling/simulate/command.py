@@ -30,6 +30,25 @@ SIMULATION_DEFAULTS: dict[str, dict[str, Any]] = {
 _PRETRAINING_SHARE = 0.1
 
 
+def _default_texts() -> dict[str, str]:
+    """What ``--help`` says of defaults that depend on algorithm or dataset."""
+    plain = RunConfig().to_dict()
+    texts = {
+        "num_clients": f"{plain['num_clients']}, or as many as --split holds",
+        "horizontal_flip": "as suits the dataset",
+        "crop_padding": "an eighth of the image's side, or a sixteenth where images are not flipped",
+    }
+    for name in {name for defaults in SIMULATION_DEFAULTS.values() for name in defaults}:
+        algorithms: dict[Any, list[str]] = {}
+        for algorithm, defaults in SIMULATION_DEFAULTS.items():
+            algorithms.setdefault(defaults.get(name, plain[name]), []).append(algorithm)
+        if len(algorithms) == 1:
+            texts[name] = str(next(iter(algorithms)))
+        else:
+            texts[name] = "; ".join(f"{value} for {', '.join(of)}" for value, of in algorithms.items())
+    return texts
+
+
 @click.command()
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), default="fedgkt", show_default=True)
 @dataset_options
@@ -72,7 +91,7 @@ _PRETRAINING_SHARE = 0.1
     "--out", type=click.Path(path_type=Path), required=True, help="Output folder; an unfinished run goes on."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
-@run_config_options(leave_out=("quarantine",))
+@run_config_options(defaults=_default_texts(), leave_out=("quarantine",))
 def simulate(
     *,
     algorithm: str,
@@ -193,7 +212,8 @@ def simulate(
         f"validation {result['validation_accuracy']:.4f}, "
         f"{result['upload_bytes']:,} bytes up, {result['download_bytes']:,} down; {out / 'result.json'}"
     )
-    by_class = sorted(result["per_class_accuracy"].items(), key=lambda item: item[1])
+    tested = [item for item in result["per_class_accuracy"].items() if item[1] is not None]
+    by_class = sorted(tested, key=lambda item: item[1])
     (worst, lowest), (best, highest) = by_class[0], by_class[-1]
     click.echo(f"by class: from {lowest:.4f} ({worst}) to {highest:.4f} ({best}); {out / 'confusion.png'}")
 
