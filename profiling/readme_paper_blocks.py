@@ -50,6 +50,7 @@ PAPER_BLOCKS = {
     "small/table2": table_block,
     "small/table3": modes_block,
     "mini/table3": modes_block,
+    "mini/table5": table_block,
 }
 PAPER_COMMANDS = {
     name: f"gkt reproduce {name.partition('/')[2]} --scale {name.partition('/')[0]} --only CIFAR-10 "

@@ -36,6 +36,9 @@ def accuracy_figure(results: Sequence[CellResult], title: str) -> Figure | None:
             color = _COLORS[place % len(_COLORS)]
             style = "-" if place < len(_COLORS) else "--"
             label = f"{result.cell.row}, {result.cell.column}"
+            spec = result.cell.spec
+            if spec.algorithm == "fedgkt" and spec.partition == "dirichlet":
+                label += "\n(each device on its own classes)"
             axes.plot(
                 rounds, np.mean(curves, axis=0), style, marker="o", markersize=3, color=color, label=label
             )

@@ -91,7 +91,8 @@ def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure
 def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict[str, Figure]:
     """Accuracy by round, the confusion matrix of each cell (all seeds together), and each split."""
     figures: dict[str, Figure] = {}
-    accuracy = accuracy_figure(results, experiment.title)
+    number = experiment.title.partition(":")[0]
+    accuracy = accuracy_figure(results, f"{number}: validation accuracy, round by round")
     if accuracy is not None:
         figures[f"{experiment.name}-accuracy"] = accuracy
     for result in results:
