@@ -80,8 +80,8 @@ def test_the_paper_beside_ours(reproduced: Path) -> None:
     html = (reproduced / "table3.html").read_text()
     pictures = (
         "table3-accuracy.png",
-        "confusion-fedgkt-cifar10-iid-s2e-sync.png",
-        "confusion-fedgkt-cifar10-iid-s2e-async.png",
+        "table3-confusion-fedgkt-cifar10-iid-s2e-sync.png",
+        "table3-confusion-fedgkt-cifar10-iid-s2e-async.png",
         "split-cifar10-iid-3clients-seed0.png",
     )
     assert html.count("data:image/svg+xml") == len(pictures)

@@ -100,7 +100,8 @@ def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict
             cell, first = result.cell, next(iter(result.runs.values()))
             counts = sum(np.asarray(run["result"]["confusion_matrix"]) for run in result.runs.values())
             title = f"{cell.row}, {cell.column}"
-            figures[f"confusion-{cell.spec.stem}"] = confusion_figure(counts, first["class_names"], title)
+            stem = f"{experiment.name}-confusion-{cell.spec.stem}"
+            figures[stem] = confusion_figure(counts, first["class_names"], title)
     for result in results:
         for seed, run in sorted(result.runs.items()):
             spec = result.cell.spec
