@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
 from profiling.confusion_figure import confusion_figure
-from profiling.demo.live import format_bytes
 from profiling.machine import describe_machine
 from profiling.plot_style import render
 from profiling.reproduce.counted import Bar
@@ -22,6 +21,7 @@ from profiling.reproduce.experiments import NOT_AVAILABLE, Experiment
 from profiling.reproduce.plots import accuracy_figure, split_figure
 from profiling.reproduce.scales import Scale
 from profiling.reproduce.summary import CellResult
+from profiling.units import format_bytes
 
 
 def table_report(

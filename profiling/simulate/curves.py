@@ -50,7 +50,7 @@ def write_curves(path: Path, metrics: list[dict[str, Any]], result: dict[str, An
             axes.set_xlabel("round")
             axes.grid(axis="y", linewidth=0.8)
             axes.legend(frameon=False)
-    _write(path, figure)
+    write_atomically(path, render(figure, "png"))
 
 
 def write_confusion(path: Path, result: dict[str, Any], title: str) -> None:
@@ -61,9 +61,5 @@ def write_confusion(path: Path, result: dict[str, Any], title: str) -> None:
         result: What ``result.json`` holds.
         title: Algorithm and data, for a person.
     """
-    _write(path, confusion_figure(result["confusion_matrix"], list(result["per_class_accuracy"]), title))
-
-
-def _write(path: Path, figure: Figure) -> None:
-    with mpl.rc_context(STYLE):
-        write_atomically(path, render(figure, "png"))
+    figure = confusion_figure(result["confusion_matrix"], list(result["per_class_accuracy"]), title)
+    write_atomically(path, render(figure, "png"))

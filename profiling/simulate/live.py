@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gkt_core.algorithms.base import RoundResult
-from profiling.demo.live import format_bytes
+from profiling.units import format_bytes
 
 
 class SimulationDisplay:
