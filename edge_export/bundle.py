@@ -14,14 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from edge_export.combined_template import combined_template
 from edge_export.options import ExportOptions
-from edge_export.ort_artifacts import write_ort_artifacts
-from edge_export.ort_format import write_ort_format
+from edge_export.ort.artifacts import write_ort_artifacts
+from edge_export.ort.format import write_ort_format
+from edge_export.ort.training_graph import INPUT_NAMES, OPSET, OUTPUT_NAMES
 from edge_export.portable.artifacts import write_portable_artifacts
-from edge_export.training_graph import INPUT_NAMES, OPSET, OUTPUT_NAMES
 from edge_export.verification import verify_bundle
 from gkt_core import __version__
-from gkt_core.files import new_folder
-from gkt_core.manifest import (
+from gkt_core.bundle.manifest import (
     COMBINED_TEMPLATE,
     ENGINE_FILES,
     EVAL_MODEL,
@@ -38,6 +37,7 @@ from gkt_core.manifest import (
     load_bundle,
     write_manifest,
 )
+from gkt_core.files import new_folder
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn import (
     CombinedNetwork,
@@ -45,7 +45,7 @@ from gkt_core.nn import (
     build_server_network,
     feature_shape,
 )
-from gkt_core.nn.networks import example_images
+from gkt_core.nn.building import example_images
 
 _RUN_BY_DEVICES = (TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE)
 _PACKAGES = ("torch", "onnx", "onnxruntime-training-cpu", "numpy")

@@ -6,11 +6,11 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from edge_export.training_graph import trace_to_onnx, untouched, use_running_statistics
+from edge_export.ort.training_graph import trace_to_onnx, untouched, use_running_statistics
+from gkt_core.bundle.manifest import TensorSlot
 from gkt_core.errors import TemplateError
-from gkt_core.manifest import TensorSlot
 from gkt_core.nn import CombinedNetwork
-from gkt_core.nn.networks import example_images
+from gkt_core.nn.building import example_images
 
 
 def combined_template(network: CombinedNetwork, *, image_size: int) -> tuple[bytes, dict[str, TensorSlot]]:

@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gkt_core.augment import to_float_nchw
+from gkt_core.bundle.onnx_runtime import onnxruntime_module, standing_in
+from gkt_core.bundle.template import SERVER_PREFIX
+from gkt_core.data.augment import to_float_nchw
+from gkt_core.data.private_data import Samples
 from gkt_core.errors import ArtifactError
-from gkt_core.onnx_runtime import onnxruntime_module, standing_in
-from gkt_core.private_data import Samples
-from gkt_core.template import SERVER_PREFIX
 
 _BATCH = 64
 _LATENCY_SECONDS, _LEAST_RUNS = 1.0, 20

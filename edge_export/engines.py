@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.client_round import TrainingEngine
 from gkt_core.errors import MissingExtraError
+from gkt_core.rounds.client_round import TrainingEngine
 
 
 class InspectableEngine(TrainingEngine, Protocol):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from edge_export.optimizer_names import NAMES
-from gkt_core.config import RunConfig
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_export.optimizer_settings import OptimizerSettings
-from gkt_core.config import check_image_size
+from gkt_core.bundle.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
+from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ConfigError
-from gkt_core.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
 from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
 from gkt_core.nn import EdgeNetwork, build_edge_network
+from gkt_core.nn.building import build_full_network
 from gkt_core.nn.initial_weights import InitialWeights
-from gkt_core.nn.networks import build_full_network
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to export; see :class:`gkt_core.manifest.Manifest` for the other fields' meaning.
+    """What to export; see :class:`gkt_core.bundle.manifest.Manifest` for the other fields' meaning.
 
     Attributes:
         engines: Engines to write files for.

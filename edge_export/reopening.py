@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_export.engines import engine_opener
 from edge_export.options import ExportOptions
-from gkt_core.manifest import INITIAL_STATE, ORT_TRAINING, PORTABLE, Bundle
+from gkt_core.bundle.manifest import INITIAL_STATE, ORT_TRAINING, PORTABLE, Bundle
 from gkt_core.nn import EdgeNetwork
 
 

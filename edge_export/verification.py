@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from edge_export.engines import InspectableEngine, engine_opener
 from edge_export.optimizer_settings import OptimizerSettings
+from gkt_core.bundle.manifest import Bundle
 from gkt_core.errors import VerificationError
-from gkt_core.manifest import Bundle
 from gkt_core.nn import EdgeNetwork, edge_loss
+from gkt_core.nn.building import example_images
 from gkt_core.nn.execution import torch_threads
-from gkt_core.nn.networks import example_images
 
 STEPS, FEW_STEPS = 20, 3
 _LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}

@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge_runtime.backends.base import TrainingBackend, open_backend
-from edge_runtime.backends.choice import choose_engine
-from edge_runtime.limits import try_for_memory
-from edge_runtime.pauses import Pauses
-from edge_runtime.round_saver import RoundSaver, train_seconds
+from edge_runtime.engines.base import TrainingBackend, open_backend
+from edge_runtime.engines.choice import choose_engine
+from edge_runtime.machine.limits import try_for_memory
+from edge_runtime.machine.pauses import Pauses
 from edge_runtime.server_client import ServerClient
-from edge_runtime.state_dir import MODEL_NAME, DeviceState, StateDir
-from gkt_core.client_round import LocalProgress, client_update, extract, num_shards
-from gkt_core.config import RunConfig
+from edge_runtime.state.round_saver import RoundSaver, train_seconds
+from edge_runtime.state.state_dir import MODEL_NAME, DeviceState, StateDir
+from gkt_core.bundle.manifest import Manifest, check_classes
+from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
-from gkt_core.feature_noise import FeatureNoise
 from gkt_core.files import full_disk_named, write_atomically
-from gkt_core.manifest import Manifest, check_classes
-from gkt_core.private_data import PrivateData
-from gkt_core.protocol import PROTOCOL_VERSION, JoinRequest, MissingShards, RoundReport, RunInfo, Task
-from gkt_core.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
-from gkt_core.template import EXTRACTOR_PREFIX, fill_template
+from gkt_core.rounds.client_round import LocalProgress, client_update, extract, num_shards
+from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, MissingShards, RoundReport, RunInfo, Task
+from gkt_core.wire.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
 
 CHECKPOINT_SECONDS = 30.0
 _NOTHING = MissingShards([], [])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_runtime.backends.base import open_backend
-from gkt_core.client_round import extract
-from gkt_core.compression import compress
-from gkt_core.config import RunConfig
-from gkt_core.feature_noise import FeatureNoise, new_key
-from gkt_core.manifest import Bundle
-from gkt_core.private_data import PrivateData
-from gkt_core.shards import ShardKey, write_feature_shard
+from edge_runtime.engines.base import open_backend
+from gkt_core.bundle.manifest import Bundle
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.private_data import PrivateData
+from gkt_core.rounds.client_round import extract
+from gkt_core.wire.compression import compress
+from gkt_core.wire.feature_noise import FeatureNoise, new_key
+from gkt_core.wire.shards import ShardKey, write_feature_shard
 
 
 @dataclass(frozen=True, slots=True)

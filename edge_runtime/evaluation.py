@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.backends.base import open_backend
-from gkt_core.augment import to_float_nchw
-from gkt_core.client_round import client_update
-from gkt_core.config import RunConfig
+from edge_runtime.engines.base import open_backend
+from gkt_core.bundle.manifest import Bundle
+from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.augment import to_float_nchw
+from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.errors import ArtifactError, DatasetError
-from gkt_core.manifest import Bundle
-from gkt_core.onnx_runtime import onnxruntime_module
-from gkt_core.private_data import PrivateData, Samples
+from gkt_core.rounds.client_round import client_update
 
 _BATCH = 128
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import httpx
 
 from gkt_core import errors
-from gkt_core.compression import compress
 from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
-from gkt_core.protocol import (
+from gkt_core.wire.compression import compress
+from gkt_core.wire.protocol import (
     SHA256_HEADER,
     ZSTD,
     ErrorBody,
@@ -31,7 +31,7 @@ from gkt_core.protocol import (
     from_json,
     to_json,
 )
-from gkt_core.shards import ShardKey
+from gkt_core.wire.shards import ShardKey
 
 MessageT = TypeVar("MessageT")
 

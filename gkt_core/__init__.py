@@ -1,6 +1,6 @@
 """The ground floor: what edge and server must agree on."""
 
-from gkt_core.config import RunConfig
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
 
 __version__ = "0.1.0"

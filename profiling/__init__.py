@@ -1,5 +1,5 @@
 """What training costs a device, measured; looks at all other packages, and nobody imports it."""
 
-from profiling.machine import describe_machine
+from profiling.frame.machine import describe_machine
 
 __all__ = ["describe_machine"]

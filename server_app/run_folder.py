@@ -25,15 +25,15 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkt_core.config import RunConfig
+from gkt_core.bundle.manifest import Bundle, load_bundle
+from gkt_core.bundle.run_checks import check_run
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
-from gkt_core.manifest import Bundle, load_bundle
-from gkt_core.protocol import from_dict
-from gkt_core.run_checks import check_run
-from gkt_core.shards import ShardKey, ShardSpec
-from gkt_core.staleness import check_mode
-from server_app.run_state import RunState
+from gkt_core.rounds.staleness import check_mode
+from gkt_core.wire.protocol import from_dict
+from gkt_core.wire.shards import ShardKey, ShardSpec
+from server_app.rounds.state import RunState
 from server_app.store import BlobStore, FolderBlobStore, RemoteBlobStore, RunStore, SqlRunStore
 
 DATABASE_NAME = "run.sqlite"

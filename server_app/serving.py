@@ -19,11 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gkt_core.errors import AddressInUseError, GKTError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
-from server_app.app import create_app
-from server_app.inference import FeatureClassifier
+from server_app.rounds.state import Failed, Phase
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, TRAINER_LOG_NAME, RunContext, read_token
-from server_app.run_state import Failed, Phase
-from server_app.web_server import WebServer
+from server_app.web.app import create_app
+from server_app.web.classifier import FeatureClassifier
+from server_app.web.gunicorn_server import WebServer
 
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from gkt_core.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
-from server_app.run_state import Phase, RunState
-from server_app.state_machine import parts, shown_round, staleness
+from gkt_core.wire.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
+from server_app.rounds.machine import parts, shown_round, staleness
+from server_app.rounds.state import Phase, RunState
 from server_app.store import RoundRecord, RunStore
 
 

@@ -18,10 +18,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gkt_core.algorithms.federation import Federation, load_federation
-from gkt_core.commands.data import SplitOptions, split_dataset
-from gkt_core.datasets import load_dataset
-from gkt_core.manifest import Bundle, load_bundle
+from gkt_core.algorithms.simulation.federation import Federation, load_federation
+from gkt_core.bundle.manifest import Bundle, load_bundle
+from gkt_core.data.command import SplitOptions, split_dataset
+from gkt_core.data.datasets import load_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # Networks of the tests are so small that a second thread makes them slower, ten times so where two workers
 # share two cores: threads wait for each other busily. The variable is for processes that tests start; this

@@ -10,9 +10,9 @@ import safetensors.numpy
 from edge_export.optimizer_settings import OptimizerSettings
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.step import initial_vectors, predict_model, state_layout, train_step_model
-from gkt_core.manifest import INITIAL_STATE, PREDICT, TRAIN_STEP
+from gkt_core.bundle.manifest import INITIAL_STATE, PREDICT, TRAIN_STEP
+from gkt_core.bundle.portable_state import PortableState
 from gkt_core.nn import EdgeNetwork
-from gkt_core.portable_state import PortableState
 
 
 def write_portable_artifacts(

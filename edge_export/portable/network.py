@@ -16,7 +16,7 @@ from edge_export.portable.pointwise import add_pointwise, folded_norm, pointwise
 from edge_export.portable.tape import Value
 from gkt_core.errors import ConfigError
 from gkt_core.nn import EdgeNetwork
-from gkt_core.nn.networks import example_images
+from gkt_core.nn.building import example_images
 
 _RELUS: tuple[Any, ...] = (torch.relu, torch.relu_, torch.nn.functional.relu, "relu", "relu_")
 _ADDS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")

@@ -21,7 +21,7 @@ from edge_export.portable.layers import Step
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.optimizers import StateVector, penalised, state_vectors, update
 from edge_export.portable.tape import Tape, Value
-from gkt_core.portable_state import PARAMETERS, STATISTICS, PortableState, VectorSlot
+from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState, VectorSlot
 
 
 def state_layout(state: dict[str, Tensor], settings: OptimizerSettings) -> PortableState:

@@ -7,7 +7,7 @@ from gkt_core.algorithms.fedgkt import (
     evaluate,
     server_update,
 )
-from gkt_core.algorithms.torch_engine import TorchEngine
+from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 
 __all__ = [
     "Evaluation",

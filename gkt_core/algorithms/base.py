@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gkt_core.algorithms.federation import evaluation_batches
+from gkt_core.algorithms.simulation.federation import evaluation_batches
+from gkt_core.data.private_data import Samples
 from gkt_core.errors import GKTError
 from gkt_core.nn.execution import training_precision
-from gkt_core.private_data import Samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gkt_core.algorithms.base import RoundResult, evaluate_images, train_supervised
-from gkt_core.algorithms.federation import Federation, join_samples, training_batches
-from gkt_core.config import RunConfig
+from gkt_core.algorithms.simulation.federation import Federation, join_samples, training_batches
+from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
-from gkt_core.nn.networks import build_combined_network, build_edge_network, build_full_network
+from gkt_core.nn.building import build_combined_network, build_edge_network, build_full_network
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 
 

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gkt_core.algorithms.base import RoundResult, train_supervised
-from gkt_core.algorithms.federation import Federation, training_batches
 from gkt_core.algorithms.fedgkt import evaluate, server_update
-from gkt_core.algorithms.torch_engine import TorchEngine
-from gkt_core.algorithms.uploads import Uploads
-from gkt_core.config import RunConfig
+from gkt_core.algorithms.simulation.federation import Federation, training_batches
+from gkt_core.algorithms.simulation.torch_engine import TorchEngine
+from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
-from gkt_core.nn.networks import (
+from gkt_core.nn.building import (
     CombinedNetwork,
     build_edge_network,
     build_server_network,
     feature_shape,
 )
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
-from gkt_core.shards import ShardSpec
+from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
 

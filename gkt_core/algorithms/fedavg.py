@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes, train_supervised
-from gkt_core.algorithms.federation import Federation, training_batches
-from gkt_core.config import RunConfig
-from gkt_core.nn.networks import build_combined_network
+from gkt_core.algorithms.simulation.federation import Federation, training_batches
+from gkt_core.config.run_config import RunConfig
+from gkt_core.nn.building import build_combined_network
 from gkt_core.nn.optimizers import large_network_optimizer
-from gkt_core.sampling import sample_clients
+from gkt_core.rounds.sampling import sample_clients
 
 
 class FedAvg:

@@ -1,7 +1,7 @@
 """FedGKT (He, Annavaram, Avestimehr, NeurIPS 2020), Algorithm 1.
 
 The server's half is here, and is what both the trainer process and the simulation call. The device's half
-is :mod:`gkt_core.client_round`, the same for every engine. :class:`FedGKT` puts the two together for
+is :mod:`gkt_core.rounds.client_round`, the same for every engine. :class:`FedGKT` puts the two together for
 simulations.
 """
 
@@ -18,31 +18,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gkt_core.algorithms.base import Evaluation, RoundResult
-from gkt_core.algorithms.federation import Federation
-from gkt_core.algorithms.grouped_training import GroupedTraining
-from gkt_core.algorithms.ranks import OneProcess, Ranks
-from gkt_core.algorithms.simulated_client import SimulatedClient
-from gkt_core.algorithms.torch_engine import TorchEngine
-from gkt_core.algorithms.uploads import Uploads
-from gkt_core.augment import batch_order, batches
-from gkt_core.client_round import client_seed
-from gkt_core.config import RunConfig
+from gkt_core.algorithms.simulation.client import SimulatedClient
+from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.algorithms.simulation.grouped_training import GroupedTraining
+from gkt_core.algorithms.simulation.torch_engine import TorchEngine
+from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.augment import batch_order, batches
 from gkt_core.errors import GKTError
-from gkt_core.feature_noise import FeatureNoise
-from gkt_core.feature_source import FeatureBatch, FeatureSource, split_by_client
-from gkt_core.nn.execution import training_precision
-from gkt_core.nn.initial_weights import InitialWeights
-from gkt_core.nn.losses import server_loss
-from gkt_core.nn.networks import (
+from gkt_core.nn.building import (
     CombinedNetwork,
     EdgeNetwork,
     build_edge_network,
     build_server_network,
     feature_shape,
 )
+from gkt_core.nn.execution import training_precision
+from gkt_core.nn.initial_weights import InitialWeights
+from gkt_core.nn.losses import server_loss
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
-from gkt_core.sampling import sample_clients
-from gkt_core.shards import ShardSpec
+from gkt_core.nn.ranks import OneProcess, Ranks
+from gkt_core.rounds.client_round import client_seed
+from gkt_core.rounds.feature_source import FeatureBatch, FeatureSource, split_by_client
+from gkt_core.rounds.sampling import sample_clients
+from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.shards import ShardSpec
 
 
 @dataclass(frozen=True, slots=True)

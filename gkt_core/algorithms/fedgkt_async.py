@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.algorithms.base import RoundResult
-from gkt_core.algorithms.federation import Federation
 from gkt_core.algorithms.fedgkt import FedGKT, evaluate
-from gkt_core.algorithms.uploads import Uploads
-from gkt_core.config import RunConfig
-from gkt_core.feature_source import ShardSource
-from gkt_core.shards import ShardKey
-from gkt_core.staleness import check_mode, may_begin
+from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.run_config import RunConfig
+from gkt_core.rounds.feature_source import ShardSource
+from gkt_core.rounds.staleness import check_mode, may_begin
+from gkt_core.wire.shards import ShardKey
 
 # The slowest device can be this many times slower than the fastest.
 SPEED_SPREAD = 4.0

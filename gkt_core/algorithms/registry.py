@@ -12,14 +12,14 @@ from gkt_core.algorithms.base import Algorithm
 from gkt_core.algorithms.centralized import Centralized
 from gkt_core.algorithms.ecofed import EcoFed
 from gkt_core.algorithms.fedavg import FedAvg
-from gkt_core.algorithms.federation import Federation
 from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.fedgkt_async import AsyncFedGKT
+from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.split_learning import SplitLearning
-from gkt_core.config import RunConfig
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
-from gkt_core.feature_noise import FeatureNoise
 from gkt_core.nn.initial_weights import InitialWeights
+from gkt_core.wire.feature_noise import FeatureNoise
 
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
 

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images
-from gkt_core.algorithms.federation import Federation
-from gkt_core.config import RunConfig
+from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.files import write_atomically
-from gkt_core.learning_rate import learning_rate_scale
 from gkt_core.nn.checkpoint import load_state, save_state
+from gkt_core.rounds.learning_rate import learning_rate_scale
 
 SETTINGS_NAME = "settings.json"
 METRICS_NAME = "metrics.jsonl"

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes
-from gkt_core.algorithms.federation import Federation, training_batches
-from gkt_core.config import RunConfig
+from gkt_core.algorithms.simulation.federation import Federation, training_batches
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
+from gkt_core.nn.building import CombinedNetwork, build_combined_network
 from gkt_core.nn.execution import training_precision
-from gkt_core.nn.networks import CombinedNetwork, build_combined_network
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
-from gkt_core.sampling import sample_clients
+from gkt_core.rounds.sampling import sample_clients
 
 
 class SplitLearning:

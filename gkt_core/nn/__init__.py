@@ -1,7 +1,6 @@
 """The networks of the paper, in torch. Nothing outside nn/ and algorithms/ imports this."""
 
-from gkt_core.nn.losses import edge_loss, kd_loss, server_loss
-from gkt_core.nn.networks import (
+from gkt_core.nn.building import (
     CombinedNetwork,
     EdgeNetwork,
     build_combined_network,
@@ -10,6 +9,7 @@ from gkt_core.nn.networks import (
     build_server_network,
     feature_shape,
 )
+from gkt_core.nn.losses import edge_loss, kd_loss, server_loss
 
 __all__ = [
     "CombinedNetwork",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from gkt_core.config import RunConfig
+from gkt_core.config.run_config import RunConfig
 
 
 def edge_optimizer(parameters: Iterable[nn.Parameter], config: RunConfig) -> Optimizer:

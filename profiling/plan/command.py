@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from gkt_core.config import CODECS
+from gkt_core.config.run_config import CODECS
 from gkt_core.errors import ConfigError, MissingExtraError
-from profiling.machine import describe_machine
-from profiling.report import emit_report, output_options
+from profiling.frame import emit_report, output_options
+from profiling.frame.machine import describe_machine
 
 SCHEMA = "gkt-plan/1"
 _GIVEN = {

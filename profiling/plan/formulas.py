@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gkt_core.errors import ConfigError
+from profiling.counted.message_sizes import encoded_feature_bytes
+from profiling.counted.traffic import Deployment, fedgkt_bytes
 from profiling.plan.constants import FORWARD_SHARE, Constant
-from profiling.traffic.formulas import Deployment, fedgkt_bytes
-from profiling.traffic.message_sizes import encoded_feature_bytes
 
 MEGABIT = 1e6 / 8
 

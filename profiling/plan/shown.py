@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiling.report.sections import Document, Plot, Section, machine_section
-from profiling.units import format_bytes
+from profiling.frame.sections import Document, Plot, Section, machine_section
+from profiling.frame.units import format_bytes
 
 
 def title(document: Document) -> str:
@@ -77,7 +77,7 @@ def _value(name: str, value: float | None) -> str:
 def _draw(document: Document) -> Any:
     from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
 
-    from profiling.plot_style import BLUE, ORANGE  # noqa: PLC0415
+    from profiling.frame.plot_style import BLUE, ORANGE  # noqa: PLC0415
 
     results = {each["name"]: each["value"] or 0.0 for each in document["results"]}
     parts = (

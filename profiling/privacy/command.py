@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from gkt_core.config import CODECS
+from gkt_core.config.run_config import CODECS
 from gkt_core.errors import MissingExtraError
-from profiling.report import emit_report, output_options
+from profiling.frame import emit_report, output_options
 
 
 @click.command()
@@ -66,7 +66,7 @@ def privacy(
     CIFAR-10.
     """
     try:
-        from gkt_core.datasets import load_dataset  # noqa: PLC0415
+        from gkt_core.data.datasets import load_dataset  # noqa: PLC0415
         from profiling.privacy.measure import PrivacyOptions, measure_privacy  # noqa: PLC0415 - imports torch
 
         options = PrivacyOptions(

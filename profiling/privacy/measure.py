@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gkt_core.augment import to_float_nchw
-from gkt_core.config import CODECS
-from gkt_core.datasets import Dataset
+from gkt_core.config.run_config import CODECS
+from gkt_core.data.augment import to_float_nchw
+from gkt_core.data.datasets import Dataset
 from gkt_core.errors import ConfigError, DatasetError
-from profiling.machine import describe_machine
+from profiling.frame.machine import describe_machine
 from profiling.privacy.inversion import reconstruct, train_decoder
 from profiling.privacy.similarity import psnr, ssim
 from profiling.privacy.uploaded import as_uploaded, extract_features, trained_edge_network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from profiling.report.sections import Document, Plot, Section, machine_section
+from profiling.frame.sections import Document, Plot, Section, machine_section
 
 
 def title(document: Document) -> str:

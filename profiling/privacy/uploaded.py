@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gkt_core.augment import to_float_nchw
-from gkt_core.codec import decode, encode
-from gkt_core.feature_noise import FeatureNoise, simulated_key
+from gkt_core.data.augment import to_float_nchw
 from gkt_core.nn import EdgeNetwork, build_edge_network
+from gkt_core.wire.codec import decode, encode
+from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 
 _BATCH = 64
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from gkt_core.config import CODECS
+from gkt_core.config.run_config import CODECS
 from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.networks import FULL_NETWORKS
-from profiling.machine import describe_machine
-from profiling.report import emit_report, output_options
+from profiling.frame import emit_report, output_options
+from profiling.frame.machine import describe_machine
 
 SCHEMA = "gkt-profile-traffic/1"
 NOT_MEASURED = (
@@ -92,8 +92,8 @@ def measure_traffic(
     Raises:
         InputError: An option cannot be used, or there is no finished run in the folder.
     """
-    from profiling.network_cost import build_trainable, count_parameters  # noqa: PLC0415 - imports torch
-    from profiling.traffic.formulas import Deployment, predict  # noqa: PLC0415
+    from profiling.counted.network_cost import build_trainable, count_parameters  # noqa: PLC0415 - imports torch
+    from profiling.counted.traffic import Deployment, predict  # noqa: PLC0415
     from profiling.traffic.measured import measure_demo  # noqa: PLC0415
 
     measured = None if demo_dir is None else measure_demo(demo_dir)

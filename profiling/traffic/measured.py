@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gkt_core.bundle.manifest import COMBINED_TEMPLATE
 from gkt_core.errors import InputError
-from gkt_core.manifest import COMBINED_TEMPLATE
-from gkt_core.protocol import to_json
-from gkt_core.shards import SPLITS, ShardKey
-from profiling.demo.run import WIRE_NAME
-from profiling.traffic.message_sizes import (
+from gkt_core.wire.protocol import to_json
+from gkt_core.wire.shards import SPLITS, ShardKey
+from profiling.counted.message_sizes import (
     feature_shard_bytes,
     payload_bytes,
     report_bytes,
     soft_labels_bytes,
 )
+from profiling.experiments.demo.run import WIRE_NAME
 from server_app import RunContext, open_run
-from server_app.run_state import Phase
+from server_app.rounds.state import Phase
 from server_app.store import ClientRecord
 
 SERVER_FOLDER = "server"

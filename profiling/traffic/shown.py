@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiling.report.sections import Document, Plot, Section, machine_section
-from profiling.units import format_bytes
+from profiling.frame.sections import Document, Plot, Section, machine_section
+from profiling.frame.units import format_bytes
 
 _NAMES = {"fedgkt": "FedGKT", "split_learning": "split learning", "fedavg": "FedAvg"}
 
@@ -147,7 +147,7 @@ def _prediction_note(measured: dict[str, Any]) -> str:
 def _draw_methods(document: Document) -> Any:
     from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
 
-    from profiling.plot_style import BLUE, GRAY, ORANGE  # noqa: PLC0415
+    from profiling.frame.plot_style import BLUE, GRAY, ORANGE  # noqa: PLC0415
 
     prediction = document["prediction"]
     paper = prediction["paper_bytes"]
@@ -183,7 +183,7 @@ def _draw_break_even(document: Document) -> Any:
     import numpy as np  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    from profiling.plot_style import BLUE, ORANGE  # noqa: PLC0415
+    from profiling.frame.plot_style import BLUE, ORANGE  # noqa: PLC0415
 
     prediction = document["prediction"]
     here, limit = prediction["samples_per_device"], prediction["break_even_samples_per_device"]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import h11
 
 _CHUNK = 1 << 16
-# What a request is for, by the end of its path; the first that fits. See gkt_core.protocol.
+# What a request is for, by the end of its path; the first that fits. See gkt_core.wire.protocol.
 _KINDS = (
     ("shards", re.compile(r"/shards/\w+/\d+$")),
     ("missing_shards", re.compile(r"/clients/[^/]+/shards$")),

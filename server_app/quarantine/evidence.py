@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from gkt_core.feature_source import FeatureSource
+from gkt_core.rounds.feature_source import FeatureSource
 
 # Of each device: enough for every statistic here, and a small part of a round's work.
 MAX_SAMPLES = 256

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gkt_core.config import RunConfig
-from gkt_core.feature_source import FeatureSource
+from gkt_core.config.run_config import RunConfig
+from gkt_core.rounds.feature_source import FeatureSource
 from server_app.quarantine.evidence import Evidence, gather_evidence
 from server_app.quarantine.judge import judge
 from server_app.store.base import BlobStore

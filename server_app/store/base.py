@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gkt_core.protocol import RoundReport, TrainerProgress
-from gkt_core.shards import ShardKey
-from server_app.run_state import Event, RunState
+from gkt_core.wire.protocol import RoundReport, TrainerProgress
+from gkt_core.wire.shards import ShardKey
+from server_app.rounds.state import Event, RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gkt_core.errors import InputError, RoundError
-from gkt_core.protocol import RoundReport, TrainerProgress, from_json, to_json
-from gkt_core.shards import ShardKey
-from server_app.run_state import Event, Joined, Phase, Reported, RunState, Trained
-from server_app.state_machine import advance
+from gkt_core.wire.protocol import RoundReport, TrainerProgress, from_json, to_json
+from gkt_core.wire.shards import ShardKey
+from server_app.rounds.machine import advance
+from server_app.rounds.state import Event, Joined, Phase, Reported, RunState, Trained
 from server_app.store import tables
 from server_app.store.base import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.engine import migrate, open_engine, write_transaction

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gkt_core.protocol import is_client_id
-from gkt_core.shards import ShardKey
-from server_app.run_state import RunState
+from gkt_core.wire.protocol import is_client_id
+from gkt_core.wire.shards import ShardKey
+from server_app.rounds.state import RunState
 from server_app.store import tables
 from server_app.store.base import ClientRecord, ShardRecord, UploadView
 from server_app.store.prepared import PreparedStatement, driver_cursor

@@ -1,0 +1,1 @@
+"""The commands gkt export, gkt verify and gkt deploy."""

@@ -1,0 +1,1 @@
+"""The commands gkt edge and gkt edge run."""

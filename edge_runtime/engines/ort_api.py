@@ -1,0 +1,35 @@
+"""ONNX Runtime's training API, imported without torch and without onnx."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from gkt_core.bundle.onnx_runtime import TRAINING_PACKAGE, onnxruntime_module, training_folder, without_torch
+from gkt_core.errors import MissingExtraError
+
+
+def training_api() -> Any:
+    """The module ``onnxruntime.training.api``.
+
+    Raises:
+        MissingExtraError: The installed ONNX Runtime is no training build, or there is none.
+    """
+    folder = training_folder()
+    if not (folder / "api").is_dir():
+        found = onnxruntime_module().__version__
+        raise MissingExtraError(
+            f"the installed onnxruntime {found} cannot train: "
+            "pip uninstall onnxruntime, then pip install 'gkt-edge[edge]'"
+        )
+    with without_torch(folder):
+        return importlib.import_module(f"{TRAINING_PACKAGE}.api")
+
+
+def can_train() -> bool:
+    """Whether the installed ONNX Runtime is a training build.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+    """
+    return (training_folder() / "api").is_dir()

@@ -1,0 +1,114 @@
+"""What a device lets training take of the machine: memory and priority."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+
+import numpy as np
+
+from edge_runtime.engines.base import open_backend
+from edge_runtime.machine.process_status import status_bytes
+from gkt_core.bundle.manifest import Bundle
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import ConfigError, MemoryLimitError
+
+# How ONNX Runtime says that memory ran out; its exceptions have no class of their own for it.
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+_MEGABYTE = 1_000_000
+
+
+def be_nice(level: int) -> None:
+    """Let everything else on the machine go first.
+
+    Raises:
+        ConfigError: The level is not from 0 to 19.
+    """
+    if not 0 <= level <= 19:
+        raise ConfigError(f"--nice is {level}, expected 0 (as others) to 19 (only when nobody else works)")
+    if level:
+        os.nice(level)
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let allocations beyond a limit fail in this process, rather than have the system kill it.
+
+    The limit is the kernel's ``RLIMIT_DATA``: what the process has asked for, used or not. That is some
+    80 MB more than what is resident.
+
+    Raises:
+        MemoryLimitError: More is taken already.
+    """
+    taken = _allocated_bytes()
+    if megabytes * _MEGABYTE <= taken:
+        raise MemoryLimitError(
+            f"--memory-limit-mb is {megabytes}, and {taken / _MEGABYTE:.0f} MB are taken before training "
+            "begins: allow more"
+        )
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = megabytes * _MEGABYTE
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+@contextlib.contextmanager
+def memory_named(config: RunConfig | None = None) -> Iterator[None]:
+    """Let memory that runs out be an error with a name.
+
+    Raises:
+        MemoryLimitError: An allocation failed.
+    """
+    try:
+        yield
+    # Of ONNX Runtime's exceptions only some are RuntimeErrors.
+    except Exception as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise _out_of_memory(config) from error
+        raise
+
+
+def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_threads: int) -> None:
+    """Make one step and one extraction of the run's size with weights that are thrown away.
+
+    A device whose memory does not suffice finds out before it joins, not when others wait for it.
+
+    Raises:
+        MemoryLimitError: It does not.
+    """
+    manifest = bundle.manifest
+
+    def images(num: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return np.zeros((num, 3, manifest.image_size, manifest.image_size), np.float32)
+
+    with memory_named(config):
+        backend = open_backend(
+            bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr, engine=engine
+        )
+        # A last batch of one sample joins the batch before it.
+        num = config.batch_size + 1
+        backend.train_step(
+            images(num), np.zeros(num, np.int64), np.zeros((num, manifest.num_classes), np.float32), 0.0
+        )
+        backend.predict(images(config.shard_samples))
+
+
+def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = "" if limit == resource.RLIM_INFINITY else f", --memory-limit-mb allows {limit / _MEGABYTE:.0f}"
+    needed = (
+        ""
+        if config is None
+        else f" for batches of {config.batch_size} and shards of {config.shard_samples} samples"
+    )
+    return MemoryLimitError(
+        f"memory does not suffice{needed}: {_allocated_bytes() / _MEGABYTE:.0f} MB are taken{allowed}: allow "
+        "more, or begin the run with a smaller --batch-size and --shard-samples on the server"
+    )
+
+
+def _allocated_bytes() -> int:
+    """What counts against ``RLIMIT_DATA``; 0 where the system does not say."""
+    return status_bytes("VmData") or 0

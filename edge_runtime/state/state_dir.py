@@ -1,0 +1,189 @@
+"""What a device keeps between restarts: the bundle, its weights after each round, where it stands.
+
+::
+
+    lock                 held while a device runs
+    bundle/              downloaded artifacts, verified
+    state.json           run, device, last trained round and how it went
+    checkpoint-000003    weights and optimizer state after local training of round 3
+    checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
+    noise.json           clip, deviation and secret key of the feature noise, if there is any
+    model.onnx           the combined model, at the end
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
+from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError
+from gkt_core.files import full_disk_named, lock_exclusively, write_atomically
+from gkt_core.rounds.client_round import LocalProgress
+from gkt_core.wire.feature_noise import FeatureNoise, new_key
+from gkt_core.wire.protocol import from_dict
+
+MODEL_NAME = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """Where a device stands in a run.
+
+    Attributes:
+        run_id: The run.
+        client_id: The device.
+        trained_round: Last round of local training; 0 before the first.
+        loss: Mean training loss of that round.
+        accuracy: Training accuracy of that round, 0..1.
+        train_seconds: What its training took. All three are for the report, should the device restart
+            before it could send one.
+        engine: What trained, ``portable`` or ``ort_training``: their checkpoints differ. Empty at first.
+        partial: How far a round has come, if it was interrupted.
+        partial_round: Which round that is.
+        partial_teacher: The round whose soft labels it trains with.
+    """
+
+    run_id: str
+    client_id: str
+    trained_round: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    train_seconds: float = 0.0
+    engine: str = ""
+    partial: LocalProgress | None = None
+    partial_round: int = 0
+    partial_teacher: int = 0
+
+
+class StateDir:
+    """A device's folder; one process at a time.
+
+    Raises:
+        InputError: Another process runs on this folder, or it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_exclusively(
+                path / "lock", f"another gkt edge run uses {path}: give each device its own --state-dir"
+            )
+            for unfinished in path.rglob(".*.tmp"):
+                # Of a process that was killed while writing; the lock says that there is no other.
+                unfinished.unlink()
+        except OSError as error:
+            raise InputError(f"cannot use the state folder {path}: {error}") from error
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock.close()
+
+    def state(self, run_id: str, client_id: str) -> DeviceState:
+        """Where this device stands in this run; at the beginning, if the folder is new.
+
+        Raises:
+            ArtifactError: The folder belongs to another run or device, or cannot be read.
+        """
+        try:
+            values = json.loads(self._state_path.read_text(encoding="utf-8"))
+            found = from_dict(DeviceState, values)
+            if found.trained_round < 0:
+                raise ValueError(f"trained_round is {found.trained_round}")
+        except FileNotFoundError:
+            return DeviceState(run_id, client_id)
+        except (OSError, ValueError, MessageError) as error:
+            raise ArtifactError(f"{self._state_path} cannot be read: {error}: remove {self.path}") from error
+        if (found.run_id, found.client_id) != (run_id, client_id):
+            raise ArtifactError(
+                f"{self.path} belongs to {found.client_id} in {found.run_id}, "
+                f"not to {client_id} in {run_id}: choose another --state-dir"
+            )
+        return found
+
+    def save(self, state: DeviceState, save_checkpoint: Callable[[Path], None]) -> None:
+        """Remember weights, then that they are there, then drop older ones.
+
+        Raises:
+            DiskFullError: They cannot be written; the folder is as it was.
+        """
+        kept = self.checkpoint_path(state)
+        with full_disk_named(kept):
+            save_checkpoint(kept)
+            write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+        for old in self.path.glob("checkpoint-*"):
+            if old != kept:
+                old.unlink(missing_ok=True)
+
+    def checkpoint_path(self, state: DeviceState) -> Path:
+        """Weights after local training of a round, or in the middle of the next."""
+        if state.partial is not None:
+            return self.path / f"checkpoint-{state.partial_round:06d}-{state.partial.num_steps:06d}"
+        return self.path / f"checkpoint-{state.trained_round:06d}"
+
+    def feature_noise(self, wanted: FeatureNoise, state: DeviceState) -> FeatureNoise:
+        """The noise of this device, with the key that it keeps from its first start on.
+
+        A device that forgot the option at a restart would send bare features, so it is asked again.
+
+        Args:
+            wanted: As the options say, without a key.
+            state: Where this device stands.
+
+        Raises:
+            ConfigError: This device began with another noise.
+            ArtifactError: The file with the key cannot be read.
+        """
+        path = self.path / "noise.json"
+        found = FeatureNoise()
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found = FeatureNoise(values["clip"], values["noise"], bytes.fromhex(values["key"]))
+        except FileNotFoundError:
+            if wanted.is_on and state.trained_round == 0:
+                found = replace(wanted, key=new_key())
+                values = {"clip": found.clip, "noise": found.noise, "key": found.key.hex()}
+                write_atomically(path, json.dumps(values).encode(), mode=0o600)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}: remove {self.path}") from error
+        if (found.clip, found.noise) != (wanted.clip, wanted.noise):
+            raise ConfigError(
+                f"this device began with --feature-clip {found.clip:g} --feature-noise {found.noise:g}, "
+                f"now they are {wanted.clip:g} and {wanted.noise:g}: "
+                "give the same ones, or another --state-dir"
+            )
+        return found
+
+    def bundle(
+        self, manifest_values: dict[str, Any], download: Callable[[str], bytes], engine: str
+    ) -> Bundle:
+        """The bundle of the run, downloading what is missing or differs.
+
+        Args:
+            manifest_values: The manifest, as the server gave it.
+            download: Fetches one file.
+            engine: Whose files are wanted.
+
+        Raises:
+            ArtifactError: The manifest is not valid, or a downloaded file is not what it names.
+        """
+        manifest = Manifest.from_dict(manifest_values)
+        folder = self.path / "bundle"
+        names = manifest.engine_files(engine)
+        for name in names:
+            try:
+                check_file(folder / name, manifest.file(name))
+            except ArtifactError:
+                write_atomically(folder / name, download(name))
+                check_file(folder / name, manifest.file(name))
+        text = json.dumps(manifest_values, indent=2, sort_keys=True)
+        write_atomically(folder / MANIFEST_NAME, text.encode())
+        return load_bundle(folder, names)
+
+    @property
+    def _state_path(self) -> Path:
+        return self.path / "state.json"

@@ -1,0 +1,1 @@
+"""Devices that exist in one process: their data, their engine, their uploads."""

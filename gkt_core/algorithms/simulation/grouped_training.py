@@ -1,0 +1,213 @@
+"""Many simulated devices' training steps as one: a vmapped pass over all their weights.
+
+For GPUs, where 16 networks of 10,586 parameters one after another leave the card idle. Weights, running
+statistics and optimizer states of all devices lie stacked, ``[K, ...]``; each device's own network and
+optimizer hold views of them, so that evaluation, checkpoints and odd batches work as ever. PyTorch turns
+the vmapped convolutions into grouped ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+
+from gkt_core.algorithms.simulation.client import SimulatedClient
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import GKTError
+from gkt_core.nn.losses import edge_loss
+from gkt_core.rounds.client_round import TrainingBatch, train_on_batch
+
+_ADAM_BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
+_ADAM_STATE = ("exp_avg", "exp_avg_sq")
+
+
+class GroupedTraining:
+    """The local training of all devices of a simulation, step by step at once.
+
+    Steps whose batches are full are taken together; a device's last, smaller batch is taken by its own
+    engine. Both update the same tensors.
+
+    Args:
+        clients: All devices, with networks of one layout.
+        config: Hyper-parameters.
+    """
+
+    def __init__(self, clients: Sequence[SimulatedClient], config: RunConfig) -> None:
+        self._clients, self._config = list(clients), config
+        self._places = {client.client_id: place for place, client in enumerate(clients)}
+        self._layout = copy.deepcopy(self._clients[0].engine.network).to("meta")
+        self._names = [name for name, _ in self._layout.named_parameters()]
+        self._parameters: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
+        self._state: dict[str, dict[str, Tensor]] = {}
+
+    def train(
+        self,
+        client_ids: Sequence[str],
+        round_num: int,
+        learning_rate_scale: float,
+        on_samples: Callable[[int], None],
+    ) -> None:
+        """Lines 19 to 21 of Algorithm 1 for these devices.
+
+        Args:
+            client_ids: Those that take part.
+            round_num: t, from 1.
+            learning_rate_scale: What the devices' learning rate is multiplied with.
+            on_samples: Called after each step with the number of images.
+
+        Raises:
+            GKTError: A loss is no longer finite.
+        """
+        self._tie()
+        rate = self._config.edge_lr * learning_rate_scale
+        clients = [self._clients[self._places[client_id]] for client_id in client_ids]
+        for client in clients:
+            client.engine.set_learning_rate(rate)
+        streams = {client.client_id: client.batches(round_num) for client in clients}
+        while streams:
+            batches = {client_id: next(stream, None) for client_id, stream in streams.items()}
+            streams = {name: stream for name, stream in streams.items() if batches[name] is not None}
+            full, odd = _sort_batches(batches, self._config.batch_size)
+            if len(full) == 1:
+                odd, full = odd | full, {}
+            for client_id, batch in odd.items():
+                train_on_batch(self._clients[self._places[client_id]].engine, batch, round_num)
+                on_samples(len(batch.labels))
+            if full:
+                self._step(full, rate, round_num)
+                on_samples(sum(len(batch.labels) for batch in full.values()))
+
+    def _step(self, batches: dict[str, TrainingBatch], rate: float, round_num: int) -> None:
+        device = next(iter(self._parameters.values())).device
+        places = torch.tensor([self._places[client_id] for client_id in batches], device=device)
+        everybody = len(places) == len(self._clients)
+
+        def rows(stacked: Tensor) -> Tensor:
+            return stacked if everybody else stacked.index_select(0, places.to(stacked.device))
+
+        def tensor(values: list[NDArray[Any]]) -> Tensor:
+            return torch.from_numpy(np.stack(values)).to(device)
+
+        chosen = list(batches.values())
+        parameters = {name: rows(value).detach().requires_grad_() for name, value in self._parameters.items()}
+        buffers = {name: rows(value) for name, value in self._buffers.items()}
+        self._layout.train()
+        logits = torch.vmap(self._forward)(parameters, buffers, tensor([batch.images for batch in chosen]))
+        labels = tensor([batch.labels for batch in chosen])
+        teachers = tensor([batch.server_logits for batch in chosen])
+        alphas = torch.tensor([batch.alpha for batch in chosen], device=device)
+        losses = torch.stack(
+            [
+                edge_loss(logits[k], labels[k], teachers[k], alphas[k], self._config.temperature)
+                for k in range(len(chosen))
+            ]
+        )
+        gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
+        if not bool(torch.isfinite(losses).all()):
+            raise GKTError(
+                f"a local loss is not finite in round {round_num}: training diverged, lower edge_lr"
+            )
+        with torch.no_grad():
+            for name, gradient in zip(parameters, gradients, strict=True):
+                state = {key: rows(value) for key, value in self._state[name].items()}
+                value = parameters[name].detach()
+                _UPDATES[self._config.edge_optimizer](value, gradient, state, self._config, rate)
+                if not everybody:
+                    self._parameters[name].index_copy_(0, places, value)
+                    for key, changed in state.items():
+                        self._state[name][key].index_copy_(0, places.to(changed.device), changed)
+            if not everybody:
+                for name, buffer in buffers.items():
+                    self._buffers[name].index_copy_(0, places, buffer)
+
+    def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._layout, (parameters, buffers), (images,))[1]
+        return logits
+
+    def _tie(self) -> None:
+        """Stack all states, and make each device's own tensors views of the stacks.
+
+        Each round anew: restoring a checkpoint gives optimizers tensors of their own.
+        """
+        networks = [client.engine.network for client in self._clients]
+        self._parameters = {
+            name: torch.stack([dict(network.named_parameters())[name].detach() for network in networks])
+            for name in self._names
+        }
+        self._buffers = {
+            name: torch.stack([dict(network.named_buffers())[name] for network in networks])
+            for name, _ in self._layout.named_buffers()
+        }
+        for place, network in enumerate(networks):
+            for name, parameter in network.named_parameters():
+                parameter.data = self._parameters[name][place]
+            for path, module in network.named_modules():
+                for name in list(module._buffers):
+                    full_name = f"{path}.{name}" if path else name
+                    module._buffers[name] = self._buffers[full_name][place]
+        self._state = {name: self._tied_state(name) for name in self._names}
+
+    def _tied_state(self, name: str) -> dict[str, Tensor]:
+        """State of one parameter's optimizer, stacked over devices; begins at zero as PyTorch's does."""
+        value = self._parameters[name]
+        zeros = {"momentum_buffer": value[0]}
+        if self._config.edge_optimizer == "adam":
+            zeros = dict.fromkeys(_ADAM_STATE, value[0]) | {"step": torch.zeros(())}
+            if self._config.edge_amsgrad:
+                zeros["max_exp_avg_sq"] = value[0]
+        states = []
+        for client in self._clients:
+            parameter = dict(client.engine.network.named_parameters())[name]
+            states.append(client.engine.optimizer.state[parameter])
+        stacked = {}
+        for key, like in zeros.items():
+            found = [state[key] if state.get(key) is not None else torch.zeros_like(like) for state in states]
+            stacked[key] = torch.stack([each.to(like.device) for each in found])
+            for place, state in enumerate(states):
+                state[key] = stacked[key][place]
+        return stacked
+
+
+def _sort_batches(
+    batches: dict[str, TrainingBatch | None], batch_size: int
+) -> tuple[dict[str, TrainingBatch], dict[str, TrainingBatch]]:
+    """Full batches, and others."""
+    there = {client_id: batch for client_id, batch in batches.items() if batch is not None}
+    full = {client_id: batch for client_id, batch in there.items() if len(batch.labels) == batch_size}
+    return full, {client_id: batch for client_id, batch in there.items() if client_id not in full}
+
+
+def _adam(value: Tensor, gradient: Tensor, state: dict[str, Tensor], config: RunConfig, rate: float) -> None:
+    """PyTorch's Adam, in place, on stacked tensors with a step count each."""
+    beta1, beta2 = _ADAM_BETAS
+    gradient = gradient.add(value, alpha=config.edge_weight_decay)
+    state["step"].add_(1)
+    step = state["step"].to(value.device).view(-1, *[1] * (value.ndim - 1))
+    state["exp_avg"].lerp_(gradient, 1 - beta1)
+    state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    second = state["exp_avg_sq"]
+    if config.edge_amsgrad:
+        second = torch.maximum(state["max_exp_avg_sq"], second, out=state["max_exp_avg_sq"])
+    denominator = second.sqrt() / (1 - beta2**step).sqrt() + _ADAM_EPS
+    value.sub_(rate / (1 - beta1**step) * state["exp_avg"] / denominator)
+
+
+def _sgd(value: Tensor, gradient: Tensor, state: dict[str, Tensor], config: RunConfig, rate: float) -> None:
+    """PyTorch's SGD with momentum, in place; a buffer of zeros gives its first step too."""
+    gradient = gradient.add(value, alpha=config.edge_weight_decay)
+    buffer = state["momentum_buffer"].mul_(config.momentum).add_(gradient)
+    value.sub_(rate * (gradient.add(buffer, alpha=config.momentum) if config.nesterov else buffer))
+
+
+_UPDATES: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor], RunConfig, float], None]] = {
+    "adam": _adam,
+    "sgd": _sgd,
+}

@@ -1,0 +1,52 @@
+"""A device's training engine in PyTorch: what simulations train with."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gkt_core.config.run_config import RunConfig
+from gkt_core.nn.building import EdgeNetwork
+from gkt_core.nn.losses import edge_loss
+from gkt_core.nn.optimizers import edge_optimizer, set_learning_rate
+
+
+class TorchEngine:
+    """A :class:`gkt_core.rounds.client_round.TrainingEngine` on one edge network."""
+
+    def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
+        self.network = network
+        self.temperature = config.temperature
+        self.optimizer = edge_optimizer(network.parameters(), config)
+        self._device = next(network.parameters()).device
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of all steps from now on."""
+        set_learning_rate(self.optimizer, learning_rate)
+
+    def train_step(
+        self,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        server_logits: NDArray[np.float32],
+        alpha: float,
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Minimise Eq. 7 on one batch; see the protocol."""
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        _, logits = self.network(self._tensor(images))
+        loss = edge_loss(logits, self._tensor(labels), self._tensor(server_logits), alpha, self.temperature)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item(), np.asarray(logits.detach().cpu().numpy())
+
+    def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features and logits in eval mode."""
+        self.network.eval()
+        with torch.no_grad():
+            features, logits = self.network(self._tensor(images))
+        return np.asarray(features.cpu().numpy()), np.asarray(logits.cpu().numpy())
+
+    def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -1,0 +1,1 @@
+"""What gkt export writes and a device opens: manifest, state, template, ONNX Runtime."""

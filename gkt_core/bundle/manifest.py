@@ -1,0 +1,333 @@
+"""The manifest of an artifact bundle: what it holds, for which network and settings, with hashes.
+
+``manifest.json`` is written last, so a folder without one is no bundle. Device and server both load a
+bundle through :func:`load_bundle`, which checks every file it is about to use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gkt_core.bundle.portable_state import PortableState
+from gkt_core.config.run_config import check_image_size
+from gkt_core.errors import ArtifactError, ConfigError, GKTError
+from gkt_core.networks import check_name, check_num_classes
+from gkt_core.wire.protocol import from_dict
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 3
+
+TRAINING_MODEL = "training_model.onnx"
+EVAL_MODEL = "eval_model.onnx"
+OPTIMIZER_MODEL = "optimizer_model.onnx"
+CHECKPOINT = "checkpoint"
+NOMINAL_CHECKPOINT = "nominal_checkpoint"
+TRAIN_STEP = "train_step.onnx"
+PREDICT = "predict.onnx"
+INITIAL_STATE = "initial_state.safetensors"
+COMBINED_TEMPLATE = "combined_template.onnx"
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+ORT_TRAINING, PORTABLE = "ort_training", "portable"
+# What a device with each engine needs.
+ENGINE_FILES = {
+    PORTABLE: (TRAIN_STEP, PREDICT, INITIAL_STATE),
+    ORT_TRAINING: (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT),
+}
+DEVICE_FILES = tuple(name for names in ENGINE_FILES.values() for name in names)
+# What gkt export --ort-format adds, for reduced builds of ONNX Runtime: NAME.ort beside NAME.onnx.
+ORT_FORMAT_FILES = tuple(
+    name.removesuffix(".onnx") + ".ort" for name in DEVICE_FILES if name.endswith(".onnx")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the bundle."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSlot:
+    """Where a tensor's bytes lie in a template file: float32, little-endian, row-major."""
+
+    offset: int
+    shape: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormState:
+    """One batch normalisation whose running variance the Python runtime makes unbiased.
+
+    ONNX's BatchNormalization folds the biased batch variance into ``running_var``, PyTorch the unbiased
+    one. With ``n = batch size * num_pixels`` they differ by the factor ``n / (n - 1)``.
+    """
+
+    running_var: str
+    num_pixels: int
+    momentum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+        format_version: Of this file.
+        edge_network: ``resnet8`` and so on.
+        server_network: Network that completes it, ``resnet55`` or ``resnet109``.
+        num_classes: Width of the logits.
+        image_size: Images are ``[N, 3, image_size, image_size] float32`` in 0..1.
+        features: ``[C, H, W]`` of one sample's features.
+        pixel_mean: Mean of each channel, in 0..1; the graph normalises with it.
+        pixel_std: Standard deviation of each channel.
+        class_names: Names of the classes, or empty.
+        temperature: T of the distillation loss inside the graph.
+        optimizer: Name of the optimizer inside the bundle.
+        optimizer_settings: Its settings; the learning rate is set by the run.
+        engines: Engines that the bundle holds files for, of :data:`ENGINE_FILES`.
+        runtime_does: What the runtime of an engine must do after each step, because its graph cannot:
+            by engine, ``unbiased_variance`` (from ``batch_norms``), ``weight_decay``, ``momentum``.
+        onnx_versions: ``[opset, IR version]`` of each ONNX file.
+        tensors: ``inputs`` and ``outputs`` of each ONNX file that a device runs, in the graph's order, each
+            with ``name``, ``dtype`` (numpy's word) and ``shape`` (``"N"`` for the batch size); empty in
+            bundles of earlier versions.
+        portable_state: Vectors of the portable step, see :class:`PortableState`; empty without it.
+        verification: What ``gkt export`` measured against float64, by engine.
+        opset: ONNX opset of the training graph.
+        seed: Seed of the initial weights.
+        batch_norms: Corrections that a runtime applies after each step.
+        template_slots: Tensors of ``combined_template.onnx``, by name.
+        files: Files of the bundle, by name.
+        versions: Packages that made it.
+    """
+
+    format_version: int
+    edge_network: str
+    server_network: str
+    num_classes: int
+    image_size: int
+    features: list[int]
+    pixel_mean: list[float]
+    pixel_std: list[float]
+    class_names: list[str]
+    temperature: float
+    optimizer: str
+    optimizer_settings: dict[str, Any]
+    opset: int
+    seed: int
+    batch_norms: list[BatchNormState]
+    template_slots: dict[str, Any]
+    files: dict[str, Any]
+    versions: dict[str, Any] = field(default_factory=dict)
+    engines: list[str] = field(default_factory=lambda: [ORT_TRAINING])
+    runtime_does: dict[str, Any] = field(default_factory=dict)
+    onnx_versions: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=dict)
+    portable_state: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one sample's features."""
+        channels, height, width = self.features
+        return channels, height, width
+
+    def file(self, name: str) -> FileEntry:
+        """Entry of one file.
+
+        Raises:
+            ArtifactError: The bundle has no such file.
+        """
+        if name not in self.files:
+            raise ArtifactError(f"the bundle has no {name}: export it again")
+        return from_dict(FileEntry, self.files[name])
+
+    def slots(self) -> dict[str, TensorSlot]:
+        """Tensors of the template, by name."""
+        return {name: from_dict(TensorSlot, slot) for name, slot in self.template_slots.items()}
+
+    def engine_files(self, engine: str) -> tuple[str, ...]:
+        """Files that a device with this engine needs.
+
+        Raises:
+            ArtifactError: The bundle was not made for this engine.
+        """
+        if engine not in self.engines:
+            raise ArtifactError(
+                f"the bundle is for {', '.join(self.engines) or 'no engine'}, not for {engine}: "
+                f"export it again with --backend {engine.replace('_', '-')}, or both"
+            )
+        return ENGINE_FILES[engine]
+
+    def portable_layout(self) -> PortableState:
+        """Vectors of the portable step.
+
+        Raises:
+            ArtifactError: There are none, or a tensor lies outside its vector.
+        """
+        layout = from_dict(PortableState, self.portable_state)
+        layout.check()
+        return layout
+
+    def _check_tensors(self) -> None:
+        """Refuse graphs of other images, classes or features than the rest of the manifest says."""
+        side = self.image_size
+        expected = {
+            "images": ["N", 3, side, side],
+            "labels": ["N"],
+            "server_logits": ["N", self.num_classes],
+            "logits": ["N", self.num_classes],
+            "features": ["N", *self.features],
+        }
+        for file, sides in self.tensors.items():
+            try:
+                found = (*sides["inputs"], *sides["outputs"])
+                shapes = {str(tensor["name"]): tensor["shape"] for tensor in found}
+            except (KeyError, TypeError) as error:
+                raise ConfigError(f"the tensors of {file[:40]} have no names and shapes") from error
+            for name, shape in expected.items():
+                if shapes.get(name, shape) != shape:
+                    raise ConfigError(f"{name} of {file[:40]} is {shapes[name]}, expected {shape}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-compatible values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Manifest:
+        """Validate decoded JSON.
+
+        Raises:
+            ArtifactError: Missing, unknown or ill-typed fields, or another format version.
+        """
+        version = values.get("format_version") if isinstance(values, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"the manifest has format version {version!r}, this gkt reads {FORMAT_VERSION}: "
+                "export the artifacts again with the installed version"
+            )
+        try:
+            manifest = from_dict(cls, values)
+            for name in manifest.files:
+                manifest.file(name)
+            manifest.slots()
+            if not set(manifest.engines) <= set(ENGINE_FILES):
+                raise ConfigError(f"engines {manifest.engines}, expected {', '.join(ENGINE_FILES)}")
+            if PORTABLE in manifest.engines:
+                manifest.portable_layout()
+            check_name(manifest.edge_network)
+            check_name(manifest.server_network)
+            if len(manifest.features) != 3 or not all(1 <= length <= 65536 for length in manifest.features):
+                raise ConfigError(f"the manifest has features {manifest.features}, expected [C, H, W]")
+            check_num_classes(manifest.num_classes)
+            check_image_size(manifest.image_size)
+            manifest._check_tensors()
+        except ArtifactError:
+            raise
+        except GKTError as error:
+            raise ArtifactError(f"the manifest is not valid: {error}") from error
+        if not all(_FILE_NAME.fullmatch(name) for name in manifest.files):
+            raise ArtifactError(
+                "the manifest names files outside its own folder: export or download the bundle again"
+            )
+        return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified artifact bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Path of one file."""
+        self.manifest.file(name)
+        return self.path / name
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Hash and size of each file, as the manifest stores them."""
+    return {
+        name: dataclasses.asdict(FileEntry(sha256_of(folder / name), (folder / name).stat().st_size))
+        for name in sorted(names)
+    }
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``: the last step of making a bundle."""
+    text = json.dumps(manifest.to_dict(), indent=2, sort_keys=True) + "\n"
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+
+def load_bundle(path: Path, names: Iterable[str] | None = None) -> Bundle:
+    """Open a bundle and check its files against the manifest.
+
+    Args:
+        path: Folder of the bundle.
+        names: Files that must be there; all that the manifest names by default.
+
+    Raises:
+        ArtifactError: No bundle, or a file is missing, cut short or changed.
+    """
+    manifest_path = path / MANIFEST_NAME
+    try:
+        values = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} is no artifact bundle ({MANIFEST_NAME} cannot be read): make one with gkt export"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{manifest_path} is not JSON: export the artifacts again") from error
+    manifest = Manifest.from_dict(values)
+    for name in manifest.files if names is None else names:
+        check_file(path / name, manifest.file(name))
+    return Bundle(path, manifest)
+
+
+def check_file(path: Path, expected: FileEntry) -> None:
+    """Compare one file with its entry.
+
+    Raises:
+        ArtifactError: It is missing, has another size or another hash.
+    """
+    try:
+        num_bytes = path.stat().st_size
+        sha256 = sha256_of(path) if num_bytes == expected.num_bytes else None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
+    if num_bytes != expected.num_bytes:
+        raise ArtifactError(
+            f"{path} has {num_bytes} bytes, the manifest says {expected.num_bytes}: "
+            "it is cut short or changed; export or download the bundle again"
+        )
+    if sha256 != expected.sha256:
+        raise ArtifactError(f"{path} is not the file of the manifest (SHA-256): export or download it again")
+
+
+def check_classes(manifest: Manifest, num_classes: int, owner: str) -> None:
+    """Refuse data of another class count than the bundle's.
+
+    Raises:
+        ArtifactError: Names both counts.
+    """
+    if num_classes != manifest.num_classes:
+        raise ArtifactError(
+            f"{owner} has {num_classes} classes, the artifact bundle was made for {manifest.num_classes}: "
+            f"export it again with --num-classes {num_classes}"
+        )

@@ -1,0 +1,48 @@
+"""Whether an artifact bundle is what a run wants: temperature and optimizer are fixed inside its graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import ConfigError
+
+
+def check_run(manifest: Manifest, config: RunConfig) -> None:
+    """Refuse a run that wants what is not in the exported graphs.
+
+    Raises:
+        ConfigError: Another temperature or another optimizer; names both and the options to export with.
+    """
+    if manifest.temperature != config.temperature:
+        raise ConfigError(
+            f"the run wants temperature {config.temperature}, the artifacts were exported with "
+            f"{manifest.temperature}: export them again with --temperature {config.temperature}"
+        )
+    sgd = config.edge_optimizer == "sgd"
+    wanted: dict[str, Any] = {"optimizer": config.edge_optimizer, "weight_decay": config.edge_weight_decay}
+    if sgd:
+        wanted |= {"momentum": config.momentum, "nesterov": config.nesterov}
+    else:
+        wanted |= {"amsgrad": config.edge_amsgrad}
+    found = {"optimizer": manifest.optimizer} | {
+        name: manifest.optimizer_settings.get(name, value)
+        for name, value in wanted.items()
+        if name != "optimizer"
+    }
+    if found != wanted:
+        options = "".join(
+            f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            for name, value in wanted.items()
+            if value
+        )
+        raise ConfigError(
+            f"the run wants {_listed(wanted)} on the devices, the artifacts were exported with "
+            f"{_listed(found)}: export them again with{options}, or change the run's edge_optimizer"
+        )
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,1 @@
+"""Settings of a run, and how they become options of a command."""

@@ -1,0 +1,30 @@
+"""Bounded staleness (Ho et al., NeurIPS 2013): who may go on, in simulation and on the server alike."""
+
+from __future__ import annotations
+
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import ConfigError
+
+
+def may_begin(done: int, slowest: int, *, rounds: int, max_staleness: int) -> bool:
+    """Whether a device may begin its next round.
+
+    Args:
+        done: Rounds that it has behind it.
+        slowest: The least of all devices.
+        rounds: Rounds that every device does.
+        max_staleness: Rounds that a device may be ahead of the slowest.
+    """
+    return done < rounds and done - slowest <= max_staleness
+
+
+def check_mode(config: RunConfig) -> None:
+    """Refuse to draw devices for rounds that there are not.
+
+    Raises:
+        ConfigError: Mode async with sampling.
+    """
+    if config.mode == "async" and config.client_fraction != 1:
+        raise ConfigError(
+            "client_fraction below 1 needs mode sync: without rounds there is nothing to draw devices for"
+        )

@@ -1,0 +1,159 @@
+"""Feature tensors <-> arrays that travel: fp32, fp16, uint8, uint4, with one scale per channel.
+
+Features leave the tap after a ReLU (facts of the network: non-negative, about half zeros), yet the codecs
+are affine and take any finite tensor: a network of the user's own may tap elsewhere. Decoding never
+trusts a shape or a value: everything is checked against what the run expects before memory is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.config.run_config import CODECS
+from gkt_core.errors import CodecError
+
+_LEVELS = {"uint8": 255, "uint4": 15}
+_DTYPES: dict[str, np.dtype[np.generic]] = {
+    "fp32": np.dtype(np.float32),
+    "fp16": np.dtype(np.float16),
+    "uint8": np.dtype(np.uint8),
+    "uint4": np.dtype(np.uint8),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFeatures:
+    """Features as they travel.
+
+    Attributes:
+        codec: Name of the codec.
+        values: ``[N, C, H, W]`` in the codec's dtype; for ``uint4`` two neighbours a byte,
+            ``[N, C, H * W / 2]``, the even one in the low half.
+        scale: ``[C] float32``: the step between two levels of each channel; ones for floats.
+        offset: ``[C] float32``: the value of level 0 of each channel; zeros for floats.
+    """
+
+    codec: str
+    values: NDArray[np.generic]
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+
+def encoded_layout(
+    codec: str, feature_shape: tuple[int, int, int]
+) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
+    """The dtype and the shape of one sample that ``encode`` gives.
+
+    Args:
+        codec: Name of the codec.
+        feature_shape: ``(C, H, W)``.
+
+    Raises:
+        CodecError: The codec is unknown, or cannot pack this shape.
+    """
+    if codec not in CODECS:
+        raise CodecError(f"unknown codec {codec!r}, expected one of {', '.join(CODECS)}")
+    channels, height, width = feature_shape
+    if codec != "uint4":
+        return _DTYPES[codec], feature_shape
+    if height * width % 2:
+        raise CodecError(f"uint4 packs pairs of pixels and cannot pack {height}x{width}: choose uint8")
+    return _DTYPES[codec], (channels, height * width // 2)
+
+
+def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
+    """Encode a batch of features.
+
+    Args:
+        features: ``[N, C, H, W] float32``, finite, N at least 1.
+        codec: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
+
+    Raises:
+        CodecError: The codec is unknown, or the features are ill-shaped, not finite or beyond its range.
+    """
+    if features.dtype != np.float32 or features.ndim != 4 or len(features) == 0:
+        found = f"{features.dtype} {list(features.shape)}"
+        raise CodecError(f"features are {found}, expected float32 [N, C, H, W] with N at least 1")
+    channels = features.shape[1]
+    dtype, sample_shape = encoded_layout(codec, (channels, features.shape[2], features.shape[3]))
+    if not np.isfinite(features).all():
+        raise CodecError("features hold NaN or infinity: the local training diverged, lower edge_lr")
+    scale, offset = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+    if codec == "fp32":
+        return EncodedFeatures(codec, np.ascontiguousarray(features, dtype=np.float32), scale, offset)
+    if codec == "fp16":
+        largest = float(np.abs(features).max(initial=0.0))
+        if largest > float(np.finfo(np.float16).max):
+            raise CodecError(f"features reach {largest:.3g}, beyond fp16: choose fp32 or uint8")
+        return EncodedFeatures(codec, features.astype(np.float16), scale, offset)
+    levels = _LEVELS[codec]
+    # In float64, so that max - min of large values neither overflows nor rounds to zero levels.
+    low = features.min(axis=(0, 2, 3)).astype(np.float64)
+    step = (features.max(axis=(0, 2, 3)).astype(np.float64) - low) / levels
+    scale = np.where(step > 0, step, 1.0).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    offset = low.astype(np.float32)
+    check_scales(EncodedFeatures(codec, features, scale, offset), channels)
+    quotient = (features - offset[:, None, None]) / scale[:, None, None]
+    quantised = np.clip(np.rint(quotient), 0, levels).astype(np.uint8)
+    if codec == "uint4":
+        pairs = quantised.reshape(features.shape[0], channels, -1, 2)
+        quantised = pairs[..., 0] | (pairs[..., 1] << np.uint8(4))
+    return EncodedFeatures(codec, quantised.astype(dtype).reshape(-1, *sample_shape), scale, offset)
+
+
+def decode(encoded: EncodedFeatures, feature_shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Decode a batch, or any selection of its rows.
+
+    Args:
+        encoded: What ``encode`` gave; ``values`` may be a selection of rows.
+        feature_shape: The ``(C, H, W)`` that this run expects.
+
+    Returns:
+        ``[N, C, H, W] float32``.
+
+    Raises:
+        CodecError: dtype, shape, scale or offset are not what the codec gives for this shape.
+    """
+    dtype, sample_shape = encoded_layout(encoded.codec, feature_shape)
+    values = encoded.values
+    if values.dtype != dtype or values.shape[1:] != sample_shape:
+        raise CodecError(
+            f"{encoded.codec} features are {values.dtype} {list(values.shape)}, "
+            f"this run expects {dtype} [N, {', '.join(map(str, sample_shape))}]"
+        )
+    check_scales(encoded, feature_shape[0])
+    if encoded.codec in ("fp32", "fp16"):
+        return values.astype(np.float32)
+    levels = values
+    if encoded.codec == "uint4":
+        packed = values.astype(np.uint8)
+        levels = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1).reshape(-1, *feature_shape)
+    decoded = levels.astype(np.float32)
+    decoded *= encoded.scale[:, None, None]
+    decoded += encoded.offset[:, None, None]
+    return decoded
+
+
+def check_scales(encoded: EncodedFeatures, channels: int) -> None:
+    """Refuse scales and offsets that would decode to nonsense.
+
+    Raises:
+        CodecError: Wrong shape, dtype or sign, or levels that decode beyond float32.
+    """
+    for name, values in (("scale", encoded.scale), ("offset", encoded.offset)):
+        if values.dtype != np.float32 or values.shape != (channels,):
+            raise CodecError(
+                f"features_{name} is {values.dtype} {list(values.shape)}, expected float32 [{channels}]"
+            )
+        if not np.isfinite(values).all():
+            raise CodecError(f"features_{name} holds NaN or infinity")
+    if not (encoded.scale > 0).all():
+        raise CodecError("features_scale holds a value that is not positive")
+    # Decoding multiplies before it adds: both the product and the sum must fit.
+    span = encoded.scale.astype(np.float64) * _LEVELS.get(encoded.codec, 1)
+    if max(span.max(initial=0.0), np.abs(span + encoded.offset).max(initial=0.0)) >= np.finfo(np.float32).max:
+        raise CodecError("the features of a channel span more than float32 can decode: choose fp32")

@@ -1,0 +1,113 @@
+"""Noise on features: a pure function of (key, sample_id, round_num), the same however often it is drawn.
+
+A device that was stopped sends the very bytes that it would have sent, so noise is never drawn from a
+stream. The key is a secret of the device: with the run's seed, which the server knows, the server could
+draw the noise again and take it away. For the same reason the numbers come from SHAKE-256 and not from
+the hash of :mod:`gkt_core.data.augment`, which a few known values give away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.errors import ConfigError
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureNoise:
+    """What happens to a device's features before they leave it: clipped first, then blurred.
+
+    No guarantee comes with it: noise differs from round to round, so a server that averages a sample over
+    rounds sees it better than in one; labels and logits travel as they are.
+
+    Attributes:
+        clip: Features are limited to ``-clip..clip``; 0 for no limit.
+        noise: Standard deviation of the Gaussian noise, in the unit of the features; 0 for none.
+        key: The secret that the noise is drawn from, :data:`KEY_BYTES` long where there is noise.
+
+    Raises:
+        ConfigError: A value is negative or no number.
+    """
+
+    clip: float = 0.0
+    noise: float = 0.0
+    key: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse values that would silently do nothing, or spoil every feature."""
+        for option, value in (("--feature-clip", self.clip), ("--feature-noise", self.noise)):
+            if not math.isfinite(value) or not 0 <= value <= 1e6:
+                raise ConfigError(f"{option} is {value}, expected a number from 0 (none) to 1000000")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether features are changed at all."""
+        return self.clip > 0 or self.noise > 0
+
+    def blur(
+        self, features: NDArray[np.float32], sample_ids: NDArray[np.int64], round_num: int
+    ) -> NDArray[np.float32]:
+        """Features as they leave the device.
+
+        Args:
+            features: ``[N, C, H, W] float32``; not changed.
+            sample_ids: ``[N] int64``.
+            round_num: The round in which they are sent.
+
+        Returns:
+            ``[N, C, H, W] float32``.
+
+        Raises:
+            ConfigError: There is noise, and no key to draw it from.
+        """
+        if self.clip:
+            features = np.clip(features, np.float32(-self.clip), np.float32(self.clip))
+        if not self.noise:
+            return features
+        if len(self.key) != KEY_BYTES:
+            raise ConfigError(f"the key of the feature noise has {len(self.key)} bytes, expected {KEY_BYTES}")
+        blurred = np.empty_like(features)
+        for row, sample_id in enumerate(sample_ids):
+            drawn = gaussian(self.key, int(sample_id), round_num, features[row].size)
+            blurred[row] = features[row] + np.float32(self.noise) * drawn.reshape(features[row].shape)
+        return blurred
+
+
+def gaussian(key: bytes, sample_id: int, round_num: int, num: int) -> NDArray[np.float32]:
+    """Standard normal numbers of one sample in one round (Box and Muller, 1958, on SHAKE-256).
+
+    Args:
+        key: The secret.
+        sample_id: The sample.
+        round_num: The round.
+        num: How many.
+
+    Returns:
+        ``[num] float32``.
+    """
+    pairs = -(-num // 2)
+    name = b"gkt feature noise" + key + sample_id.to_bytes(8, "little", signed=True)
+    digest = hashlib.shake_256(name + round_num.to_bytes(8, "little")).digest(8 * pairs)
+    # Never 0, whose logarithm is none.
+    uniform = (np.frombuffer(digest, "<u4").astype(np.float64) + 0.5) / 2.0**32
+    radius, angle = np.sqrt(-2.0 * np.log(uniform[:pairs])), 2.0 * np.pi * uniform[pairs:]
+    drawn = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+    return drawn[:num].astype(np.float32)
+
+
+def new_key() -> bytes:
+    """A secret for one device."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def simulated_key(seed: int, client_id: str) -> bytes:
+    """The key of a simulated device, where repeating the run matters and nobody is to be kept out."""
+    return hashlib.sha256(f"feature noise/{seed}/{client_id}".encode()).digest()

@@ -1,0 +1,328 @@
+"""The messages of the wire, as standard dataclasses, and the version that both sides must share.
+
+Bodies are JSON but for shards and artifacts. ``{run}``, ``{round}`` and ``{client}`` are path parts:
+
+====  ==================================================================  ======================
+verb  path                                                                body / answer
+====  ==================================================================  ======================
+GET   /v1/health                                                          :class:`Health`
+GET   /v1/openapi.json                                                    this, for programs
+GET   /docs                                                               this, for people
+GET   /v1/runs                                                            :class:`RunList`
+GET   /v1/runs/{run}                                                      :class:`RunInfo`
+GET   /v1/runs/{run}/status                                               :class:`RunStatus`
+GET   /v1/runs/{run}/artifacts/{file}                                     a file of the bundle
+PUT   /v1/runs/{run}/clients/{client}                                     :class:`JoinRequest` / :class:`Task`
+GET   /v1/runs/{run}/clients/{client}/task                                :class:`Task`
+GET   /v1/runs/{run}/rounds/{round}/clients/{client}/shards               :class:`MissingShards`
+PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/shards/{split}/{n}   a shard / :class:`ShardReceipt`
+PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class:`RoundReport` / :class:`Task`
+GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
+GET   /v1/runs/{run}/model/template                                       the trained template
+GET   /v1/runs/{run}/model/server                                         the server's weights
+POST  /v1/infer                                                           features / :class:`Inference`
+====  ==================================================================  ======================
+
+Every request but the first three carries ``Authorization: Bearer <token>``. Shards carry
+``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
+PUTs may be repeated at any time. Errors are :class:`ErrorBody`; an answer of 429 or 503 says in
+``Retry-After`` after how many seconds to ask again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from gkt_core.errors import MessageError, ProtocolVersionError
+
+# Part of the protocol: whoever imports a message reads and writes it with these.
+from gkt_core.wire.message_json import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from gkt_core.wire.message_json import from_dict as from_dict
+from gkt_core.wire.message_json import from_json as from_json
+from gkt_core.wire.message_json import to_json as to_json
+
+PROTOCOL_VERSION = 1
+SHA256_HEADER = "X-Content-SHA256"
+ZSTD = "zstd"
+MAX_MISSING_SHARDS = 10_000
+
+CLIENT_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
+
+
+class Message:
+    """Base of all messages.
+
+    The server checks what arrives with pydantic as well, which reads its settings here; nothing else does.
+    """
+
+    __slots__ = ()
+    # Not annotated: what reads the messages' fields would take it for one.
+    __pydantic_config__ = {  # noqa: RUF012
+        "extra": "forbid",
+        "strict": True,
+        "allow_inf_nan": False,
+        # What is sent holds every field: so do the schemas of answers.
+        "json_schema_serialization_defaults_required": True,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody(Message):
+    """What every answer of 400 and above carries."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health(Message):
+    """The server answers; ``status`` is ``ok``."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunList(Message):
+    """The runs of a server; one, for now."""
+
+    protocol_version: int
+    run_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo(Message):
+    """What a device must know before it joins."""
+
+    protocol_version: int
+    run_id: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest(Message):
+    """A device introduces itself; repeating it is harmless."""
+
+    protocol_version: int
+    num_examples: int
+    num_validation_examples: int
+    num_classes: int
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Message):
+    """What a device does next.
+
+    Attributes:
+        action: ``wait``, ``train`` (round ``round_num``), ``finish`` (take the model) or ``stop`` (the run
+            failed; ``reason`` says why).
+        round_num: The round, from 1; 0 while the run has not begun.
+        soft_labels_round: The round whose soft labels to train with: the last one in which the server trained
+            on this device's features; 0 if there was none.
+        retry_after_seconds: When to ask again, for ``wait``.
+        reason: For a person.
+        learning_rate_scale: What the device's learning rate is multiplied with in this round.
+    """
+
+    action: str
+    round_num: int
+    soft_labels_round: int
+    retry_after_seconds: float
+    reason: str
+    learning_rate_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MissingShards(Message):
+    """Shards of a device's part of a round that the server does not hold, by index.
+
+    Attributes:
+        train: The first missing ones of training samples, at most :data:`MAX_MISSING_SHARDS`, ascending.
+        validation: The same of validation samples.
+    """
+
+    train: list[int]
+    validation: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReceipt(Message):
+    """The server holds this shard."""
+
+    num_samples: int
+    upload_bytes: int
+    already_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport(Message):
+    """A device closes its part of a round: how many shards it sent, and how training went.
+
+    ``feature_clip`` and ``feature_noise`` say what the device did to its features before it sent them, as
+    :class:`gkt_core.wire.feature_noise.FeatureNoise` has them; 0 for nothing.
+    """
+
+    num_train_shards: int
+    num_validation_shards: int
+    num_examples: int
+    loss: float
+    accuracy: float
+    train_seconds: float
+    extract_seconds: float
+    images_per_second: float
+    feature_clip: float = 0.0
+    feature_noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inference(Message):
+    """What the server's half of a deployed model makes of features (:mod:`gkt_core.wire.online_features`).
+
+    Attributes:
+        labels: The likeliest class of each sample.
+        logits: Of each sample and class.
+        probabilities: Their softmax.
+    """
+
+    labels: list[int]
+    logits: list[list[float]]
+    probabilities: list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatus(Message):
+    """One device, as the server sees it; clip and noise are those of its last report."""
+
+    client_id: str
+    num_examples: int
+    num_validation_examples: int
+    engine: str
+    last_reported_round: int
+    feature_clip: float = 0.0
+    feature_noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundMetrics(Message):
+    """One finished round.
+
+    Attributes:
+        round_num: From 1.
+        seconds: Wall time from the round's opening to its soft labels.
+        edge_seconds: Until the last device had reported.
+        server_seconds: Training and evaluation on the server.
+        train_loss: Mean server loss of the last epoch.
+        train_accuracy: Server accuracy on training batches of the last epoch, 0..1.
+        validation_loss: Cross entropy of the server network on the devices' validation shards.
+        validation_accuracy: Accuracy of extractor + server network on them, 0..1.
+        edge_loss: Mean of the devices' training losses, weighted by examples.
+        edge_accuracy: Mean of the devices' training accuracies, 0..1.
+        num_examples: Training samples of the round.
+        server_samples_per_second: Training throughput of the server.
+        edge_images_per_second: Sum over the devices.
+        upload_bytes: Bodies that devices sent for this round.
+        download_bytes: Bodies of the soft labels that devices took in this round, to train with.
+    """
+
+    round_num: int
+    seconds: float
+    edge_seconds: float
+    server_seconds: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    edge_loss: float
+    edge_accuracy: float
+    num_examples: int
+    server_samples_per_second: float
+    edge_images_per_second: float
+    upload_bytes: int
+    download_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerProgress(Message):
+    """How far the trainer is in the current round."""
+
+    round_num: int
+    epoch: int
+    epochs: int
+    samples_per_second: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus(Message):
+    """A run at a glance, for people and for programs that watch.
+
+    Attributes:
+        phase: ``joining``, ``collecting``, ``ready``, ``training``, ``finished`` or ``failed``.
+        traffic: Bytes of request and response bodies by kind: ``upload/shards``, ``upload/reports``,
+            ``download/bundle``, ``download/soft_labels``, ``download/model``.
+        selected: Devices that were drawn for the current round.
+        revoked: Devices that may no longer take part.
+        overdue: Whether the round's deadline has passed, and fewer than the least number of devices reported.
+        trainer_idle_seconds: Since the trainer process was last heard of.
+        mode: ``sync`` or ``async``; without rounds, ``round_num`` counts as many uploads as there are devices
+            as one, and ``finished_rounds`` are the steps of the server.
+        server_steps: Steps that the server has finished, one a round in mode ``sync``.
+        staleness: Rounds that each device is ahead of the slowest, in mode ``async``.
+        quarantined: Devices whose uploads are not trained on, each with the reason.
+    """
+
+    run_id: str
+    phase: str
+    round_num: int
+    rounds: int
+    num_clients: int
+    clients: list[ClientStatus]
+    reported: list[str]
+    traffic: dict[str, int]
+    trainer_idle_seconds: float
+    trainer: TrainerProgress | None = None
+    finished_rounds: list[RoundMetrics] = field(default_factory=list)
+    error: str = ""
+    selected: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    overdue: bool = False
+    quarantined: dict[str, str] = field(default_factory=dict)
+    mode: str = "sync"
+    server_steps: int = 0
+    staleness: dict[str, int] = field(default_factory=dict)
+
+
+def check_protocol_version(found: int) -> None:
+    """Refuse a peer of another version.
+
+    Raises:
+        ProtocolVersionError: Names both versions and the remedy.
+    """
+    if found != PROTOCOL_VERSION:
+        raise ProtocolVersionError(
+            f"the other side speaks protocol version {found}, this one {PROTOCOL_VERSION}: "
+            "install the same version of gkt-edge on both"
+        )
+
+
+def is_client_id(client_id: str) -> bool:
+    """Whether a device may have this id: it could be a file name everywhere."""
+    return _CLIENT_ID.fullmatch(client_id) is not None
+
+
+def check_client_id(client_id: str) -> str:
+    """Refuse client ids that could not be a file name everywhere.
+
+    Raises:
+        MessageError: The id is empty, too long, or holds other characters.
+    """
+    if not is_client_id(client_id):
+        raise MessageError(
+            f"client id {client_id[:70]!r}: expected 1 to 64 letters, digits, '_', '.' or '-', "
+            "beginning with a letter or digit"
+        )
+    return client_id

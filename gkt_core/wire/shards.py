@@ -1,0 +1,357 @@
+"""Shards: what travels between device and server, in safetensors, never pickle.
+
+A feature shard holds some samples of one device, one round and one split:
+
+========================  ==========================  ============================================
+tensor                    dtype, shape                meaning
+========================  ==========================  ============================================
+``sample_ids``            int64 ``[n]``               unique within the device
+``features``              by codec, ``[n, ...]``      see :mod:`gkt_core.wire.codec`
+``features_scale``        float32 ``[C]``             step between two levels of a channel
+``features_offset``       float32 ``[C]``             value of level 0 of a channel
+``client_logits``         float32 ``[n, classes]``    the device's raw logits
+``labels``                int64 ``[n]``
+========================  ==========================  ============================================
+
+A soft-label shard holds ``sample_ids`` and ``server_logits`` (float32 ``[n, classes]``). The single
+metadata key ``gkt`` is a JSON object with sorted keys: equal content is equal bytes. Everything read is
+checked against the :class:`ShardSpec` of the run before it is used.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.errors import CodecError, ShardError
+from gkt_core.wire.codec import EncodedFeatures, check_scales, decode, encode, encoded_layout
+from gkt_core.wire.shard_file import MAX_HEADER_BYTES, SHARD_VERSION, parse, serialise
+
+SPLITS = ("train", "validation")
+# Few enough for a processor's nearest cache.
+_BLOCK_VALUES = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """What every shard of a run must look like.
+
+    Attributes:
+        codec: How features are encoded.
+        feature_shape: ``(C, H, W)`` of one sample.
+        num_classes: Width of the logits; labels are below it.
+        max_samples: Samples in one shard at most.
+    """
+
+    codec: str
+    feature_shape: tuple[int, int, int]
+    num_classes: int
+    max_samples: int
+
+    @property
+    def max_bytes(self) -> int:
+        """Size that no valid shard exceeds, uncompressed."""
+        dtype, sample_shape = encoded_layout(self.codec, self.feature_shape)
+        per_sample = int(np.prod(sample_shape)) * dtype.itemsize + 4 * self.num_classes + 16
+        return per_sample * self.max_samples + 8 * self.feature_shape[0] + 8 + MAX_HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKey:
+    """Where a shard belongs.
+
+    Attributes:
+        client_id: The device.
+        round_num: The round, from 1.
+        split: ``train`` or ``validation``.
+        index: Number of the shard within the split, from 0.
+    """
+
+    client_id: str
+    round_num: int
+    split: str
+    index: int
+
+    def metadata(self) -> dict[str, Any]:
+        """The key as it stands in the file."""
+        return {
+            "client_id": self.client_id,
+            "round_num": self.round_num,
+            "split": self.split,
+            "index": self.index,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureShard:
+    """A validated feature shard; arrays may be read-only views of a file.
+
+    Attributes:
+        sample_ids: ``[n] int64``.
+        encoded: The features as they travelled.
+        client_logits: ``[n, classes] float32``.
+        labels: ``[n] int64``.
+        feature_shape: ``(C, H, W)`` of one sample.
+    """
+
+    sample_ids: NDArray[np.int64]
+    encoded: EncodedFeatures
+    client_logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    feature_shape: tuple[int, int, int]
+
+    def features(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
+        """Decode some rows to ``[k, C, H, W] float32``; only those rows are read."""
+        chosen = EncodedFeatures(
+            self.encoded.codec, self.encoded.values[rows], self.encoded.scale, self.encoded.offset
+        )
+        return decode(chosen, self.feature_shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabels:
+    """The server's answer for one device and one round.
+
+    Attributes:
+        sample_ids: ``[n] int64``.
+        server_logits: ``[n, classes] float32``, raw.
+    """
+
+    sample_ids: NDArray[np.int64]
+    server_logits: NDArray[np.float32]
+
+    def for_samples(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Look up logits by sample, never by position.
+
+        Args:
+            sample_ids: ``[k] int64``, in any order.
+
+        Returns:
+            ``[k, classes] float32``.
+
+        Raises:
+            ShardError: A sample has no soft label.
+        """
+        if len(sample_ids) == 0:
+            return self.server_logits[:0]
+        order = np.argsort(self.sample_ids, kind="stable")
+        ranks = np.searchsorted(self.sample_ids[order], sample_ids)
+        ranks = np.minimum(ranks, max(len(order) - 1, 0))
+        found = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
+        if len(order) == 0 or not np.array_equal(self.sample_ids[found], sample_ids):
+            missing = sorted(set(sample_ids.tolist()) - set(self.sample_ids.tolist()))
+            raise ShardError(f"no soft labels came for {len(missing)} samples, first {missing[:3]}")
+        return self.server_logits[found]
+
+
+def write_feature_shard(
+    key: ShardKey,
+    sample_ids: NDArray[np.int64],
+    features: NDArray[np.float32],
+    client_logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    codec: str,
+) -> bytes:
+    """Encode one feature shard.
+
+    Args:
+        key: Where it belongs.
+        sample_ids: ``[n] int64``.
+        features: ``[n, C, H, W] float32``.
+        client_logits: ``[n, classes] float32``.
+        labels: ``[n] int64``.
+        codec: Name of the codec.
+
+    Raises:
+        CodecError: Features cannot be encoded.
+        ShardError: Logits are not finite.
+    """
+    if not np.isfinite(client_logits).all():
+        raise ShardError("logits hold NaN or infinity: the local training diverged, lower edge_lr")
+    encoded = encode(features, codec)
+    tensors: dict[str, NDArray[Any]] = {
+        "sample_ids": sample_ids.astype(np.int64),
+        "features": encoded.values,
+        "features_scale": encoded.scale,
+        "features_offset": encoded.offset,
+        "client_logits": client_logits.astype(np.float32),
+        "labels": labels.astype(np.int64),
+    }
+    return serialise(tensors, {"kind": "features", "codec": codec, **key.metadata()})
+
+
+def write_soft_labels(client_id: str, round_num: int, soft_labels: SoftLabels) -> bytes:
+    """Encode the server's answer to one device."""
+    tensors: dict[str, NDArray[Any]] = {
+        "sample_ids": soft_labels.sample_ids.astype(np.int64),
+        "server_logits": soft_labels.server_logits.astype(np.float32),
+    }
+    return serialise(tensors, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
+
+
+def _expect(tensors: Mapping[str, NDArray[Any]], layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    if set(tensors) != set(layout):
+        raise ShardError(f"a shard holds {sorted(tensors)[:8]}, this run expects {sorted(layout)}")
+    for name, (dtype, shape) in layout.items():
+        found = tensors[name]
+        if found.dtype != np.dtype(dtype) or found.shape != shape:
+            raise ShardError(
+                f"{name} is {found.dtype} {list(found.shape)}, this run expects {dtype} {list(shape)}: "
+                "are device and server on the same artifacts?"
+            )
+
+
+def _check_metadata(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, value in {"version": SHARD_VERSION, **expected}.items():
+        found = metadata.get(name)
+        if type(found) is not type(value) or found != value:
+            raise ShardError(f"the shard says {name} {str(found)[:60]!r}, expected {value!r}")
+
+
+def _num_samples(tensors: Mapping[str, NDArray[Any]], max_samples: int | None) -> int:
+    sample_ids = tensors.get("sample_ids")
+    if sample_ids is None or sample_ids.ndim != 1 or sample_ids.dtype != np.int64:
+        raise ShardError("sample_ids is missing, or not int64 [n]")
+    num = int(sample_ids.shape[0])
+    if num < 1 or (max_samples is not None and num > max_samples):
+        raise ShardError(f"the shard holds {num} samples, expected 1 to {max_samples}")
+    ordered = np.sort(sample_ids)
+    if (ordered[1:] == ordered[:-1]).any():
+        raise ShardError("sample_ids are not unique")
+    return num
+
+
+def read_feature_shard(
+    data: bytes | NDArray[np.uint8],
+    key: ShardKey,
+    spec: ShardSpec,
+    *,
+    check_values: bool = True,
+    is_finite: bool = False,
+) -> FeatureShard:
+    """Read and validate one feature shard without copying it.
+
+    Args:
+        data: The file's bytes, or a ``uint8`` memory map of it.
+        key: Where the shard must belong.
+        spec: What this run expects.
+        check_values: Also look at every value; ``False`` for a shard that was checked when it arrived.
+        is_finite: That every four bytes of ``data`` are a finite float is known (see
+            :func:`map_feature_shard`).
+
+    Raises:
+        ShardError: Anything differs from what this run expects; the message says what.
+    """
+    tensors, metadata = parse(data)
+    _check_metadata(metadata, {"kind": "features", "codec": spec.codec, **key.metadata()})
+    num = _num_samples(tensors, spec.max_samples)
+    dtype, sample_shape = encoded_layout(spec.codec, spec.feature_shape)
+    channels = spec.feature_shape[0]
+    _expect(
+        tensors,
+        {
+            "sample_ids": ("int64", (num,)),
+            "features": (dtype.name, (num, *sample_shape)),
+            "features_scale": ("float32", (channels,)),
+            "features_offset": ("float32", (channels,)),
+            "client_logits": ("float32", (num, spec.num_classes)),
+            "labels": ("int64", (num,)),
+        },
+    )
+    shard = FeatureShard(
+        sample_ids=tensors["sample_ids"],
+        encoded=EncodedFeatures(
+            spec.codec, tensors["features"], tensors["features_scale"], tensors["features_offset"]
+        ),
+        client_logits=tensors["client_logits"],
+        labels=tensors["labels"],
+        feature_shape=spec.feature_shape,
+    )
+    if check_values:
+        # Relative to the file: a header of odd length would put floats between the words that were seen.
+        places = (shard.encoded.values.ctypes.data - _address(data)) % 4
+        _check_values(shard, spec, features_are_finite=is_finite and spec.codec == "fp32" and places == 0)
+    return shard
+
+
+def _address(data: bytes | NDArray[np.uint8]) -> int:
+    return np.frombuffer(data, np.uint8).ctypes.data
+
+
+def _check_values(shard: FeatureShard, spec: ShardSpec, *, features_are_finite: bool) -> None:
+    try:
+        check_scales(shard.encoded, spec.feature_shape[0])
+    except CodecError as error:
+        raise ShardError(str(error)) from error
+    floats: dict[str, NDArray[Any]] = {"client_logits": shard.client_logits}
+    if not features_are_finite:
+        floats["features"] = shard.encoded.values
+    for name, values in floats.items():
+        if values.dtype.kind == "f" and not _is_finite(values):
+            raise ShardError(f"{name} hold NaN or infinity")
+    outside = shard.labels[(shard.labels < 0) | (shard.labels >= spec.num_classes)]
+    if outside.size:
+        raise ShardError(f"labels hold {int(outside[0])}, this run expects 0 to {spec.num_classes - 1}")
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite, without an array as long as the values."""
+    flat = values.reshape(-1)
+    return all(
+        np.isfinite(flat[begin : begin + _BLOCK_VALUES]).all() for begin in range(0, flat.size, _BLOCK_VALUES)
+    )
+
+
+def read_soft_labels(data: bytes, client_id: str, round_num: int, num_classes: int) -> SoftLabels:
+    """Read and validate the server's answer.
+
+    Raises:
+        ShardError: Anything differs from what this run expects.
+    """
+    tensors, metadata = parse(data)
+    _check_metadata(metadata, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
+    num = _num_samples(tensors, None)
+    _expect(tensors, {"sample_ids": ("int64", (num,)), "server_logits": ("float32", (num, num_classes))})
+    if not np.isfinite(tensors["server_logits"]).all():
+        raise ShardError("server_logits hold NaN or infinity: the server diverged, lower server_lr")
+    return SoftLabels(tensors["sample_ids"], tensors["server_logits"])
+
+
+def map_feature_shard(
+    path: Path, key: ShardKey, spec: ShardSpec, *, check_values: bool = False, is_finite: bool = False
+) -> FeatureShard:
+    """Memory-map a stored shard: its features are read from disk when rows are asked for.
+
+    Args:
+        path: The file.
+        key: Where the shard must belong.
+        spec: What this run expects.
+        check_values: Also look at every value, as :func:`read_feature_shard` does.
+        is_finite: That every four bytes of the file are a finite float is known; features are looked at again
+            only if they lie elsewhere.
+
+    Raises:
+        ShardError: The file cannot be read or is not the expected shard.
+    """
+    try:
+        mapped = _map_file(path, is_read_now=check_values and not is_finite)
+    except OSError as error:
+        raise ShardError(f"cannot read the shard {path}: {error}") from error
+    return read_feature_shard(mapped, key, spec, check_values=check_values, is_finite=is_finite)
+
+
+def _map_file(path: Path, *, is_read_now: bool) -> NDArray[np.uint8]:
+    """A file as read-only bytes; what is read at once is brought in at once, where the system can."""
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            return np.zeros(0, np.uint8)
+        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if is_read_now else 0)
+        mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+    return np.frombuffer(mapped, np.uint8)

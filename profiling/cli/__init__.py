@@ -1,0 +1,1 @@
+"""The commands gkt profile, gkt profile show and gkt profile all."""

@@ -1,0 +1,21 @@
+"""``gkt profile show``: a saved document again, on the screen or as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from profiling.frame import emit_report, output_options
+from profiling.frame.kinds import read_document
+
+
+@click.command()
+@click.argument("document", type=click.Path(path_type=Path))
+@output_options
+def show(*, document: Path, outs: tuple[Path, ...], as_json: bool) -> None:
+    """Show a JSON file of gkt profile again, or turn it into Markdown, HTML or a picture.
+
+    Measure on a device, which has no plotting, and make the page elsewhere.
+    """
+    emit_report(read_document(document), outs, as_json)

@@ -1,0 +1,1 @@
+"""What follows from formulas: operations, parameters, bytes. Nothing is run."""

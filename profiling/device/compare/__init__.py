@@ -1,0 +1,1 @@
+"""Edge networks beside the networks that they help to train."""

@@ -1,0 +1,147 @@
+"""One measurement in a process of its own: ``python -m profiling.device.edge.probe SPEC`` prints JSON.
+
+A fresh process is the only one whose first step is cold and whose memory is its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import GKTError
+from profiling.device.edge.conditions import EnergyMeter, read_conditions
+from profiling.device.edge.memory import peak_bytes, resident_bytes
+from profiling.frame.pinning import pinned
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """What to measure.
+
+    Attributes:
+        bundle: Folder of the artifacts.
+        engine: Which of the bundle's engines; None for the fastest that is installed.
+        workload: One of :data:`profiling.device.edge.workloads.WORKLOADS`.
+        batch_size: Samples in one call.
+        threads: CPU threads of the engine.
+        warmup: Calls after the first one that do not count.
+        steps: Calls that do; 0 for the first call only.
+        sustained_seconds: Instead of ``steps``: how long to go on without a pause.
+        codec: How features are packed.
+        is_pinned: Whether to keep the process on as many cores as it has threads.
+    """
+
+    bundle: str
+    engine: str | None
+    workload: str
+    batch_size: int
+    threads: int
+    warmup: int
+    steps: int
+    sustained_seconds: float
+    codec: str
+    is_pinned: bool
+
+
+def run_probe(spec: ProbeSpec) -> dict[str, Any]:
+    """Measure in this process.
+
+    Returns:
+        ``open_ms``, ``cold_ms``, ``warm_ms`` (a list), ``memory``, ``joules``, ``windows``, ``engine`` and
+        ``pinned_cores``.
+
+    Raises:
+        GKTError: The bundle or the engine cannot be used.
+    """
+    memory: dict[str, int | None] = {"start_bytes": resident_bytes()}
+    with pinned(spec.threads) if spec.is_pinned else contextlib.nullcontext() as cores:
+        return {**_measure(spec, memory), "pinned_cores": cores}
+
+
+def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
+    started = time.perf_counter_ns()
+    # Imported here: what an engine takes to load is part of the cold start.
+    from edge_runtime import open_backend  # noqa: PLC0415
+    from gkt_core.bundle.manifest import load_bundle  # noqa: PLC0415
+    from profiling.device.edge.workloads import make_workload  # noqa: PLC0415
+
+    bundle = load_bundle(Path(spec.bundle))
+    backend = open_backend(
+        bundle, checkpoint=None, num_threads=spec.threads, learning_rate=1e-3, engine=spec.engine
+    )
+    open_ms = (time.perf_counter_ns() - started) / 1e6
+    memory["opened_bytes"] = resident_bytes()
+    call = make_workload(
+        spec.workload, backend, bundle.manifest, batch_size=spec.batch_size, codec=spec.codec
+    )
+    cold_ms = _milliseconds(call)
+    memory["first_call_bytes"] = resident_bytes()
+    for _ in range(spec.warmup):
+        call()
+    memory["warm_bytes"] = resident_bytes()
+    energy = EnergyMeter()
+    warm_ms = [_milliseconds(call) for _ in range(spec.steps)]
+    joules = energy.joules() if spec.steps else None
+    windows = _sustain(call, spec.sustained_seconds) if spec.sustained_seconds > 0 else []
+    memory["end_bytes"], memory["peak_bytes"] = resident_bytes(), peak_bytes()
+    return {
+        "engine": backend.name,
+        "open_ms": open_ms,
+        "cold_ms": cold_ms,
+        "warm_ms": warm_ms,
+        "memory": memory,
+        "joules": joules,
+        "windows": windows,
+    }
+
+
+def _milliseconds(call: Any) -> float:
+    started = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _sustain(call: Any, seconds: float, num_windows: int = 20) -> list[dict[str, Any]]:
+    """Call without a pause, and look at the processor after each twentieth of the time."""
+    begin = time.perf_counter()
+    windows: list[dict[str, Any]] = []
+    for window in range(1, num_windows + 1):
+        samples: list[float] = []
+        while not samples or time.perf_counter() - begin < seconds * window / num_windows:
+            samples.append(_milliseconds(call))
+        conditions = read_conditions()
+        windows.append(
+            {
+                "second": time.perf_counter() - begin,
+                "samples_ms": samples,
+                "frequency_mhz": conditions.frequency_mhz,
+                "temperature_celsius": conditions.temperature_celsius,
+            }
+        )
+    return windows
+
+
+def main() -> None:
+    """Run the probe that the first argument describes; exit codes are gkt's."""
+    spec = ProbeSpec(**json.loads(sys.argv[1]))
+    try:
+        found = run_probe(spec)
+    except GKTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def spec_json(spec: ProbeSpec) -> str:
+    """A spec as the argument of a probe."""
+    return json.dumps(dataclasses.asdict(spec))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The report of ``gkt profile engines`` for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from profiling.frame.sections import Document, Plot, Section, machine_section
+from profiling.frame.step_time import noise_note
+from profiling.frame.units import format_bytes
+
+
+def title(document: Document) -> str:
+    """Of the report."""
+    return f"Engines that train {document['settings']['network']}"
+
+
+def sections(document: Document) -> list[Section]:
+    """Times, targets, extraction, threads, memory, batch sizes."""
+    parts = [_targets(document), _times(document), _extraction(document)]
+    if document["threads"]:
+        parts.append(_threads(document))
+    return [*parts, _memory(document), _batch_sizes(document), machine_section(document)]
+
+
+def _targets(document: Document) -> Section:
+    def cell(name: str, value: float | None) -> str:
+        if value is None:
+            return ""
+        return format_bytes(value) if "bytes" in name else f"{value:.3f}"
+
+    said = {True: "yes", False: "no", None: ""}
+    return Section(
+        title="Targets: the portable step over another, and its memory",
+        headings=("quantity", "measured", "at most", "met", "aim", "met"),
+        rows=[
+            (
+                row["name"].replace("_", " "),
+                cell(row["name"], row["value"]),
+                cell(row["name"], row["at_most"]),
+                said[row["is_met"]],
+                cell(row["name"], row["aim"]),
+                said[row["is_aim_met"]],
+            )
+            for row in document["targets"]
+        ],
+        notes=(noise_note(document["noise"]),),
+    )
+
+
+def _times(document: Document) -> Section:
+    settings, sgemm = document["settings"], document["sgemm"]
+    layouts = ", ".join(f"{name} in {layout}" for name, layout in document["pytorch_layouts"].items())
+    return Section(
+        title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s)",
+        headings=("engine", "median ms", "p90 ms", "IQR ms", "n"),
+        rows=[_time_row(name, time) for name, time in document["step_ms"].items()],
+        notes=(
+            f"Bound: {sgemm['step_gflops']:.2f} GFLOP at the {sgemm['gflops_per_second']:.0f} GFLOP/s that "
+            f"sgemm reaches here ({sgemm['library']}), {sgemm['bound_ms']:.1f} ms.",
+            f"Step = {settings['step']}. {layouts}, the faster layout of each.",
+        ),
+    )
+
+
+def _time_row(name: str, time: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        f"{time['median_ms']:,.1f}",
+        f"{time['p90_ms']:,.1f}",
+        f"{time['iqr_ms']:,.1f}",
+        str(time["n"]),
+    )
+
+
+def _extraction(document: Document) -> Section:
+    return Section(
+        title=f"Features and logits in eval mode, batch {document['settings']['batch_size']}",
+        headings=("engine", "median ms", "p90 ms", "IQR ms", "n"),
+        rows=[_time_row(name, time) for name, time in document["extraction_ms"].items()],
+    )
+
+
+def _threads(document: Document) -> Section:
+    return Section(
+        title="The portable step with one thread and with two",
+        headings=("batch", "one, ms", "two, ms", "two over one"),
+        rows=[
+            (
+                str(entry["batch_size"]),
+                f"{entry['one_thread_ms']['median_ms']:.2f}",
+                f"{entry['two_threads_ms']['median_ms']:.2f}",
+                f"{entry['two_over_one']:.2f}",
+            )
+            for entry in document["threads"]
+        ],
+    )
+
+
+def _memory(document: Document) -> Section:
+    rows = [
+        (f"{engine}, batch {document['settings']['batch_size']}", format_bytes(peak))
+        for engine, peak in (document["peak_memory_bytes"] or {}).items()
+    ]
+    rows += [
+        (f"portable, batch {size}", format_bytes(peak))
+        for size, peak in (document["portable_peak_memory_bytes_by_batch_size"] or {}).items()
+        if size != str(document["settings"]["batch_size"])
+    ]
+    whole = document["edge_run_peak_memory_bytes"]
+    rows.append(("a whole gkt edge run", "not measured" if whole is None else format_bytes(whole)))
+    return Section(title="Peak memory of a fresh process", headings=("process", "peak"), rows=rows)
+
+
+def _batch_sizes(document: Document) -> Section:
+    entries = document["batch_sizes"]
+    return Section(
+        title="Batch sizes of one session",
+        headings=("batch", "first step, ms"),
+        rows=[(str(entry["batch_size"]), f"{entry['first_ms']:.1f}") for entry in entries],
+        notes=("A first step of a size also takes the memory for it.",),
+    )
+
+
+def _draw_times(document: Document) -> Any:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
+
+    from profiling.frame.plot_style import BLUE, INK, ORANGE  # noqa: PLC0415
+
+    times = {name: time for name, time in document["step_ms"].items() if not name.endswith(("56", "110"))}
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(f"A training step of ResNet-8, batch {document['settings']['batch_size']}")
+    positions = range(len(times))[::-1]
+    for position, (name, time) in zip(positions, times.items(), strict=True):
+        axes.barh(position, time["median_ms"], color=BLUE if name == "portable" else ORANGE)
+        axes.plot([time["low_ms"], time["high_ms"]], [position, position], color=INK, linewidth=2)
+    axes.axvline(document["sgemm"]["bound_ms"], color=INK, linestyle="--", linewidth=1)
+    axes.annotate("sgemm", (document["sgemm"]["bound_ms"], positions[0] + 0.45), ha="center")
+    axes.set_yticks(positions, list(times))
+    axes.set_xlabel("milliseconds, median and its interval; dashed: the machine's bound")
+    return figure
+
+
+PLOTS = (Plot("Time of a training step by engine", _draw_times),)

@@ -1,0 +1,281 @@
+"""The demo's steps, in order, each a ``gkt`` command in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.server_client import ServerClient
+from gkt_core.config.run_config import RunConfig
+from gkt_core.config.run_options import build_run_config
+from gkt_core.data.private_data import SPLIT_NAME, TEST_NAME
+from gkt_core.errors import RunFailedError
+from gkt_core.files import write_atomically
+from gkt_core.wire.protocol import RunStatus
+from profiling.experiments.demo.live import LiveDisplay
+from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
+from profiling.frame.machine import describe_machine
+from profiling.frame.processes import Child, ProcessGroup
+from profiling.traffic.wire_meter import WireMeter
+
+WIRE_NAME = "wire.json"
+_POLL_SECONDS = 0.5
+_SERVER_START_SECONDS = 120.0
+
+
+class DemoRun:
+    """One demo run in one output folder.
+
+    Args:
+        options: What to do.
+        given: Hyper-parameters that the user set; the others get the demo's defaults.
+        display: Shows what happens.
+    """
+
+    def __init__(self, options: DemoOptions, given: dict[str, Any], display: LiveDisplay) -> None:
+        self._options = options
+        self._given = given
+        self._display = display
+        self._out = options.out
+        self._logs = options.out / "logs"
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Do it all and return what ``report.json`` holds.
+
+        Raises:
+            GKTError: A step failed; what was done so far stays in the output folder.
+        """
+        started = time.time()
+        with ProcessGroup() as processes:
+            split = self._timed("data", lambda: self._split(processes))
+            config = build_run_config(self._given, defaults=DEMO_DEFAULTS | derived_defaults(split))
+            self._write_run_file(config)
+            self._timed("export", lambda: self._export(processes))
+            client_ids = [client["client_id"] for client in split["clients"]]
+            status = self._timed("training", lambda: self._train(processes, client_ids))
+            models = self._collect_models(client_ids)
+            self._display.step(f"testing {len(models)} combined models, and each device alone")
+            accuracies = self._timed("evaluation", lambda: self._evaluate(processes, client_ids))
+            alone = self._timed("edge_only", lambda: self._train_alone(processes, client_ids))
+        return {
+            "test_accuracy": sum(accuracies) / len(accuracies),
+            "test_accuracies": accuracies,
+            "edge_only_test_accuracy": sum(alone) / len(alone),
+            "edge_only_test_accuracies": alone,
+            "num_test_examples": split["num_test_examples"],
+            "rounds": [asdict(metrics) for metrics in status.finished_rounds],
+            "traffic": status.traffic,
+            "models": models,
+            "clients": split["clients"],
+            "class_names": split["class_names"],
+            "image_size": split["image_size"],
+            "config": self._options.describe(config),
+            "seconds": {**self._seconds, "total": time.time() - started},
+            "machine": {k: v for k, v in describe_machine().items() if k != "packages"},
+            "versions": describe_machine()["packages"],
+        }
+
+    def _timed(self, name: str, step: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = step()
+        self._seconds[name] = time.perf_counter() - started
+        return result
+
+    def _split(self, processes: ProcessGroup) -> dict[str, Any]:
+        options, data = self._options, self._out / "data"
+        num_clients = self._given.get("num_clients") or DEMO_DEFAULTS["num_clients"]
+        arguments = ["data", "split", "--dataset", options.dataset, "--clients", str(num_clients)]
+        arguments += ["--partition", options.partition, "--dirichlet-alpha", str(options.dirichlet_alpha)]
+        arguments += ["--validation-share", str(options.validation_share)]
+        arguments += ["--seed", str(self._given.get("seed") or 0), "--data-root", str(options.data_root)]
+        if options.image_size is not None:
+            arguments += ["--image-size", str(options.image_size)]
+        if options.limit is not None:
+            arguments += ["--limit", str(options.limit)]
+        existed = self._out.exists()
+        try:
+            processes.run("gkt data split", [*arguments, "--out", str(data)], log=self._logs / "data.log")
+        except Exception:
+            # Input that was refused leaves nothing behind.
+            shutil.rmtree(self._logs if existed else self._out, ignore_errors=True)
+            raise
+        split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
+        (data / TEST_NAME).rename(self._out / TEST_NAME)
+        self._display.step(
+            f"{options.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
+            f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
+            f"{split['num_test_examples']} test images of {split['image_size']} px, "
+            f"{len(split['clients'])} devices ({options.partition})"
+        )
+        return split
+
+    def _write_run_file(self, config: RunConfig) -> None:
+        lines = [f"{name} = {json.dumps(value)}" for name, value in config.to_dict().items()]
+        (self._out / "run.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _export(self, processes: ProcessGroup) -> None:
+        options, run_file = self._options, RunConfig.from_toml(self._out / "run.toml")
+        arguments = ["export", "--split", str(self._out / "data" / SPLIT_NAME)]
+        arguments += ["--model", options.edge_network, "--server-model", options.server_network]
+        arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
+        arguments += ["--out", str(self._out / "artifacts")]
+        processes.run("gkt export", arguments, log=self._logs / "export.log")
+        self._display.step(f"exported {options.edge_network} as ONNX Runtime training artifacts")
+
+    def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
+        server = self._start_server(processes)
+        info = self._wait_for_server(server)
+        token = (self._out / "server" / "token").read_text(encoding="utf-8").strip()
+        with self._wire(info["url"]) as url:
+            devices = self._start_devices(processes, client_ids, url, token)
+            self._display.step(f"server {info['url']}, its trainer and {len(devices)} devices are running")
+            status = self._watch(processes, server, devices, info["url"], token)
+        processes.stop([server])
+        if status.phase != "finished":
+            raise RunFailedError(
+                f"the devices ended, yet the run is {status.phase} in round {status.round_num}"
+            )
+        return status
+
+    @contextlib.contextmanager
+    def _wire(self, url: str) -> Iterator[str]:
+        """Where devices connect: the server itself, or a relay that counts."""
+        if not self._options.meter_wire:
+            yield url
+            return
+        with WireMeter(url) as meter:
+            yield meter.url
+            counts = meter.counts()
+        write_atomically(self._out / WIRE_NAME, (json.dumps(counts, indent=2) + "\n").encode())
+
+    def _start_devices(
+        self, processes: ProcessGroup, client_ids: list[str], url: str, token: str
+    ) -> list[Child]:
+        os.environ["GKT_TOKEN"] = token
+        try:
+            return [self._start_device(processes, client_id, url) for client_id in client_ids]
+        finally:
+            del os.environ["GKT_TOKEN"]
+
+    def _watch(
+        self, processes: ProcessGroup, server: Child, devices: list[Child], url: str, token: str
+    ) -> RunStatus:
+        """Show the run until every device has ended."""
+        client = ServerClient(url, token, patience_seconds=60.0)
+        try:
+            client.run_info()
+            for _ in processes.watch(devices):
+                if server.exit_code is not None:
+                    raise server.failure()
+                self._display.status(client.status())
+                time.sleep(_POLL_SECONDS)
+            status = client.status()
+            self._display.status(status)
+            self._display.finish()
+            return status
+        finally:
+            client.close()
+
+    def _start_server(self, processes: ProcessGroup) -> Child:
+        options = self._options
+        arguments = [
+            "serve",
+            "--artifacts",
+            str(self._out / "artifacts"),
+            "--data-dir",
+            str(self._out / "server"),
+        ]
+        arguments += ["--port", str(options.port), "--poll-seconds", str(_POLL_SECONDS)]
+        arguments += ["--threads", str(options.server_threads), "--config", str(self._out / "run.toml")]
+        return processes.start("gkt serve", arguments, log=self._logs / "server.log")
+
+    def _wait_for_server(self, server: Child) -> dict[str, str]:
+        path = self._out / "server" / "server.json"
+        deadline = time.monotonic() + _SERVER_START_SECONDS
+        while not path.is_file():
+            if server.exit_code is not None:
+                raise server.failure()
+            if time.monotonic() > deadline:
+                raise RunFailedError(
+                    f"gkt serve did not start in {_SERVER_START_SECONDS:.0f} s (log: {server.log})"
+                )
+            time.sleep(0.05)
+        info: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return info
+
+    def _start_device(self, processes: ProcessGroup, client_id: str, url: str) -> Child:
+        arguments = ["edge", "run", "--server", url, "--client-id", client_id]
+        arguments += [
+            "--data",
+            str(self._data_file(client_id)),
+            "--state-dir",
+            str(self._state_dir(client_id)),
+        ]
+        arguments += ["--threads", str(self._options.device_threads)]
+        return processes.start(f"device {client_id}", arguments, log=self._logs / f"{client_id}.log")
+
+    def _data_file(self, client_id: str) -> Path:
+        return self._out / "data" / "clients" / f"{client_id}.npz"
+
+    def _state_dir(self, client_id: str) -> Path:
+        return self._out / "devices" / client_id
+
+    def _collect_models(self, client_ids: list[str]) -> dict[str, str]:
+        folder = self._out / "models"
+        folder.mkdir()
+        models = {}
+        for client_id in client_ids:
+            target = folder / f"{client_id}.onnx"
+            shutil.copyfile(self._state_dir(client_id) / "model.onnx", target)
+            models[client_id] = str(target)
+        return models
+
+    def _evaluate(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
+        def arguments(client_id: str) -> list[str]:
+            model = str(self._out / "models" / f"{client_id}.onnx")
+            return ["edge", "evaluate", "--model", model, "--data", str(self._out / TEST_NAME)]
+
+        return self._accuracies(processes, "evaluate", client_ids, arguments)
+
+    def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
+        def arguments(client_id: str) -> list[str]:
+            common = ["edge", "train-alone", "--artifacts", str(self._out / "artifacts")]
+            common += ["--data", str(self._data_file(client_id)), "--test", str(self._out / TEST_NAME)]
+            return [*common, "--client-id", client_id, "--config", str(self._out / "run.toml")]
+
+        return self._accuracies(processes, "alone", client_ids, arguments)
+
+    def _accuracies(
+        self,
+        processes: ProcessGroup,
+        name: str,
+        client_ids: list[str],
+        arguments: Callable[[str], list[str]],
+    ) -> list[float]:
+        """Run one single-threaded command a device, as many at once as there are cores."""
+        waiting, at_once = list(client_ids), os.cpu_count() or 1
+        results: dict[str, Path] = {}
+        while waiting:
+            chosen, waiting = waiting[:at_once], waiting[at_once:]
+            children = []
+            for client_id in chosen:
+                results[client_id] = self._logs / f"{name}-{client_id}.json"
+                log = self._logs / f"{name}-{client_id}.log"
+                children.append(
+                    processes.start(
+                        f"{name} {client_id}",
+                        [*arguments(client_id), "--threads", "1", "--json"],
+                        log=log,
+                        stdout=results[client_id],
+                    )
+                )
+            processes.wait(children)
+        return [json.loads(results[c].read_text(encoding="utf-8"))["accuracy"] for c in client_ids]

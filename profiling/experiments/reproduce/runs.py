@@ -1,0 +1,234 @@
+"""Running what is missing: each run is a ``gkt simulate`` of its own, several at a time, resumable.
+
+::
+
+    OUT/runs/NAME.json     a finished run: what was run, its result, metrics, split, time and machine
+    OUT/work/NAME/         the folder of ``gkt simulate``, with checkpoints; goes on where it stopped
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gkt_core.data.private_data import SPLIT_NAME
+from gkt_core.errors import GKTError, RunFailedError
+from gkt_core.files import lock_exclusively, write_atomically
+from profiling.experiments.reproduce.experiments import RunSpec
+from profiling.experiments.reproduce.scales import Scale
+from profiling.frame.machine import describe_machine
+
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run with one seed."""
+
+    spec: RunSpec
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result."""
+        return self.spec.name(self.seed)
+
+
+class RunFolder:
+    """Finished and unfinished runs of one scale.
+
+    Args:
+        out: Where they are kept.
+        scale: Of all of them.
+    """
+
+    def __init__(self, out: Path, scale: Scale) -> None:
+        self.out, self.scale = out, scale
+
+    def result_path(self, job: Job) -> Path:
+        """Where a finished run is kept."""
+        return self.out / "runs" / f"{job.name}.json"
+
+    def work_path(self, job: Job) -> Path:
+        """Where it is run."""
+        return self.out / "work" / job.name
+
+    def load(self, job: Job) -> dict[str, Any] | None:
+        """A finished run, or None.
+
+        Raises:
+            GKTError: The file is there, but is another run's, or damaged.
+        """
+        path = self.result_path(job)
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise GKTError(f"cannot read {path}: {error}: remove it, and the run is made again") from error
+        expected = self._identity(job)
+        differing = [name for name in expected if found.get(name) != expected[name]]
+        if differing:
+            raise GKTError(
+                f"{path} is a run with other settings ({', '.join(differing)}): "
+                "choose another --out, or remove it"
+            )
+        return found
+
+    def store(self, job: Job, precision: str) -> dict[str, Any]:
+        """Keep what a finished run left in its work folder; where the data lay is no part of it."""
+        work = self.work_path(job)
+        split = json.loads((work / "data" / SPLIT_NAME).read_text(encoding="utf-8"))
+        timings = _json_lines(work / "timings.jsonl")
+        result = json.loads((work / "result.json").read_text(encoding="utf-8"))
+        result["config"]["dataset"] = job.spec.dataset
+        arguments = job.spec.arguments(self.scale, job.seed, job.spec.dataset)
+        run = {
+            **self._identity(job),
+            "command": " ".join(["gkt simulate", *arguments, "--precision", precision]),
+            "result": result,
+            "metrics": _json_lines(work / "metrics.jsonl"),
+            "training_seconds": sum(line["seconds"] for line in timings),
+            "class_names": split["class_names"],
+            "class_counts": {entry["client_id"]: entry["class_counts"] for entry in split["clients"]},
+            "machine": describe_machine(),
+        }
+        write_atomically(self.result_path(job), (json.dumps(run, indent=1, sort_keys=True) + "\n").encode())
+        return run
+
+    def _identity(self, job: Job) -> dict[str, Any]:
+        settings = job.spec.arguments(self.scale, job.seed, job.spec.dataset)
+        return {
+            "format_version": _FORMAT_VERSION,
+            "scale": self.scale.name,
+            "spec": job.spec.to_dict(),
+            "seed": job.seed,
+            "settings": settings,
+        }
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How runs are computed, which is no part of what they are.
+
+    Attributes:
+        sources: Where each dataset is, for ``--dataset``.
+        data_root: Where torchvision keeps its downloads.
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``.
+        num_jobs: Runs at a time.
+        num_threads: CPU threads of each.
+    """
+
+    sources: Mapping[str, str]
+    data_root: Path
+    device: str
+    precision: str
+    num_jobs: int
+    num_threads: int
+
+
+def run_missing(
+    folder: RunFolder,
+    jobs: Iterable[Job],
+    execution: Execution,
+    *,
+    on_start: Callable[[Job], None],
+    on_progress: Callable[[Job, int], None],
+    on_end: Callable[[Job, dict[str, Any]], None],
+) -> None:
+    """Run every job that has no result yet, ``num_jobs`` at a time.
+
+    Args:
+        folder: Where results are and go.
+        jobs: What is wanted, in the order in which to run it.
+        execution: How.
+        on_start: Hears of each run that begins or goes on.
+        on_progress: Hears how many of its rounds are done.
+        on_end: Hears of each result.
+
+    Raises:
+        RunFailedError: A run failed; the others that had begun were stopped, and go on next time.
+    """
+    todo = [job for job in jobs if folder.load(job) is None]
+    stop = threading.Event()
+    with ThreadPoolExecutor(execution.num_jobs) as pool, _folder_lock(folder):
+        running: dict[Future[dict[str, Any]], Job] = {}
+        try:
+            while todo or running:
+                while todo and len(running) < execution.num_jobs:
+                    job = todo.pop(0)
+                    on_start(job)
+                    running[pool.submit(_run, folder, job, execution, on_progress, stop)] = job
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    on_end(running.pop(future), future.result())
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _folder_lock(folder: RunFolder) -> IO[bytes]:
+    work = folder.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    return lock_exclusively(work / ".lock", f"another gkt reproduce works in {folder.out}: wait for its end")
+
+
+def _run(
+    folder: RunFolder,
+    job: Job,
+    execution: Execution,
+    on_progress: Callable[[Job, int], None],
+    stop: threading.Event,
+) -> dict[str, Any]:
+    work = folder.work_path(job)
+    work.mkdir(parents=True, exist_ok=True)
+    arguments = job.spec.arguments(folder.scale, job.seed, execution.sources[job.spec.dataset])
+    arguments += ["--precision", execution.precision]
+    command = [sys.executable, "-m", "gkt_core.cli", "simulate", *arguments, "--out", str(work)]
+    command += ["--device", execution.device, "--threads", str(execution.num_threads)]
+    command += ["--data-root", str(execution.data_root)]
+    log = work / "log.txt"
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=os.environ | {"NO_COLOR": "1"},
+        )
+        try:
+            while process.poll() is None:
+                if stop.wait(0.5):
+                    break
+                on_progress(job, _num_rounds(work))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if process.returncode != 0:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise RunFailedError(
+            f"the run {job.name} ended with code {process.returncode}: {''.join(last)}; see {log}. "
+            "The same command goes on where it stopped"
+        )
+    return folder.store(job, execution.precision)
+
+
+def _num_rounds(work: Path) -> int:
+    try:
+        return (work / "metrics.jsonl").read_bytes().count(b"\n")
+    except OSError:
+        return 0

@@ -1,0 +1,1 @@
+"""How fast simulations are, beside bare loops."""

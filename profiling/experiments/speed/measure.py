@@ -1,0 +1,247 @@
+"""How fast a simulation is: beside bare PyTorch loops of the same networks, and 16 devices beside one.
+
+All candidates take turns in one run, so that a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gkt_core.algorithms.fedgkt import server_update
+from gkt_core.algorithms.simulation.client import SimulatedClient
+from gkt_core.algorithms.simulation.torch_engine import TorchEngine
+from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.private_data import PrivateData, Samples
+from gkt_core.errors import ConfigError
+from gkt_core.nn import build_edge_network, build_server_network, feature_shape
+from gkt_core.nn.execution import prepare_torch
+from gkt_core.nn.optimizers import edge_optimizer, large_network_optimizer
+from gkt_core.wire.shards import ShardSpec
+from profiling.frame.machine import describe_machine
+
+_NUM_CLASSES = 10
+_LEAST_TURNS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedOptions:
+    """What is measured.
+
+    Attributes:
+        num_examples: Samples of all devices together.
+        num_server_examples: Samples of the server's epochs, which are dearer.
+        num_clients: Devices that are compared with one that has all samples.
+        image_size: Pixels.
+        batch_size: Of devices and server.
+        repeats: Times that each candidate runs at most, after one that does not count.
+        max_seconds: After so long no further turn begins, once there have been two.
+        threads: CPU threads.
+        device: ``cpu`` or ``cuda``.
+        precision: Of the server network's training.
+    """
+
+    num_examples: int = 2000
+    num_server_examples: int = 320
+    num_clients: int = 16
+    image_size: int = 32
+    batch_size: int = 64
+    repeats: int = 5
+    max_seconds: float = 240.0
+    threads: int = 1
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            ConfigError: A count is too small.
+        """
+        if min(self.repeats, self.threads, self.num_clients) < 1:
+            raise ConfigError("--repeats, --threads and --clients must be at least 1")
+        if self.num_examples < 2 * self.num_clients or self.num_server_examples < self.batch_size:
+            raise ConfigError("too few examples: at least 2 a client, and a batch for the server")
+
+
+def measure_speed(options: SpeedOptions, on_phase: Callable[[str], None]) -> dict[str, Any]:
+    """Measure; the report as JSON-compatible values.
+
+    Args:
+        options: What to measure.
+        on_phase: Hears what is being measured.
+    """
+    prepare_torch(options.device, options.threads)
+    config = RunConfig(
+        batch_size=options.batch_size,
+        server_batch_size=options.batch_size,
+        server_epochs=1,
+        compress=False,
+        precision=options.precision,
+    )
+    samples = _samples(options.num_examples, options.image_size)
+    clients = _Clients(samples, config, options)
+    server = _Server(config, options)
+    candidates: dict[str, tuple[int, Callable[[], None]]] = {
+        "one_client": (len(samples), clients.one),
+        "many_clients": (len(samples), clients.many),
+        "client_steps": (len(samples), clients.steps),
+        "bare_edge_loop": (len(samples), clients.bare_loop),
+        "server_update": (options.num_server_examples, server.update),
+        "bare_server_loop": (options.num_server_examples, server.bare_loop),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    begun = time.perf_counter()
+    for repeat in range(options.repeats + 1):
+        if repeat > _LEAST_TURNS and time.perf_counter() - begun > options.max_seconds:
+            break
+        for name, (_, run) in candidates.items():
+            on_phase(f"{name}, {repeat} of {options.repeats}" if repeat else f"{name}, warming up")
+            started = time.perf_counter()
+            run()
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                seconds[name].append(time.perf_counter() - started)
+    return {
+        "settings": {name: getattr(options, name) for name in SpeedOptions.__dataclass_fields__},
+        "candidates": {
+            name: _describe(seconds[name], num_samples) for name, (num_samples, _) in candidates.items()
+        },
+        "ratios": {
+            "clients_phase_many_over_one": _ratio(seconds["many_clients"], seconds["one_client"]),
+            "client_steps_over_bare_loop": _ratio(seconds["client_steps"], seconds["bare_edge_loop"]),
+            "server_update_over_bare_loop": _ratio(seconds["server_update"], seconds["bare_server_loop"]),
+        },
+        "machine": describe_machine(),
+    }
+
+
+def _describe(seconds: list[float], num_samples: int) -> dict[str, Any]:
+    rates = [num_samples / value for value in seconds]
+    return {
+        "samples_per_second": float(np.median(rates)),
+        "lowest": min(rates),
+        "highest": max(rates),
+        "n": len(rates),
+    }
+
+
+def _ratio(left: list[float], right: list[float]) -> dict[str, float]:
+    """Of times within a turn, so that slow turns cancel: median, lowest, highest."""
+    ratios = [one / other for one, other in zip(left, right, strict=True)]
+    return {"median": float(np.median(ratios)), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def _samples(num: int, image_size: int) -> Samples:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (num, image_size, image_size, 3), dtype=np.uint8)
+    return Samples(images, generator.integers(0, _NUM_CLASSES, num), np.arange(num))
+
+
+def _rows(samples: Samples, rows: np.ndarray[Any, Any]) -> Samples:
+    return Samples(samples.images[rows], samples.labels[rows], samples.sample_ids[rows])
+
+
+class _Clients:
+    """The clients' phase of a round: training, extraction, and encoding of what would be sent."""
+
+    def __init__(self, samples: Samples, config: RunConfig, options: SpeedOptions) -> None:
+        self._samples, self._config = samples, config
+        self._device = torch.device(options.device)
+        self._round_num = 0
+        nothing = _rows(samples, np.arange(0))
+        names = tuple(str(number) for number in range(_NUM_CLASSES))
+        self._one = [self._client("one", PrivateData(samples, nothing, names))]
+        parts = np.array_split(np.arange(len(samples)), options.num_clients)
+        self._many = [
+            self._client(f"client-{number:03d}", PrivateData(_rows(samples, part), nothing, names))
+            for number, part in enumerate(parts)
+        ]
+        shape = feature_shape(self._one[0].engine.network, options.image_size)
+        self._spec = ShardSpec(config.codec, shape, _NUM_CLASSES, config.shard_samples)
+        self._images = torch.from_numpy(samples.images).permute(0, 3, 1, 2).float().div(255).to(self._device)
+        self._labels = torch.from_numpy(samples.labels).to(self._device)
+        self._bare = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
+        self._bare_optimizer = edge_optimizer(self._bare.parameters(), config)
+
+    def _client(self, client_id: str, data: PrivateData) -> SimulatedClient:
+        network = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
+        return SimulatedClient(
+            client_id, data, TorchEngine(network, self._config), self._config, _NUM_CLASSES
+        )
+
+    def one(self) -> None:
+        self._phase(self._one)
+
+    def many(self) -> None:
+        self._phase(self._many)
+
+    def _phase(self, clients: list[SimulatedClient]) -> None:
+        self._round_num += 1
+        uploads = Uploads(self._spec, self._config, None)
+        for client in clients:
+            client.train(self._round_num, 1.0, lambda num: None)
+            client.upload(self._round_num, uploads)
+
+    def steps(self) -> None:
+        """Training alone, augmentation included."""
+        self._one[0].train(1, 1.0, lambda num: None)
+
+    def bare_loop(self) -> None:
+        """What a PyTorch tutorial would write, on images that are tensors already."""
+        self._bare.train()
+        for rows in torch.split(torch.randperm(len(self._samples)), self._config.batch_size):
+            self._bare_optimizer.zero_grad(set_to_none=True)
+            _, logits = self._bare(self._images[rows])
+            nn.functional.cross_entropy(logits, self._labels[rows]).backward()  # type: ignore[no-untyped-call]
+            self._bare_optimizer.step()
+
+
+class _Server:
+    """One server epoch over uploaded features, soft labels included, and the bare loop without them."""
+
+    def __init__(self, config: RunConfig, options: SpeedOptions) -> None:
+        self._config, self._device = config, torch.device(options.device)
+        samples = _samples(options.num_server_examples, options.image_size)
+        names = tuple(str(number) for number in range(_NUM_CLASSES))
+        edge = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
+        shape = feature_shape(edge, options.image_size)
+        uploads = Uploads(ShardSpec(config.codec, shape, _NUM_CLASSES, config.shard_samples), config, None)
+        data = PrivateData(samples, _rows(samples, np.arange(0)), names)
+        client = SimulatedClient("server", data, TorchEngine(edge, config), config, _NUM_CLASSES)
+        client.upload(1, uploads)
+        self._source = uploads.source("train")
+        self._network, self._optimizer = self._build()
+        self._bare, self._bare_optimizer = self._build()
+        batch = self._source.gather(np.arange(len(self._source)))
+        self._features = torch.from_numpy(batch.features).to(self._device, memory_format=torch.channels_last)
+        self._labels = torch.from_numpy(batch.labels).to(self._device)
+
+    def _build(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        network = build_server_network("resnet55", _NUM_CLASSES)
+        network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = large_network_optimizer(network.parameters(), self._config, self._config.server_lr)
+        return network, optimizer
+
+    def update(self) -> None:
+        server_update(
+            self._network, self._optimizer, self._source, self._config, round_num=1, num_classes=_NUM_CLASSES
+        )
+
+    def bare_loop(self) -> None:
+        self._bare.train()
+        for rows in torch.split(torch.randperm(len(self._labels)), self._config.server_batch_size):
+            self._bare_optimizer.zero_grad(set_to_none=True)
+            batch = self._features[rows].contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
+                logits = self._bare(batch)
+            nn.functional.cross_entropy(logits.float(), self._labels[rows]).backward()  # type: ignore[no-untyped-call]
+            self._bare_optimizer.step()

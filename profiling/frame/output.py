@@ -1,0 +1,98 @@
+"""Where a report goes: ``--json`` to stdout, ``--out`` to files by suffix, else tables on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from gkt_core.cli import emit_json
+from gkt_core.errors import ConfigError
+from gkt_core.files import write_atomically
+from profiling.frame.kinds import kind_of
+from profiling.frame.sections import Document
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+SUFFIXES = (".json", ".md", ".html", ".png")
+
+
+def _check_outs(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    for path in paths:
+        check_out(path)
+    return paths
+
+
+def output_options(function: FunctionT) -> FunctionT:
+    """Add ``--out`` and ``--json``, which arrive as ``outs`` and ``as_json``.
+
+    Files are refused here, before anything is measured.
+    """
+    json_option = click.option(
+        "--json", "as_json", is_flag=True, help="Print the document to stdout as JSON."
+    )
+    out_option = click.option(
+        "--out",
+        "outs",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        callback=_check_outs,
+        help="Write the report to this file; may be given several times. The suffix says what: .json "
+        "(the document), .md, .html (with plots, self-contained) or .png (the first plot).",
+    )
+    return out_option(json_option(function))
+
+
+def check_out(path: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        ConfigError: Another suffix, a folder, or a place where nothing can be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, expected a file: choose another --out")
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ConfigError(f"cannot write below {parent}: choose another --out")
+
+
+def emit_report(document: Document, outs: tuple[Path, ...], as_json: bool) -> None:
+    """Write and print a document.
+
+    Raises:
+        MissingExtraError: An HTML file or a picture is wanted where matplotlib or Jinja is missing.
+    """
+    kind = kind_of(document)
+    # The document first: whatever a picture lacks, the measurement is kept.
+    for path in sorted(outs, key=lambda path: SUFFIXES.index(path.suffix)):
+        write_atomically(path, _as_file(document, path.suffix))
+    if as_json:
+        emit_json(document)
+        return
+    from profiling.frame.text import print_report  # noqa: PLC0415
+
+    print_report(kind, Console())
+    for path in outs:
+        click.echo(f"written to {path}")
+
+
+def _as_file(document: Document, suffix: str) -> bytes:
+    kind = kind_of(document)
+    if suffix == ".json":
+        return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+    if suffix == ".md":
+        from profiling.frame.text import to_markdown  # noqa: PLC0415
+
+        return to_markdown(kind).encode()
+    from profiling.frame.pictures import to_html, to_png  # noqa: PLC0415
+
+    return to_png(document, kind) if suffix == ".png" else to_html(document, kind).encode()

@@ -1,0 +1,1 @@
+"""What a run costs its server, and what it survives."""

@@ -1,0 +1,230 @@
+"""One run under a supervisor, left alone or disturbed by kills."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import RunFailedError
+from profiling.server.chaos.kills import SERVER, TRAINER, Kill, share_done
+from profiling.server.chaos.outcome import left_over, run_hashes
+from profiling.server.chaos.supervised import Supervised, stopped_in_the_end
+from server_app.rounds.state import Phase
+from server_app.run_folder import RunContext, open_run, read_token
+
+_POLL_SECONDS = 0.02
+_DEVICE_POLL_SECONDS = 0.2
+# Below the ports that systems give to outgoing connections. A device that tries to reach a server that is
+# down could otherwise be given the server's own port, and would then keep it from coming back.
+_PORTS = range(15_000, 30_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A kill that took place.
+
+    Attributes:
+        seconds: Since the run began.
+        victim: Which process.
+        pid: Its id.
+        share_done: How much of the run was done, 0..1.
+        phase: What the run waited for.
+        round_num: Its round.
+        epoch: The trainer's, 0 if it had not said.
+    """
+
+    seconds: float
+    victim: str
+    pid: int
+    share_done: float
+    phase: str
+    round_num: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        hashes: SHA-256 by name of what it left.
+        kills: That it survived.
+        seconds: It took.
+        starts: How often each command was started.
+        leftovers: Unfinished files that stayed behind.
+    """
+
+    hashes: dict[str, str]
+    kills: list[Happened]
+    seconds: float
+    starts: dict[str, int]
+    leftovers: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-compatible values."""
+        return asdict(self)
+
+
+class SupervisedRun:
+    """A server and its devices, each a process that is started again when it was killed.
+
+    Args:
+        folder: Of this run: ``server`` is the run's folder, already made; ``devices`` and ``logs`` are made.
+        data_files: A private file for each device, in the order of their names.
+        num_threads: CPU threads of trainer and devices, pinned.
+        limit_seconds: Longer than that no run may take.
+        announce: Takes a line for the person who watches.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        data_files: Sequence[Path],
+        *,
+        num_threads: int,
+        limit_seconds: float,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._folder, self._limit_seconds, self._announce = folder.absolute(), limit_seconds, announce
+        self._data_dir = self._folder / "server"
+        port = str(free_port())
+        token = {"GKT_TOKEN": read_token(self._data_dir)}
+        threads = ("--threads", str(num_threads))
+        self._server = Supervised(
+            SERVER,
+            [
+                *("serve", "--data-dir", str(self._data_dir), "--port", port, *threads),
+                *("--poll-seconds", str(_DEVICE_POLL_SECONDS)),
+            ],
+            self._folder / "logs" / "server.log",
+        )
+        self._state_dirs = [self._folder / "devices" / file.stem for file in data_files]
+        self._devices = [
+            Supervised(
+                state_dir.name,
+                [
+                    *("edge", "run", "--server", f"http://127.0.0.1:{port}"),
+                    *("--data", str(file.absolute()), "--state-dir", str(state_dir), *threads),
+                    *("--checkpoint-seconds", "0.2"),
+                ],
+                self._folder / "logs" / f"{state_dir.name}.log",
+                token,
+            )
+            for file, state_dir in zip(data_files, self._state_dirs, strict=True)
+        ]
+        self._started = 0.0
+        self._happened: list[Happened] = []
+
+    def run(self, kills: Sequence[Kill] = ()) -> RunOutcome:
+        """Run to the end.
+
+        Args:
+            kills: What happens meanwhile, by ascending moment.
+
+        Raises:
+            RunFailedError: A process ended by itself, was left behind, or the run took too long or failed.
+        """
+        self._started = time.monotonic()
+        commands = [self._server, *self._devices]
+        with self._opened() as run, stopped_in_the_end(commands, self._folder):
+            for command in commands:
+                command.start()
+            self._watch(run, list(kills))
+            seconds = time.monotonic() - self._started
+            hashes = run_hashes(run, self._state_dirs)
+        return RunOutcome(
+            hashes,
+            self._happened,
+            seconds,
+            {command.name: command.num_starts for command in commands},
+            left_over(self._data_dir, *self._state_dirs),
+        )
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[RunContext]:
+        run = open_run(self._data_dir)
+        try:
+            yield run
+        finally:
+            run.store.close()
+
+    def _watch(self, run: RunContext, kills: list[Kill]) -> None:
+        due_at: float | None = None
+        while not all(device.has_ended_well for device in self._devices):
+            for command in (self._server, *self._devices):
+                command.check()
+            now = time.monotonic()
+            if now - self._started > self._limit_seconds:
+                raise RunFailedError(
+                    f"the run did not end in {self._limit_seconds:.0f} s: it is {run.store.state()}"
+                )
+            if kills and due_at is None and self._share_done(run) >= kills[0].at:
+                due_at = now + kills[0].delay_seconds
+            if due_at is not None and now >= due_at and self._strike(run, kills[0]):
+                kills.pop(0)
+                due_at = None
+            time.sleep(_POLL_SECONDS)
+
+    def _share_done(self, run: RunContext) -> float:
+        state = run.store.state()
+        if state.phase is Phase.FAILED:
+            raise RunFailedError(f"the run failed: {state.error}")
+        return share_done(state, run.store.progress()[0])
+
+    def _strike(self, run: RunContext, kill: Kill) -> bool:
+        """Kill, and start again what a supervisor would; False if nothing of the kind runs just now."""
+        state, progress = run.store.state(), run.store.progress()[0]
+        if kill.victim == TRAINER:
+            trainer = self._server.child("server_app.trainer")
+            if trainer is None:
+                return False
+            # Its own supervisor is the server.
+            name, pid = TRAINER, trainer.pid
+            trainer.kill()
+        else:
+            running = [device for device in self._devices if device.exit_code is None]
+            if not running:
+                return False
+            victim = self._server if kill.victim == SERVER else running[int(kill.choice * len(running))]
+            name, pid = victim.name, victim.kill()
+            victim.start()
+        found = Happened(
+            time.monotonic() - self._started,
+            name,
+            pid,
+            share_done(state, progress),
+            str(state.phase),
+            state.round_num,
+            progress.epoch if progress is not None and state.phase is Phase.TRAINING else 0,
+        )
+        self._happened.append(found)
+        self._announce(
+            f"{found.seconds:6.1f} s: killed {name} ({pid}), {found.phase} in round {found.round_num}"
+            + (f", epoch {found.epoch}" if found.epoch else "")
+        )
+        return True
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody has just now, and that no outgoing connection is given."""
+    # Not from the seed: two runs on one machine must not meet.
+    drawn = random.Random(os.urandom(8)).sample(_PORTS, 100)
+    for port in drawn:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise RunFailedError(f"no free port found from {_PORTS.start} to {_PORTS.stop - 1}")

@@ -1,0 +1,277 @@
+"""A real ``gkt serve`` under many light devices, with its memory round by round."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import RunFailedError
+from profiling.frame.machine import describe_machine
+from profiling.server.chaos.run import free_port
+from profiling.server.chaos.supervised import Supervised, stopped_in_the_end, wait_until
+from profiling.server.load.light_device import LightDevice, LightDeviceResult
+from profiling.server.load.memory import MemorySample, MemorySampler, between, growth_per_round
+from server_app.run_folder import SERVER_INFO_NAME, RunContext, create_run, read_token
+
+SCHEMA = "gkt-profile-load/1"
+PROCESSES = ("web", "trainer")
+_START_SECONDS = 120.0
+# Caches fill in the first rounds: of them nothing is concluded.
+_WARM_UP_ROUNDS = 2
+# What may come and go with the allocator; a leak of a shard a device and round is a hundred times as much.
+_TOLERATED_GROWTH = 0.02
+_IDLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How many devices, how often.
+
+    Attributes:
+        num_devices: At once.
+        rounds: Of the run; what grows is told from the third on.
+        num_examples: Training samples of each device.
+        num_validation_examples: Validation samples of each.
+        image_size: Pixels.
+        num_threads: Of the trainer.
+        poll_seconds: ``gkt serve --poll-seconds``.
+        limit_seconds: Longer than that the rounds may not take.
+    """
+
+    num_devices: int = 200
+    rounds: int = 8
+    num_examples: int = 8
+    num_validation_examples: int = 2
+    image_size: int = 8
+    num_threads: int = 1
+    poll_seconds: float = 1.0
+    limit_seconds: float = 600.0
+
+
+def measure_load(
+    options: LoadOptions, artifacts: Path, out: Path, announce: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run it.
+
+    Args:
+        options: What.
+        artifacts: Bundle of ``gkt export`` for such images.
+        out: A new folder.
+        announce: Takes a line for the person who watches.
+
+    Raises:
+        RunFailedError: The server ended by itself, or a device was refused.
+    """
+    config = RunConfig(
+        num_clients=options.num_devices,
+        rounds=options.rounds,
+        server_epochs=1,
+        server_batch_size=64,
+        crop_padding=0,
+        horizontal_flip=False,
+        codec="uint8",
+        shard_samples=max(2, options.num_examples // 2),
+        # What these devices send is random.
+        quarantine=False,
+    )
+    run = create_run(out / "server", artifacts, config)
+    server = Supervised(
+        "gkt serve",
+        [
+            *("serve", "--data-dir", str((out / "server").absolute()), "--port", str(free_port())),
+            *("--threads", str(options.num_threads), "--poll-seconds", str(options.poll_seconds)),
+        ],
+        out / "server.log",
+    )
+    try:
+        with stopped_in_the_end([server], out.absolute()):
+            server.start()
+            return _under_load(options, run, server, announce)
+    finally:
+        run.store.close()
+
+
+def _under_load(
+    options: LoadOptions, run: RunContext, server: Supervised, announce: Callable[[str], None]
+) -> dict[str, Any]:
+    info_path = run.folder / SERVER_INFO_NAME
+
+    def is_ready() -> bool:
+        server.check()
+        return info_path.is_file() and server.child("server_app.trainer") is not None
+
+    wait_until(is_ready, _START_SECONDS, lambda: f"gkt serve did not start in {_START_SECONDS:.0f} s")
+    info = json.loads(info_path.read_text(encoding="utf-8"))
+
+    def find() -> dict[str, psutil.Process | None]:
+        return {"web": psutil.Process(info["pid"]), "trainer": server.child("server_app.trainer")}
+
+    rounds = _Rounds(options.num_devices, announce)
+    with MemorySampler(find) as sampler:
+        rounds.now = sampler.now
+        # PyTorch takes seconds to import: what it takes before the first round is not of the devices.
+        wait_until(
+            lambda: run.store.progress()[1] > 0, _START_SECONDS, lambda: "the trainer gave no sign of life"
+        )
+        threading.Event().wait(_IDLE_SECONDS)
+        announce(f"{options.num_devices} devices join {info['url']}")
+        began = sampler.now()
+        results = _all_devices(options, run, info["url"], rounds.uploaded)
+        announce(f"all rounds done after {sampler.now() - began:.0f} s")
+        wait_until(
+            lambda: server.child("server_app.trainer") is None,
+            _START_SECONDS,
+            lambda: "the trainer did not end with the run",
+        )
+        ended = sampler.now()
+        threading.Event().wait(_IDLE_SECONDS)
+        samples = list(sampler.samples)
+    server.check()
+    return _report(options, run, results, samples, began, ended, rounds)
+
+
+class _Rounds:
+    """When all devices have sent their part of each round."""
+
+    def __init__(self, num_devices: int, announce: Callable[[str], None]) -> None:
+        self._num_devices, self._announce = num_devices, announce
+        self._lock = threading.Lock()
+        self._counts: dict[int, int] = {}
+        self.now: Callable[[], float] = lambda: 0.0
+        self.uploaded_at: dict[int, float] = {}
+        self.first_at: dict[int, float] = {}
+
+    def uploaded(self, round_num: int) -> None:
+        with self._lock:
+            self.first_at.setdefault(round_num, self.now())
+            self._counts[round_num] = self._counts.get(round_num, 0) + 1
+            if self._counts[round_num] == self._num_devices:
+                self.uploaded_at[round_num] = self.now()
+                self._announce(f"round {round_num}: all {self._num_devices} devices have sent their part")
+
+
+def _all_devices(
+    options: LoadOptions, run: RunContext, url: str, on_uploaded: Callable[[int], None]
+) -> list[LightDeviceResult]:
+    token, tls, stopping = read_token(run.folder), ssl.create_default_context(), threading.Event()
+    together = threading.Barrier(options.num_devices)
+    devices = [
+        LightDevice(
+            url,
+            token,
+            f"device-{number:04d}",
+            number,
+            options.num_examples,
+            options.num_validation_examples,
+            together,
+            on_uploaded,
+            stopping,
+        )
+        for number in range(options.num_devices)
+    ]
+    with ThreadPoolExecutor(options.num_devices) as threads:
+        found = [threads.submit(device.run, tls) for device in devices]
+        try:
+            ended, running = wait(found, options.limit_seconds, FIRST_EXCEPTION)
+        finally:
+            stopping.set()
+    for each in ended:
+        # The one that failed, before those that were stopped because of it.
+        each.result()
+    if running:
+        raise RunFailedError(
+            f"{len(running)} of {options.num_devices} devices had not ended after "
+            f"{options.limit_seconds:.0f} s: the run is {run.store.state().phase} in round "
+            f"{run.store.state().round_num}"
+        )
+    return [each.result() for each in found]
+
+
+def _report(
+    options: LoadOptions,
+    run: RunContext,
+    results: list[LightDeviceResult],
+    samples: list[MemorySample],
+    began: float,
+    ended: float,
+    rounds: _Rounds,
+) -> dict[str, Any]:
+    if any(result.rounds != options.rounds for result in results):
+        raise RunFailedError("a device did not take part in every round")
+    trained = [record for record in run.store.rounds() if record.trained_at]
+    # A round lasts until the last device has sent its part of the next one; the last, until all have ended.
+    ends = [rounds.first_at[number + 1] for number in range(1, options.rounds)] + [ended]
+    begins = [began, *ends[:-1]]
+    memory = {name: _memory_of(samples, name, began, ended, begins, ends) for name in PROCESSES}
+    seconds = [record.trained_at - record.opened_at for record in trained]
+    return {
+        "schema": SCHEMA,
+        "settings": asdict(options),
+        "devices": {
+            "num_requests": sum(result.requests for result in results),
+            "num_retries": sum(result.retries for result in results),
+            "longest_request_seconds": max(result.longest_seconds for result in results),
+            "upload_bytes": sum(result.upload_bytes for result in results),
+            "download_bytes": sum(result.download_bytes for result in results),
+        },
+        "seconds": {"all": ended - began, "rounds": seconds},
+        "memory": memory,
+        "grows": sorted(name for name, found in memory.items() if found["grows"]),
+        "not_measured": [
+            "the devices' own training: they are threads of one process, whose shards are random numbers",
+            "a network: everything is on loopback",
+        ],
+        "machine": describe_machine(),
+    }
+
+
+def _memory_of(
+    samples: list[MemorySample],
+    name: str,
+    began: float,
+    ended: float,
+    begins: list[float],
+    ends: list[float],
+) -> dict[str, Any]:
+    parts = [between(samples, name, begin, end) for begin, end in zip(begins, ends, strict=True)]
+    peaks = [max((sample.pss_bytes for sample in part), default=0) for part in parts]
+    # The trainer ends with the run: its last look is in the last round.
+    lasts = [part[-1] if part else None for part in parts]
+    ends_bytes = [sample.pss_bytes for sample in lasts if sample is not None]
+    growth = growth_per_round(peaks[_WARM_UP_ROUNDS:])
+    return {
+        "before": _shown(between(samples, name, 0.0, began)),
+        "during": _shown(between(samples, name, began, ended)),
+        "after": _shown(between(samples, name, ended, float("inf"))),
+        "rounds": [
+            {"peak_pss_bytes": peak, "last_pss_bytes": last.pss_bytes if last else None}
+            for peak, last in zip(peaks, lasts, strict=True)
+        ],
+        "growth_bytes_per_round": growth,
+        "growth_of_ends_bytes_per_round": growth_per_round(ends_bytes[_WARM_UP_ROUNDS:]),
+        "grows": growth > _TOLERATED_GROWTH * max(peaks),
+        "num_processes": len({sample.pid for sample in samples if sample.process == name}),
+    }
+
+
+def _shown(samples: list[MemorySample]) -> dict[str, int] | None:
+    """The last look, and the most of any; None if there was none, as of a process that has ended."""
+    if not samples:
+        return None
+    return {
+        "rss_bytes": samples[-1].rss_bytes,
+        "pss_bytes": samples[-1].pss_bytes,
+        "peak_rss_bytes": max(sample.rss_bytes for sample in samples),
+        "peak_pss_bytes": max(sample.pss_bytes for sample in samples),
+        "num_threads": max(sample.num_threads for sample in samples),
+        "num_fds": max(sample.num_fds for sample in samples),
+    }

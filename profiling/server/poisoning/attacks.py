@@ -1,0 +1,52 @@
+"""Poisoned uploads: what one device sends instead of what it computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.run_config import RunConfig
+from gkt_core.rounds.client_round import Extracted
+from gkt_core.wire.shards import ShardKey, ShardSpec
+
+ATTACKS = ("random_features", "shifted_labels", "hostile_logits")
+# Of hostile logits: what the softmax makes certainty of, without leaving the range of trained networks.
+_LOGIT = 20.0
+
+
+class PoisonedUploads(Uploads):
+    """Uploads of a round in which one device poisons its own.
+
+    Args:
+        spec: Of the run's shards.
+        config: The run's.
+        folder: As for :class:`Uploads`.
+        attack: One of :data:`ATTACKS`: noise of the features' own mean and spread, each label moved to the
+            next class, or logits that are certain of the next class.
+        attacker: The device; empty for nobody.
+    """
+
+    def __init__(
+        self, spec: ShardSpec, config: RunConfig, folder: Path | None, *, attack: str, attacker: str
+    ) -> None:
+        self._attack, self._attacker, self._num_classes = attack, attacker, spec.num_classes
+        self._seed = config.seed
+        super().__init__(spec, config, folder)
+
+    def send(self, key: ShardKey, part: Extracted) -> None:
+        """Encode and keep one shard, poisoned if it is the attacker's."""
+        super().send(key, self._poisoned(key, part) if key.client_id == self._attacker else part)
+
+    def _poisoned(self, key: ShardKey, part: Extracted) -> Extracted:
+        if self._attack == "shifted_labels":
+            return replace(part, labels=(part.labels + 1) % self._num_classes)
+        if self._attack == "hostile_logits":
+            logits = np.full_like(part.client_logits, -_LOGIT / 2)
+            logits[np.arange(len(logits)), (part.labels + 1) % self._num_classes] = _LOGIT / 2
+            return replace(part, client_logits=logits)
+        rng = np.random.default_rng([self._seed, 53, key.round_num, key.index])
+        noise = rng.normal(part.features.mean(), part.features.std(), part.features.shape)
+        return replace(part, features=np.maximum(noise, 0).astype(np.float32))

@@ -1,0 +1,113 @@
+"""Memory of a trainer of few devices beside one of eight times as many, each in a fresh process.
+
+``python -m profiling.server.trainer.memory RUN_FOLDER THREADS`` is such a process. What counts is
+anonymous memory: pages of mapped shards are the kernel's page cache, which it drops when something else
+needs the room, and are told beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import RunFailedError
+from profiling.server.trainer.ready_run import RunSize, make_ready_run
+
+_SAMPLE_SECONDS = 0.02
+_FIELDS = {"anonymous_bytes": "RssAnon", "mapped_bytes": "RssFile", "resident_bytes": "VmRSS"}
+
+
+def measure_memory(
+    folder: Path, bundle: Path, num_examples: int, growth: int, batch_size: int, threads: int
+) -> dict[str, Any] | None:
+    """Compare the peaks of two trainers.
+
+    Args:
+        folder: Where runs may be made.
+        bundle: Exported artifacts.
+        num_examples: Samples of the smaller run, of two devices.
+        growth: How many times as many devices the larger one has.
+        batch_size: Of the server.
+        threads: CPU threads.
+
+    Returns:
+        ``small`` and ``large``: ``num_clients``, ``num_examples``, ``features_bytes`` and the peaks of
+        ``anonymous_bytes``, ``mapped_bytes`` and ``resident_bytes``; ``kept_share``: anonymous memory that
+        the larger one needs more, over the features that it has more. None where the system does not say.
+
+    Raises:
+        RunFailedError: A trainer ended with an error.
+    """
+    if _read_fields() is None:
+        return None
+    found = {}
+    for name, num_clients in (("small", 2), ("large", 2 * growth)):
+        # As many steps in both: an allocator's memory grows with the first of them.
+        epochs = 2 * growth // num_clients
+        # And as many validation samples together, for batches of the same sizes.
+        validation = 4 * growth // num_clients
+        size = RunSize(num_clients, num_examples // 2, epochs, batch_size, num_validation=validation)
+        run = make_ready_run(folder / f"memory-{name}", bundle, size)
+        channels, height, width = run.bundle.manifest.feature_shape
+        num = num_clients * size.num_examples
+        found[name] = {
+            "num_clients": num_clients,
+            "num_examples": num,
+            "features_bytes": 4 * num * channels * height * width,
+            **_peaks_of(run.folder, threads),
+        }
+    small, large = found["small"], found["large"]
+    more = large["anonymous_bytes"] - small["anonymous_bytes"]
+    return {**found, "kept_share": more / (large["features_bytes"] - small["features_bytes"])}
+
+
+def _peaks_of(run_folder: Path, threads: int) -> dict[str, int]:
+    command = [sys.executable, "-m", "profiling.server.trainer.memory", str(run_folder), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+    if done.returncode != 0:
+        raise RunFailedError(f"the trainer ended with exit code {done.returncode}: {done.stderr[-300:]}")
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def _read_fields() -> dict[str, int] | None:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    values = dict(line.split(":", 1) for line in lines if ":" in line)
+    if not set(_FIELDS.values()) <= set(values):
+        return None
+    return {name: int(values[field].split()[0]) * 1024 for name, field in _FIELDS.items()}
+
+
+def main() -> None:
+    """Train the run of the first argument, and print the peaks of this process's memory."""
+    from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415 - the parent needs no second trainer
+    from server_app.run_folder import open_run  # noqa: PLC0415
+    from server_app.trainer.trainer import Trainer  # noqa: PLC0415
+
+    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
+    prepare_torch("cpu", threads)
+    peaks = dict.fromkeys(_FIELDS, 0)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            for name, value in (_read_fields() or {}).items():
+                peaks[name] = max(peaks[name], value)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    Trainer(open_run(folder)).run_until_done()
+    done.set()
+    watcher.join()
+    sys.stdout.write(json.dumps(peaks) + "\n")
+
+
+if __name__ == "__main__":
+    main()

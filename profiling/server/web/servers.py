@@ -1,0 +1,216 @@
+"""Web servers beside each other (docs/adr/0009): CPU time of bodies, memory of a large one, stalled uploads.
+
+All run one application (:mod:`profiling.server.web.body_server`) in processes of their own and take the
+same bodies over the loopback interface, in turns. Ours reads bodies from gunicorn's sockets; the others
+have their own reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.machine.process_status import status_bytes
+from gkt_core.errors import ConfigError, MissingExtraError, RunFailedError
+from profiling.frame.machine import describe_machine
+from profiling.server.web.process_cost import cpu_seconds, serving_processes
+from profiling.server.web.target import Uploader, free_port, remove_files
+
+SERVERS = ("gkt", "gunicorn", "granian", "waitress")
+NUM_STALLS = 6
+# Fewer than stalls, so that a server whose threads wait for them has none left.
+_FEW_THREADS, _MANY_THREADS = 4, 64
+# gkt serve's own limit is 30 s: what is shown is that there is one.
+_STALL_SECONDS = 2.0
+_PATIENCE_SECONDS = 10.0
+_START_SECONDS = 60.0
+_BODY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What is measured.
+
+    Attributes:
+        turns: Of each server, after one to warm up.
+        bodies: Bodies of 4 MiB a turn.
+        large_mb: Size of the large body, in 2^20 bytes.
+    """
+
+    turns: int = 6
+    bodies: int = 16
+    large_mb: int = 256
+
+    def __post_init__(self) -> None:
+        if self.turns < 1 or not 1 <= self.bodies <= 200 or not 1 <= self.large_mb <= 1000:
+            raise ConfigError(
+                f"--turns is {self.turns}, --bodies {self.bodies}, --large-mb {self.large_mb}: "
+                "expected at least 1, 1 to 200, 1 to 1000"
+            )
+
+
+def measure_servers(options: ServerOptions, announce: Callable[[str], None]) -> dict[str, Any]:
+    """Measure all of them.
+
+    Returns:
+        ``servers``: for each ``bytes_per_cpu_second`` (median of turns) with ``spread``, ``peak_bytes`` after
+        small bodies, ``large_body_bytes``, by which the peak grew for a large one, and
+        ``seventh_client_seconds`` beside six stalled uploads at four threads (null: no answer in 10 s).
+
+    Raises:
+        MissingExtraError: A server is not installed.
+        RunFailedError: A server does not start, or refuses a body.
+    """
+    for name in SERVERS[1:]:
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError.for_module(name, "dev")
+    bodies = [_body(index) for index in range(options.bodies)]
+    with tempfile.TemporaryDirectory(prefix="gkt-servers-") as temporary, contextlib.ExitStack() as stack:
+        folders = {name: Path(temporary) / name for name in SERVERS}
+        running = {}
+        for name, folder in folders.items():
+            announce(f"starting {name}")
+            running[name] = stack.enter_context(_running(name, folder, _MANY_THREADS))
+        rates = _rates(options, bodies, running, folders, announce)
+        found = {name: _memory(*running[name], folders[name], options.large_mb << 20) for name in SERVERS}
+    for name in SERVERS:
+        announce(f"{name}: stalled uploads")
+        with tempfile.TemporaryDirectory(prefix="gkt-servers-") as temporary:
+            seconds = _seventh_client(name, Path(temporary) / name)
+        found[name] |= {
+            "bytes_per_cpu_second": statistics.median(rates[name]),
+            "spread": [min(rates[name]), max(rates[name])],
+            "seventh_client_seconds": seconds,
+        }
+    versions = {name: version(name) for name in SERVERS[1:]}
+    settings = {
+        "turns": options.turns,
+        "bodies": options.bodies,
+        "body_bytes": _BODY_BYTES,
+        "large_body_bytes": options.large_mb << 20,
+    }
+    return {"servers": found, "settings": settings, "versions": versions, "machine": describe_machine()}
+
+
+def _body(index: int) -> bytes:
+    values = np.random.default_rng(index).standard_normal(_BODY_BYTES // 4, dtype=np.float32)
+    return np.maximum(values, 0).tobytes()
+
+
+@contextlib.contextmanager
+def _running(name: str, folder: Path, num_threads: int) -> Iterator[tuple[int, int]]:
+    """A server's process id and port; it ends with the block."""
+    folder.mkdir()
+    port = free_port()
+    log = folder.with_suffix(".log")
+    arguments = [name, port, folder, num_threads, _STALL_SECONDS]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "profiling.server.web.body_server", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException, RunFailedError):
+                uploader = Uploader(port)
+                uploader.put("/first", b"")
+                uploader.close()
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RunFailedError(f"{name} does not answer: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield process.pid, port
+    finally:
+        # Workers first: a master that is killed would leave them behind.
+        for each in reversed(serving_processes(process.pid) if process.poll() is None else []):
+            with contextlib.suppress(Exception):
+                each.kill()
+        process.kill()
+        process.wait()
+
+
+def _rates(
+    options: ServerOptions,
+    bodies: list[bytes],
+    running: dict[str, tuple[int, int]],
+    folders: dict[str, Path],
+    announce: Callable[[str], None],
+) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {name: [] for name in running}
+    for turn in range(options.turns + 1):
+        announce(f"turn {turn} of {options.turns}")
+        # Another one begins each time: whatever the machine does meanwhile befalls all.
+        for place in range(len(SERVERS)):
+            name = SERVERS[(place + turn) % len(SERVERS)]
+            pid, port = running[name]
+            uploader = Uploader(port)
+            begin = cpu_seconds(pid)
+            for index, body in enumerate(bodies):
+                uploader.put(f"/{index}", body)
+            spent = max(cpu_seconds(pid) - begin, 0.01)
+            uploader.close()
+            remove_files(folders[name])
+            if turn > 0:
+                rates[name].append(sum(map(len, bodies)) / spent)
+    return rates
+
+
+def _memory(pid: int, port: int, folder: Path, num_bytes: int) -> dict[str, Any]:
+    """Peak memory before and because of one large body, which is made while it is sent."""
+    before = _peak_bytes(pid)
+    piece = _body(0)[: 1 << 20]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    pieces = (piece for _ in range(num_bytes // len(piece)))
+    connection.request("PUT", "/large", pieces, {"Content-Length": str(num_bytes)})
+    status = connection.getresponse().status
+    connection.close()
+    if status != 200 or (folder / "large").stat().st_size != num_bytes:
+        raise RunFailedError(f"a body of {num_bytes} bytes was answered {status}")
+    after = _peak_bytes(pid)
+    remove_files(folder)
+    return {"peak_bytes": before, "large_body_bytes": after - before}
+
+
+def _peak_bytes(pid: int) -> int:
+    """The most memory that each of the processes has had (VmHWM), added."""
+    total = 0
+    for process in serving_processes(pid):
+        total += status_bytes("VmHWM", process.pid) or 0
+    return total
+
+
+def _seventh_client(name: str, folder: Path) -> float | None:
+    """How long a client waits beside uploads that have stalled; None if nobody answered."""
+    with _running(name, folder, _FEW_THREADS) as (_, port), contextlib.ExitStack() as stack:
+        head = f"PUT /stalled HTTP/1.1\r\nHost: x\r\nContent-Length: {_BODY_BYTES}\r\n\r\n".encode()
+        for _ in range(NUM_STALLS):
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            peer.sendall(head + bytes(100_000))
+        # Whatever it gives them, it has given them by then.
+        time.sleep(0.5)
+        begin = time.monotonic()
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
+        stack.callback(client.close)
+        client.request("PUT", "/seventh", b"abcd")
+        try:
+            client.getresponse().read()
+        except TimeoutError:
+            return None
+        return time.monotonic() - begin

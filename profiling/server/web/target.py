@@ -1,0 +1,129 @@
+"""A run to upload to, and a device that uploads: shards of about 4 MiB of fp32 features."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_export import ExportOptions, export_bundle
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import RunFailedError
+from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, to_json
+from gkt_core.wire.shards import ShardKey, write_feature_shard
+from server_app import create_run
+
+TOKEN = "token-of-a-measurement"
+CLIENT_ID = "device"
+FEATURE_SHAPE = (16, 8, 8)
+NUM_CLASSES = 10
+# So many samples of 16 x 8 x 8 floats are 4 MiB with their logits, labels and ids. Small images, as a bundle
+# for them is verified in seconds; the server sees bytes.
+SHARD_SAMPLES = 1008
+_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One body and where it goes.
+
+    Attributes:
+        index: Number of the shard.
+        body: The shard.
+        sha256: Its hash.
+    """
+
+    index: int
+    body: bytes
+    sha256: str
+
+
+def make_run(folder: Path) -> str:
+    """Export a bundle, begin a run of one device with uncompressed fp32 features, and return its id."""
+    artifacts = folder / "artifacts"
+    export_bundle(ExportOptions(num_classes=NUM_CLASSES, image_size=FEATURE_SHAPE[1]), artifacts)
+    config = RunConfig(num_clients=1, rounds=1, codec="fp32", compress=False, shard_samples=SHARD_SAMPLES)
+    run = create_run(folder / "run", artifacts, config, TOKEN)
+    return run.store.run_id
+
+
+def make_uploads(first_index: int, num: int) -> list[Upload]:
+    """Shards as a device makes them: rectified features, so about half of them zero."""
+    uploads = []
+    for index in range(first_index, first_index + num):
+        rng = np.random.default_rng(index)
+        features = rng.standard_normal((SHARD_SAMPLES, *FEATURE_SHAPE), dtype=np.float32)
+        body = write_feature_shard(
+            ShardKey(CLIENT_ID, 1, "train", index),
+            index * SHARD_SAMPLES + np.arange(SHARD_SAMPLES),
+            np.maximum(features, 0),
+            rng.standard_normal((SHARD_SAMPLES, NUM_CLASSES), dtype=np.float32),
+            rng.integers(0, NUM_CLASSES, SHARD_SAMPLES),
+            "fp32",
+        )
+        uploads.append(Upload(index, body, hashlib.sha256(body).hexdigest()))
+    return uploads
+
+
+class Uploader:
+    """A connection that is kept open, as a device keeps it."""
+
+    def __init__(self, port: int) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
+
+    def put(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send one body.
+
+        Raises:
+            RunFailedError: It was refused.
+        """
+        self._http.request("PUT", path, body, headers or {})
+        answer = self._http.getresponse()
+        said = answer.read()
+        if answer.status >= 300:
+            raise RunFailedError(f"PUT {path} was answered {answer.status}: {said[:200]!r}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+
+class Device(Uploader):
+    """A device of the run, which has joined."""
+
+    def __init__(self, port: int, run_id: str, num_shards: int) -> None:
+        super().__init__(port)
+        self._run_path = f"/v1/runs/{run_id}"
+        join = JoinRequest(PROTOCOL_VERSION, num_shards * SHARD_SAMPLES, 1, NUM_CLASSES, "measurement")
+        self.put(f"{self._run_path}/clients/{CLIENT_ID}", to_json(join), _authorised())
+
+    def shard_path(self, index: int) -> str:
+        """Where a shard goes."""
+        return f"{self._run_path}/rounds/1/clients/{CLIENT_ID}/shards/train/{index}"
+
+    def upload(self, upload: Upload) -> None:
+        """Send one shard."""
+        headers = {SHA256_HEADER: upload.sha256, **_authorised()}
+        self.put(self.shard_path(upload.index), upload.body, headers)
+
+
+def _authorised() -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKEN}"}
+
+
+def free_port() -> int:
+    """A port that nobody has, now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def remove_files(folder: Path) -> None:
+    """Remove stored bodies, so that each turn writes new files to a disk as full as before."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.unlink()

@@ -1,1 +1,0 @@
-"""The HTTP interface, a module per concern. Paths stand in :mod:`gkt_core.protocol`."""

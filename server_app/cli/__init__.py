@@ -1,0 +1,1 @@
+"""The commands gkt serve and gkt clients."""

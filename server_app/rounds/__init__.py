@@ -1,0 +1,1 @@
+"""The rounds of a run as pure state machines: no Flask, no torch, no database, no clock."""

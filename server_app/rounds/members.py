@@ -1,0 +1,138 @@
+"""What both state machines, of rounds and without rounds, say about members and about the trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gkt_core.errors import RoundClosedError, RoundError
+from gkt_core.wire.protocol import Task
+from server_app.rounds.state import Event, Phase, RunState
+
+
+def without(client_ids: tuple[str, ...], client_id: str) -> tuple[str, ...]:
+    """All but one."""
+    return tuple(each for each in client_ids if each != client_id)
+
+
+def revoked(state: RunState, client_id: str) -> RunState:
+    """A device is no member any more; what that means for the open round is the caller's to say.
+
+    Raises:
+        RoundError: It never was one.
+    """
+    if client_id not in state.clients:
+        raise RoundError(f"{client_id} has not joined this run: there is nothing to revoke")
+    return dataclasses.replace(
+        state,
+        clients=without(state.clients, client_id),
+        revoked=tuple(sorted((*state.revoked, client_id))),
+        quarantined=tuple(pair for pair in state.quarantined if pair[0] != client_id),
+        trusted=without(state.trusted, client_id),
+    )
+
+
+def held(state: RunState, client_id: str, reason: str) -> RunState:
+    """A device is quarantined; what that means for the round is the caller's to say."""
+    if client_id not in state.clients:
+        # Revoked meanwhile.
+        return state
+    pairs = {**dict(state.quarantined), client_id: reason}
+    return dataclasses.replace(state, quarantined=tuple(sorted(pairs.items())))
+
+
+def pardoned(state: RunState, client_id: str, trusted: bool) -> RunState:
+    """A device is quarantined no more.
+
+    Raises:
+        RoundError: It was not.
+    """
+    if client_id not in dict(state.quarantined):
+        raise RoundError(f"{client_id} is not quarantined: there is nothing to release")
+    return dataclasses.replace(
+        state,
+        quarantined=tuple(pair for pair in state.quarantined if pair[0] != client_id),
+        trusted=tuple(sorted({*state.trusted, client_id})) if trusted else state.trusted,
+    )
+
+
+def check_fits(state: RunState, event: Event, phase: Phase, round_num: int) -> None:
+    """Refuse what the trainer says of another phase or step than the one that the run is in.
+
+    Raises:
+        RoundError: It does.
+    """
+    if state.phase is not phase or state.round_num != round_num:
+        kind = "step" if state.mode == "async" else "round"
+        raise RoundError(f"{event} does not fit a run that is {state.phase} in {kind} {state.round_num}")
+
+
+def released(state: RunState) -> RunState:
+    """The trainer is gone: what it trained on may be claimed again."""
+    return dataclasses.replace(state, phase=Phase.READY) if state.phase is Phase.TRAINING else state
+
+
+def failed(state: RunState, error: str) -> RunState:
+    """The run has ended, for this reason or an earlier one.
+
+    Raises:
+        RoundError: It is finished.
+    """
+    if state.phase is Phase.FINISHED:
+        raise RoundError("the run is finished and cannot fail any more")
+    return dataclasses.replace(state, phase=Phase.FAILED, error=state.error or error)
+
+
+def check_member(state: RunState, client_id: str) -> None:
+    """Refuse who has not joined, or takes part no more.
+
+    Raises:
+        RoundError: The device is no member.
+    """
+    if client_id in state.revoked:
+        raise RoundError(f"{client_id} was revoked: it takes no part in this run any more")
+    if client_id not in state.clients:
+        raise RoundError(f"{client_id} has not joined this run")
+
+
+def check_not_held(state: RunState, client_id: str) -> None:
+    """Refuse uploads of a quarantined device, which may ask again what to do.
+
+    Raises:
+        RoundClosedError: The device is quarantined.
+    """
+    if reason := dict(state.quarantined).get(client_id):
+        raise RoundClosedError(f"{client_id} is quarantined: {reason}")
+
+
+def check_joining(state: RunState, client_id: str) -> None:
+    """Refuse who cannot become a member.
+
+    Raises:
+        RoundError: Revoked, one too many, or too late.
+    """
+    if client_id in state.revoked:
+        raise RoundError(f"{client_id} was revoked and cannot join this run again")
+    if len(state.clients) >= state.num_clients:
+        raise RoundError(
+            f"{client_id} cannot join: all {state.num_clients} devices of this run have joined. "
+            "Was it started under another --client-id or --state-dir before?"
+        )
+    if state.phase in (Phase.FINISHED, Phase.FAILED):
+        raise RoundError(f"{client_id} cannot join: the run is {state.phase}")
+
+
+def held_task(state: RunState, client_id: str, round_num: int, retry_after_seconds: float) -> Task | None:
+    """What a device does that takes no part; None for others."""
+    answered = state.last_answer(client_id)
+    if client_id in state.revoked:
+        return Task("stop", round_num, answered, 0.0, f"{client_id} was revoked")
+    check_member(state, client_id)
+    if state.phase is Phase.FAILED:
+        return Task("stop", round_num, answered, 0.0, state.error)
+    reason = dict(state.quarantined).get(client_id)
+    if reason is None:
+        return None
+    if state.phase is Phase.FINISHED:
+        reason = f"the run ended while {client_id} was quarantined: {reason}"
+        return Task("stop", round_num, answered, 0.0, reason)
+    return Task("wait", round_num, answered, retry_after_seconds, f"{client_id} is quarantined: {reason}")

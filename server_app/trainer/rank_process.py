@@ -1,0 +1,88 @@
+"""A process that trains along: what every rank but 0 does, and the network that all ranks begin with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gkt_core.algorithms import server_update
+from gkt_core.errors import ConfigError
+from gkt_core.nn import build_server_network
+from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.nn.ranks import DistributedRanks
+from gkt_core.rounds.feature_source import ShardSource
+from gkt_core.wire.shards import ShardKey
+from server_app.run_folder import RunContext
+from server_app.storage_errors import STORAGE_ERRORS, Patience
+from server_app.trainer.group import Order, receive_order
+
+log = logging.getLogger("gkt.trainer")
+
+
+def build_network(run: RunContext, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The run's server network with its first weights, and its optimizer."""
+    manifest = run.bundle.manifest
+    network: nn.Module = build_server_network(
+        manifest.server_network, manifest.num_classes, seed=run.config.seed
+    )
+    # The faster layout of convolutions on CPUs; the numbers it holds are the same.
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, large_network_optimizer(network.parameters(), run.config, run.config.server_lr)
+
+
+def own_device(name: str, rank: int | None) -> torch.device:
+    """Of several GPUs each process of a machine has one.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("--device is cuda, but PyTorch sees no GPU: choose cpu")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank or 0)))
+    return torch.device(name)
+
+
+def train_along(run: RunContext, device: torch.device) -> None:
+    """Train with rank 0, an order at a time, until it says that there are no more."""
+    network, optimizer = build_network(run, device)
+    ranks: DistributedRanks | None = None
+    last: list[str] = []
+    while (order := receive_order(network, optimizer)) is not None:
+        ranks = ranks or DistributedRanks(network)
+        log.info("rank %d: round %d from epoch %d", ranks.rank, order.round_num, order.first_epoch)
+        for blob in last:
+            # Of what is in a bucket; rank 0 drops the originals.
+            run.blobs.drop_copy(blob)
+        last = [blob for _, blob in order.shards]
+        set_learning_rate(optimizer, order.learning_rate)
+        server_update(
+            network,
+            optimizer,
+            ShardSource.from_files(_files(run, order), run.shard_spec),
+            run.config,
+            round_num=order.round_num,
+            num_classes=run.bundle.manifest.num_classes,
+            first_epoch=order.first_epoch,
+            ranks=ranks,
+        )
+
+
+def _files(run: RunContext, order: Order) -> Iterable[tuple[ShardKey, Path]]:
+    for key, blob in order.shards:
+        yield key, _local_path(run, blob)
+
+
+def _local_path(run: RunContext, blob: str) -> Path:
+    """A shard, for which the others wait as long as the storage does not answer."""
+    patience = Patience()
+    while True:
+        try:
+            return run.blobs.local_path(blob)
+        except STORAGE_ERRORS as error:
+            patience.wait(error, log)

@@ -1,0 +1,74 @@
+"""What the trainer says of itself while it trains, and of the step that it is at."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from gkt_core.algorithms import ServerProgress
+from gkt_core.wire.protocol import TrainerProgress
+from server_app.rounds.machine import parts, staleness
+from server_app.rounds.state import RunState
+from server_app.run_folder import RunContext
+from server_app.status import part_metrics
+from server_app.trainer.lease import Lease
+
+_PROGRESS_SECONDS = 0.5
+
+
+class ServerGone(Exception):
+    """The process that started this one has ended."""
+
+
+class ProgressReporter:
+    """Tells the store how training goes, at most twice a second."""
+
+    def __init__(self, run: RunContext, round_num: int, parent_pid: int | None, lease: Lease) -> None:
+        self._run, self._round_num, self._parent_pid, self._lease = run, round_num, parent_pid, lease
+        self._last = 0.0
+
+    def __call__(self, progress: ServerProgress) -> None:
+        """After each batch; ends the training when the server has ended."""
+        check_parent(self._parent_pid)
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_SECONDS:
+            return
+        self._last = now
+        self._lease.keep()
+        self._run.store.report_progress(
+            TrainerProgress(
+                self._round_num, progress.epoch, progress.epochs, progress.samples_per_second, progress.loss
+            )
+        )
+
+
+def describe_step(state: RunState) -> str:
+    """Who is in a step of the server, and how far ahead; nothing for rounds."""
+    ahead = staleness(state)
+    found = [
+        f"{name} in its round {number}, {ahead.get(name, 0)} ahead" for name, number in parts(state).items()
+    ]
+    return f" of {'; '.join(found)}" if ahead else ""
+
+
+def step_metrics(state: RunState) -> dict[str, float]:
+    """Whose uploads a step of the server was on; without rounds, how many rounds' worth are done, too."""
+    own, ahead = parts(state), staleness(state)
+    if state.mode == "sync":
+        return part_metrics(own)
+    total = sum({**dict(state.done), **own}.values())
+    return {
+        **part_metrics(own),
+        "full_rounds": float(total // max(1, len(state.clients))),
+        "max_staleness": float(max((ahead.get(name, 0) for name in own), default=0)),
+    }
+
+
+def check_parent(parent_pid: int | None) -> None:
+    """Look whether the server is still there.
+
+    Raises:
+        ServerGone: It has ended.
+    """
+    if parent_pid is not None and os.getppid() != parent_pid:
+        raise ServerGone

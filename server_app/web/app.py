@@ -1,0 +1,111 @@
+"""The application factory: one Flask application for one run, one blueprint per concern."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from gkt_core.errors import (
+    AuthenticationError,
+    GKTError,
+    InputError,
+    ProtocolError,
+    RoundError,
+    StorageUnavailableError,
+)
+from gkt_core.wire.protocol import ErrorBody, to_json
+from server_app.run_folder import RunContext
+from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
+from server_app.web.classifier import FeatureClassifier
+from server_app.web.context import RequestContext
+from server_app.web.operations import OPERATIONS
+from server_app.web.receiving import drop_body
+from server_app.web.routes import clients, documents, downloads, inference, runs, uploads
+
+# Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
+_BODY_SLACK = 64 * 1024
+# Of a storage that does not answer; devices wait longer by themselves when it goes on.
+_RETRY_AFTER_SECONDS = 2
+
+
+def create_app(
+    run: RunContext,
+    token: str,
+    *,
+    poll_seconds: float = 1.0,
+    classifier: FeatureClassifier | None = None,
+) -> Flask:
+    """Make the application.
+
+    Args:
+        run: The run to serve.
+        token: Bearer token that every request must carry, but for health and the document of the interface.
+        poll_seconds: How often waiting devices are told to ask again.
+        classifier: What answers features; None for a server that does not.
+    """
+    app = Flask("gkt", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
+    app.extensions["gkt"] = RequestContext(run, poll_seconds, classifier)
+
+    @app.before_request
+    def _authenticate() -> None:
+        operation = OPERATIONS.get(request.endpoint or "")
+        if request.endpoint is None or (operation is not None and not operation.needs_token):
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+            raise AuthenticationError("the bearer token is missing or wrong: use the one gkt serve printed")
+
+    @app.errorhandler(GKTError)
+    def _refuse(error: GKTError) -> Response:
+        return _error_response(_status_of(error), error.code, str(error))
+
+    def _storage(error: Exception) -> Response:
+        """Disk full, database locked, blob store gone: for a person to mend, and for devices to wait."""
+        # One line: every device asks again and again, and the log may lie on the disk that is full.
+        what = describe_storage_error(error)
+        app.logger.error(
+            "%s %s: the storage does not answer: %s: %s", request.method, request.path, what, error
+        )
+        return _refuse(StorageUnavailableError(f"{what}: ask again later"))
+
+    for kind in STORAGE_ERRORS:
+        app.register_error_handler(kind, _storage)
+
+    @app.errorhandler(HTTPException)
+    def _http_error(error: HTTPException) -> Response:
+        message = error.description or ""
+        if isinstance(error, RequestEntityTooLarge):
+            message = f"the body exceeds {request.max_content_length} bytes, the most that is expected here"
+        return _error_response(error.code or 500, type(error).__name__, message)
+
+    for module in (runs, clients, uploads, downloads, inference, documents):
+        app.register_blueprint(module.blueprint)
+    return app
+
+
+def _status_of(error: GKTError) -> int:
+    match error:
+        case AuthenticationError():
+            return 401
+        case RoundError():
+            return 409
+        case ProtocolError():
+            return 400
+        case InputError():
+            return 422
+        case StorageUnavailableError():
+            return 503
+        case _:
+            return 500
+
+
+def _error_response(status: int, code: str, message: str) -> Response:
+    if status != 401:
+        drop_body()
+    response = Response(to_json(ErrorBody(code, message)), status, mimetype="application/json")
+    if status == 503:
+        response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    return response

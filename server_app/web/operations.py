@@ -1,0 +1,151 @@
+"""What each endpoint takes and answers, as data: the third source of the OpenAPI document.
+
+Routes and first lines come from the blueprints, schemas from the dataclasses of
+:mod:`gkt_core.wire.protocol`; here stands what neither of them says. A test holds that no route is
+missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
+from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES
+from gkt_core.wire.protocol import (
+    CLIENT_ID_PATTERN,
+    MAX_MESSAGE_BYTES,
+    SHA256_HEADER,
+    ZSTD,
+    Health,
+    Inference,
+    JoinRequest,
+    MissingShards,
+    RoundReport,
+    RunInfo,
+    RunList,
+    RunStatus,
+    ShardReceipt,
+    Task,
+)
+from gkt_core.wire.shards import SPLITS
+
+BINARY = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One endpoint.
+
+    Attributes:
+        tag: The heading that it stands under.
+        answer: The message that it answers with, or the media type of something else.
+        answer_text: What the answer is.
+        body: The message that it takes, or the media type of something else; None for no body.
+        body_text: What the body is, for a person.
+        refusals: Statuses of :class:`gkt_core.wire.protocol.ErrorBody` answers, beside the usual ones.
+        headers: Request headers: name, whether it must be there, schema.
+        needs_token: Whether the bearer token must come along.
+    """
+
+    tag: str
+    answer: type | str
+    answer_text: str
+    body: type | str | None = None
+    body_text: str = ""
+    refusals: tuple[int, ...] = ()
+    headers: tuple[tuple[str, bool, dict[str, Any]], ...] = ()
+    needs_token: bool = True
+
+
+_ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
+_SHA256 = (SHA256_HEADER, True, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+_MESSAGE_TEXT = f"at most {MAX_MESSAGE_BYTES:,} bytes of JSON"
+_SHARD_TEXT = (
+    "a feature shard: one safetensors file with sample_ids, features, features_scale, features_offset, "
+    "client_logits and labels; its hash is that of the body as sent, compressed or not"
+)
+
+OPERATIONS: dict[str, Operation] = {
+    "runs.health": Operation("server", Health, "the server answers", needs_token=False),
+    "runs.list_runs": Operation("run", RunList, "the runs; one, for now"),
+    "runs.info": Operation("run", RunInfo, "settings and bundle of the run", refusals=(404,)),
+    "runs.status": Operation("run", RunStatus, "the run at a glance", refusals=(404,)),
+    "downloads.artifact": Operation("run", BINARY, "the file as it was exported", refusals=(404,)),
+    "clients.join": Operation(
+        "device",
+        Task,
+        "what to do next",
+        JoinRequest,
+        _MESSAGE_TEXT,
+        refusals=(400, 404, 409, 413, 422),
+    ),
+    "clients.task": Operation("device", Task, "what to do next", refusals=(400, 404, 409)),
+    "uploads.missing_shards": Operation(
+        "round", MissingShards, "indexes of what has not arrived; nothing once reported", refusals=(404, 409)
+    ),
+    "uploads.put_shard": Operation(
+        "round",
+        ShardReceipt,
+        "the shard is kept",
+        BINARY,
+        _SHARD_TEXT,
+        refusals=(400, 404, 408, 409, 413),
+        headers=(_SHA256, _ENCODING),
+    ),
+    "uploads.put_report": Operation(
+        "round",
+        Task,
+        "what to do next",
+        RoundReport,
+        _MESSAGE_TEXT,
+        refusals=(400, 404, 409, 413),
+    ),
+    "downloads.soft_labels": Operation(
+        "round",
+        BINARY,
+        "a soft-label shard: safetensors with sample_ids and server_logits",
+        refusals=(404, 409),
+    ),
+    "downloads.model": Operation(
+        "model",
+        BINARY,
+        "the template (ONNX without extractor) or the server's weights (safetensors)",
+        refusals=(404, 409),
+    ),
+    "inference.infer": Operation(
+        "model",
+        Inference,
+        "classes of the samples, in the order of the features",
+        BINARY,
+        "a safetensors file with the one tensor features, float32 [N, C, H, W], N from 1 to "
+        f"{MAX_INFERENCE_SAMPLES}: what extractor.onnx of gkt deploy --split gives",
+        refusals=(400, 404, 408, 413),
+        headers=(_ENCODING,),
+    ),
+    "documents.openapi": Operation("server", "application/json", "this document", needs_token=False),
+    "documents.page": Operation("server", "text/html", "this document, for people", needs_token=False),
+}
+
+PATH_PARTS: dict[str, dict[str, Any]] = {
+    "run_id": {"type": "string"},
+    "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
+    "round_num": {"type": "integer", "minimum": 0},
+    "split": {"enum": list(SPLITS)},
+    "index": {"type": "integer", "minimum": 0},
+    "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
+    "part": {"enum": ["template", "server"]},
+}
+
+REFUSALS: dict[int, str] = {
+    400: "the request is not what the protocol says, or holds something that this run does not expect",
+    401: "the bearer token is missing or wrong",
+    404: "there is no such thing",
+    408: "the body did not go on",
+    409: "the call does not fit the state of the run",
+    413: "the body is larger than anything that is expected here",
+    422: "the device does not fit the bundle of this run",
+    503: "the storage does not answer for now: ask again",
+}
+# Of every endpoint that needs the token.
+USUAL_REFUSALS = (401, 503)

@@ -1,0 +1,206 @@
+"""Request bodies of any size in flat memory: to a file while they are hashed and decompressed.
+
+Each piece is received, hashed and written while it is in the processor's cache; nothing holds a whole body.
+Behind gunicorn the pieces come from its socket into one buffer a thread: its own reader copies each byte
+several times, which costs more than everything else here (docs/adr/0009). Elsewhere, and where a body does
+not say how long it is, they come from the WSGI stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flask import request
+from gunicorn.http.body import LengthReader
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout
+
+from gkt_core.errors import ShardError
+from gkt_core.wire.compression import FrameDecompressor
+from gkt_core.wire.protocol import ZSTD
+
+_CHUNK_BYTES = 256 * 1024
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body that has arrived.
+
+    Attributes:
+        sha256: Of the body as it was sent.
+        num_bytes: Its size as it was sent.
+        error: Why it could not be decompressed; the file is then of no use.
+        is_finite: Whether no four bytes of the file, counted from its beginning, are a float that is NaN or
+            infinite. Then no float tensor at such a place holds one; else it may or may not.
+    """
+
+    sha256: str
+    num_bytes: int
+    error: ShardError | None
+    is_finite: bool
+
+
+def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
+    """Write the body of the current request to a file, decompressed.
+
+    Args:
+        path: The file, made new.
+        max_bytes: The most that may come out of a compressed body.
+        look_at_floats: Whether to find out ``is_finite``, which is cheap while the bytes are in the cache.
+
+    Raises:
+        HTTPException: The body is too large, cut short, or stalls.
+        OSError: The file cannot be written.
+        ShardError: The content encoding is unknown.
+    """
+    digest, num_bytes = hashlib.sha256(), 0
+    error: ShardError | None = None
+    decompressor = _decompressor(max_bytes)
+    is_finite = look_at_floats and decompressor is None
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        for chunk in body_chunks():
+            digest.update(chunk)
+            num_bytes += len(chunk)
+            if decompressor is None:
+                is_finite = is_finite and _holds_finite_floats(chunk)
+                _write(descriptor, chunk)
+            elif error is None:
+                try:
+                    for piece in decompressor.feed(chunk):
+                        _write(descriptor, memoryview(piece))
+                except ShardError as found:
+                    # Said later: a body that changed on its way is sent again, whatever it became.
+                    error = found
+    finally:
+        os.close(descriptor)
+    if decompressor is not None and error is None:
+        try:
+            decompressor.finish()
+        except ShardError as found:
+            error = found
+    return Received(digest.hexdigest(), num_bytes, error, is_finite)
+
+
+def receive_bytes(max_bytes: int) -> bytes:
+    """The body of the current request, decompressed; for bodies that are small beside a shard's file.
+
+    Args:
+        max_bytes: The most that a body may hold, compressed or not.
+
+    Raises:
+        HTTPException: The body is too large, cut short, or stalls.
+        ShardError: The content encoding is unknown, or the body cannot be decompressed within the limit.
+    """
+    # Zstandard may make what it cannot compress a little longer.
+    request.max_content_length = max_bytes + max_bytes // 128 + 1024
+    decompressor = _decompressor(max_bytes)
+    body = bytearray()
+    for chunk in body_chunks():
+        if decompressor is None:
+            body += chunk
+            continue
+        for piece in decompressor.feed(chunk):
+            body += piece
+    if decompressor is not None:
+        decompressor.finish()
+    return bytes(body)
+
+
+def _decompressor(max_bytes: int) -> FrameDecompressor | None:
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("identity", ZSTD):
+        raise ShardError(f"content encoding {encoding[:20]!r}, expected {ZSTD} or none")
+    return FrameDecompressor(max_bytes) if encoding == ZSTD else None
+
+
+def _holds_finite_floats(chunk: memoryview) -> bool:
+    if len(chunk) % 4:
+        # The end of a file that is no shard of ours, or a chunk after which floats are split.
+        return False
+    return bool(np.isfinite(np.frombuffer(chunk, "<f4")).all())
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def body_chunks() -> Iterator[memoryview]:
+    """The body of the current request, piece by piece; a piece is valid until the next one is asked for.
+
+    Raises:
+        HTTPException: The body is too large, cut short, or stalls.
+    """
+    limit, length = request.max_content_length, request.content_length
+    if limit is not None and length is not None and length > limit:
+        raise RequestEntityTooLarge
+    stream = request.environ["wsgi.input"]
+    reader = getattr(stream, "reader", None)
+    chunks = _from_stream() if not isinstance(reader, LengthReader) else _from_socket(stream, reader)
+    try:
+        yield from chunks
+    except (BlockingIOError, TimeoutError) as error:
+        raise RequestTimeout("the body did not go on: send it again") from error
+
+
+def _from_stream() -> Iterator[memoryview]:
+    while chunk := request.stream.read(_CHUNK_BYTES):
+        yield memoryview(chunk)
+
+
+def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
+    """What gunicorn's reader holds already, and the rest from the socket."""
+    connection = request.environ["gunicorn.socket"]
+    buffer = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = memoryview(bytearray(_CHUNK_BYTES))
+    # Asleep until the buffer is full or the stall limit is over, rather than awake for every packet.
+    flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
+    # Until all has come: where the next request would begin on this connection is not known.
+    stream.failed = True
+    first = reader.unreader.take_buffered()
+    if len(first) > reader.length:
+        reader.unreader.unread(first[reader.length :])
+        first = first[: reader.length]
+    reader.length -= len(first)
+    while len(first) > len(buffer):
+        yield memoryview(first[: len(buffer)])
+        first = first[len(buffer) :]
+    filled = len(first)
+    buffer[:filled] = first
+    while filled or reader.length:
+        # Full buffers, but for the last: no float is split between two of them.
+        while reader.length and filled < len(buffer):
+            wanted = min(len(buffer) - filled, reader.length)
+            received = connection.recv_into(buffer[filled:], wanted, flags)
+            if not received:
+                raise ClientDisconnected
+            reader.length -= received
+            filled += received
+        yield buffer[:filled]
+        filled = 0
+    stream.failed = False
+
+
+def drop_body() -> None:
+    """Read what is left of a refused body, if it is not too much.
+
+    A device that is still sending would otherwise find its connection closed, and never see why.
+    """
+    stream, limit = request.environ["wsgi.input"], request.max_content_length
+    reader = getattr(stream, "reader", None)
+    if isinstance(reader, LengthReader) and not stream.failed and reader.length <= 2 * (limit or 0):
+        with contextlib.suppress(ClientDisconnected, BlockingIOError, TimeoutError):
+            for _ in _from_socket(stream, reader):
+                pass

@@ -1,0 +1,1 @@
+"""The HTTP interface, a module per concern. Paths stand in :mod:`gkt_core.wire.protocol`."""

@@ -1,0 +1,42 @@
+"""Devices join and ask what to do."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from gkt_core.bundle.manifest import check_classes
+from gkt_core.errors import MessageError
+from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
+from server_app.store import ClientRecord
+from server_app.web.context import run_of, task_response
+from server_app.web.validation import received
+
+blueprint = Blueprint("clients", __name__, url_prefix="/v1/runs/<run_id>/clients/<client_id>")
+
+
+@blueprint.put("")
+def join(run_id: str, client_id: str) -> Response:
+    """A device introduces itself; repeating it is harmless."""
+    run = run_of(run_id)
+    check_client_id(client_id)
+    message = received(JoinRequest, request.get_data())
+    check_protocol_version(message.protocol_version)
+    check_classes(run.bundle.manifest, message.num_classes, f"the data of {client_id}")
+    if message.num_examples < 2 or message.num_validation_examples < 1:
+        raise MessageError(
+            f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
+            "validation samples, expected at least 2 and 1"
+        )
+    if not message.engine.isprintable():
+        raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
+    state = run.store.join(
+        ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40])
+    )
+    return task_response(run, state, client_id)
+
+
+@blueprint.get("/task")
+def task(run_id: str, client_id: str) -> Response:
+    """What the device does next."""
+    run = run_of(run_id)
+    return task_response(run, run.store.state(), client_id)

@@ -1,0 +1,63 @@
+"""Artifacts, soft labels and the trained model go out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Blueprint, Response, abort, send_file
+
+from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
+from gkt_core.errors import RoundError
+from server_app.rounds.state import Phase
+from server_app.run_folder import (
+    SERVER_WEIGHTS_BLOB,
+    TEMPLATE_BLOB,
+    RunContext,
+    soft_labels_blob,
+)
+from server_app.web.context import run_of
+
+blueprint = Blueprint("downloads", __name__, url_prefix="/v1/runs/<run_id>")
+
+
+def _send(run: RunContext, path: Path, kind: str, round_num: int) -> Response:
+    run.store.count_traffic(f"download/{kind}", round_num, path.stat().st_size)
+    return send_file(path.absolute(), mimetype="application/octet-stream", conditional=False, etag=False)
+
+
+@blueprint.get("/artifacts/<name>")
+def artifact(run_id: str, name: str) -> Response:
+    """A file of the bundle that devices need."""
+    run = run_of(run_id)
+    # A phone's reduced ONNX Runtime loads .ort files, which a bundle has if it was exported with them.
+    names = DEVICE_FILES + tuple(other for other in ORT_FORMAT_FILES if other in run.bundle.manifest.files)
+    if name not in names:
+        abort(404, f"no artifact {name[:40]!r}, expected one of {', '.join(names)}")
+    return _send(run, run.bundle.file(name), "bundle", 0)
+
+
+@blueprint.get("/rounds/<int:round_num>/clients/<client_id>/soft-labels")
+def soft_labels(run_id: str, round_num: int, client_id: str) -> Response:
+    """The server's logits for the samples that this device sent in this round."""
+    run = run_of(run_id)
+    state = run.store.state()
+    if client_id not in state.clients:
+        raise RoundError(f"{client_id} has not joined this run")
+    try:
+        path = run.blobs.local_path(soft_labels_blob(round_num, client_id))
+    except FileNotFoundError:
+        abort(404, f"no soft labels of round {round_num} for {client_id}: the run is in {state.round_num}")
+    # Soft labels are traffic of the round that trains with them.
+    return _send(run, path, "soft_labels", state.round_num)
+
+
+@blueprint.get("/model/<part>")
+def model(run_id: str, part: str) -> Response:
+    """The trained model: template (ONNX without extractor) or server (safetensors)."""
+    run = run_of(run_id)
+    blob = {"template": TEMPLATE_BLOB, "server": SERVER_WEIGHTS_BLOB}.get(part)
+    if blob is None:
+        abort(404, f"no model part {part[:20]!r}, expected template or server")
+    if run.store.state().phase is not Phase.FINISHED:
+        raise RoundError("the run is not finished: there is no trained model yet")
+    return _send(run, run.blobs.local_path(blob), "model", 0)

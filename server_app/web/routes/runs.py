@@ -1,0 +1,37 @@
+"""What a run is and how it is doing."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from gkt_core.wire.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
+from server_app.status import run_status
+from server_app.web.context import context, message_response, run_of
+
+blueprint = Blueprint("runs", __name__, url_prefix="/v1")
+
+
+@blueprint.get("/health")
+def health() -> Response:
+    """Whether the server answers; needs no token and says nothing else."""
+    return message_response(Health("ok"))
+
+
+@blueprint.get("/runs")
+def list_runs() -> Response:
+    """The runs of this server."""
+    return message_response(RunList(PROTOCOL_VERSION, [context().run.store.run_id]))
+
+
+@blueprint.get("/runs/<run_id>")
+def info(run_id: str) -> Response:
+    """What a device must know before it joins."""
+    run = run_of(run_id)
+    manifest = run.bundle.manifest.to_dict()
+    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.config.to_dict(), manifest))
+
+
+@blueprint.get("/runs/<run_id>/status")
+def status(run_id: str) -> Response:
+    """The run at a glance."""
+    return message_response(run_status(run_of(run_id).store))

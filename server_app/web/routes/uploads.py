@@ -1,0 +1,184 @@
+"""Shards come in, checked before they are kept; a report closes a device's part of a round."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from flask import Blueprint, Response, request
+
+from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
+from gkt_core.wire.protocol import (
+    MAX_MISSING_SHARDS,
+    SHA256_HEADER,
+    MissingShards,
+    RoundReport,
+    ShardReceipt,
+)
+from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
+from server_app.rounds.machine import check_upload, has_reported, part_is_closed
+from server_app.run_folder import RunContext, shard_blob
+from server_app.store import ClientRecord, ShardRecord
+from server_app.web.context import message_response, run_of, task_response
+from server_app.web.receiving import Received, receive
+from server_app.web.validation import received
+
+# Sums of numbers below it stay finite, and the status can be sent as JSON.
+_BEYOND_ANY_REPORT = 1e15
+_SHARD_TRAFFIC = "upload/shards"
+
+blueprint = Blueprint(
+    "uploads", __name__, url_prefix="/v1/runs/<run_id>/rounds/<int:round_num>/clients/<client_id>"
+)
+
+
+@blueprint.get("/shards")
+def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
+    """What the device still has to send of its part of the open round."""
+    run = run_of(run_id)
+    state = run.store.state()
+    if has_reported(state, client_id, round_num):
+        return message_response(MissingShards([], []))
+    check_upload(state, client_id, round_num)
+    kept = _kept_shards(run, round_num, client_id)
+    stored = {(shard.key.split, shard.key.index) for shard in kept}
+    client = run.store.clients()[client_id]
+
+    def missing(split: str) -> list[int]:
+        wanted = (index for index in range(_num_shards(run, client, split)) if (split, index) not in stored)
+        return list(islice(wanted, MAX_MISSING_SHARDS))
+
+    return message_response(MissingShards(missing("train"), missing("validation")))
+
+
+@blueprint.put("/shards/<split>/<int:index>")
+def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: int) -> Response:
+    """Keep one shard; repeating it is harmless, also after its round was closed."""
+    run = run_of(run_id)
+    if split not in SPLITS:
+        raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
+    key = ShardKey(client_id, round_num, split, index)
+    spec = run.shard_spec
+    with run.blobs.incoming() as path:
+        arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
+        view = run.store.upload_view(key)
+        known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
+        if known is None:
+            check_upload(view.state, client_id, round_num)
+            _check_index(run, key, view.client)
+        try:
+            _check_hash(arrived)
+            if known is None:
+                shard = _checked(arrived, path, key, spec)
+        except ProtocolError:
+            run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
+            raise
+        if known is not None:
+            run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
+            return message_response(ShardReceipt(known.num_samples, arrived.num_bytes, already_stored=True))
+        blob = shard_blob(key, arrived.sha256)
+        run.blobs.put_file(blob, path)
+    num_samples = len(shard.sample_ids)
+    record = ShardRecord(key, arrived.sha256, num_samples, arrived.num_bytes, blob)
+    run.store.add_shard(record, _SHARD_TRAFFIC)
+    return message_response(ShardReceipt(num_samples, arrived.num_bytes, already_stored=False))
+
+
+def _check_hash(arrived: Received) -> None:
+    if SHA256_HEADER not in request.headers:
+        raise ShardError(f"the request has no {SHA256_HEADER}, expected the SHA-256 of its body")
+    if request.headers[SHA256_HEADER].lower() != arrived.sha256:
+        raise ChecksumError(
+            f"the body has SHA-256 {arrived.sha256}, not what {SHA256_HEADER} says: send it again"
+        )
+
+
+def _checked(arrived: Received, path: Path, key: ShardKey, spec: ShardSpec) -> FeatureShard:
+    """The shard, every value of it looked at while the file is still in memory."""
+    if arrived.error is not None:
+        raise arrived.error
+    return map_feature_shard(path, key, spec, check_values=True, is_finite=arrived.is_finite)
+
+
+def _check_index(run: RunContext, key: ShardKey, client: ClientRecord | None) -> None:
+    most = _num_shards(run, client, key.split)
+    if key.index >= most:
+        announced = _announced(client, key.split)
+        raise ShardError(
+            f"shard {key.index} of {key.client_id}, which announced {announced} samples of split "
+            f"{key.split}: expected an index below {most}"
+        )
+
+
+def _announced(client: ClientRecord | None, split: str) -> int:
+    if client is None:
+        return 0
+    return client.num_examples if split == "train" else client.num_validation_examples
+
+
+def _num_shards(run: RunContext, client: ClientRecord | None, split: str) -> int:
+    return -(-_announced(client, split) // run.config.shard_samples)
+
+
+def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardRecord]:
+    """Shards of a device that even a crash of the machine cannot take any more.
+
+    Shards are not waited for one by one: the disk is waited for once, before a part counts as complete.
+    What an earlier crash took is forgotten, so that it is asked for again.
+    """
+    stored = run.store.shards(round_num, client_id)
+    lost = set(run.blobs.make_durable(shard.blob for shard in stored))
+    for shard in stored:
+        if shard.blob in lost:
+            run.store.forget_shard(shard.key)
+    return [shard for shard in stored if shard.blob not in lost]
+
+
+@blueprint.put("/report")
+def put_report(run_id: str, round_num: int, client_id: str) -> Response:
+    """Close the device's part of the round, if all that it announced has arrived."""
+    run = run_of(run_id)
+    body = request.get_data()
+    report = received(RoundReport, body)
+    state = run.store.state()
+    if not part_is_closed(state, client_id, round_num):
+        check_upload(state, client_id, round_num)
+        _check_complete(run, client_id, round_num, report)
+        state = run.store.close_part(client_id, round_num, report)
+        run.store.count_traffic("upload/reports", round_num, len(body))
+    return task_response(run, state, client_id)
+
+
+def _check_complete(run: RunContext, client_id: str, round_num: int, report: RoundReport) -> None:
+    client = run.store.clients()[client_id]
+    if report.num_examples != client.num_examples:
+        raise MessageError(
+            f"{client_id} reports {report.num_examples} training samples, it announced {client.num_examples}"
+        )
+    stored = _kept_shards(run, round_num, client_id)
+    announced = {
+        "train": (report.num_train_shards, client.num_examples),
+        "validation": (report.num_validation_shards, client.num_validation_examples),
+    }
+    for split, (num_shards, num_samples) in announced.items():
+        shards = [shard for shard in stored if shard.key.split == split]
+        indexes = {shard.key.index for shard in shards}
+        # One by one: a report may name more shards than memory could list.
+        missing = list(islice((index for index in range(num_shards) if index not in indexes), 10))
+        if missing:
+            raise RoundError(f"{client_id}: {split} shards {missing} of {num_shards} have not arrived")
+        if len(shards) != num_shards:
+            raise RoundError(f"{client_id}: {len(shards)} {split} shards arrived, it reports {num_shards}")
+        found = sum(shard.num_samples for shard in shards)
+        if found != num_samples:
+            raise RoundError(f"{client_id}: {found} {split} samples arrived, it announced {num_samples}")
+        ids = [
+            map_feature_shard(run.blobs.local_path(shard.blob), shard.key, run.shard_spec).sample_ids
+            for shard in shards
+        ]
+        if ids and np.unique(np.concatenate(ids)).size != num_samples:
+            raise ShardError(f"{client_id}: a {split} sample is in two shards of round {round_num}")
+    numbers = (report.loss, report.accuracy, report.train_seconds, report.extract_seconds)
+    if not all(0 <= number < _BEYOND_ANY_REPORT for number in (*numbers, report.images_per_second)):
+        raise MessageError(f"the report of {client_id} holds a number that is negative or far too large")

@@ -1,0 +1,145 @@
+"""What an export leaves: a manifest that says what is in it, .ort files, and a proof that repeats."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from edge_export import ExportOptions, export_bundle
+from edge_export.optimizer_settings import OptimizerSettings
+from edge_export.reopening import network_of
+from edge_export.verification import verify_bundle
+from gkt_core.bundle.manifest import (
+    COMBINED_TEMPLATE,
+    DEVICE_FILES,
+    EVAL_MODEL,
+    INITIAL_STATE,
+    MANIFEST_NAME,
+    ORT_FORMAT_FILES,
+    PREDICT,
+    TRAIN_STEP,
+    TRAINING_MODEL,
+    load_bundle,
+)
+from gkt_core.errors import ArtifactError
+from gkt_core.nn import build_edge_network
+from server_app import create_app
+from tests.server_app.server_fixtures import TOKEN
+from tests.server_app.web.api_fixtures import Api
+
+pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
+
+SGD = OptimizerSettings("sgd", weight_decay=1e-3, momentum=0.9)
+OPTIONS = ExportOptions("resnet4", image_size=8, num_classes=3, optimizer=SGD)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contents") / "bundle"
+    export_bundle(dataclasses.replace(OPTIONS, ort_format=True), folder, verify=False)
+    return load_bundle(folder)
+
+
+def test_the_manifest_says_which_tensors_go_in_and_out(exported):
+    tensors = exported.manifest.tensors
+    assert set(tensors) == {TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE}
+    images = {"name": "images", "dtype": "float32", "shape": ["N", 3, 8, 8]}
+    assert all(images in sides["inputs"] for sides in tensors.values())
+    step = tensors[TRAIN_STEP]
+    assert {"name": "labels", "dtype": "int64", "shape": ["N"]} in step["inputs"]
+    assert {"name": "learning_rate", "dtype": "float32", "shape": []} in step["inputs"]
+
+    def names(file, side):
+        return [tensor["name"] for tensor in tensors[file][side]]
+
+    graph = onnx.load(exported.file(TRAIN_STEP)).graph
+    assert names(TRAIN_STEP, "inputs") == [value.name for value in graph.input]
+    assert names(TRAIN_STEP, "outputs") == [value.name for value in graph.output]
+    # Weights, gradients and buffers of ONNX Runtime's graphs are its own affair.
+    assert names(TRAINING_MODEL, "inputs") == ["images", "labels", "server_logits", "alpha"]
+    assert names(TRAINING_MODEL, "outputs") == ["objective", "loss", "logits", "features"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[TRAIN_STEP]["inputs"][0].update(shape=["N", 3, 9, 9]), "images of train_step"),
+        (lambda t: t[PREDICT]["outputs"][0].update(shape=["N", 1]), "of predict"),
+        (lambda t: t[PREDICT].pop("inputs"), "no names and shapes"),
+        (lambda t: t[PREDICT].update(inputs=["images"]), "no names and shapes"),
+        (lambda t: t.update({PREDICT: None}), "no names and shapes"),
+    ],
+)
+def test_graphs_of_other_images_are_refused(exported, tmp_path, change, message):
+    copy = shutil.copytree(exported.path, tmp_path / "bundle")
+    values = json.loads((copy / MANIFEST_NAME).read_text())
+    change(values["tensors"])
+    (copy / MANIFEST_NAME).write_text(json.dumps(values))
+    with pytest.raises(ArtifactError, match=message):
+        load_bundle(copy)
+
+
+def test_a_manifest_of_before_has_no_tensors(exported, tmp_path):
+    copy = shutil.copytree(exported.path, tmp_path / "bundle")
+    values = json.loads((copy / MANIFEST_NAME).read_text())
+    del values["tensors"]
+    (copy / MANIFEST_NAME).write_text(json.dumps(values))
+    assert load_bundle(copy).manifest.tensors == {}
+
+
+def test_ort_files_are_the_onnx_files(exported):
+    assert set(ORT_FORMAT_FILES) <= set(exported.manifest.files)
+    rng = np.random.default_rng(0)
+    inputs = {
+        "images": rng.random((5, 3, 8, 8), dtype=np.float32),
+        "labels": rng.integers(3, size=5),
+        "server_logits": rng.standard_normal((5, 3)).astype(np.float32),
+        "alpha": np.array(1, np.float32),
+        "learning_rate": np.array(1e-2, np.float32),
+        **safetensors.numpy.load(exported.file(INITIAL_STATE).read_bytes()),
+    }
+    both = []
+    for name in (TRAIN_STEP, TRAIN_STEP.replace(".onnx", ".ort")):
+        session = onnxruntime.InferenceSession(exported.file(name), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        both.append(dict(zip(names, session.run(names, inputs), strict=True)))
+    assert set(both[0]) == set(both[1])
+    for name, value in both[0].items():
+        assert value == pytest.approx(both[1][name], abs=1e-5), name
+    assert np.abs(both[1]["next_parameters"] - inputs["parameters"]).max() > 1e-4, "it has learnt"
+    for name in ORT_FORMAT_FILES:
+        onnxruntime.InferenceSession(exported.file(name), providers=["CPUExecutionProvider"])
+
+
+def test_a_phone_takes_ort_files_from_the_server(run, exported):
+    run = dataclasses.replace(run, bundle=exported)
+    app = create_app(run, TOKEN)
+    client, headers = app.test_client(), {"Authorization": f"Bearer {TOKEN}"}
+    for name in (*DEVICE_FILES, *ORT_FORMAT_FILES):
+        answer = client.get(f"{Api(None, run).root}/artifacts/{name}", headers=headers)
+        assert (answer.status_code, answer.data) == (200, exported.file(name).read_bytes()), name
+        answer.close()
+
+
+def test_a_run_without_ort_files_has_none(api):
+    answer = api.http.get(f"{api.root}/artifacts/{ORT_FORMAT_FILES[0]}")
+    assert answer.status_code == 404 and "expected one of" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("engine", ["ort_training", "portable"])
+def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path, engine):
+    weights = build_edge_network("resnet4", 3, seed=9).state_dict()
+    safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
+    options = dataclasses.replace(OPTIONS, init=tmp_path / "weights.safetensors", engines=(engine,))
+    export_bundle(options, tmp_path / "bundle", verify=False)
+    bundle = load_bundle(tmp_path / "bundle")
+    found = network_of(bundle).state_dict()
+    assert all(torch.equal(found[name], weights[name]) for name in weights if "num_batches" not in name)
+    assert set(verify_bundle(bundle, network_of(bundle))) == {engine}

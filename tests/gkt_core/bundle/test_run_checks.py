@@ -1,0 +1,41 @@
+"""A run and a bundle that do not fit are refused with both sides and the way out."""
+
+import dataclasses
+
+import pytest
+
+from edge_export import OptimizerSettings
+from gkt_core.bundle.run_checks import check_run
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import ConfigError
+
+
+def made_for(manifest, config):
+    settings = OptimizerSettings.from_config(config)
+    return dataclasses.replace(manifest, optimizer=settings.name, optimizer_settings=settings.to_dict())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig(),
+        RunConfig(edge_optimizer="sgd", edge_weight_decay=1e-4),
+        RunConfig(edge_optimizer="sgd", momentum=0.5, nesterov=False),
+        RunConfig(edge_optimizer="adamw", edge_weight_decay=1e-2),
+        RunConfig(edge_amsgrad=True),
+    ],
+)
+def test_a_bundle_made_for_the_run_fits_no_other(digits_bundle, config):
+    check_run(made_for(digits_bundle.manifest, config), config)
+    for other in (RunConfig(edge_weight_decay=0.5), RunConfig(edge_optimizer="sgd", edge_weight_decay=0.5)):
+        with pytest.raises(ConfigError, match=r"the run wants optimizer \w+, weight_decay 0\.5"):
+            check_run(made_for(digits_bundle.manifest, config), other)
+
+
+def test_the_message_has_the_options_to_export_with(digits_bundle):
+    config = RunConfig(edge_optimizer="sgd", edge_weight_decay=1e-4)
+    expected = "with --optimizer sgd --weight-decay 0.0001 --momentum 0.9 --nesterov, or change"
+    with pytest.raises(ConfigError, match=expected):
+        check_run(digits_bundle.manifest, config)
+    with pytest.raises(ConfigError, match=r"temperature 4\.0, the artifacts .* 3\.0"):
+        check_run(digits_bundle.manifest, RunConfig(temperature=4.0))

@@ -1,0 +1,201 @@
+"""The networks are the paper's, to the parameter; the losses are Eq. 6 and 7."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gkt_core.errors import ConfigError
+from gkt_core.nn import (
+    build_edge_network,
+    build_full_network,
+    build_server_network,
+    edge_loss,
+    kd_loss,
+    server_loss,
+)
+from gkt_core.nn.building import example_images
+from profiling.counted.network_cost import (
+    NETWORK_NAMES,
+    count_forward_macs,
+    count_fvcore_macs,
+    count_network,
+    count_parameters,
+)
+
+BUILDERS = {
+    "resnet4": build_edge_network,
+    "resnet6": build_edge_network,
+    "resnet8": build_edge_network,
+    "resnet55": build_server_network,
+    "resnet109": build_server_network,
+    "resnet56": build_full_network,
+    "resnet110": build_full_network,
+}
+
+
+def build(name: str, num_classes: int = 10, seed: int = 0) -> nn.Module:
+    return BUILDERS[name](name, num_classes, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "expected"),
+    [
+        ("resnet4", 10, 5_306),
+        ("resnet6", 10, 9_978),
+        ("resnet8", 10, 10_586),
+        ("resnet8", 100, 16_436),
+        ("resnet55", 10, 590_858),
+        ("resnet109", 10, 1_147_274),
+        ("resnet56", 10, 591_322),
+        ("resnet56", 100, 614_452),
+        ("resnet110", 10, 1_147_738),
+        ("resnet110", 100, 1_170_868),
+    ],
+)
+def test_parameter_counts(name: str, num_classes: int, expected: int) -> None:
+    assert count_parameters(build(name, num_classes)) == expected
+
+
+def test_extractor_and_server_network_are_the_full_network() -> None:
+    extractor = build_edge_network("resnet8", 10).extractor
+    assert count_parameters(extractor) == 464
+    for server, full in (("resnet55", "resnet56"), ("resnet109", "resnet110")):
+        together = count_parameters(extractor) + count_parameters(build(server))
+        assert together == count_parameters(build(full))
+
+
+@pytest.mark.parametrize(
+    ("name", "mega_macs", "rounding"),
+    [
+        ("resnet4", 5.16, 0.005),
+        ("resnet6", 9.88, 0.005),
+        ("resnet8", 9.618, 0.0005),
+        ("resnet55", 86.77, 0.005),
+        ("resnet109", 166.99, 0.005),
+        ("resnet56", 87.2, 0.05),
+        ("resnet110", 167.4, 0.05),
+    ],
+)
+def test_forward_macs(name: str, mega_macs: float, rounding: float) -> None:
+    inputs = torch.zeros(1, 16, 32, 32) if BUILDERS[name] is build_server_network else example_images(1, 32)
+    assert count_forward_macs(build(name), inputs) / 1e6 == pytest.approx(mega_macs, abs=rounding)
+
+
+def test_macs_grow_with_the_batch_and_do_not_count_batch_norm() -> None:
+    network = build("resnet8")
+    one, two = (count_forward_macs(network, example_images(num, 32)) for num in (1, 2))
+    assert two == 2 * one
+    # 272 channels of 32 x 32 pixels are normalised, 5 operations each.
+    assert count_fvcore_macs(network, example_images(1, 32)) == one + 5 * 272 * 32 * 32
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_backward_costs_twice_the_forward_pass_but_for_the_images(name: str) -> None:
+    cost = count_network(name)
+    stem_macs = 32 * 32 * 9 * 3 * 16
+    assert cost.train_flops == 2 * (3 * cost.forward_macs - stem_macs)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_weights_follow_the_seed(name: str) -> None:
+    first, again, other = (build(name, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    weights = [key for key, value in first.items() if value.dim() > 1]
+    assert weights
+    assert not any(torch.equal(first[key], other[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet55", "resnet56"])
+def test_building_leaves_the_global_random_state_alone(name: str) -> None:
+    before = torch.get_rng_state()
+    build(name)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["resnet4", "resnet6", "resnet8"])
+@pytest.mark.parametrize("size", [8, 32])
+def test_the_tap(name: str, size: int) -> None:
+    features, logits = build_edge_network(name, 10)(example_images(2, size))
+    assert features.shape == (2, 16, size, size)
+    assert features.min() >= 0
+    assert 0.2 < (features == 0).float().mean() < 0.8
+    assert logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["resnet55", "resnet109"])
+def test_server_networks_take_the_tap(name: str) -> None:
+    assert build_server_network(name, 7)(torch.zeros(2, 16, 8, 8)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("builder", [build_edge_network, build_server_network, build_full_network])
+def test_unknown_networks_and_class_counts_are_refused(builder: object) -> None:
+    assert callable(builder)
+    with pytest.raises(ConfigError, match=r"unknown network 'resnet7', expected one of resnet"):
+        builder("resnet7", 10)
+    known = next(name for name, known_builder in BUILDERS.items() if known_builder is builder)
+    with pytest.raises(ConfigError, match="number of classes is 1"):
+        builder(known, 1)
+
+
+@pytest.mark.parametrize(("num", "size"), [(0, 32), (1, 30), (1, 4)])
+def test_example_images_of_a_wrong_size_are_refused(num: int, size: int) -> None:
+    with pytest.raises(ConfigError):
+        example_images(num, size)
+
+
+@pytest.fixture
+def logits() -> tuple[Tensor, Tensor, Tensor]:
+    """Student's and teacher's logits ``[8, 10]`` and labels ``[8]``."""
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = (4 * torch.randn(8, 10, generator=generator) for _ in range(2))
+    return student, teacher, torch.randint(10, (8,), generator=generator)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_kd_loss_is_torchs_kl_times_temperature_squared(
+    logits: tuple[Tensor, Tensor, Tensor], temperature: float
+) -> None:
+    student, teacher, _ = logits
+    expected = F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+    )
+    torch.testing.assert_close(kd_loss(student, teacher, temperature), expected * temperature**2)
+
+
+def test_kd_loss_is_zero_for_equal_distributions(logits: tuple[Tensor, Tensor, Tensor]) -> None:
+    student, _, _ = logits
+    # A constant added to a sample's logits changes no softmax.
+    assert kd_loss(student, student + 5.0, 3.0).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_kd_loss_pulls_the_student_towards_the_teacher(logits: tuple[Tensor, Tensor, Tensor]) -> None:
+    student, teacher, _ = logits
+    student = student.double().requires_grad_()
+    teacher = teacher.double()
+    temperature = 3.0
+    loss = kd_loss(student, teacher, temperature)
+    (gradient,) = torch.autograd.grad(loss, student)
+    # d/ds of T^2 KL(p_t || p_s), mean over N, is T (p_s - p_t) / N.
+    wanted = F.softmax(student / temperature, dim=1) - F.softmax(teacher / temperature, dim=1)
+    torch.testing.assert_close(gradient, temperature * wanted.detach() / len(student))
+    assert kd_loss(student - 0.1 * gradient, teacher, temperature) < loss
+    assert torch.autograd.gradcheck(lambda s: kd_loss(s, teacher, temperature), (student,))
+
+
+def test_losses_without_distillation_are_cross_entropy(logits: tuple[Tensor, Tensor, Tensor]) -> None:
+    student, teacher, labels = logits
+    expected = F.cross_entropy(student, labels)
+    torch.testing.assert_close(edge_loss(student, labels, teacher, 0.0, 3.0), expected)
+    torch.testing.assert_close(server_loss(student, labels, teacher, 0.0, 3.0), expected)
+
+
+def test_losses_weigh_distillation_by_alpha(logits: tuple[Tensor, Tensor, Tensor]) -> None:
+    student, teacher, labels = logits
+    expected = F.cross_entropy(student, labels) + 0.7 * kd_loss(student, teacher, 3.0)
+    torch.testing.assert_close(edge_loss(student, labels, teacher, 0.7, 3.0), expected)
+    torch.testing.assert_close(server_loss(student, labels, teacher, 0.7, 3.0), expected)

@@ -1,0 +1,198 @@
+"""The command as a whole: help, exit codes, what each package shows."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from gkt_core import cli, errors
+from gkt_core.config.run_config import RunConfig
+from gkt_core.config.run_options import build_run_config, run_config_options
+from gkt_core.errors import ConfigError
+from tests.conftest import ROOT, Gkt
+
+PACKAGES = ("gkt_core", "edge_export", "edge_runtime", "server_app", "profiling")
+
+
+def test_help_lists_every_command_without_loading_torch() -> None:
+    code = (
+        "import sys\nfrom gkt_core.cli import main\n"
+        "sys.argv = ['gkt', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules), 'slow help'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("data", "demo", "deploy", "edge", "export", "profile", "serve", "verify"):
+        assert re.search(rf"^  {command}  ", done.stdout, re.MULTILINE)
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        return [
+            found
+            for name in command.list_commands(context)
+            for found in _commands(command.get_command(context, name), (*path, name))  # type: ignore[arg-type]
+        ]
+    return [path]
+
+
+@pytest.mark.parametrize("path", _commands(cli.gkt, ()), ids=" ".join)
+def test_every_command_has_help_and_json(path: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli.gkt, [*path, "--help"])
+    assert shown.exit_code == 0
+    assert "--json" in shown.output
+    command: click.Command = cli.gkt
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)  # type: ignore[assignment]
+    assert command.help
+    undocumented = [
+        option.opts
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help and not isinstance(option.type, click.Choice)
+    ]
+    # Seeds, thread counts and --json explain themselves where they stand without help.
+    assert all(set(opts) <= {"--seed", "--threads", "--json", "--data-root"} for opts in undocumented)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (("nothing",), 2, "No such command"),
+        (("serve", "--data-dir", "run"), 2, "give --artifacts"),
+        (("serve", "--data-dir", "run", "--artifacts", "missing"), 2, "is no artifact bundle"),
+        (("export", "--out", "x", "--num-classes", "1"), 2, "number of classes is 1"),
+        (("export", "--out", "x", "--pixel-std", "0"), 2, "pixel_std is"),
+        (("export", "--out", "x", "--pixel-mean", "a,b"), 2, "expected three numbers"),
+        (("export", "--out", "x", "--split", "missing.json"), 2, "cannot read the split"),
+        (("edge", "evaluate", "--model", "m.onnx", "--data", "t.npz"), 2, "cannot read t.npz"),
+        (("edge", "run", "--server", "http://x", "--token", "t", "--data", "d.npz"), 2, "cannot read d.npz"),
+    ],
+)  # fmt: skip
+def test_exit_codes(
+    arguments: tuple[str, ...], exit_code: int, message: str, gkt: Gkt, tmp_path: Path
+) -> None:
+    done = gkt(*arguments)
+    assert done.returncode == exit_code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_not_there(gkt: Gkt, digits_split: Path, tmp_path: Path) -> None:
+    data = digits_split / "clients" / "client-000.npz"
+    arguments = ("--server", "http://127.0.0.1:9", "--token", "t", "--data", data)
+    done = gkt("edge", "run", *arguments, "--state-dir", tmp_path / "s", "--patience-seconds", "0.2")
+    assert done.returncode == errors.ServerUnavailableError.exit_code, done.stderr
+    assert "is gkt serve running" in done.stderr
+
+
+def test_a_bundle_of_another_class_count(gkt: Gkt, digits_split: Path, tmp_path: Path) -> None:
+    exported = gkt("export", "--num-classes", "3", "--image-size", "16", "--out", "bundle")
+    assert exported.returncode == 0, exported.stderr
+    data, test = digits_split / "clients" / "client-000.npz", digits_split / "test.npz"
+    done = gkt("edge", "train-alone", "--artifacts", "bundle", "--data", data, "--test", test)
+    assert done.returncode == 2
+    assert "has 10 classes, the artifact bundle was made for 3" in done.stderr
+    assert "--num-classes 10" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_changed_bundle(gkt: Gkt, digits_split: Path, tmp_path: Path) -> None:
+    gkt("export", "--num-classes", "10", "--image-size", "16", "--out", "bundle")
+    checkpoint = tmp_path / "bundle" / "checkpoint"
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    checkpoint.write_bytes(bytes(data))
+    done = gkt("serve", "--artifacts", "bundle", "--data-dir", "run", "--port", "0")
+    assert done.returncode == 2
+    assert "is not the file of the manifest" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unexpected_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", ["broken"])
+    with pytest.raises(ZeroDivisionError):
+        cli.run_command(broken)
+
+
+def test_every_hyper_parameter_has_an_option_with_help() -> None:
+    @click.command()
+    @run_config_options()
+    def command(**values: object) -> None:
+        """Test."""
+
+    text = CliRunner().invoke(command, ["--help"], terminal_width=200).output
+    for name in RunConfig().to_dict():
+        option = {"num_clients": "--clients"}.get(name, "--" + name.replace("_", "-"))
+        assert re.search(rf"^  {option}[ /].*\w", text, re.MULTILINE), option
+
+
+def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("rounds = 7\nseed = 3\n")
+    config = build_run_config({"seed": 9, "codec": None}, file=file, defaults={"rounds": 2, "codec": "uint8"})
+    assert (config.rounds, config.seed, config.codec) == (7, 9, "uint8")
+    file.write_text("round = 7\n")
+    with pytest.raises(ConfigError, match="unknown keys round"):
+        build_run_config({}, file=file)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_show_only_their_public_names(package: str) -> None:
+    module = importlib.import_module(package)
+    public = set(module.__all__)
+    for name in public:
+        assert hasattr(module, name)
+    submodules = {info.name for info in pkgutil.iter_modules(module.__path__)}
+    leaked = {
+        name
+        for name in vars(module)
+        if not name.startswith("_")
+        and name not in public | submodules | {"annotations", "TYPE_CHECKING", "Any"}
+    }
+    assert not leaked
+
+
+def test_no_pickle_but_torchvisions() -> None:
+    """np.load says allow_pickle=False everywhere, and nothing imports what executes its input."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                    assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"}, path
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    call = ast.unparse(node.func)
+                    if call == "np.load":
+                        assert "allow_pickle=False" in ast.unparse(node), path
+                    assert call not in {"torch.load", "torch.save"}, path
+
+
+def test_modules_are_small() -> None:
+    """A module has one reason to exist; the few longer ones are a table or a format in one piece."""
+    longer = {
+        str(path.relative_to(ROOT)): count
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 400
+    }
+    assert not longer

@@ -1,0 +1,246 @@
+"""``gkt demo`` as a person runs it: real processes, real sockets, small."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.data.augment import to_float_nchw
+from tests.conftest import LONGEST_SECONDS, Gkt
+
+SMALL = ("--image-size", "8", "--limit", "160", "--clients", "2", "--rounds", "2", "--server-epochs", "1")
+ROUND_KEYS = {"round_num", "validation_accuracy", "upload_bytes", "download_bytes", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "gkt_core.cli",
+        "demo",
+        *SMALL,
+        "--seed",
+        "5",
+        "--out",
+        str(out),
+        "--json",
+    ]
+    return out, subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=True)
+
+
+def test_json_is_the_report_and_nothing_else(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, done = finished
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((out / "report.json").read_text())
+    assert {"rounds", "test_accuracy", "test_accuracies", "edge_only_test_accuracy", "models"} <= set(printed)
+    assert {"config", "versions"} <= set(printed)
+    assert [entry["round_num"] for entry in printed["rounds"]] == [1, 2]
+    assert all(set(entry) >= ROUND_KEYS for entry in printed["rounds"])
+    assert printed["config"]["rounds"] == 2
+    assert printed["config"]["horizontal_flip"] is False
+    # Piped output is plain and short: no control characters, a line a step.
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) < 20
+
+
+def test_files_are_all_there(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = finished
+    for name in ("report.html", "report.json", "accuracy.png", "test.npz", "artifacts/manifest.json"):
+        assert (out / name).stat().st_size > 0, name
+    assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    html = (out / "report.html").read_text()
+    # Self-contained: nothing is loaded from anywhere else.
+    assert not re.search(r'(src|href)="(?!data:)', html)
+    assert html.count("data:image/svg+xml;base64,") == 5
+    assert (out / "logs" / "server.log").is_file()
+    assert (out / "server" / "trainer.log").stat().st_size > 0
+
+
+def test_models_reach_the_reported_accuracies(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, done = finished
+    report = json.loads(done.stdout)
+    with np.load(out / "test.npz") as test:
+        images, labels = to_float_nchw(test["images"]), test["labels"]
+    found = []
+    for path in report["models"].values():
+        session = onnxruntime_module().InferenceSession(path, providers=["CPUExecutionProvider"])
+        (logits,) = session.run(["logits"], {"images": images})
+        found.append(float((logits.argmax(axis=1) == labels).mean()))
+    assert len(found) == 2
+    assert found == pytest.approx(report["test_accuracies"])
+    assert report["test_accuracy"] == pytest.approx(np.mean(found))
+
+
+def test_bytes_are_those_of_the_wire(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = finished
+    report = json.loads(done.stdout)
+    sent = received = 0
+    for client in report["clients"]:
+        line = (out / "logs" / f"{client['client_id']}.log").read_text().strip().splitlines()[-1]
+        up, down = re.search(r"([\d,]+) bytes sent, ([\d,]+) received", line).groups()  # type: ignore[union-attr]
+        sent += int(up.replace(",", ""))
+        received += int(down.replace(",", ""))
+    kinds = report["traffic"]
+    counted_up = kinds["upload/shards"] + kinds["upload/reports"]
+    # Devices also send a join message; they also receive tasks, receipts and run descriptions.
+    assert counted_up <= sent <= counted_up + 1000
+    counted_down = kinds["download/bundle"] + kinds["download/soft_labels"] + kinds["download/model"]
+    assert counted_down <= received
+    assert sum(entry["upload_bytes"] for entry in report["rounds"]) == counted_up
+    assert sum(entry["download_bytes"] for entry in report["rounds"]) == kinds["download/soft_labels"]
+    assert report["rounds"][0]["download_bytes"] == 0
+
+
+def test_each_device_saw_only_its_own_file(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, done = finished
+    ids = []
+    for client in json.loads(done.stdout)["clients"]:
+        with np.load(out / "data" / "clients" / f"{client['client_id']}.npz") as data:
+            ids.append(set(data["sample_ids"].tolist()) | set(data["validation_sample_ids"].tolist()))
+    assert not ids[0] & ids[1]
+    assert len(ids[0] | ids[1]) == 160
+
+
+@pytest.mark.slow  # every day `test_chaos` compares two runs of real processes, one of them killed
+def test_same_seed_same_numbers(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], gkt: Gkt, tmp_path: Path
+) -> None:
+    first = json.loads(finished[1].stdout)
+    again = gkt("demo", *SMALL, "--seed", "5", "--out", tmp_path / "again", "--json")
+    second = json.loads(again.stdout)
+    for key in ("test_accuracies", "edge_only_test_accuracies"):
+        assert second[key] == first[key]
+    for name in ("validation_accuracy", "validation_loss", "train_loss", "edge_loss"):
+        assert [r[name] for r in second["rounds"]] == [r[name] for r in first["rounds"]]
+    for client_id, path in first["models"].items():
+        assert Path(path).read_bytes() == Path(second["models"][client_id]).read_bytes()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "gkt_core.cli", "demo", *SMALL, "--rounds", "500", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + LONGEST_SECONDS / 2
+        logs = [out / "logs" / f"client-00{n}.log" for n in range(2)]
+        while time.monotonic() < deadline and not all(log.is_file() and log.stat().st_size for log in logs):
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert all(log.is_file() for log in logs), "the devices never began"
+        children = psutil.Process(process.pid).children(recursive=True)
+        # Server, trainer, two devices.
+        assert len(children) >= 4
+        process.send_signal(sign)
+        _, stderr = process.communicate(timeout=LONGEST_SECONDS / 2)
+    finally:
+        # Ended in order if it still runs: killed, it would leave its own processes behind.
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
+    assert process.returncode == 130
+    assert f"partial results are in {out}" in stderr
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+
+
+def _taken_port() -> tuple[socket.socket, str]:
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    holder.listen()
+    return holder, str(holder.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "no-such-folder"), "no dataset 'no-such-folder'"),
+        (("--dataset", "broken.npz"), "cannot read broken.npz"),
+        (("--dataset", "images"), "cannot read the image"),
+        (("--dataset", "labels.npz"), "y_test holds the label 7"),
+        (("--clients", "1000"), "1000 clients and 1437 training images"),
+        (("--image-size", "15"), "image size is 15"),
+        (("--rounds", "0"), "rounds is 0, expected at least 1"),
+        (("--temperature", "-1"), "temperature is -1.0"),
+        (("--limit", "0"), "limit is 0"),
+        (("--port", "99999"), "port is 99999"),
+    ],
+)
+def test_wrong_input_leaves_nothing(
+    arguments: tuple[str, ...], message: str, gkt: Gkt, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 this is no archive")
+    (tmp_path / "images" / "cats").mkdir(parents=True)
+    (tmp_path / "images" / "cats" / "one.png").write_bytes(b"no image")
+    images = np.zeros((40, 8, 8, 3), np.uint8)
+    np.savez(
+        tmp_path / "labels.npz",
+        x_train=images,
+        y_train=np.arange(40) % 5,
+        x_test=images,
+        y_test=np.full(40, 7),
+    )
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = gkt("demo", *arguments, "--out", "out")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_port_in_use(gkt: Gkt, tmp_path: Path) -> None:
+    holder, port = _taken_port()
+    with holder:
+        done = gkt("demo", *SMALL, "--port", port, "--out", "out")
+    assert done.returncode == 2, done.stderr
+    assert f"port {port} of 127.0.0.1 is in use" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_not_touched(gkt: Gkt, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("data")
+    done = gkt("demo", *SMALL, "--out", "out")
+    assert done.returncode == 2
+    assert "already exists and is not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+
+
+@pytest.mark.slow
+def test_the_digits_as_the_readme_says(gkt: Gkt, tmp_path: Path) -> None:
+    done = gkt("demo", "--out", tmp_path / "out", "--json", timeout=600)
+    report = json.loads(done.stdout)
+    assert report["test_accuracy"] >= 0.95
+    assert report["test_accuracy"] > report["edge_only_test_accuracy"]
+
+
+@pytest.mark.slow
+def test_cifar10_as_the_readme_says(gkt: Gkt, tmp_path: Path) -> None:
+    folder = os.environ.get("GKT_TEST_DATA")
+    if not folder:
+        pytest.skip("GKT_TEST_DATA is not set: no real CIFAR-10 to train on")
+    arguments = ("--dataset", f"{folder}/cifar10.npz", "--limit", "4000", "--clients", "4", "--rounds", "4")
+    done = gkt("demo", *arguments, "--out", tmp_path / "out", "--json", timeout=1500)
+    report = json.loads(done.stdout)
+    assert report["test_accuracy"] > report["edge_only_test_accuracy"]

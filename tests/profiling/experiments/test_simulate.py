@@ -1,0 +1,173 @@
+"""``gkt simulate`` as a researcher runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from gkt_core.config.run_config import RunConfig
+from profiling.experiments.simulate.command import SIMULATION_DEFAULTS, simulate
+from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.killing import run_killed
+
+SMALL = ("--image-size", "8", "--limit", "400", "--clients", "3", "--rounds", "2")
+ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
+RESULT_KEYS = {"test_accuracy", "validation_accuracy", "upload_bytes", "download_bytes", "config"}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_defaults_learn(algorithm: str, gkt: Gkt, tmp_path: Path) -> None:
+    """Three devices, two rounds, everything else by default: far above the 10 % of guessing."""
+    # Averaged weights need more steps than the others before they are above guessing.
+    limit = ("--limit", "1437") if algorithm == "fedavg" else ()
+    done = gkt("simulate", "--algorithm", algorithm, *SMALL, *limit, "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / "out" / "result.json").read_text())
+    assert set(result) >= RESULT_KEYS
+    assert result["test_accuracy"] > 0.2
+    assert (result["upload_bytes"] == 0) == (algorithm == "centralized")
+    assert len(result["confusion_matrix"]) == len(result["per_class_accuracy"]) == 10
+    metrics = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round_num"] for line in metrics] == [1, 2]
+    assert sum(line["upload_bytes"] for line in metrics) == result["upload_bytes"]
+    for picture in ("curves.png", "confusion.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    timings = (tmp_path / "out" / "timings.jsonl").read_text().splitlines()
+    assert len(timings) == 2
+
+
+def test_help_names_the_defaults_that_are_used() -> None:
+    """Some depend on the algorithm: each must stand in the help text of its option."""
+    texts = {option.name: option.help for option in simulate.params if isinstance(option, click.Option)}
+    for algorithm, defaults in SIMULATION_DEFAULTS.items():
+        for name, value in (RunConfig().to_dict() | defaults).items():
+            if name in ("quarantine", "num_clients", "horizontal_flip", "crop_padding"):
+                continue  # no option, or as the split and its dataset have it
+            default = re.search(r"\[default: (.*)\]$", texts[name] or "")
+            assert default, name
+            said = default[1]
+            if " for " in said:
+                said = next(part for part in said.split("; ") if algorithm in part).split(" for ")[0]
+            assert said == str(value), (algorithm, name)
+
+
+def test_a_class_without_images_has_no_accuracy(gkt: Gkt, tmp_path: Path) -> None:
+    """Labels 0 and 2: class 1 is neither trained nor tested, and is not the worst class."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2 * 2
+    images = generator.integers(0, 60, (40, 8, 8, 3)) + 90 * labels[:, None, None, None]
+    arrays = {"x_train": images.astype(np.uint8), "y_train": labels}
+    np.savez(tmp_path / "hole.npz", **arrays, x_test=arrays["x_train"], y_test=labels)
+    done = gkt(
+        "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--dataset", "hole.npz",
+        "--clients", "2", "--rounds", "1", "--batch-size", "8", "--out", "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    accuracies = json.loads((tmp_path / "out" / "result.json").read_text())["per_class_accuracy"]
+    assert accuracies["1"] is None
+    assert accuracies["0"] + accuracies["2"] > 1
+    assert "(1)" not in done.stdout
+    assert "by class: from" in done.stdout
+
+
+FAST = ("--image-size", "8", "--limit", "150", "--clients", "3", "--server-epochs", "1", "--rounds", "4")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulate") / "out"
+    command = [sys.executable, "-m", "gkt_core.cli", "simulate", *FAST, "--seed", "3", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
+    return out
+
+
+def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_killed(
+        "simulate", *FAST, "--seed", "3", "--out", out,
+        after="gkt_core.algorithms.runner:save_state", calls=1, delay_seconds=random.uniform(0, 0.1),
+    )  # fmt: skip
+    assert not (out / "result.json").exists()
+    again = gkt("simulate", *FAST, "--seed", "3", "--out", out)
+    assert again.returncode == 0, again.stderr
+    for name in ("metrics.jsonl", "result.json", "checkpoint.safetensors"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_features_on_disk_give_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
+    done = gkt("simulate", *FAST, "--seed", "3", "--feature-store", "disk", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+    assert list((tmp_path / "out" / "features").glob("*.safetensors"))
+
+
+def test_a_stored_split_is_used_again(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
+    split = undisturbed / "data"
+    done = gkt(
+        "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--split", split,
+        "--rounds", "1", "--out", "out", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["num_examples"] == 135
+    assert not (tmp_path / "out" / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rounds", "5"), "holds a run with other settings (rounds 5 instead of 4)"),
+        (("--seed", "4"), "seed 4 instead of 3"),
+        (("--clients", "2"), "--clients is 2"),
+    ],
+)
+def test_other_settings_are_refused(
+    arguments: tuple[str, ...], message: str, undisturbed: Path, gkt: Gkt
+) -> None:
+    before = (undisturbed / "result.json").read_bytes()
+    done = gkt("simulate", *FAST, "--seed", "3", *arguments, "--out", undisturbed)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert (undisturbed / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "nothing"), "no dataset 'nothing'"),
+        (("--clients", "5000"), "5000 clients"),
+        (("--replay-period", "0"), "--replay-period"),
+        (("--pretraining-share", "1.5"), "pre-training share is 1.5"),
+        (("--split", "missing"), "holds no split"),
+        (("--algorithm", "sgd"), "'sgd' is not one of"),
+    ],
+)
+def test_wrong_input_leaves_nothing(
+    arguments: tuple[str, ...], message: str, gkt: Gkt, tmp_path: Path
+) -> None:
+    done = gkt("simulate", *arguments, "--out", "out")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_cifar10_beats_the_device_alone(gkt: Gkt, tmp_path: Path) -> None:
+    folder = os.environ.get("GKT_TEST_DATA")
+    if not folder:
+        pytest.skip("GKT_TEST_DATA is not set: no real CIFAR-10 to train on")
+    done = gkt(
+        "simulate", "--dataset", f"{folder}/cifar10.npz", "--limit", "2000", "--clients", "4",
+        "--rounds", "4", "--server-epochs", "2", "--out", tmp_path / "out", "--json", timeout=900,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["test_accuracy"] > 0.25

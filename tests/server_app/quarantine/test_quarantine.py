@@ -1,0 +1,258 @@
+"""Quarantine: poisoned uploads are named, honest ones of any split are not; the commands for a person."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.partition import partition
+from gkt_core.rounds.feature_source import ShardSource
+from gkt_core.wire.protocol import RoundReport
+from gkt_core.wire.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
+from server_app import open_run
+from server_app.quarantine import Evidence, Watch, judge
+from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
+from server_app.rounds.state import Claimed, Joined, Quarantined, Reported, Trained
+from server_app.status import run_status
+from server_app.store import ClientRecord, FolderBlobStore
+from server_app.trainer.step_report import step_metrics
+
+pytest_plugins = ["tests.server_app.server_fixtures"]
+
+NUM_CLASSES, CHANNELS, SIZE = 6, 8, 8
+NOTHING = {"first": {}, "last": {}, "same_start": True}
+
+
+def devices(split, seed, num_clients=8, num_samples=960):
+    """What honest devices send: each class has its smooth pattern, extractors drift from a common one."""
+    rng = np.random.default_rng([seed, 5])
+    labels = rng.integers(0, NUM_CLASSES, num_samples)
+    # Blobs of 2 pixels: neighbours go together, as after a convolution.
+    coarse = rng.normal(size=(NUM_CLASSES, CHANNELS, SIZE // 2, SIZE // 2))
+    patterns = coarse.repeat(2, axis=2).repeat(2, axis=3)
+    found = {}
+    for number, rows in enumerate(partition(labels, num_clients, scheme=split, alpha=0.1, seed=seed)):
+        mine = labels[rows]
+        noise = rng.normal(size=(len(rows), CHANNELS, SIZE // 2, SIZE // 2)).repeat(2, 2).repeat(2, 3)
+        drift = rng.lognormal(0, 0.3, (1, CHANNELS, 1, 1))
+        features = np.maximum(drift * (patterns[mine] + noise), 0).astype(np.float32)
+        logits = rng.normal(0, 0.3, (len(rows), NUM_CLASSES)).astype(np.float32)
+        found[f"d{number}"] = (rows, features, logits, mine)
+    return found
+
+
+def looked_at(sent):
+    return {client_id: summarise(*upload) for client_id, upload in sent.items()}
+
+
+def poisoned(upload, attack, seed=0):
+    rows, features, logits, labels = upload
+    rng = np.random.default_rng(seed)
+    if attack == "shifted_labels":
+        return rows, features, logits, (labels + 1) % NUM_CLASSES
+    if attack == "random_features":
+        noise = rng.normal(features.mean(), features.std(), features.shape)
+        return rows, np.maximum(noise, 0).astype(np.float32), logits, labels
+    hostile = np.full_like(logits, -5)
+    hostile[np.arange(len(labels)), (labels + 1) % NUM_CLASSES] = 5
+    return rows, features, hostile, labels
+
+
+WORDS = {
+    "shifted_labels": "labels do not go with its features",
+    "random_features": "no image leads to them",
+    "hostile_logits": "confidently name another class",
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("attack", WORDS)
+def test_one_of_eight_is_named_and_nobody_else(attack, seed):
+    sent = devices("iid", seed)
+    assert judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING) == {}
+    attacker = f"d{seed + 2}"
+    sent[attacker] = poisoned(sent[attacker], attack)
+    found = judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING)
+    assert list(found) == [attacker]
+    assert WORDS[attack] in found[attacker]
+    trusting = judge(looked_at(sent), num_classes=NUM_CLASSES, trusted=(attacker,), **NOTHING)
+    assert attacker not in trusting
+
+
+@pytest.mark.parametrize("attack", ["hostile_logits", "random_features"])
+def test_attacks_without_labels_are_named_on_skewed_splits_too(attack):
+    sent = devices("dirichlet", 1)
+    sent["d4"] = poisoned(sent["d4"], attack)
+    assert list(judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING)) == ["d4"]
+
+
+def test_nobody_of_a_skewed_split_is_named():
+    for seed in range(12):
+        evidence = looked_at(devices("dirichlet", seed))
+        assert judge(evidence, num_classes=NUM_CLASSES, **NOTHING) == {}, seed
+
+
+def test_what_other_devices_cannot_tell_is_not_held_against_anybody():
+    # Two devices: labels against labels, and nobody to say whose are right.
+    sent = dict(list(devices("iid", 0).items())[:2])
+    sent["d1"] = poisoned(sent["d1"], "shifted_labels")
+    assert judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING) == {}
+    # Extractors that began apart cannot be compared.
+    sent = devices("iid", 0)
+    sent["d1"] = poisoned(sent["d1"], "shifted_labels")
+    apart = {**NOTHING, "same_start": False}
+    assert judge(looked_at(sent), num_classes=NUM_CLASSES, **apart) == {}
+
+
+def test_half_of_the_devices_is_no_outlier():
+    sent = devices("iid", 0)
+    for number in range(4):
+        sent[f"d{number}"] = poisoned(sent[f"d{number}"], "random_features", number)
+    assert judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda each: dataclasses.replace(each, labels=(each.labels + 1) % NUM_CLASSES), "another label"),
+        (lambda each: dataclasses.replace(each, scale=each.scale * 5), "scale of its features"),
+        (lambda each: dataclasses.replace(each, pooled=each.pooled[::-1]), "correlate"),
+    ],
+)
+def test_a_device_that_turns_is_unlike_its_past(change, words):
+    before = looked_at(devices("iid", 0))
+    past = {"first": before, "last": before, "same_start": True}
+    assert judge(before, num_classes=NUM_CLASSES, **past) == {}
+    now = {**before, "d3": change(before["d3"])}
+    found = judge(now, num_classes=NUM_CLASSES, **past)
+    assert list(found) == ["d3"] and words in found["d3"]
+
+
+def test_features_that_are_all_zero():
+    sent = devices("iid", 0, num_clients=2)
+    rows, features, logits, labels = sent["d0"]
+    sent["d0"] = (rows, np.zeros_like(features), logits, labels)
+    found = judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING)
+    assert found == {"d0": "100.0% of its features are zero"}
+
+
+def source_of(sent):
+    spec = ShardSpec("fp32", (CHANNELS, SIZE, SIZE), NUM_CLASSES, 1000)
+    shards = []
+    for client_id, (rows, features, logits, labels) in sent.items():
+        key = ShardKey(client_id, 1, "train", 0)
+        data = write_feature_shard(key, rows.astype(np.int64), features, logits, labels, "fp32")
+        shards.append((client_id, read_feature_shard(data, key, spec)))
+    return ShardSource(shards)
+
+
+def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path):
+    source = source_of(devices("iid", 0, num_clients=2))
+    evidence = gather_evidence(source)
+    for number, client_id in enumerate(source.client_ids):
+        mine = source.sample_ids[source.owners == number]
+        found = evidence[client_id]
+        assert len(found.labels) == MAX_SAMPLES < len(mine)
+        assert (found.sample_ids[0], found.sample_ids[-1]) == (mine[0], mine[-1])
+        (tmp_path / "file").write_bytes(found.to_bytes())
+        again = Evidence.from_file(str(tmp_path / "file"))
+        assert again.numbers() == found.numbers()
+        np.testing.assert_array_equal(again.labels, found.labels)
+        np.testing.assert_array_equal(again.sample_ids, found.sample_ids)
+        np.testing.assert_allclose(again.pooled, found.pooled, rtol=1e-3, atol=1e-6)
+
+
+def test_the_watch_remembers_those_that_it_accepts(tmp_path):
+    watch = Watch(FolderBlobStore(tmp_path), RunConfig(num_clients=8), NUM_CLASSES)
+    sent = devices("iid", 0)
+
+    def check(round_num, answered, uploads):
+        rounds = dict.fromkeys(uploads, round_num)
+        found = watch.check(source_of(uploads), rounds=rounds, answered=answered, trusted=())
+        watch.tidy(rounds, answered)
+        return found
+
+    bad = {**sent, "d5": poisoned(sent["d5"], "shifted_labels")}
+    assert list(check(1, {}, bad)) == ["d5"]
+    # The same again, as after a restart of the trainer in the middle of the round.
+    assert list(check(1, {}, bad)) == ["d5"]
+    rest = {client_id: upload for client_id, upload in sent.items() if client_id != "d5"}
+    assert check(2, dict.fromkeys(rest, 1), rest) == {}
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.safetensors")}
+    assert kept == {f"watch/{place}/{each}.safetensors" for place in ("first", "000002") for each in rest}
+    # Two that turn in the third round; one that was released is judged by everybody's first uploads.
+    turned = {**sent, "d1": poisoned(sent["d1"], "shifted_labels"), "d5": bad["d5"]}
+    found = check(3, dict.fromkeys(rest, 2), turned)
+    assert list(found) == ["d1", "d5"]
+    assert "another label than before" in found["d1"] and WORDS["shifted_labels"] in found["d5"]
+
+
+def held_run(empty_run, tmp_path):
+    shutil.copytree(empty_run, tmp_path / "run")
+    store = open_run(tmp_path / "run").store
+    for client_id in ("client-a", "client-b"):
+        store.join(ClientRecord(client_id, 12, 5, "portable"))
+    for event in (Reported("client-a", 1), Reported("client-b", 1), Claimed(1)):
+        store.apply(event)
+    store.apply(Quarantined("client-b", 1, "noise"))
+    return store
+
+
+def test_a_quarantined_device_does_not_count_in_the_metrics_of_its_round(empty_run, tmp_path):
+    shutil.copytree(empty_run, tmp_path / "run")
+    store = open_run(tmp_path / "run").store
+    for client_id in ("client-a", "client-b"):
+        store.join(ClientRecord(client_id, 30, 5, "portable"))
+    for client_id, num_examples, accuracy in (("client-a", 12, 0.5), ("client-b", 30, 1.0)):
+        report = RoundReport(
+            num_train_shards=0,
+            num_validation_shards=0,
+            num_examples=num_examples,
+            loss=1.0,
+            accuracy=accuracy,
+            train_seconds=1.0,
+            extract_seconds=1.0,
+            images_per_second=1.0,
+        )
+        store.close_part(client_id, 1, report)
+    store.apply(Claimed(1))
+    state = store.apply(Quarantined("client-b", 1, "noise"))
+    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "samples_per_second")
+    store.add_round_metrics(1, {**dict.fromkeys(names, 0.0), **step_metrics(state)})
+    store.apply(Trained(1))
+    (finished,) = run_status(store).finished_rounds
+    assert (finished.num_examples, finished.edge_accuracy) == (12, 0.5)
+    store.close()
+
+
+def test_the_commands_of_the_person_who_runs_the_server(gkt, empty_run, tmp_path):
+    store = held_run(empty_run, tmp_path)
+    listed = json.loads(gkt("clients", "list", "--data-dir", "run", "--json").stdout)
+    assert [(each["client_id"], each["state"], each["reason"]) for each in listed["clients"]] == [
+        ("client-a", "reported", ""),
+        ("client-b", "quarantined", "noise"),
+    ]
+    assert "client-b  quarantined" in gkt("clients", "list", "--data-dir", "run").stdout
+    released = gkt("clients", "release", "client-b", "--trust", "--data-dir", "run", "--json")
+    assert json.loads(released.stdout)["state"] == "waiting"
+    assert (store.state().quarantined, store.state().trusted) == ((), ("client-b",))
+    revoked = gkt("clients", "revoke", "client-b", "--data-dir", "run")
+    assert revoked.returncode == 0 and "client-b is revoked" in revoked.stdout
+    assert store.state().revoked == ("client-b",)
+    for arguments, words in (
+        (("release", "client-a"), "not quarantined"),
+        (("revoke", "nobody"), "expected one of: client-a, client-b"),
+    ):
+        refused = gkt("clients", *arguments, "--data-dir", "run")
+        assert refused.returncode == 2 and words in refused.stderr
+    store.close()
+
+
+def test_joining_again_does_not_lift_a_quarantine(empty_run, tmp_path):
+    store = held_run(empty_run, tmp_path)
+    state = store.apply(Joined("client-b"))
+    assert dict(state.quarantined) == {"client-b": "noise"}
+    store.close()

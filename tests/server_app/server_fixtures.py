@@ -1,0 +1,86 @@
+"""What the tests of server and devices share: one small artifact bundle, run settings, private data.
+
+A test module that wants the fixtures says
+``pytest_plugins = ["tests.server_app.server_fixtures"]``. It imports the functions as well, and before
+that: PYTEST_DONT_REWRITE keeps pytest from warning about it.
+"""
+
+import numpy as np
+import pytest
+
+from edge_export import ExportOptions, export_bundle
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.private_data import PrivateData, Samples
+from gkt_core.wire.shards import write_feature_shard
+from server_app import create_run
+from tests.conftest import shared_folder
+
+IMAGE_SIZE, NUM_CLASSES = 8, 3
+FEATURE_SHAPE = (16, IMAGE_SIZE, IMAGE_SIZE)
+CLIENTS = ("client-a", "client-b")
+TOKEN = "a-token-of-the-tests"
+
+
+@pytest.fixture(scope="session")
+def server_bundle(tmp_path_factory):
+    """An exported bundle for images of 8x8 and 3 classes."""
+    options = ExportOptions(image_size=IMAGE_SIZE, num_classes=NUM_CLASSES)
+    made = shared_folder(
+        tmp_path_factory, "served", lambda folder: export_bundle(options, folder / "artifacts")
+    )
+    return made / "artifacts"
+
+
+@pytest.fixture(scope="session")
+def empty_run(server_bundle, tmp_path_factory):
+    """The folder of a run of 2 devices and 2 rounds that nobody joined: to be copied, never opened.
+
+    Copies have the same run id, so that what they train can be compared byte by byte.
+    """
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    create_run(folder, server_bundle, run_config(), TOKEN).store.close()
+    return folder
+
+
+def run_config(**changes):
+    """Settings of a run that takes a second or two."""
+    return RunConfig(
+        **{
+            "num_clients": len(CLIENTS),
+            "rounds": 2,
+            "server_epochs": 1,
+            "batch_size": 4,
+            "server_batch_size": 8,
+            "crop_padding": 1,
+            "codec": "uint8",
+            "shard_samples": 8,
+            **changes,
+        }
+    )
+
+
+def private_data(seed, num_train=12, num_validation=5):
+    """Random images with random labels; ids do not begin at 0 and have gaps."""
+    rng = np.random.default_rng(seed)
+
+    def samples(num, first_id):
+        return Samples(
+            rng.integers(0, 256, (num, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
+            rng.integers(0, NUM_CLASSES, num),
+            first_id + 3 * np.arange(num),
+        )
+
+    return PrivateData(samples(num_train, 5), samples(num_validation, 1000), ("ant", "bee", "cat"))
+
+
+def shard_bytes(key, num, *, first_id=0, codec="uint8", seed=0):
+    """A valid feature shard of ``num`` samples with ids from ``first_id``."""
+    rng = np.random.default_rng((seed, key.index, key.round_num))
+    return write_feature_shard(
+        key,
+        first_id + np.arange(num, dtype=np.int64),
+        rng.random((num, *FEATURE_SHAPE), dtype=np.float32),
+        rng.normal(size=(num, NUM_CLASSES)).astype(np.float32),
+        rng.integers(0, NUM_CLASSES, num),
+        codec,
+    )

@@ -1,0 +1,96 @@
+"""Whole runs with real devices and the real trainer: without rounds, and with a quarantined device."""
+
+import numpy as np
+import pytest
+
+from edge_runtime import device as device_module
+from gkt_core.errors import RunFailedError
+from gkt_core.wire.shards import write_feature_shard
+from server_app import create_run
+from server_app.rounds.state import Phase
+from server_app.status import run_status
+from server_app.trainer.trainer import Trainer
+from tests.server_app.server_fixtures import CLIENTS, TOKEN, run_config
+from tests.server_app.trainer.test_trainer import Killed, RunOfTwo
+
+pytest_plugins = ["tests.server_app.server_fixtures"]
+
+
+@pytest.fixture
+def begin(server_bundle, tmp_path):
+    opened = []
+
+    def start(**changes):
+        create_run(tmp_path / "run", server_bundle, run_config(**changes), TOKEN).store.close()
+        opened.append(RunOfTwo(tmp_path / "run", tmp_path / "devices"))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.run.store.close()
+
+
+def test_a_run_without_rounds_through_a_trainer_that_dies(begin, monkeypatch):
+    run = begin(mode="async", rounds=3, server_epochs=2)
+    save, saved = Trainer._save_epoch, []
+
+    def killed_once(self, state, epoch):
+        save(self, state, epoch)
+        saved.append(state.round_num)
+        if len(saved) == 2:
+            raise Killed
+
+    monkeypatch.setattr(Trainer, "_save_epoch", killed_once)
+
+    def train(opened):
+        with pytest.raises(Killed):
+            Trainer(opened).run_until_done()
+        # The process is gone, and so is its lease after a while.
+        opened.store.release_lease(_owner(opened.store))
+        return Trainer(opened).run_until_done()
+
+    state, results = run.train(train=train)
+    assert (state.phase, dict(state.done), dict(state.answered)) == (
+        Phase.FINISHED,
+        dict.fromkeys(CLIENTS, 3),
+        dict.fromkeys(CLIENTS, 3),
+    )
+    assert [each.rounds for each in results] == [3, 3]
+    assert run.models()[0] != run.models()[1]
+    status = run_status(run.run.store)
+    assert (status.mode, status.round_num, status.staleness) == ("async", 3, dict.fromkeys(CLIENTS, 0))
+    assert 3 <= status.server_steps <= 6 and len(status.finished_rounds) == status.server_steps
+    assert sum(step.num_examples for step in status.finished_rounds) == 3 * (12 + 15)
+    assert all(step.upload_bytes > 0 and step.seconds >= 0 for step in status.finished_rounds)
+    # Shards that were trained on are gone, but for the validation samples of the last uploads.
+    left = {path.name.split("-")[0] for path in (run.run.folder / "blobs" / "rounds").rglob("*.safetensors")}
+    assert left == {"validation"}
+
+
+def _owner(store):
+    from server_app.store import tables  # noqa: PLC0415 - what no interface shows
+
+    return store._run_column(tables.runs.c.lease_owner)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_hostile_device_is_left_out_and_told_so(mode, begin, monkeypatch):
+    def hostile(key, sample_ids, features, logits, labels, codec):
+        if key.client_id == CLIENTS[1]:
+            logits = np.full_like(logits, -10)
+            logits[np.arange(len(labels)), (labels + 1) % logits.shape[1]] = 10
+        return write_feature_shard(key, sample_ids, features, logits, labels, codec)
+
+    monkeypatch.setattr(device_module, "write_feature_shard", hostile)
+    run = begin(mode=mode)
+
+    def is_told():
+        with pytest.raises(RunFailedError, match="quarantined: its logits confidently name another class"):
+            run.device(CLIENTS[1])
+
+    state, results = run.together(lambda: run.device(CLIENTS[0]), is_told)
+    assert state.phase is Phase.FINISHED and results[0].rounds == 2
+    assert list(dict(state.answered)) == [CLIENTS[0]]
+    status = run_status(run.run.store)
+    assert list(status.quarantined) == [CLIENTS[1]]
+    assert all(each.num_examples == 12 for each in status.finished_rounds[-1:])

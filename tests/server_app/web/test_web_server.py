@@ -1,0 +1,217 @@
+"""The web server on a real socket: stalled uploads, TLS, bodies in pieces, connections that are kept."""
+
+import contextlib
+import datetime
+import hashlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flask import Flask, request
+
+from edge_runtime.server_client import ServerClient
+from gkt_core.data.private_data import save_private_data
+from gkt_core.errors import ConfigError, ServerUnavailableError
+from gkt_core.wire.protocol import PROTOCOL_VERSION, RunInfo, RunList, to_json
+from server_app.serving import bind
+from server_app.web.gunicorn_server import WebServer, check_tls
+from server_app.web.receiving import body_chunks, drop_body, receive
+from tests.server_app.server_fixtures import private_data
+
+SECONDS = 60
+
+
+@pytest.fixture
+def app(tmp_path):
+    app = Flask("test")
+    app.config["MAX_CONTENT_LENGTH"] = 8 << 20
+    app.sizes = []
+
+    @app.get("/")
+    def hello():
+        return "hello"
+
+    @app.put("/<name>")
+    def put(name):
+        found = receive(tmp_path / name, 1 << 20, look_at_floats=True)
+        return {
+            "sha256": found.sha256,
+            "is_finite": found.is_finite,
+            "socket": "gunicorn.socket" in request.environ,
+        }
+
+    @app.errorhandler(413)
+    def too_large(error):
+        drop_body()
+        return "too large", 413
+
+    @app.put("/pieces/<name>")
+    def pieces(name):
+        return {"sizes": [len(chunk) for chunk in body_chunks()]}
+
+    return app
+
+
+@contextlib.contextmanager
+def serving(app, **options):
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    server = WebServer(app, listener, **options)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield port
+    finally:
+        server.stop()
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+def put(connection, path, body, **headers):
+    connection.request("PUT", path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_bodies_arrive_whole_and_connections_are_kept(app, tmp_path):
+    floats = np.random.default_rng(0).random(1_000_003, dtype=np.float32)
+    spoilt = floats.copy()
+    spoilt[700_000] = np.inf
+    with serving(app) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        for name, body, is_finite in (
+            ("floats", floats.tobytes(), b"true"),
+            ("spoilt", spoilt.tobytes(), b"false"),
+            ("odd", b"abc", b"false"),
+            ("empty", b"", b"true"),
+        ):
+            status, answer = put(connection, f"/{name}", body)
+            assert status == 200 and hashlib.sha256(body).hexdigest().encode() in answer
+            assert b'"is_finite":' + is_finite in answer and b'"socket":true' in answer
+            assert (tmp_path / name).read_bytes() == body
+        # All but the last piece are full, so that no float is split.
+        status, answer = put(connection, "/pieces/x", bytes(600_000))
+        assert answer.strip() == b'{"sizes":[262144,262144,75712]}'
+        # A body of unknown length takes the other way.
+        status, answer = put(connection, "/chunked", iter([b"a" * 70_000, b"b" * 70_001]))
+        assert status == 200 and (tmp_path / "chunked").read_bytes() == b"a" * 70_000 + b"b" * 70_001
+        assert put(connection, "/large", bytes(9 << 20))[0] == 413
+        connection.close()
+
+
+def test_requests_that_follow_each_other_at_once(app):
+    with serving(app) as port, socket.create_connection(("127.0.0.1", port), SECONDS) as peer:
+        one = b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        peer.sendall(one + one + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := peer.recv(65536):
+            answer += data
+    assert answer.count(b"200 OK") == 3 and answer.endswith(b"hello")
+
+
+def test_stalled_uploads_stop_nobody_and_end(app):
+    head = b"PUT /stalled HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
+    with serving(app, num_threads=8, stall_seconds=1.0) as port, contextlib.ExitStack() as stack:
+        peers = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS)) for _ in range(6)
+        ]
+        for peer in peers:
+            peer.sendall(head + b"x" * 100_000)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        assert put(connection, "/seventh", b"abcd")[0] == 200
+        connection.close()
+        # More than there are threads, even: each stall ends, and its thread is free again.
+        peers += [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS)) for _ in range(6)
+        ]
+        for peer in peers[6:]:
+            peer.sendall(head)
+        for peer in peers:
+            assert b"408" in peer.recv(100)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        assert put(connection, "/after", b"abcd")[0] == 200
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gkt")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_tls(app, certificate, tmp_path):
+    body = np.random.default_rng(0).bytes(1_000_000)
+    with serving(app, tls=certificate) as port:
+        trusted = ssl.create_default_context(cafile=str(certificate[0]))
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=SECONDS, context=trusted)
+        for name in ("first", "second"):
+            assert put(connection, f"/{name}", body)[0] == 200
+            assert (tmp_path / name).read_bytes() == body
+        connection.close()
+
+
+def test_a_device_trusts_the_certificate_that_it_is_given(app, certificate, gkt, tmp_path):
+    app.add_url_rule("/v1/runs", "runs", lambda: to_json(RunList(PROTOCOL_VERSION, ["one"])))
+    app.add_url_rule("/v1/runs/one", "run", lambda: to_json(RunInfo(PROTOCOL_VERSION, "one", {}, {})))
+    save_private_data(tmp_path / "data.npz", private_data(1))
+    with serving(app, tls=certificate) as port:
+        url = f"https://127.0.0.1:{port}"
+        trusting = ServerClient(url, "token", ca_file=certificate[0], patience_seconds=0)
+        assert trusting.run_info().run_id == "one"
+        trusting.close()
+        strict = ServerClient(url, "token", patience_seconds=0)
+        with pytest.raises(ServerUnavailableError, match=r"CERTIFICATE_VERIFY_FAILED.*--ca-file"):
+            strict.run_info()
+        strict.close()
+        command = ["edge", "run", "--server", url, "--token", "token", "--data", tmp_path / "data.npz"]
+        command += ["--dry-run", "--patience-seconds", "0"]
+        done = gkt(*command, "--ca-file", certificate[0])
+        # It has read what the run says of itself, which is nothing here.
+        assert done.returncode == 2 and "manifest" in done.stderr, done.stderr
+        done = gkt(*command)
+        assert done.returncode == ServerUnavailableError.exit_code and "--ca-file" in done.stderr
+
+
+def test_what_cannot_be_trusted(certificate, tmp_path):
+    (tmp_path / "text").write_text("text")
+    for path in (tmp_path / "text", tmp_path / "none", certificate[1]):
+        with pytest.raises(ConfigError, match="expected certificates as a PEM file"):
+            ServerClient("https://server", "token", ca_file=path)
+    with pytest.raises(ConfigError, match="expected https"):
+        ServerClient("http://server", "token", ca_file=certificate[0])
+
+
+def test_what_is_no_certificate(certificate, tmp_path):
+    (tmp_path / "x").write_text("x")
+    for files in ((tmp_path / "x", certificate[1]), (certificate[0], tmp_path / "none")):
+        with pytest.raises(ConfigError, match="expected PEM files"):
+            check_tls(*files)
