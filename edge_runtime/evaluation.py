@@ -16,6 +16,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.errors import ArtifactError, DatasetError
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import client_update
 
 _BATCH = 128
@@ -98,20 +99,12 @@ def train_alone(
             f"the test set has images of {test.images.shape[1]} px, "
             f"the artifacts take {bundle.manifest.image_size} px"
         )
-    backend = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
+    part = ClientPart(client_id, data, config, bundle.manifest.num_classes)
+    engine = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
     for round_num in range(1, num_rounds + 1):
-        client_update(
-            backend,
-            data.train,
-            None,
-            config,
-            client_id=client_id,
-            round_num=round_num,
-            num_classes=bundle.manifest.num_classes,
-            on_batch=on_batch,
-        )
+        client_update(engine, part, None, round_num, on_batch=on_batch)
     num_right = 0
     for begin in range(0, len(test), _BATCH):
-        _, logits = backend.predict(to_float_nchw(test.images[begin : begin + _BATCH]))
+        _, logits = engine.predict(to_float_nchw(test.images[begin : begin + _BATCH]))
         num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
     return Accuracy(num_right / len(test), len(test))

@@ -22,7 +22,7 @@ _WORDS = {
 
 
 class DeviceProgress:
-    """A :class:`edge_runtime.device.DeviceListener` on stderr; stdout stays free for results.
+    """A :class:`edge_runtime.listener.DeviceListener` on stderr; stdout stays free for results.
 
     JSON lines have ``event`` (``phase``, ``images`` or ``note``), ``time`` (seconds since 1970) and
     ``client_id``; a phase has ``phase``, ``round_num`` and ``num_images``, a line about images (one a second

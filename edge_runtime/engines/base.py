@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.engines.choice import choose_engine
 from gkt_core.bundle.manifest import PORTABLE, Bundle
-from gkt_core.rounds.client_round import TrainingEngine
+from gkt_core.rounds.engine import TrainingEngine
 
 
 class TrainingBackend(TrainingEngine, Protocol):

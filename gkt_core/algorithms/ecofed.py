@@ -30,6 +30,7 @@ from gkt_core.nn.building import (
     feature_shape,
 )
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
@@ -122,7 +123,8 @@ class EcoFed:
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()
         for client_id, data in self._federation.clients.items():
-            self._buffer.send_client(self._engine, data, client_id=client_id, round_num=round_num)
+            part = ClientPart(client_id, data, self._config, self._federation.num_classes)
+            self._buffer.send_client(self._engine, part, round_num)
 
     def models(self) -> dict[str, nn.Module]:
         """The frozen extractor with the server network."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +38,10 @@ from gkt_core.nn.initial_weights import InitialWeights
 from gkt_core.nn.losses import server_loss
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.nn.ranks import OneProcess, Ranks
-from gkt_core.rounds.client_round import client_seed
+from gkt_core.rounds.client_part import ClientPart, client_seed
 from gkt_core.rounds.feature_source import FeatureBatch, FeatureSource, split_by_client
 from gkt_core.rounds.sampling import sample_clients
-from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
 
 
@@ -235,8 +235,7 @@ class FedGKT:
         noise: FeatureNoise | None = None,
     ) -> None:
         self._federation, self._config, self._shard_folder = federation, config, shard_folder
-        self._noise = noise
-        weights = initial_weights or InitialWeights()
+        noise, weights = noise or FeatureNoise(), initial_weights or InitialWeights()
         self._clients: dict[str, SimulatedClient] = {}
         for client_id, data in federation.clients.items():
             # Devices that download one bundle begin from the same weights.
@@ -250,8 +249,9 @@ class FedGKT:
             )
             weights.fill_edge(network)
             engine = TorchEngine(network.to(device), config)
-            client = SimulatedClient(client_id, data, engine, config, federation.num_classes)
-            self._clients[client_id] = client
+            own_noise = replace(noise, key=simulated_key(config.seed, client_id))
+            part = ClientPart(client_id, data, config, federation.num_classes, own_noise)
+            self._clients[client_id] = SimulatedClient(part, engine)
         self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None
         self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
         weights.fill_server(self._server)
@@ -269,7 +269,7 @@ class FedGKT:
             list(self._clients), config.client_fraction, seed=config.seed, round_num=round_num
         )
         download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
-        uploads = Uploads(self._spec, config, self._shard_folder, self._noise)
+        uploads = Uploads(self._spec, config, self._shard_folder)
         if self._grouped is not None:
             self._grouped.train(
                 chosen, round_num, learning_rate_scale, lambda num: on_samples("devices", num)

@@ -21,7 +21,6 @@ from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.rounds.staleness import check_mode, may_begin
-from gkt_core.wire.shards import ShardKey
 
 # The slowest device can be this many times slower than the fastest.
 SPEED_SPREAD = 4.0
@@ -46,7 +45,7 @@ class AsyncFedGKT(FedGKT):
         super().__init__(federation, config, **options)
         check_mode(config)
         self._ids = list(self._clients)
-        sizes = np.asarray([len(client.data.train) for client in self._clients.values()], np.float64)
+        sizes = np.asarray([len(client.part.data.train) for client in self._clients.values()], np.float64)
         self._durations = sizes * config.local_epochs * device_slowness(len(sizes), config.seed)
         self._seconds_per_sample = float(self._durations.mean() / sizes.sum())
         self._clock = 0.0
@@ -68,7 +67,7 @@ class AsyncFedGKT(FedGKT):
             arrived = np.flatnonzero(self._arrives <= self._clock)
             self._num_steps += 1
             staleness += (self._num_steps - 1 - self._answered_in_step[arrived]).tolist()
-            uploads = Uploads(self._spec, self._config, self._shard_folder, self._noise)
+            uploads = Uploads(self._spec, self._config, self._shard_folder)
             for place in arrived:
                 # What a device computes depends on nothing that happened meanwhile: only now is it done.
                 client = self._clients[self._ids[place]]
@@ -104,11 +103,10 @@ class AsyncFedGKT(FedGKT):
 
     def _validation_source(self) -> ShardSource:
         """Each device's validation features, as its last upload had them."""
-        uploads = Uploads(self._spec, self._config, None, self._noise)
-        for client_id, client in self._clients.items():
+        uploads = Uploads(self._spec, self._config, None)
+        for client in self._clients.values():
             if client.last_round:
-                key = ShardKey(client_id, client.last_round, "validation", 0)
-                uploads.send_split(client.engine, client.data.validation, key, view_round=None)
+                uploads.send_split(client.engine, client.part, client.last_round, "validation")
         return uploads.source("validation")
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -20,6 +20,7 @@ from edge_runtime import open_backend
 from gkt_core.bundle.manifest import ENGINE_FILES, Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import load_private_data, save_private_data
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.wire.shards import SoftLabels
 from tests.conftest import LONGEST_SECONDS
@@ -137,12 +138,12 @@ def test_any_step_is_a_place_to_go_on_from(
     digits_bundle: Bundle, digits_split: Path, tmp_path: Path, engine: str, stop_after: int
 ) -> None:
     """Within an epoch, at its end, in the next; with soft labels; on both engines."""
-    samples = load_private_data(digits_split / "clients" / "client-000.npz").train
-    config = RunConfig(local_epochs=2, batch_size=32)
+    data = load_private_data(digits_split / "clients" / "client-000.npz")
+    part = ClientPart("client-000", data, RunConfig(local_epochs=2, batch_size=32), num_classes=10)
+    samples = data.train
     rng = np.random.default_rng(0)
     teacher = SoftLabels(samples.sample_ids, rng.standard_normal((len(samples), 10)).astype(np.float32))
     opening = {"num_threads": 1, "learning_rate": 1e-3, "engine": engine}
-    following = {"client_id": "client-000", "round_num": 2, "num_classes": 10}
     whole = open_backend(digits_bundle, checkpoint=None, **opening)
     saved: list[LocalProgress] = []
 
@@ -151,9 +152,9 @@ def test_any_step_is_a_place_to_go_on_from(
             whole.save(tmp_path / "state")
             saved.append(progress)
 
-    expected = client_update(whole, samples, teacher, config, **following, on_progress=save)
+    expected = client_update(whole, part, teacher, 2, on_progress=save)
     resumed = open_backend(digits_bundle, checkpoint=tmp_path / "state", **opening)
-    found = client_update(resumed, samples, teacher, config, **following, done=saved[0])
+    found = client_update(resumed, part, teacher, 2, done=saved[0])
     assert found == expected
     ours, theirs = resumed.parameters(), whole.parameters()
     assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)

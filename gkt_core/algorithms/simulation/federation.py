@@ -23,7 +23,7 @@ from gkt_core.data.private_data import (
     load_test_data,
 )
 from gkt_core.errors import DatasetError
-from gkt_core.rounds.client_round import client_seed, draw_view
+from gkt_core.rounds.client_part import client_seed, draw_view
 
 
 @dataclass(frozen=True, slots=True)

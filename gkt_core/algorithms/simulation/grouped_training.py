@@ -41,7 +41,7 @@ class GroupedTraining:
 
     def __init__(self, clients: Sequence[SimulatedClient], config: RunConfig) -> None:
         self._clients, self._config = list(clients), config
-        self._places = {client.client_id: place for place, client in enumerate(clients)}
+        self._places = {client.part.client_id: place for place, client in enumerate(clients)}
         self._layout = copy.deepcopy(self._clients[0].engine.network).to("meta")
         self._names = [name for name, _ in self._layout.named_parameters()]
         self._parameters: dict[str, Tensor] = {}
@@ -71,7 +71,7 @@ class GroupedTraining:
         clients = [self._clients[self._places[client_id]] for client_id in client_ids]
         for client in clients:
             client.engine.set_learning_rate(rate)
-        streams = {client.client_id: client.batches(round_num) for client in clients}
+        streams = {client.part.client_id: client.batches(round_num) for client in clients}
         while streams:
             batches = {client_id: next(stream, None) for client_id, stream in streams.items()}
             streams = {name: stream for name, stream in streams.items() if batches[name] is not None}

@@ -13,7 +13,7 @@ from gkt_core.nn.optimizers import edge_optimizer, set_learning_rate
 
 
 class TorchEngine:
-    """A :class:`gkt_core.rounds.client_round.TrainingEngine` on one edge network."""
+    """A :class:`gkt_core.rounds.engine.TrainingEngine` on one edge network."""
 
     def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
         self.network = network

@@ -67,7 +67,7 @@ def test_the_same_as_one_by_one(options: dict[str, Any], uneven: Federation) -> 
     for algorithm in (one_by_one, grouped):
         for client_id in chosen:
             client = algorithm._clients[client_id]
-            ids = client.data.train.sample_ids
+            ids = client.part.data.train.sample_ids
             logits = np.random.default_rng(5).normal(size=(len(ids), 10)).astype(np.float32)
             client.last_round = 1
             client.receive(SoftLabels(ids, logits))
