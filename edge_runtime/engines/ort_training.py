@@ -48,7 +48,7 @@ class OrtTrainingBackend:
             Momentum(float(does["momentum"]), bool(does["nesterov"])) if "momentum" in does else None
         )
         self._outputs = ["loss", "logits", "features"]
-        if manifest.optimizer != "adamw" and manifest.optimizer_settings.get("weight_decay"):
+        if manifest.edge_optimizer.l2_penalty:
             self._outputs.insert(0, "objective")
         path = bundle.file(CHECKPOINT) if checkpoint is None else checkpoint
         try:

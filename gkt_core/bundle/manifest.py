@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.bundle.portable_state import PortableState
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ArtifactError, ConfigError, GKTError
 from gkt_core.networks import check_name, check_num_classes
@@ -140,6 +141,15 @@ class Manifest:
         """``(C, H, W)`` of one sample's features."""
         channels, height, width = self.features
         return channels, height, width
+
+    @property
+    def edge_optimizer(self) -> EdgeOptimizer:
+        """The optimizer inside the bundle.
+
+        Raises:
+            GKTError: There is no such optimizer.
+        """
+        return from_dict(EdgeOptimizer, {"name": self.optimizer, **self.optimizer_settings})
 
     def file(self, name: str) -> FileEntry:
         """Entry of one file.

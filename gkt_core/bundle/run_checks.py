@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkt_core.bundle.manifest import Manifest
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 
@@ -21,18 +22,10 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
             f"the run wants temperature {config.temperature}, the artifacts were exported with "
             f"{manifest.temperature}: export them again with --temperature {config.temperature}"
         )
-    sgd = config.edge_optimizer == "sgd"
-    wanted: dict[str, Any] = {"optimizer": config.edge_optimizer, "weight_decay": config.edge_weight_decay}
-    if sgd:
-        wanted |= {"momentum": config.momentum, "nesterov": config.nesterov}
-    else:
-        wanted |= {"amsgrad": config.edge_amsgrad}
-    found = {"optimizer": manifest.optimizer} | {
-        name: manifest.optimizer_settings.get(name, value)
-        for name, value in wanted.items()
-        if name != "optimizer"
-    }
-    if found != wanted:
+    wanted, found = (
+        _by_option(optimizer) for optimizer in (EdgeOptimizer.of_run(config), manifest.edge_optimizer)
+    )
+    if any(found.get(name) != value for name, value in wanted.items()):
         options = "".join(
             f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             for name, value in wanted.items()
@@ -42,6 +35,13 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
             f"the run wants {_listed(wanted)} on the devices, the artifacts were exported with "
             f"{_listed(found)}: export them again with{options}, or change the run's edge_optimizer"
         )
+
+
+def _by_option(optimizer: EdgeOptimizer) -> dict[str, Any]:
+    """What a run can ask of this optimizer, by the names of the options of gkt export."""
+    names = ("momentum", "nesterov") if optimizer.name == "sgd" else ("amsgrad",)
+    settings = optimizer.to_dict()
+    return {"optimizer": optimizer.name} | {name: settings[name] for name in ("weight_decay", *names)}
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from gkt_core.algorithms.simulation.client import SimulatedClient
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
 from gkt_core.nn.losses import edge_loss
 from gkt_core.rounds.client_round import TrainingBatch, train_on_batch
 
-_ADAM_BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
 
 
@@ -41,6 +41,7 @@ class GroupedTraining:
 
     def __init__(self, clients: Sequence[SimulatedClient], config: RunConfig) -> None:
         self._clients, self._config = list(clients), config
+        self._optimizer = EdgeOptimizer.of_run(config)
         self._places = {client.part.client_id: place for place, client in enumerate(clients)}
         self._layout = copy.deepcopy(self._clients[0].engine.network).to("meta")
         self._names = [name for name, _ in self._layout.named_parameters()]
@@ -119,7 +120,8 @@ class GroupedTraining:
             for name, gradient in zip(parameters, gradients, strict=True):
                 state = {key: rows(value) for key, value in self._state[name].items()}
                 value = parameters[name].detach()
-                _UPDATES[self._config.edge_optimizer](value, gradient, state, self._config, rate)
+                update = _sgd if self._optimizer.name == "sgd" else _adam
+                update(value, gradient, state, self._optimizer, rate)
                 if not everybody:
                     self._parameters[name].index_copy_(0, places, value)
                     for key, changed in state.items():
@@ -159,9 +161,9 @@ class GroupedTraining:
         """State of one parameter's optimizer, stacked over devices; begins at zero as PyTorch's does."""
         value = self._parameters[name]
         zeros = {"momentum_buffer": value[0]}
-        if self._config.edge_optimizer == "adam":
+        if self._optimizer.name != "sgd":
             zeros = dict.fromkeys(_ADAM_STATE, value[0]) | {"step": torch.zeros(())}
-            if self._config.edge_amsgrad:
+            if self._optimizer.amsgrad:
                 zeros["max_exp_avg_sq"] = value[0]
         states = []
         for client in self._clients:
@@ -185,29 +187,28 @@ def _sort_batches(
     return full, {client_id: batch for client_id, batch in there.items() if client_id not in full}
 
 
-def _adam(value: Tensor, gradient: Tensor, state: dict[str, Tensor], config: RunConfig, rate: float) -> None:
-    """PyTorch's Adam, in place, on stacked tensors with a step count each."""
-    beta1, beta2 = _ADAM_BETAS
-    gradient = gradient.add(value, alpha=config.edge_weight_decay)
+def _adam(
+    value: Tensor, gradient: Tensor, state: dict[str, Tensor], settings: EdgeOptimizer, rate: float
+) -> None:
+    """Step as PyTorch's Adam or AdamW does, in place, on stacked tensors with a step count each."""
+    if settings.name == "adamw":
+        value.mul_(1 - rate * settings.weight_decay)
+    gradient = gradient.add(value, alpha=settings.l2_penalty)
     state["step"].add_(1)
     step = state["step"].to(value.device).view(-1, *[1] * (value.ndim - 1))
-    state["exp_avg"].lerp_(gradient, 1 - beta1)
-    state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    state["exp_avg"].lerp_(gradient, 1 - settings.beta1)
+    state["exp_avg_sq"].mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     second = state["exp_avg_sq"]
-    if config.edge_amsgrad:
+    if settings.amsgrad:
         second = torch.maximum(state["max_exp_avg_sq"], second, out=state["max_exp_avg_sq"])
-    denominator = second.sqrt() / (1 - beta2**step).sqrt() + _ADAM_EPS
-    value.sub_(rate / (1 - beta1**step) * state["exp_avg"] / denominator)
+    denominator = second.sqrt() / (1 - settings.beta2**step).sqrt() + settings.eps
+    value.sub_(rate / (1 - settings.beta1**step) * state["exp_avg"] / denominator)
 
 
-def _sgd(value: Tensor, gradient: Tensor, state: dict[str, Tensor], config: RunConfig, rate: float) -> None:
-    """PyTorch's SGD with momentum, in place; a buffer of zeros gives its first step too."""
-    gradient = gradient.add(value, alpha=config.edge_weight_decay)
-    buffer = state["momentum_buffer"].mul_(config.momentum).add_(gradient)
-    value.sub_(rate * (gradient.add(buffer, alpha=config.momentum) if config.nesterov else buffer))
-
-
-_UPDATES: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor], RunConfig, float], None]] = {
-    "adam": _adam,
-    "sgd": _sgd,
-}
+def _sgd(
+    value: Tensor, gradient: Tensor, state: dict[str, Tensor], settings: EdgeOptimizer, rate: float
+) -> None:
+    """Step as PyTorch's SGD with momentum does, in place; a buffer of zeros gives its first step too."""
+    gradient = gradient.add(value, alpha=settings.l2_penalty)
+    buffer = state["momentum_buffer"].mul_(settings.momentum).add_(gradient)
+    value.sub_(rate * (gradient.add(buffer, alpha=settings.momentum) if settings.nesterov else buffer))

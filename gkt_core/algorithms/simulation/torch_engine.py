@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import EdgeNetwork
 from gkt_core.nn.losses import edge_loss
@@ -18,7 +19,7 @@ class TorchEngine:
     def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
         self.network = network
         self.temperature = config.temperature
-        self.optimizer = edge_optimizer(network.parameters(), config)
+        self.optimizer = edge_optimizer(network.parameters(), EdgeOptimizer.of_run(config), config.edge_lr)
         self._device = next(network.parameters()).device
 
     def set_learning_rate(self, learning_rate: float) -> None:

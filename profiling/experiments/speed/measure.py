@@ -18,6 +18,7 @@ from gkt_core.algorithms.fedgkt import server_update
 from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.errors import ConfigError
@@ -171,7 +172,8 @@ class _Clients:
         self._images = torch.from_numpy(samples.images).permute(0, 3, 1, 2).float().div(255).to(self._device)
         self._labels = torch.from_numpy(samples.labels).to(self._device)
         self._bare = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
-        self._bare_optimizer = edge_optimizer(self._bare.parameters(), config)
+        optimizer = EdgeOptimizer.of_run(config)
+        self._bare_optimizer = edge_optimizer(self._bare.parameters(), optimizer, config.edge_lr)
 
     def _client(self, client_id: str, data: PrivateData) -> SimulatedClient:
         network = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from edge_export import OptimizerSettings
 from gkt_core.bundle.run_checks import check_run
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 
 
 def made_for(manifest, config):
-    settings = OptimizerSettings.from_config(config)
+    settings = EdgeOptimizer.of_run(config)
     return dataclasses.replace(manifest, optimizer=settings.name, optimizer_settings=settings.to_dict())
 
 
