@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.engines.base import open_backend
 from gkt_core.bundle.manifest import Bundle
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import PrivateData, Samples
@@ -41,12 +41,9 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
     Raises:
         ArtifactError: The model does not load, or takes other images.
     """
-    ort = onnxruntime_module()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
+    options = session_options(num_threads)
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(path, options)
         num_right = 0
         for begin in range(0, len(test), _BATCH):
             images = to_float_nchw(test.images[begin : begin + _BATCH])

@@ -21,7 +21,7 @@ from gkt_core.bundle.manifest import (
     TRAINING_MODEL,
     Bundle,
 )
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import session_options
 from gkt_core.errors import ArtifactError
 
 
@@ -38,10 +38,6 @@ class OrtTrainingBackend:
         learning_rate: float = 1e-3,
     ) -> None:
         api = training_api()
-        options = onnxruntime_module().SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         manifest = bundle.manifest
         does = manifest.runtime_does.get(ORT_TRAINING, {})
         self._momentum = (
@@ -57,7 +53,7 @@ class OrtTrainingBackend:
                 bundle.file(TRAINING_MODEL),
                 self._state,
                 bundle.file(EVAL_MODEL),
-                session_options=options,
+                session_options=session_options(num_threads),
             )
             self._optimizer = api.Optimizer(bundle.file(OPTIMIZER_MODEL), self._module)
         except RuntimeError as error:

@@ -21,12 +21,11 @@ from safetensors import SafetensorError
 from edge_runtime.engines.batch_checks import check_batch
 from edge_runtime.engines.frozen_inputs import freeze_inputs
 from gkt_core.bundle.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, session_options
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 
-_PROVIDERS = ["CPUExecutionProvider"]
 # A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
 _FEW_IMAGES = 4
 # Images that eval mode takes at once: a tenth faster than 64 where an L2 cache holds 2 MB, and less memory.
@@ -81,19 +80,16 @@ class PortableBackend:
             raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
 
     def _session(self, model: bytes, num_threads: int) -> Any:
-        ort = onnxruntime_module()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options(num_threads)
         # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
         options.enable_mem_pattern = False
         try:
-            return ort.InferenceSession(model, options, providers=_PROVIDERS)
+            return cpu_session(model, options)
         # ONNX Runtime's exceptions have no common base of their own.
         except Exception as error:
+            installed = onnxruntime_module().__version__
             raise ArtifactError(
-                f"ONNX Runtime {ort.__version__} cannot load the portable step in {self._bundle.path}: "
+                f"ONNX Runtime {installed} cannot load the portable step in {self._bundle.path}: "
                 f"{str(error)[:300]}: export it again, or install a newer onnxruntime"
             ) from error
 
