@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images, train_supervised
+from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images, train_supervised
 from gkt_core.algorithms.simulation.federation import Federation, join_samples, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
@@ -17,7 +15,7 @@ from gkt_core.nn.building import build_combined_network, build_edge_network, bui
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 
 
-class Centralized:
+class Centralized(Algorithm):
     """ResNet-56/110, or an edge network alone, trained where all the data are.
 
     Args:
@@ -77,20 +75,9 @@ class Centralized:
         return RoundResult(loss, found.loss, found.accuracy, 0, 0)
 
     def models(self) -> dict[str, nn.Module]:
-        """The network."""
+        """Give the network that was trained."""
         return {"global": self._network}
 
-    def modules(self) -> dict[str, nn.Module]:
-        """The network."""
-        return self.models()
-
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Its optimizer."""
+        """Give the optimizer of that network."""
         return {"global": self._optimizer}
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""

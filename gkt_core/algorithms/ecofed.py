@@ -9,15 +9,13 @@ augmented view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from gkt_core.algorithms.base import RoundResult, train_supervised
-from gkt_core.algorithms.fedgkt import evaluate, server_update
+from gkt_core.algorithms.base import Algorithm, RoundResult, train_supervised
+from gkt_core.algorithms.server_round import evaluate, server_update
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
@@ -36,7 +34,7 @@ from gkt_core.wire.shards import ShardSpec
 PRETRAINING_OWNER = "pretraining"
 
 
-class EcoFed:
+class EcoFed(Algorithm):
     """A frozen, pre-trained extractor on the devices; a replay buffer at the server.
 
     Args:
@@ -127,21 +125,14 @@ class EcoFed:
             self._buffer.send_client(self._engine, part, round_num)
 
     def models(self) -> dict[str, nn.Module]:
-        """The frozen extractor with the server network."""
+        """Give the frozen extractor with the server network."""
         network = self._engine.network
         return {"global": CombinedNetwork(network.extractor, self._server, network.normalise)}
 
     def modules(self) -> dict[str, nn.Module]:
-        """The pre-trained network and the server's."""
+        """Give the pre-trained network and the server's; a buffer is extracted again by the former."""
         return {"device": self._engine.network, "server": self._server}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The server's."""
+        """Give the server's optimizer; the devices are frozen."""
         return {"server": self._optimizer}
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None: the buffer is extracted again by the frozen network."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes, train_supervised
+from gkt_core.algorithms.base import (
+    Algorithm,
+    RoundResult,
+    evaluate_images,
+    num_state_bytes,
+    train_supervised,
+)
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import build_combined_network
@@ -18,7 +22,7 @@ from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.sampling import sample_clients
 
 
-class FedAvg:
+class FedAvg(Algorithm):
     """The baseline: every device trains all of ResNet-56, the server averages weights.
 
     Args:
@@ -63,6 +67,7 @@ class FedAvg:
         for client_id in chosen:
             data = federation.clients[client_id]
             local = copy.deepcopy(self._network)
+            # Devices begin each round with a fresh one.
             optimizer = large_network_optimizer(
                 local.parameters(), config, config.edge_lr * learning_rate_scale
             )
@@ -84,23 +89,8 @@ class FedAvg:
         return RoundResult(total_loss, found.loss, found.accuracy, num_bytes, num_bytes)
 
     def models(self) -> dict[str, nn.Module]:
-        """The averaged network."""
+        """Give the averaged network."""
         return {"global": self._network}
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The averaged network."""
-        return self.models()
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """None: devices begin each round with a fresh optimizer."""
-        return {}
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""
 
 
 class _WeightedMean:

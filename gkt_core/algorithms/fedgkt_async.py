@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.algorithms.base import RoundResult
-from gkt_core.algorithms.fedgkt import FedGKT, evaluate
+from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
@@ -58,7 +59,7 @@ class AsyncFedGKT(FedGKT):
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """Events until ``round_num`` times the number of devices uploads have been trained on."""
+        """Run events until ``round_num`` times the number of devices uploads have been trained on."""
         losses: list[float] = []
         staleness: list[int] = []
         upload_bytes = download_bytes = 0
@@ -110,7 +111,7 @@ class AsyncFedGKT(FedGKT):
         return uploads.source("validation")
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The clock and where each device stands, beside what FedGKT keeps."""
+        """Give the clock and where each device stands, beside what FedGKT keeps."""
         return {
             **super().arrays(),
             **{f"async/{name}": getattr(self, f"_{name}") for name in _EVENT_ARRAYS},
@@ -119,7 +120,7 @@ class AsyncFedGKT(FedGKT):
         }
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take them back."""
+        """Take back what :meth:`arrays` gave."""
         super().restore_arrays(arrays)
         self._arrives = arrays["async/arrives"].astype(np.float64)
         self._trained = arrays["async/trained"].astype(np.int64)

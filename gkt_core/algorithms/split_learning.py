@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes
+from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images, num_state_bytes
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
@@ -24,7 +23,7 @@ from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.sampling import sample_clients
 
 
-class SplitLearning:
+class SplitLearning(Algorithm):
     """One network cut in two; gradients travel with every batch.
 
     Args:
@@ -112,20 +111,9 @@ class SplitLearning:
         return value, feature_bytes + 8 * labels.numel(), feature_bytes
 
     def models(self) -> dict[str, nn.Module]:
-        """Both halves together."""
+        """Give both halves as one network."""
         return {"global": self._network}
 
-    def modules(self) -> dict[str, nn.Module]:
-        """Both halves."""
-        return self.models()
-
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """Of each half."""
+        """Give the optimizer of each half."""
         return self._optimizers
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""

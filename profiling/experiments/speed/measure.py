@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gkt_core.algorithms.fedgkt import server_update
+from gkt_core.algorithms.server_round import server_update
 from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from gkt_core import networks
-from gkt_core.algorithms import fedgkt
+from gkt_core.algorithms import server_round
 from gkt_core.algorithms.base import Algorithm, evaluate_images, num_state_bytes
+from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.registry import ALGORITHMS, AlgorithmOptions, build_algorithm
 from gkt_core.algorithms.simulation.federation import Federation, load_federation, training_batches
 from gkt_core.config.run_config import RunConfig
@@ -249,10 +250,10 @@ def test_batches_by_client_hold_one_client_each(federation: Federation) -> None:
     owners = np.repeat([0, 1, 2], [20, 7, 33])
     source = SimpleNamespace(owners=owners, sample_ids=np.arange(60))
     config = with_options(batch_mixing="by_client")
-    rows = fedgkt._batch_rows(source, config, 1, 1)  # type: ignore[arg-type]
+    rows = server_round._batch_rows(source, config, 1, 1)  # type: ignore[arg-type]
     assert all(len(set(owners[batch])) == 1 for batch in rows)
     assert sorted(np.concatenate(rows).tolist()) == list(range(60))
-    mixed = fedgkt._batch_rows(source, CONFIG, 1, 1)  # type: ignore[arg-type]
+    mixed = server_round._batch_rows(source, CONFIG, 1, 1)  # type: ignore[arg-type]
     assert any(len(set(owners[batch])) > 1 for batch in mixed)
 
 
@@ -331,7 +332,7 @@ def test_wrong_pairing_costs_the_devices_heads_accuracy(tmp_path: Path, small_te
 
     def head_accuracy(*, misplaced: bool) -> float:
         algorithm = build("fedgkt", federation, config, server_network=small_teacher)
-        assert isinstance(algorithm, fedgkt.FedGKT)
+        assert isinstance(algorithm, FedGKT)
         for number in range(1, config.rounds + 1):
             algorithm.run_round(number, 1.0, ignore)
             if misplaced:
