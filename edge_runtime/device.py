@@ -18,7 +18,8 @@ from edge_runtime.server_client import ServerClient
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, DeviceState, StateDir
 from edge_runtime.upload import upload
-from gkt_core.bundle.manifest import Manifest, check_classes
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
+from gkt_core.bundle.bundle_files import check_file
+from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, load_bundle
 from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError
 from gkt_core.files import full_disk_named, lock_exclusively, write_atomically
 from gkt_core.rounds.client_round import LocalProgress

@@ -1,4 +1,4 @@
-"""Whether an artifact bundle is what a run wants: temperature and optimizer are fixed inside its graphs."""
+"""Whether a bundle fits a run: temperature, optimizer and classes are fixed inside its graphs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ArtifactError, ConfigError
 
 
 def check_run(manifest: Manifest, config: RunConfig) -> None:
@@ -46,3 +46,16 @@ def _by_option(optimizer: EdgeOptimizer) -> dict[str, Any]:
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def check_classes(manifest: Manifest, num_classes: int, owner: str) -> None:
+    """Refuse data of another class count than the bundle's.
+
+    Raises:
+        ArtifactError: Names both counts.
+    """
+    if num_classes != manifest.num_classes:
+        raise ArtifactError(
+            f"{owner} has {num_classes} classes, the artifact bundle was made for {manifest.num_classes}: "
+            f"export it again with --num-classes {num_classes}"
+        )

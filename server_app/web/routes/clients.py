@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from gkt_core.bundle.manifest import check_classes
+from gkt_core.bundle.run_checks import check_classes
 from gkt_core.errors import MessageError
 from gkt_core.wire.paths import CLIENT, RUN, TASK
 from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version

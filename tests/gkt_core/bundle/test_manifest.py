@@ -9,20 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gkt_core.bundle.bundle_files import FileEntry, check_file, describe_files
 from gkt_core.bundle.manifest import (
     CHECKPOINT,
     EVAL_MODEL,
     MANIFEST_NAME,
     TRAINING_MODEL,
-    FileEntry,
     Manifest,
     TensorSlot,
-    check_classes,
-    check_file,
-    describe_files,
     load_bundle,
     write_manifest,
 )
+from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import fill_template
 from gkt_core.errors import ArtifactError, TemplateError
 
