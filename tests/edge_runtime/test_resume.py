@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime import open_backend
+from edge_runtime import TrainingBackend, open_backend
 from gkt_core.bundle.manifest import ENGINE_FILES, Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import load_private_data, save_private_data
@@ -55,7 +55,7 @@ def device(connection: tuple[str, str], data: Path, state_dir: Path) -> list[str
 
 def test_killed_in_the_middle_of_a_round(digits_bundle: Bundle, digits_split: Path, tmp_path: Path) -> None:
     data = digits_split / "clients" / "client-000.npz"
-    finals = []
+    finals: list[object] = []
     for name, kills in (("undisturbed", 0), ("killed", 2)):
         state_dir = tmp_path / name
         with served(digits_bundle, tmp_path / f"run-{name}") as connection:
@@ -143,8 +143,13 @@ def test_any_step_is_a_place_to_go_on_from(
     samples = data.train
     rng = np.random.default_rng(0)
     teacher = SoftLabels(samples.sample_ids, rng.standard_normal((len(samples), 10)).astype(np.float32))
-    opening = {"num_threads": 1, "learning_rate": 1e-3, "engine": engine}
-    whole = open_backend(digits_bundle, checkpoint=None, **opening)
+
+    def opened(checkpoint: Path | None) -> TrainingBackend:
+        return open_backend(
+            digits_bundle, checkpoint=checkpoint, num_threads=1, learning_rate=1e-3, engine=engine
+        )
+
+    whole = opened(None)
     saved: list[LocalProgress] = []
 
     def save(progress: LocalProgress) -> None:
@@ -153,7 +158,7 @@ def test_any_step_is_a_place_to_go_on_from(
             saved.append(progress)
 
     expected = client_update(whole, part, teacher, 2, on_progress=save)
-    resumed = open_backend(digits_bundle, checkpoint=tmp_path / "state", **opening)
+    resumed = opened(tmp_path / "state")
     found = client_update(resumed, part, teacher, 2, done=saved[0])
     assert found == expected
     ours, theirs = resumed.parameters(), whole.parameters()

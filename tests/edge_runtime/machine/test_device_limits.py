@@ -75,8 +75,15 @@ class Scene:
         assert self.changes, "waits though it may go on"
         self.changes.pop(0)()  # type: ignore[operator]
 
-    def pauses(self, **limits: float) -> Pauses:
-        return Pauses(sysfs=self.sysfs, note=self.notes.append, clock=self.clock, sleep=self.sleep, **limits)
+    def pauses(self, below_battery: float | None = None, above_celsius: float | None = None) -> Pauses:
+        return Pauses(
+            below_battery,
+            above_celsius,
+            sysfs=self.sysfs,
+            note=self.notes.append,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
 
 
 def test_heat_is_left_only_when_it_is_clearly_better(tmp_path: Path) -> None:
@@ -119,9 +126,9 @@ def test_where_there_are_no_files_nothing_waits(tmp_path: Path) -> None:
         "--pause-below-battery (no battery)",
         "--pause-above-celsius (no thermal zone)",
     ]
-    for wrong in ({"below_battery": 99.0}, {"below_battery": 0.0}, {"above_celsius": 500.0}):
+    for below_battery, above_celsius in ((99.0, None), (0.0, None), (None, 500.0)):
         with pytest.raises(ConfigError, match="expected"):
-            Pauses(**wrong)
+            Pauses(below_battery, above_celsius)
 
 
 def test_a_device_waits_between_two_steps_with_its_state_saved(

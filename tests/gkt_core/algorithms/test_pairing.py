@@ -20,7 +20,7 @@ from gkt_core.algorithms import server_update
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.rounds import client_round, client_shards
-from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_part import ClientPart, draw_view
 from gkt_core.rounds.client_round import client_update
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import (
@@ -153,12 +153,11 @@ def test_pairing_by_position_is_noticed() -> None:
 
 def test_another_view_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training on view t instead of t-1 would pair the right samples with the wrong crops."""
-    draw = client_round.draw_view
 
     def draw_next(
         samples: Samples, rows: NDArray[np.intp], config: RunConfig, client_id: str, round_num: int
     ) -> NDArray[np.float32]:
-        return draw(samples, rows, config, client_id, round_num + 1)
+        return draw_view(samples, rows, config, client_id, round_num + 1)
 
     # Only where training draws: what is uploaded stays the view of its round.
     monkeypatch.setattr(client_round, "draw_view", draw_next)
