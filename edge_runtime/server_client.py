@@ -115,7 +115,7 @@ class ServerClient:
         return self._message(RunInfo, "GET", self._run_path)
 
     def status(self) -> RunStatus:
-        """The run at a glance."""
+        """Ask for the run at a glance."""
         return self._message(RunStatus, "GET", self._of_run(paths.STATUS))
 
     def join(self, client_id: str, request: JoinRequest) -> Task:
@@ -123,15 +123,15 @@ class ServerClient:
         return self._message(Task, "PUT", self._of_run(paths.CLIENT, client_id=client_id), to_json(request))
 
     def task(self, client_id: str) -> Task:
-        """What to do next."""
+        """Ask what to do next."""
         return self._message(Task, "GET", self._of_run(paths.TASK, client_id=client_id))
 
     def artifact(self, name: str) -> bytes:
-        """A file of the bundle."""
+        """Download a file of the bundle."""
         return self._call("GET", self._of_run(paths.ARTIFACT, name=name))
 
     def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
-        """What the server does not hold yet of this device's part of the open round.
+        """Ask what the server does not hold yet of this device's part of the open round.
 
         Raises:
             RoundClosedError: The round went on without this device.
@@ -154,11 +154,11 @@ class ServerClient:
         return self._message(Task, "PUT", path, to_json(report))
 
     def soft_labels(self, client_id: str, round_num: int) -> bytes:
-        """The server's answer to a round."""
+        """Download the server's answer to a round."""
         return self._call("GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id))
 
     def model_template(self) -> bytes:
-        """The trained network, without an extractor."""
+        """Download the trained network, without an extractor."""
         return self._call("GET", self._of_run(paths.MODEL, part="template"))
 
     def _of_run(self, path: str, **parts: str | int) -> str:
@@ -227,7 +227,7 @@ def _trusting(ca_file: Path) -> ssl.SSLContext:
 
 
 def _said(response: httpx.Response) -> str:
-    """What the server says about it; a proxy says nothing that we could read."""
+    """Read what the server says about its refusal; a proxy says nothing that we could read."""
     try:
         return f": {from_json(ErrorBody, response.content).message}"
     except MessageError:
@@ -242,7 +242,7 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def _error_of(response: httpx.Response) -> GKTError:
-    """The server's error as the class that it raised there."""
+    """Make the server's error one of the class that it raised there."""
     try:
         body = from_json(ErrorBody, response.content)
     except MessageError:

@@ -26,11 +26,11 @@ class TrainingBackend(TrainingEngine, Protocol):
         ...
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         ...
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics, by their PyTorch names."""
+        """Copy all parameters and running statistics, by their PyTorch names."""
         ...
 
 

@@ -79,7 +79,7 @@ class OrtTrainingBackend:
             return api.CheckpointState.load_checkpoint(unpacked)
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
+        """Set the rate of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
         self._optimizer.set_learning_rate(learning_rate)
 
     def train_step(
@@ -111,7 +111,7 @@ class OrtTrainingBackend:
         return float(named["loss"]), np.array(named["logits"])
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
+        """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         self._module.eval()
         num = images.shape[0]
         # The eval graph computes the loss as well; what goes into it does not matter here.
@@ -138,11 +138,11 @@ class OrtTrainingBackend:
             temporary.unlink(missing_ok=True)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics, by their PyTorch names."""
+        """Copy all parameters and running statistics, by their PyTorch names."""
         return {name: np.array(parameter.data) for name, parameter in self._state.parameters}
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         return self._gradients or {
             name: np.array(parameter.grad)
             for name, parameter in self._state.parameters

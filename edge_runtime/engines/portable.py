@@ -94,7 +94,7 @@ class PortableBackend:
             ) from error
 
     def _prepared(self, num_images: int) -> tuple[Any, Any]:
-        """Session and binding for a step of so many images; made when first needed."""
+        """Give session and binding for a step of so many images; made when first needed."""
         num_threads = self._num_threads if num_images >= _FEW_IMAGES else 1
         if num_threads not in self._steps:
             self._steps[num_threads] = self._session(self._file(TRAIN_STEP), num_threads)
@@ -113,7 +113,7 @@ class PortableBackend:
         return binding
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all steps from now on."""
+        """Set the rate of all steps from now on."""
         self._learning_rate = np.array(learning_rate, np.float32)
 
     def train_step(
@@ -148,7 +148,7 @@ class PortableBackend:
         return float(outputs["loss"].numpy()), np.array(outputs["logits"].numpy())
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
+        """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         if self._predict is None:
             state = self._buffers[self._current]
             weights = {name: state[name] for name in (PARAMETERS, STATISTICS) if state[name].size}
@@ -172,11 +172,11 @@ class PortableBackend:
         write_atomically(path, safetensors.numpy.save(self._buffers[self._current], metadata))
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics, by their PyTorch names."""
+        """Copy all parameters and running statistics, by their PyTorch names."""
         return self._layout.tensors(self._buffers[self._current])
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         return self._layout.tensors({PARAMETERS: self._gradient})
 
     def _output_names(self) -> list[str]:
@@ -185,15 +185,15 @@ class PortableBackend:
 
 
 def _read(path: Path, layout: PortableState) -> Vectors:
-    """State vectors from a file, in buffers of their own."""
+    """Read state vectors from a file, into buffers of their own."""
     try:
-        found = safetensors.numpy.load(path.read_bytes())
+        stored = safetensors.numpy.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"cannot read the training state {path}: {error}") from error
     expected = {name: (layout.dtypes[name], (length,)) for name, length in layout.vectors.items()}
-    if {name: (str(vector.dtype), vector.shape) for name, vector in found.items()} != expected:
+    if {name: (str(vector.dtype), vector.shape) for name, vector in stored.items()} != expected:
         raise ArtifactError(
-            f"{path} holds {sorted(found)} of another network or optimizer, the bundle expects "
+            f"{path} holds {sorted(stored)} of another network or optimizer, the bundle expects "
             f"{sorted(expected)}: remove it, or use the bundle that it was made with"
         )
-    return {name: np.array(found[name]) for name in layout.vectors}
+    return {name: np.array(stored[name]) for name in layout.vectors}

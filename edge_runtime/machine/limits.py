@@ -110,5 +110,5 @@ def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
 
 
 def _allocated_bytes() -> int:
-    """What counts against ``RLIMIT_DATA``; 0 where the system does not say."""
+    """Measure what counts against ``RLIMIT_DATA``; 0 where the system does not say."""
     return status_bytes("VmData") or 0

@@ -53,6 +53,6 @@ class RoundSaver:
 
 
 def train_seconds(state: DeviceState, started: float) -> float:
-    """Of the round that is under way, earlier processes included."""
+    """Measure how long the round under way has trained, earlier processes included."""
     earlier = state.train_seconds if state.partial is not None else 0.0
     return earlier + time.perf_counter() - started

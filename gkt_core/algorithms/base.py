@@ -121,12 +121,12 @@ def train_supervised(
 
 
 def logits_of(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    """The logits of a network that gives them alone, or of an edge network with its features."""
+    """Pick the logits out of what a network gives: logits alone, or an edge network's features and logits."""
     return output[1] if isinstance(output, tuple) else output
 
 
 def evaluate_images(network: nn.Module, samples: Samples, num_classes: int) -> Evaluation:
-    """Cross entropy, accuracy and confusion matrix of a network on un-augmented images."""
+    """Measure cross entropy, accuracy and confusion matrix of a network on un-augmented images."""
     device = next(network.parameters()).device
     network.eval()
     total = 0.0
@@ -140,5 +140,5 @@ def evaluate_images(network: nn.Module, samples: Samples, num_classes: int) -> E
 
 
 def num_state_bytes(network: nn.Module) -> int:
-    """Bytes of a network's parameters and running statistics in float32: what FedAvg sends."""
+    """Count the bytes of a network's parameters and running statistics in float32: what FedAvg sends."""
     return sum(4 * value.numel() for name, value in network.state_dict().items() if "num_batches" not in name)

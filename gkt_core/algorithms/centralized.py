@@ -55,7 +55,7 @@ class Centralized(Algorithm):
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """``local_epochs`` epochs over all samples; nothing is sent."""
+        """Train ``local_epochs`` epochs over all samples; nothing is sent."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         data = training_batches(
             self._samples,
@@ -71,8 +71,10 @@ class Centralized(Algorithm):
             lambda num: on_samples("server", num),
             precision=self._config.precision,
         )
-        found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
-        return RoundResult(loss, found.loss, found.accuracy, 0, 0)
+        evaluation = evaluate_images(
+            self._network, self._federation.validation(), self._federation.num_classes
+        )
+        return RoundResult(loss, evaluation.loss, evaluation.accuracy, 0, 0)
 
     def models(self) -> dict[str, nn.Module]:
         """Give the network that was trained."""

@@ -102,8 +102,8 @@ class EcoFed(Algorithm):
             num_classes=self._federation.num_classes,
             on_batch=lambda progress: on_samples("server", progress.batch_samples),
         )
-        found = evaluate(self._server, self._buffer.source("validation"))
-        return RoundResult(update.loss, found.loss, found.accuracy, upload_bytes, 0)
+        evaluation = evaluate(self._server, self._buffer.source("validation"))
+        return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)
 
     def _pretrain(self, on_samples: Callable[[str, int], None]) -> None:
         assert self._federation.pretraining is not None

@@ -56,7 +56,7 @@ class FedAvg(Algorithm):
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """ServerExecutes: the drawn devices train from the global weights, which become their mean."""
+        """Run ServerExecutes: the drawn devices train from the global weights, which become their mean."""
         config, federation = self._config, self._federation
         chosen = sample_clients(
             list(federation.clients), config.client_fraction, seed=config.seed, round_num=round_num
@@ -84,9 +84,9 @@ class FedAvg(Algorithm):
             average.add(local.state_dict(), weight)
             total_loss += loss * weight
         self._network.load_state_dict(average.state(self._network.state_dict()))
-        found = evaluate_images(self._network, federation.validation(), federation.num_classes)
+        evaluation = evaluate_images(self._network, federation.validation(), federation.num_classes)
         num_bytes = num_state_bytes(self._network) * len(chosen)
-        return RoundResult(total_loss, found.loss, found.accuracy, num_bytes, num_bytes)
+        return RoundResult(total_loss, evaluation.loss, evaluation.accuracy, num_bytes, num_bytes)
 
     def models(self) -> dict[str, nn.Module]:
         """Give the averaged network."""

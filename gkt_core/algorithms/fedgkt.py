@@ -116,8 +116,8 @@ class FedGKT(Algorithm):
                 client.train(round_num, learning_rate_scale, lambda num: on_samples("devices", num))
             client.upload(round_num, uploads)
         loss = self._train(uploads.source("train"), round_num, learning_rate_scale, on_samples)
-        found = evaluate(self._server, uploads.source("validation"))
-        return RoundResult(loss, found.loss, found.accuracy, uploads.num_bytes, download_bytes)
+        evaluation = evaluate(self._server, uploads.source("validation"))
+        return RoundResult(loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes)
 
     def _train(
         self,

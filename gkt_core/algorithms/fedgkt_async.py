@@ -28,7 +28,7 @@ SPEED_SPREAD = 4.0
 
 
 def device_slowness(num_clients: int, seed: int) -> NDArray[np.float64]:
-    """Virtual seconds a device needs for a sample: log-uniform from 1 to :data:`SPEED_SPREAD`."""
+    """Draw the virtual seconds a device needs for a sample: log-uniform from 1 to :data:`SPEED_SPREAD`."""
     return np.exp(np.random.default_rng([seed, 47]).uniform(0.0, np.log(SPEED_SPREAD), num_clients))
 
 
@@ -84,7 +84,7 @@ class AsyncFedGKT(FedGKT):
             self._answered_in_step[arrived] = self._num_steps
             self._arrives[arrived] = np.inf
             self._release()
-        found = evaluate(self._server, self._validation_source())
+        evaluation = evaluate(self._server, self._validation_source())
         details = {
             "server_steps": float(self._num_steps),
             "mean_staleness": float(np.mean(staleness)),
@@ -92,7 +92,9 @@ class AsyncFedGKT(FedGKT):
             "virtual_seconds": self._clock,
         }
         mean_loss = float(np.mean(losses))
-        return RoundResult(mean_loss, found.loss, found.accuracy, upload_bytes, download_bytes, details)
+        return RoundResult(
+            mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes, details
+        )
 
     def _release(self) -> None:
         """Let devices begin their next round, but for those too far ahead and those that are done."""
@@ -103,7 +105,7 @@ class AsyncFedGKT(FedGKT):
                 self._arrives[place] = self._clock + self._durations[place]
 
     def _validation_source(self) -> ShardSource:
-        """Each device's validation features, as its last upload had them."""
+        """Extract each device's validation features, as its last upload had them."""
         uploads = Uploads(self._spec, self._config, None)
         for client in self._clients.values():
             if client.last_round:

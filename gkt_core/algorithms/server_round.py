@@ -53,7 +53,7 @@ class ServerUpdate:
 def _batch_rows(
     source: FeatureSource, config: RunConfig, round_num: int, epoch: int
 ) -> list[NDArray[np.intp]]:
-    """The batches of one epoch: over all samples, or device by device in random order."""
+    """Make the batches of one epoch: over all samples, or device by device in random order."""
     size = config.server_batch_size
     order = batch_order(len(source.sample_ids), seed=config.seed, round_num=round_num, epoch=epoch)
     if config.batch_mixing == "mixed":
@@ -76,7 +76,7 @@ def server_update(
     on_epoch: Callable[[int], None] = lambda epoch: None,
     ranks: Ranks | None = None,
 ) -> ServerUpdate:
-    """Lines 6 to 13: train on everybody's features, then answer every sample with a soft label.
+    """Train on everybody's features, then answer every sample with a soft label (lines 6 to 13).
 
     Batches are mixed across devices by default. With ``soft_labels = "last_epoch"`` each batch of the last
     epoch is passed forward once more after its update (line 11), in eval mode, so that a sample's soft
@@ -152,7 +152,7 @@ def server_update(
 
 
 def evaluate(network: nn.Module, source: FeatureSource, *, batch_size: int = 256) -> Evaluation:
-    """Cross entropy and accuracy of the server network on features that devices extracted.
+    """Measure cross entropy and accuracy of the server network on features that devices extracted.
 
     Each sample went through its own device's extractor, so this is the accuracy of the combined models.
     """

@@ -62,7 +62,7 @@ class SplitLearning(Algorithm):
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """Each device in turn: for every batch, forward here, forward and backward there, backward here."""
+        """Train each device in turn: a batch goes forward here, forward and backward there, backward here."""
         config = self._config
         total_loss, upload_bytes, download_bytes = 0.0, 0, 0
         for name, optimizer in self._optimizers.items():
@@ -86,12 +86,14 @@ class SplitLearning(Algorithm):
                 if num_seen > last_epoch:
                     total_loss += loss * len(labels)
                 on_samples("server", len(labels))
-        found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
+        evaluation = evaluate_images(
+            self._network, self._federation.validation(), self._federation.num_classes
+        )
         mean_loss = total_loss / sum(len(clients[client_id].train) for client_id in chosen)
-        return RoundResult(mean_loss, found.loss, found.accuracy, upload_bytes, download_bytes)
+        return RoundResult(mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes)
 
     def _batch(self, images: Tensor, labels: Tensor) -> tuple[float, int, int]:
-        """One step of both halves; the loss, bytes up (features, labels) and bytes down (gradients)."""
+        """Take one step of both halves; the loss, bytes up (features, labels) and bytes down (gradients)."""
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         features = self._network.extractor(self._network.normalise(images))

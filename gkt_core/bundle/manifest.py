@@ -192,8 +192,8 @@ class Manifest:
         }
         for file, sides in self.tensors.items():
             try:
-                found = (*sides["inputs"], *sides["outputs"])
-                shapes = {str(tensor["name"]): tensor["shape"] for tensor in found}
+                both = (*sides["inputs"], *sides["outputs"])
+                shapes = {str(tensor["name"]): tensor["shape"] for tensor in both}
             except (KeyError, TypeError) as error:
                 raise ConfigError(f"the tensors of {file[:40]} have no names and shapes") from error
             for name, shape in expected.items():

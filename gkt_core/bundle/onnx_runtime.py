@@ -36,7 +36,7 @@ DISTRIBUTIONS = (
 
 
 def onnxruntime_module() -> Any:
-    """The module ``onnxruntime``, without what its training part drags in.
+    """Import the module ``onnxruntime``, without what its training part drags in.
 
     Raises:
         MissingExtraError: No ONNX Runtime is installed.
@@ -82,21 +82,21 @@ def check_one_distribution() -> None:
     Raises:
         PackageConflictError: Names them and the remedy.
     """
-    found = {}
+    installed = {}
     for name in DISTRIBUTIONS:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    if len(found) > 1:
-        listed = ", ".join(f"{name} {number}" for name, number in found.items())
+            installed[name] = version(name)
+    if len(installed) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in installed.items())
         raise PackageConflictError(
             f"{listed} are installed together and overwrite each other's files: "
-            f"pip uninstall {' '.join(found)}, then pip install one of them, as "
+            f"pip uninstall {' '.join(installed)}, then pip install one of them, as "
             "'gkt-edge[edge]', 'gkt-edge[edge-portable]' or 'gkt-edge[edge-cuda]' does"
         )
 
 
 def training_folder() -> Path:
-    """Where the training part lies, or would lie.
+    """Say where the training part lies, or would lie.
 
     Raises:
         MissingExtraError: No ONNX Runtime is installed.

@@ -22,10 +22,10 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
             f"the run wants temperature {config.temperature}, the artifacts were exported with "
             f"{manifest.temperature}: export them again with --temperature {config.temperature}"
         )
-    wanted, found = (
+    wanted, exported = (
         _by_option(optimizer) for optimizer in (EdgeOptimizer.of_run(config), manifest.edge_optimizer)
     )
-    if any(found.get(name) != value for name, value in wanted.items()):
+    if any(exported.get(name) != value for name, value in wanted.items()):
         options = "".join(
             f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             for name, value in wanted.items()
@@ -33,12 +33,12 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
         )
         raise ConfigError(
             f"the run wants {_listed(wanted)} on the devices, the artifacts were exported with "
-            f"{_listed(found)}: export them again with{options}, or change the run's edge_optimizer"
+            f"{_listed(exported)}: export them again with{options}, or change the run's edge_optimizer"
         )
 
 
 def _by_option(optimizer: EdgeOptimizer) -> dict[str, Any]:
-    """What a run can ask of this optimizer, by the names of the options of gkt export."""
+    """Give what a run can ask of this optimizer, by the names of the options of gkt export."""
     names = ("momentum", "nesterov") if optimizer.name == "sgd" else ("amsgrad",)
     settings = optimizer.to_dict()
     return {"optimizer": optimizer.name} | {name: settings[name] for name in ("weight_decay", *names)}

@@ -37,7 +37,7 @@ def edge_optimizer(
 def large_network_optimizer(
     parameters: Iterable[nn.Parameter], config: RunConfig, learning_rate: float
 ) -> Optimizer:
-    """What trains ResNet-55 and larger, on the server or, in FedAvg, on a device.
+    """Build what trains ResNet-55 and larger, on the server or, in FedAvg, on a device.
 
     Args:
         parameters: What to train.

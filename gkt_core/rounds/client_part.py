@@ -33,7 +33,7 @@ class ClientPart:
     noise: FeatureNoise = field(default_factory=FeatureNoise)
 
     def samples(self, split: str) -> Samples:
-        """The samples of a split, ``train`` or ``validation``."""
+        """Give the samples of a split, ``train`` or ``validation``."""
         return self.data.train if split == "train" else self.data.validation
 
     def num_shards(self, split: str) -> int:

@@ -27,7 +27,7 @@ _DTYPE_NAMES: dict[str, str] = {
 
 
 def serialise(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:
-    """Tensors and metadata as one safetensors file; equal content is equal bytes."""
+    """Write tensors and metadata as one safetensors file; equal content is equal bytes."""
     # One metadata key: safetensors writes several in no fixed order, and equal shards must be equal bytes.
     header = {"gkt": json.dumps({"version": SHARD_VERSION, **metadata}, sort_keys=True)}
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata=header)

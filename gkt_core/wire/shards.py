@@ -76,7 +76,7 @@ class ShardKey:
     index: int
 
     def metadata(self) -> dict[str, Any]:
-        """The key as it stands in the file."""
+        """Give the key as it stands in the file."""
         return {
             "client_id": self.client_id,
             "round_num": self.round_num,
@@ -140,11 +140,11 @@ class SoftLabels:
         order = np.argsort(self.sample_ids, kind="stable")
         ranks = np.searchsorted(self.sample_ids[order], sample_ids)
         ranks = np.minimum(ranks, max(len(order) - 1, 0))
-        found = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
-        if len(order) == 0 or not np.array_equal(self.sample_ids[found], sample_ids):
+        places = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
+        if len(order) == 0 or not np.array_equal(self.sample_ids[places], sample_ids):
             missing = sorted(set(sample_ids.tolist()) - set(self.sample_ids.tolist()))
             raise ShardError(f"no soft labels came for {len(missing)} samples, first {missing[:3]}")
-        return self.server_logits[found]
+        return self.server_logits[places]
 
 
 def write_feature_shard(

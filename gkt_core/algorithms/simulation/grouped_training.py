@@ -56,7 +56,7 @@ class GroupedTraining:
         learning_rate_scale: float,
         on_samples: Callable[[int], None],
     ) -> None:
-        """Lines 19 to 21 of Algorithm 1 for these devices.
+        """Run lines 19 to 21 of Algorithm 1 for these devices.
 
         Args:
             client_ids: Those that take part.
@@ -158,7 +158,7 @@ class GroupedTraining:
         self._state = {name: self._tied_state(name) for name in self._names}
 
     def _tied_state(self, name: str) -> dict[str, Tensor]:
-        """State of one parameter's optimizer, stacked over devices; begins at zero as PyTorch's does."""
+        """Stack the state of one parameter's optimizer over devices; it begins at zero as PyTorch's does."""
         value = self._parameters[name]
         zeros = {"momentum_buffer": value[0]}
         if self._optimizer.name != "sgd":
@@ -171,8 +171,10 @@ class GroupedTraining:
             states.append(client.engine.optimizer.state[parameter])
         stacked = {}
         for key, like in zeros.items():
-            found = [state[key] if state.get(key) is not None else torch.zeros_like(like) for state in states]
-            stacked[key] = torch.stack([each.to(like.device) for each in found])
+            values = [
+                state[key] if state.get(key) is not None else torch.zeros_like(like) for state in states
+            ]
+            stacked[key] = torch.stack([each.to(like.device) for each in values])
             for place, state in enumerate(states):
                 state[key] = stacked[key][place]
         return stacked
@@ -181,7 +183,7 @@ class GroupedTraining:
 def _sort_batches(
     batches: dict[str, TrainingBatch | None], batch_size: int
 ) -> tuple[dict[str, TrainingBatch], dict[str, TrainingBatch]]:
-    """Full batches, and others."""
+    """Tell full batches from others."""
     there = {client_id: batch for client_id, batch in batches.items() if batch is not None}
     full = {client_id: batch for client_id, batch in there.items() if len(batch.labels) == batch_size}
     return full, {client_id: batch for client_id, batch in there.items() if client_id not in full}

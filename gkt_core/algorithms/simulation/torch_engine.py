@@ -23,7 +23,7 @@ class TorchEngine:
         self._device = next(network.parameters()).device
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all steps from now on."""
+        """Set the rate of all steps from now on."""
         set_learning_rate(self.optimizer, learning_rate)
 
     def train_step(
@@ -43,7 +43,7 @@ class TorchEngine:
         return loss.item(), np.asarray(logits.detach().cpu().numpy())
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features and logits in eval mode."""
+        """Compute features and logits in eval mode."""
         self.network.eval()
         with torch.no_grad():
             features, logits = self.network(self._tensor(images))

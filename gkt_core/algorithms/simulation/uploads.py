@@ -63,7 +63,7 @@ class Uploads:
         self._memory = [(key, data) for key, data in self._memory if key.client_id not in client_ids]
 
     def source(self, split: str) -> ShardSource:
-        """The samples of one split in canonical order."""
+        """Give the samples of one split in canonical order."""
         if self._folder is not None:
             return ShardSource.from_files(((k, p) for k, p in self._files if k.split == split), self._spec)
         return ShardSource(

@@ -13,7 +13,7 @@ from edge_runtime.machine import pauses
 from edge_runtime.machine.pauses import Pauses, hottest_celsius, read_battery
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError, MemoryLimitError
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.device_fixtures import Served, Silent, command, process, take_part, wait_until
 from tests.server_app.server_fixtures import private_data
 
@@ -199,7 +199,9 @@ def test_too_little_memory_is_found_before_the_device_joins(server_bundle: Path,
 
         def tried(megabytes: int) -> subprocess.CompletedProcess[str]:
             arguments = command(served, data, tmp_path / "state", "--memory-limit-mb", str(megabytes))
-            return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=240)
+            return subprocess.run(
+                arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
+            )
 
         for megabytes, message in ((1, "are taken before training begins"), (400, "batches of 8192")):
             done = tried(megabytes)

@@ -41,6 +41,7 @@ from server_app.run_folder import SERVER_WEIGHTS_BLOB, RunContext, soft_labels_b
 from server_app.status import run_status
 from server_app.store import FolderBlobStore
 from server_app.trainer.trainer import Trainer
+from tests.conftest import LONGEST_SECONDS
 from tests.edge_runtime.device_fixtures import Silent
 from tests.server_app.server_fixtures import TOKEN, private_data, run_config
 
@@ -118,7 +119,7 @@ class Served:
     def _device(self, client_id: str) -> None:
         threading.current_thread().name = client_id
         wire = httpx.WSGITransport(app=self._app)
-        server = ServerClient("http://server", TOKEN, transport=wire, patience_seconds=0)
+        server = ServerClient("http://server", TOKEN, transport=wire, patience_seconds=LONGEST_SECONDS)
         folder = StateDir(self._folder / client_id)
         with self._failing(client_id), contextlib.closing(server), contextlib.closing(folder):
             Device(
