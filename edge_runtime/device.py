@@ -6,7 +6,7 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.engines.base import TrainingBackend, open_backend
@@ -64,10 +64,11 @@ def check_data(data: PrivateData, manifest: Manifest, owner: str) -> None:
         raise DatasetError(f"{owner} holds no validation samples: split the data again with gkt data split")
 
 
+@dataclass(slots=True, kw_only=True)
 class Device:
     """One device's part in one run.
 
-    Args:
+    Attributes:
         server: The wire.
         data: The private data; only features, logits, labels and sample ids leave.
         state_dir: What survives a restart.
@@ -80,37 +81,21 @@ class Device:
         pauses: When to wait between two steps.
         tries_memory: Whether to find out before joining that memory suffices.
         listener: Hears what happens.
-        sleep: For tests.
+        sleep: Another one than time's, for tests.
     """
 
-    def __init__(
-        self,
-        server: ServerClient,
-        data: PrivateData,
-        state_dir: StateDir,
-        *,
-        client_id: str,
-        num_threads: int,
-        engine: str | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        noise: FeatureNoise | None = None,
-        pauses: Pauses | None = None,
-        tries_memory: bool = False,
-        listener: DeviceListener,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._server = server
-        self._data = data
-        self._state_dir = state_dir
-        self._client_id = client_id
-        self._num_threads = num_threads
-        self._engine = engine
-        self._checkpoint_seconds = checkpoint_seconds
-        self._noise = noise or FeatureNoise()
-        self._pauses = pauses or Pauses()
-        self._tries_memory = tries_memory
-        self._listener = listener
-        self._sleep = sleep
+    server: ServerClient = field(kw_only=False)
+    data: PrivateData = field(kw_only=False)
+    state_dir: StateDir = field(kw_only=False)
+    client_id: str
+    num_threads: int
+    engine: str | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    noise: FeatureNoise = field(default_factory=FeatureNoise)
+    pauses: Pauses = field(default_factory=Pauses)
+    tries_memory: bool = False
+    listener: DeviceListener
+    sleep: Callable[[float], None] = time.sleep
 
     def run(self) -> DeviceResult:
         """Take part until the run has ended.
@@ -119,22 +104,22 @@ class Device:
             RunFailedError: The server says that the run failed.
             GKTError: Anything else that stops this device; its state folder goes on later.
         """
-        info = self._server.run_info()
+        info = self.server.run_info()
         config = RunConfig.from_dict(info.config)
         manifest = Manifest.from_dict(info.manifest)
-        check_data(self._data, manifest, self._client_id)
-        state = self._state_dir.state(info.run_id, self._client_id)
-        with full_disk_named(self._state_dir.path):
-            noise = self._state_dir.feature_noise(self._noise, state)
-        part = ClientPart(self._client_id, self._data, config, manifest.num_classes, noise)
+        check_data(self.data, manifest, self.client_id)
+        state = self.state_dir.state(info.run_id, self.client_id)
+        with full_disk_named(self.state_dir.path):
+            noise = self.state_dir.feature_noise(self.noise, state)
+        part = ClientPart(self.client_id, self.data, config, manifest.num_classes, noise)
         engine = self._open(info, part, state)
-        task = self._server.join(
-            self._client_id,
+        task = self.server.join(
+            self.client_id,
             JoinRequest(
                 PROTOCOL_VERSION,
-                len(self._data.train),
-                len(self._data.validation),
-                self._data.num_classes,
+                len(self.data.train),
+                len(self.data.validation),
+                self.data.num_classes,
                 engine.name,
             ),
         )
@@ -142,10 +127,10 @@ class Device:
             if task.action == "train":
                 state, task = self._round(engine, part, state, task)
             elif task.action == "wait":
-                self._listener.phase("wait", task.round_num, 0)
+                self.listener.phase("wait", task.round_num, 0)
                 # Devices that were told the same must not all ask at the same moment.
-                self._sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
-                task = self._server.task(self._client_id)
+                self.sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
+                task = self.server.task(self.client_id)
             elif task.action == "stop":
                 raise RunFailedError(f"the server stopped the run: {task.reason}")
             else:
@@ -161,26 +146,26 @@ class Device:
             )
         model = self._take_model(engine, manifest)
         return DeviceResult(
-            self._client_id,
+            self.client_id,
             info.run_id,
             state.trained_round,
             str(model),
-            self._server.upload_bytes,
-            self._server.download_bytes,
+            self.server.upload_bytes,
+            self.server.download_bytes,
         )
 
     def _open(self, info: RunInfo, part: ClientPart, state: DeviceState) -> TrainingBackend:
-        name = choose_engine(Manifest.from_dict(info.manifest), state.engine or self._engine)
-        with full_disk_named(self._state_dir.path):
-            bundle = self._state_dir.bundle(info.manifest, self._server.artifact, name)
-        if self._tries_memory:
-            try_for_memory(bundle, part.config, engine=name, num_threads=self._num_threads)
+        name = choose_engine(Manifest.from_dict(info.manifest), state.engine or self.engine)
+        with full_disk_named(self.state_dir.path):
+            bundle = self.state_dir.bundle(info.manifest, self.server.artifact, name)
+        if self.tries_memory:
+            try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None
-        checkpoint = self._state_dir.checkpoint_path(state) if begun else None
+        checkpoint = self.state_dir.checkpoint_path(state) if begun else None
         engine = open_backend(
             bundle,
             checkpoint=checkpoint,
-            num_threads=self._num_threads,
+            num_threads=self.num_threads,
             learning_rate=part.config.edge_lr,
             engine=name,
         )
@@ -191,8 +176,8 @@ class Device:
         blurred = (
             f", features clipped at {noise.clip:g} and with noise {noise.noise:g}" if noise.is_on else ""
         )
-        self._listener.note(
-            f"{self._client_id} {begin} on {engine.name} with {self._num_threads} thread(s){blurred}"
+        self.listener.note(
+            f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s){blurred}"
         )
         return engine
 
@@ -207,12 +192,10 @@ class Device:
         if round_num > state.trained_round:
             state = self._train(engine, part, state, task)
         try:
-            return state, upload(
-                self._server, engine, part, state, listener=self._listener, pauses=self._pauses
-            )
+            return state, upload(self.server, engine, part, state, listener=self.listener, pauses=self.pauses)
         except RoundClosedError as error:
-            self._listener.note(f"{self._client_id} is too late for round {round_num}: {error}")
-            return state, self._server.task(self._client_id)
+            self.listener.note(f"{self.client_id} is too late for round {round_num}: {error}")
+            return state, self.server.task(self.client_id)
 
     def _train(
         self, engine: TrainingBackend, part: ClientPart, state: DeviceState, task: Task
@@ -220,18 +203,18 @@ class Device:
         """Train in the task's round, saving every so often; the state after it, which is saved too."""
         config, round_num = part.config, task.round_num
         soft_labels = self._soft_labels(part, task.soft_labels_round)
-        self._listener.phase("train", round_num, len(part.data.train) * config.local_epochs)
+        self.listener.phase("train", round_num, len(part.data.train) * config.local_epochs)
         engine.set_learning_rate(config.edge_lr * task.learning_rate_scale)
         started = time.perf_counter()
         # What was begun for a round that is closed stays in the weights; its place is forgotten.
         begun = (round_num, task.soft_labels_round)
         if (state.partial_round, state.partial_teacher) != begun:
             state = dataclasses.replace(state, partial=None, partial_round=begun[0], partial_teacher=begun[1])
-        saver = RoundSaver(self._state_dir, engine, state, started, self._checkpoint_seconds)
+        saver = RoundSaver(self.state_dir, engine, state, started, self.checkpoint_seconds)
 
         def after_step(progress: LocalProgress) -> None:
             saver(progress)
-            self._pauses.wait(lambda: saver.save(progress))
+            self.pauses.wait(lambda: saver.save(progress))
 
         update = client_update(
             engine,
@@ -240,7 +223,7 @@ class Device:
             round_num,
             teacher_round=task.soft_labels_round,
             done=state.partial,
-            on_batch=self._listener.images,
+            on_batch=self.listener.images,
             on_progress=after_step,
         )
         state = dataclasses.replace(
@@ -252,21 +235,21 @@ class Device:
             train_seconds=train_seconds(state, started),
             partial=None,
         )
-        self._state_dir.save(state, engine.save)
+        self.state_dir.save(state, engine.save)
         return state
 
     def _soft_labels(self, part: ClientPart, round_num: int) -> SoftLabels | None:
         if round_num < 1 or not part.config.edge_distils:
             return None
-        data = self._server.soft_labels(part.client_id, round_num)
+        data = self.server.soft_labels(part.client_id, round_num)
         return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 
     def _take_model(self, engine: TrainingBackend, manifest: Manifest) -> Path:
         """Fill this device's extractor into the server's template; the extractor stays here."""
-        self._listener.phase("model", 0, 0)
-        template = self._server.model_template()
+        self.listener.phase("model", 0, 0)
+        template = self.server.model_template()
         filled = fill_template(template, manifest.slots(), engine.parameters(), EXTRACTOR_PREFIX)
-        path = self._state_dir.path / MODEL_NAME
+        path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
             write_atomically(path, filled)
         return path

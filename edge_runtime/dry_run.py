@@ -71,10 +71,10 @@ def dry_run(
     """
     noise = replace(noise or FeatureNoise(), key=new_key())
     part = ClientPart(client_id, data, config, bundle.manifest.num_classes, noise)
-    backend = open_backend(
+    opened = open_backend(
         bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
     )
-    shard = next(shards(backend, part, 1, "train"))
+    shard = next(shards(opened, part, 1, "train"))
     encoded = shard.encode(part)
     shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
     num_samples = len(data.train) + len(data.validation)
@@ -86,7 +86,7 @@ def dry_run(
         return f"{array.dtype} {list(array.shape)}"
 
     return DryRun(
-        engine=backend.name,
+        engine=opened.name,
         leaves=[
             "feature maps: the output of the first convolution for every image. They show much of the image"
             + _blurring(noise, spread),

@@ -44,23 +44,24 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
     options = session_options(num_threads)
     try:
         session = cpu_session(path, options)
-        num_right = 0
-        for begin in range(0, len(test), _BATCH):
-            images = to_float_nchw(test.images[begin : begin + _BATCH])
-            (logits,) = session.run(["logits"], {"images": images})
-            num_right += _num_right(logits, test.labels[begin : begin + _BATCH], path)
+        return _accuracy(test, lambda images: session.run(["logits"], {"images": images})[0], str(path))
     except ArtifactError:
         raise
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
         raise ArtifactError(f"{path} is no model for this test set: {str(error)[:300]}") from error
+
+
+def _accuracy(
+    test: Samples, logits_of: Callable[[NDArray[np.float32]], NDArray[np.float32]], owner: str
+) -> Accuracy:
+    num_right = 0
+    for begin in range(0, len(test), _BATCH):
+        logits = logits_of(to_float_nchw(test.images[begin : begin + _BATCH]))
+        if not np.isfinite(logits).all():
+            raise ArtifactError(f"{owner} gives NaN: is it a template that was not filled?")
+        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
     return Accuracy(num_right / len(test), len(test))
-
-
-def _num_right(logits: NDArray[np.float32], labels: NDArray[np.int64], path: Path) -> int:
-    if not np.isfinite(logits).all():
-        raise ArtifactError(f"{path} gives NaN: is it a template that was not filled?")
-    return int((logits.argmax(axis=1) == labels).sum())
 
 
 def train_alone(
@@ -100,8 +101,4 @@ def train_alone(
     engine = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
     for round_num in range(1, num_rounds + 1):
         client_update(engine, part, None, round_num, on_batch=on_batch)
-    num_right = 0
-    for begin in range(0, len(test), _BATCH):
-        _, logits = engine.predict(to_float_nchw(test.images[begin : begin + _BATCH]))
-        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
-    return Accuracy(num_right / len(test), len(test))
+    return _accuracy(test, lambda images: engine.predict(images)[1], f"{client_id}'s network")

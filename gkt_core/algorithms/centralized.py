@@ -38,8 +38,7 @@ class Centralized(Algorithm):
         network: str | None = None,
     ) -> None:
         self._federation, self._config = federation, config
-        pixels = {"pixel_mean": federation.pixel_mean, "pixel_std": federation.pixel_std}
-        num_classes, built = federation.num_classes, nn.Module()
+        pixels, num_classes, built = federation.pixels, federation.num_classes, nn.Module()
         if network is None:
             built = build_combined_network(
                 edge_network, server_network, num_classes, **pixels, seed=config.seed

@@ -65,11 +65,7 @@ class EcoFed(Algorithm):
             raise ConfigError("EcoFed needs samples to pre-train on: split with a pre-training share")
         self._federation, self._config, self._period = federation, config, period
         network = build_edge_network(
-            edge_network,
-            federation.num_classes,
-            pixel_mean=federation.pixel_mean,
-            pixel_std=federation.pixel_std,
-            seed=config.seed,
+            edge_network, federation.num_classes, **federation.pixels, seed=config.seed
         ).to(device)
         self._engine = TorchEngine(network, config)
         self._pretraining_epochs = pretraining_epochs

@@ -44,12 +44,7 @@ class FedAvg(Algorithm):
     ) -> None:
         self._federation, self._config = federation, config
         network = build_combined_network(
-            edge_network,
-            server_network,
-            federation.num_classes,
-            pixel_mean=federation.pixel_mean,
-            pixel_std=federation.pixel_std,
-            seed=config.seed,
+            edge_network, server_network, federation.num_classes, **federation.pixels, seed=config.seed
         )
         self._network: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

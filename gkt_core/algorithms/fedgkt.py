@@ -76,13 +76,7 @@ class FedGKT(Algorithm):
         for client_id, data in federation.clients.items():
             # Devices that download one bundle begin from the same weights.
             seed = config.seed if config.shared_init else client_seed(config.seed, client_id)
-            network = build_edge_network(
-                edge_network,
-                federation.num_classes,
-                pixel_mean=federation.pixel_mean,
-                pixel_std=federation.pixel_std,
-                seed=seed,
-            )
+            network = build_edge_network(edge_network, federation.num_classes, **federation.pixels, seed=seed)
             weights.fill_edge(network)
             engine = TorchEngine(network.to(device), config)
             own_noise = replace(noise, key=simulated_key(config.seed, client_id))

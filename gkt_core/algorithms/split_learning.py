@@ -45,12 +45,7 @@ class SplitLearning(Algorithm):
     ) -> None:
         self._federation, self._config, self._device = federation, config, device
         network = build_combined_network(
-            edge_network,
-            server_network,
-            federation.num_classes,
-            pixel_mean=federation.pixel_mean,
-            pixel_std=federation.pixel_std,
-            seed=config.seed,
+            edge_network, server_network, federation.num_classes, **federation.pixels, seed=config.seed
         )
         self._network: CombinedNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._rates = {"device": config.edge_lr, "server": config.server_lr}

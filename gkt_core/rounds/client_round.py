@@ -22,21 +22,6 @@ _FRESH_VIEWS = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
-class ClientUpdate:
-    """How local training of one round went.
-
-    Attributes:
-        loss: Mean training loss over all samples and epochs.
-        accuracy: Share of training samples that the local head got right, 0..1.
-        num_steps: Optimizer steps.
-    """
-
-    loss: float
-    accuracy: float
-    num_steps: int
-
-
-@dataclass(frozen=True, slots=True)
 class LocalProgress:
     """How far local training of one round has come; with the engine's state, all that resuming needs.
 
@@ -51,6 +36,16 @@ class LocalProgress:
     total_loss: float = 0.0
     num_right: int = 0
     num_seen: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the samples seen."""
+        return self.total_loss / self.num_seen
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the samples seen that the local head got right, 0..1."""
+        return self.num_right / self.num_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +133,7 @@ def client_update(
     done: LocalProgress | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_progress: Callable[[LocalProgress], None] = lambda progress: None,
-) -> ClientUpdate:
+) -> LocalProgress:
     """Train in round t (lines 19 to 21) on the batches of :func:`client_batches`.
 
     Args:
@@ -169,5 +164,4 @@ def client_update(
         )
         on_batch(len(batch.labels))
         on_progress(progress)
-    seen = progress.num_seen
-    return ClientUpdate(progress.total_loss / seen, progress.num_right / seen, progress.num_steps)
+    return progress

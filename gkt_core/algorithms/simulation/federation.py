@@ -52,6 +52,11 @@ class Federation:
         return len(self.class_names)
 
     @property
+    def pixels(self) -> dict[str, tuple[float, ...]]:
+        """What every network normalises with, by the names of its builder's arguments."""
+        return {"pixel_mean": self.pixel_mean, "pixel_std": self.pixel_std}
+
+    @property
     def image_size(self) -> int:
         """Height and width in pixels."""
         return int(self.test.images.shape[1])

@@ -11,7 +11,14 @@ from gkt_core.rounds.client_shards import Extracted, shards
 from gkt_core.rounds.engine import TrainingEngine
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.compression import compress
-from gkt_core.wire.shards import SPLITS, ShardKey, ShardSpec, read_feature_shard
+from gkt_core.wire.shards import (
+    SPLITS,
+    FeatureShard,
+    ShardKey,
+    ShardSpec,
+    map_feature_shard,
+    read_feature_shard,
+)
 
 
 class Uploads:
@@ -29,8 +36,7 @@ class Uploads:
 
     def clear(self) -> None:
         """Forget all shards."""
-        self._files: list[tuple[ShardKey, Path]] = []
-        self._memory: list[tuple[ShardKey, bytes]] = []
+        self._shards: list[tuple[ShardKey, bytes | Path]] = []
         self.num_bytes = 0
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -51,23 +57,23 @@ class Uploads:
         key, data = shard.key, shard.encode(part)
         self.num_bytes += len(compress(data)) if self._config.compress else len(data)
         if self._folder is None:
-            self._memory.append((key, data))
+            self._shards.append((key, data))
             return
         path = self._folder / f"{key.client_id}-{key.split}-{key.index:06d}.safetensors"
         path.write_bytes(data)
-        self._files.append((key, path))
+        self._shards.append((key, path))
 
     def forget(self, client_ids: frozenset[str]) -> None:
         """Drop the shards of some devices; the bytes that they sent remain counted."""
-        self._files = [(key, path) for key, path in self._files if key.client_id not in client_ids]
-        self._memory = [(key, data) for key, data in self._memory if key.client_id not in client_ids]
+        self._shards = [(key, data) for key, data in self._shards if key.client_id not in client_ids]
 
     def source(self, split: str) -> ShardSource:
         """Give the samples of one split in canonical order."""
-        if self._folder is not None:
-            return ShardSource.from_files(((k, p) for k, p in self._files if k.split == split), self._spec)
         return ShardSource(
-            (key.client_id, read_feature_shard(data, key, self._spec, check_values=False))
-            for key, data in self._memory
-            if key.split == split
+            (key.client_id, self._read(key, data)) for key, data in self._shards if key.split == split
         )
+
+    def _read(self, key: ShardKey, data: bytes | Path) -> FeatureShard:
+        if isinstance(data, Path):
+            return map_feature_shard(data, key, self._spec)
+        return read_feature_shard(data, key, self._spec, check_values=False)
