@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_export.bundle import export_bundle
-    from edge_export.optimizer_settings import OptimizerSettings
     from edge_export.options import ExportOptions
 
-__all__ = ["ExportOptions", "OptimizerSettings", "export_bundle"]
+__all__ = ["ExportOptions", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edge_export import bundle, optimizer_settings  # noqa: PLC0415 - imports torch
+    from edge_export import bundle  # noqa: PLC0415 - imports torch
 
-    return getattr(optimizer_settings if name == "OptimizerSettings" else bundle, name)
+    return getattr(bundle, name)

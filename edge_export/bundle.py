@@ -20,6 +20,7 @@ from edge_export.ort.training_graph import INPUT_NAMES, OPSET, OUTPUT_NAMES
 from edge_export.portable.artifacts import write_portable_artifacts
 from edge_export.verification import verify_bundle
 from gkt_core import __version__
+from gkt_core.bundle.bundle_files import describe_files
 from gkt_core.bundle.manifest import (
     COMBINED_TEMPLATE,
     ENGINE_FILES,
@@ -33,7 +34,6 @@ from gkt_core.bundle.manifest import (
     TRAINING_MODEL,
     BatchNormState,
     Manifest,
-    describe_files,
     load_bundle,
     write_manifest,
 )

@@ -18,7 +18,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gkt_core.bundle.onnx_runtime import onnxruntime_module, standing_in
+from gkt_core.bundle.onnx_runtime import (
+    cpu_session,
+    onnxruntime_module,
+    optimising_options,
+    session_options,
+    standing_in,
+)
 from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
@@ -51,13 +57,9 @@ def fold(model: Path, out: Path) -> None:
     Raises:
         ArtifactError: The model does not load.
     """
-    onnxruntime = onnxruntime_module()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(out)
+    options = optimising_options(out)
     try:
-        onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        cpu_session(model, options)
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
         raise ArtifactError(
@@ -165,11 +167,7 @@ def split(model: Path, extractor: Path, server: Path) -> None:
 
 def measure(path: Path, test: Samples) -> Measured:
     """Accuracy on a test set and the latency of one image, one thread."""
-    onnxruntime = onnxruntime_module()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(path, session_options())
     num_right = 0
     for images, labels in _batches(test):
         (logits,) = session.run(["logits"], {"images": images})

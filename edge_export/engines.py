@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.errors import MissingExtraError
-from gkt_core.rounds.client_round import TrainingEngine
+from gkt_core.rounds.engine import TrainingEngine
 
 
 class InspectableEngine(TrainingEngine, Protocol):

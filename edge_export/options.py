@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_export.optimizer_settings import OptimizerSettings
 from gkt_core.bundle.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ConfigError
 from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
@@ -35,7 +35,7 @@ class ExportOptions:
     pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25)
     class_names: tuple[str, ...] = ()
     temperature: float = 3.0
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: EdgeOptimizer = field(default_factory=EdgeOptimizer)
     engines: tuple[str, ...] = tuple(ENGINE_FILES)
     init: Path | None = None
     low_memory: bool = False

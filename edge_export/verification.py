@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from edge_export.engines import InspectableEngine, engine_opener
-from edge_export.optimizer_settings import OptimizerSettings
 from gkt_core.bundle.manifest import Bundle
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import VerificationError
 from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.building import example_images
 from gkt_core.nn.execution import torch_threads
+from gkt_core.nn.optimizers import edge_optimizer
 
 STEPS, FEW_STEPS = 20, 3
 _LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}
@@ -75,7 +76,7 @@ def verify_bundle(
         VerificationError: An engine is further from float64 than it may be; names the quantities.
     """
     manifest = bundle.manifest
-    settings = OptimizerSettings(manifest.optimizer, **manifest.optimizer_settings)
+    settings = manifest.edge_optimizer
     is_large = sum(parameter.numel() for parameter in network.parameters()) > _LARGE
     runs, batch_size = _RUNS, 8 if is_large else 16
     layouts = (torch.contiguous_format, torch.channels_last)
@@ -128,14 +129,14 @@ def _run_torch(
     network: EdgeNetwork,
     dtype: torch.dtype,
     layout: torch.memory_format,
-    settings: OptimizerSettings,
+    settings: EdgeOptimizer,
     temperature: float,
     batches: list[Batch],
     stepped: Callable[[], None],
 ) -> Trace:
     model = copy.deepcopy(network).to(dtype).to(memory_format=layout)  # type: ignore[call-overload]
     model.train()
-    optimizer = settings.torch_optimizer(model, _LEARNING_RATES[settings.name])
+    optimizer = edge_optimizer(model.parameters(), settings, _LEARNING_RATES[settings.name])
     curve: list[float] = []
     kept: list[Arrays] = []
     gradients: Arrays = {}

@@ -6,46 +6,32 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from edge_runtime.engines.base import TrainingBackend, open_backend
 from edge_runtime.engines.choice import choose_engine
+from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import try_for_memory
 from edge_runtime.machine.pauses import Pauses
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, DeviceState, StateDir
-from gkt_core.bundle.manifest import Manifest, check_classes
+from edge_runtime.upload import upload
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
-from gkt_core.rounds.client_round import LocalProgress, client_update, extract, num_shards
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.wire.feature_noise import FeatureNoise
-from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, MissingShards, RoundReport, RunInfo, Task
-from gkt_core.wire.shards import ShardKey, SoftLabels, read_soft_labels, write_feature_shard
+from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
+from gkt_core.wire.shards import SoftLabels, read_soft_labels
 
 CHECKPOINT_SECONDS = 30.0
-_NOTHING = MissingShards([], [])
-
-
-class DeviceListener(Protocol):
-    """Hears what a device does, to show it."""
-
-    def phase(self, name: str, round_num: int, num_images: int) -> None:
-        """A phase begins: ``train``, ``upload``, ``wait`` or ``model``."""
-        ...
-
-    def images(self, num_images: int) -> None:
-        """So many images more are done."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Something worth a line of the log."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +64,11 @@ def check_data(data: PrivateData, manifest: Manifest, owner: str) -> None:
         raise DatasetError(f"{owner} holds no validation samples: split the data again with gkt data split")
 
 
+@dataclass(slots=True, kw_only=True)
 class Device:
     """One device's part in one run.
 
-    Args:
+    Attributes:
         server: The wire.
         data: The private data; only features, logits, labels and sample ids leave.
         state_dir: What survives a restart.
@@ -94,37 +81,21 @@ class Device:
         pauses: When to wait between two steps.
         tries_memory: Whether to find out before joining that memory suffices.
         listener: Hears what happens.
-        sleep: For tests.
+        sleep: Another one than time's, for tests.
     """
 
-    def __init__(
-        self,
-        server: ServerClient,
-        data: PrivateData,
-        state_dir: StateDir,
-        *,
-        client_id: str,
-        num_threads: int,
-        engine: str | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        noise: FeatureNoise | None = None,
-        pauses: Pauses | None = None,
-        tries_memory: bool = False,
-        listener: DeviceListener,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._server = server
-        self._data = data
-        self._state_dir = state_dir
-        self._client_id = client_id
-        self._num_threads = num_threads
-        self._engine = engine
-        self._checkpoint_seconds = checkpoint_seconds
-        self._noise = noise or FeatureNoise()
-        self._pauses = pauses or Pauses()
-        self._tries_memory = tries_memory
-        self._listener = listener
-        self._sleep = sleep
+    server: ServerClient = field(kw_only=False)
+    data: PrivateData = field(kw_only=False)
+    state_dir: StateDir = field(kw_only=False)
+    client_id: str
+    num_threads: int
+    engine: str | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    noise: FeatureNoise = field(default_factory=FeatureNoise)
+    pauses: Pauses = field(default_factory=Pauses)
+    tries_memory: bool = False
+    listener: DeviceListener
+    sleep: Callable[[float], None] = time.sleep
 
     def run(self) -> DeviceResult:
         """Take part until the run has ended.
@@ -133,32 +104,33 @@ class Device:
             RunFailedError: The server says that the run failed.
             GKTError: Anything else that stops this device; its state folder goes on later.
         """
-        info = self._server.run_info()
+        info = self.server.run_info()
         config = RunConfig.from_dict(info.config)
         manifest = Manifest.from_dict(info.manifest)
-        check_data(self._data, manifest, self._client_id)
-        state = self._state_dir.state(info.run_id, self._client_id)
-        with full_disk_named(self._state_dir.path):
-            self._noise = self._state_dir.feature_noise(self._noise, state)
-        backend = self._open(info, config, state)
-        task = self._server.join(
-            self._client_id,
+        check_data(self.data, manifest, self.client_id)
+        state = self.state_dir.state(info.run_id, self.client_id)
+        with full_disk_named(self.state_dir.path):
+            noise = self.state_dir.feature_noise(self.noise, state)
+        part = ClientPart(self.client_id, self.data, config, manifest.num_classes, noise)
+        engine = self._open(info, part, state)
+        task = self.server.join(
+            self.client_id,
             JoinRequest(
                 PROTOCOL_VERSION,
-                len(self._data.train),
-                len(self._data.validation),
-                self._data.num_classes,
-                backend.name,
+                len(self.data.train),
+                len(self.data.validation),
+                self.data.num_classes,
+                engine.name,
             ),
         )
         while task.action != "finish":
             if task.action == "train":
-                state, task = self._round(backend, config, manifest, state, task)
+                state, task = self._round(engine, part, state, task)
             elif task.action == "wait":
-                self._listener.phase("wait", task.round_num, 0)
+                self.listener.phase("wait", task.round_num, 0)
                 # Devices that were told the same must not all ask at the same moment.
-                self._sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
-                task = self._server.task(self._client_id)
+                self.sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
+                task = self.server.task(self.client_id)
             elif task.action == "stop":
                 raise RunFailedError(f"the server stopped the run: {task.reason}")
             else:
@@ -172,166 +144,112 @@ class Device:
             raise RunFailedError(
                 "the run ended before this device had taken part in a round: there is no model of its own"
             )
-        model = self._take_model(backend, manifest)
+        model = self._take_model(engine, manifest)
         return DeviceResult(
-            self._client_id,
+            self.client_id,
             info.run_id,
             state.trained_round,
             str(model),
-            self._server.upload_bytes,
-            self._server.download_bytes,
+            self.server.upload_bytes,
+            self.server.download_bytes,
         )
 
-    def _open(self, info: RunInfo, config: RunConfig, state: DeviceState) -> TrainingBackend:
-        engine = choose_engine(Manifest.from_dict(info.manifest), state.engine or self._engine)
-        with full_disk_named(self._state_dir.path):
-            bundle = self._state_dir.bundle(info.manifest, self._server.artifact, engine)
-        if self._tries_memory:
-            try_for_memory(bundle, config, engine=engine, num_threads=self._num_threads)
+    def _open(self, info: RunInfo, part: ClientPart, state: DeviceState) -> TrainingBackend:
+        name = choose_engine(Manifest.from_dict(info.manifest), state.engine or self.engine)
+        with full_disk_named(self.state_dir.path):
+            bundle = self.state_dir.bundle(info.manifest, self.server.artifact, name)
+        if self.tries_memory:
+            try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None
-        checkpoint = self._state_dir.checkpoint_path(state) if begun else None
-        backend = open_backend(
+        checkpoint = self.state_dir.checkpoint_path(state) if begun else None
+        engine = open_backend(
             bundle,
             checkpoint=checkpoint,
-            num_threads=self._num_threads,
-            learning_rate=config.edge_lr,
-            engine=engine,
+            num_threads=self.num_threads,
+            learning_rate=part.config.edge_lr,
+            engine=name,
         )
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         if state.partial is not None:
             begin += f" and {state.partial.num_steps} steps of the next"
+        noise = part.noise
         blurred = (
-            f", features clipped at {self._noise.clip:g} and with noise {self._noise.noise:g}"
-            if self._noise.is_on
-            else ""
+            f", features clipped at {noise.clip:g} and with noise {noise.noise:g}" if noise.is_on else ""
         )
-        self._listener.note(
-            f"{self._client_id} {begin} on {backend.name} with {self._num_threads} thread(s){blurred}"
+        self.listener.note(
+            f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s){blurred}"
         )
-        return backend
+        return engine
 
     def _round(
-        self,
-        backend: TrainingBackend,
-        config: RunConfig,
-        manifest: Manifest,
-        state: DeviceState,
-        task: Task,
+        self, engine: TrainingBackend, part: ClientPart, state: DeviceState, task: Task
     ) -> tuple[DeviceState, Task]:
-        """Lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
+        """Do lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
         round_num = task.round_num
         # A device takes part in every round, or where it was drawn; its weights never lag behind its answers.
         if not task.soft_labels_round <= state.trained_round <= round_num:
             raise _other_folder(round_num, state)
         if round_num > state.trained_round:
-            soft_labels = self._soft_labels(config, manifest, task.soft_labels_round)
-            self._listener.phase("train", round_num, len(self._data.train) * config.local_epochs)
-            backend.set_learning_rate(config.edge_lr * task.learning_rate_scale)
-            started = time.perf_counter()
-            # What was begun for a round that is closed stays in the weights; its place is forgotten.
-            begun = (round_num, task.soft_labels_round)
-            if (state.partial_round, state.partial_teacher) != begun:
-                state = dataclasses.replace(
-                    state, partial=None, partial_round=begun[0], partial_teacher=begun[1]
-                )
-            saver = RoundSaver(self._state_dir, backend, state, started, self._checkpoint_seconds)
-
-            def after_step(progress: LocalProgress) -> None:
-                saver(progress)
-                self._pauses.wait(lambda: saver.save(progress))
-
-            update = client_update(
-                backend,
-                self._data.train,
-                soft_labels,
-                config,
-                client_id=self._client_id,
-                round_num=round_num,
-                num_classes=manifest.num_classes,
-                teacher_round=task.soft_labels_round,
-                done=state.partial,
-                on_batch=self._listener.images,
-                on_progress=after_step,
-            )
-            state = dataclasses.replace(
-                state,
-                trained_round=round_num,
-                engine=backend.name,
-                loss=update.loss,
-                accuracy=update.accuracy,
-                train_seconds=train_seconds(state, started),
-                partial=None,
-            )
-            self._state_dir.save(state, backend.save)
+            state = self._train(engine, part, state, task)
         try:
-            return state, self._upload(backend, config, state)
+            return state, upload(self.server, engine, part, state, listener=self.listener, pauses=self.pauses)
         except RoundClosedError as error:
-            self._listener.note(f"{self._client_id} is too late for round {round_num}: {error}")
-            return state, self._server.task(self._client_id)
+            self.listener.note(f"{self.client_id} is too late for round {round_num}: {error}")
+            return state, self.server.task(self.client_id)
 
-    def _soft_labels(self, config: RunConfig, manifest: Manifest, round_num: int) -> SoftLabels | None:
-        if round_num < 1 or not config.edge_distils:
+    def _train(
+        self, engine: TrainingBackend, part: ClientPart, state: DeviceState, task: Task
+    ) -> DeviceState:
+        """Train in the task's round, saving every so often; the state after it, which is saved too."""
+        config, round_num = part.config, task.round_num
+        soft_labels = self._soft_labels(part, task.soft_labels_round)
+        self.listener.phase("train", round_num, len(part.data.train) * config.local_epochs)
+        engine.set_learning_rate(config.edge_lr * task.learning_rate_scale)
+        started = time.perf_counter()
+        # What was begun for a round that is closed stays in the weights; its place is forgotten.
+        begun = (round_num, task.soft_labels_round)
+        if (state.partial_round, state.partial_teacher) != begun:
+            state = dataclasses.replace(state, partial=None, partial_round=begun[0], partial_teacher=begun[1])
+        saver = RoundSaver(self.state_dir, engine, state, started, self.checkpoint_seconds)
+
+        def after_step(progress: LocalProgress) -> None:
+            saver(progress)
+            self.pauses.wait(lambda: saver.save(progress))
+
+        update = client_update(
+            engine,
+            part,
+            soft_labels,
+            round_num,
+            teacher_round=task.soft_labels_round,
+            done=state.partial,
+            on_batch=self.listener.images,
+            on_progress=after_step,
+        )
+        state = dataclasses.replace(
+            state,
+            trained_round=round_num,
+            engine=engine.name,
+            loss=update.loss,
+            accuracy=update.accuracy,
+            train_seconds=train_seconds(state, started),
+            partial=None,
+        )
+        self.state_dir.save(state, engine.save)
+        return state
+
+    def _soft_labels(self, part: ClientPart, round_num: int) -> SoftLabels | None:
+        if round_num < 1 or not part.config.edge_distils:
             return None
-        data = self._server.soft_labels(self._client_id, round_num)
-        return read_soft_labels(data, self._client_id, round_num, manifest.num_classes)
+        data = self.server.soft_labels(part.client_id, round_num)
+        return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 
-    def _upload(self, backend: TrainingBackend, config: RunConfig, state: DeviceState) -> Task:
-        round_num = state.trained_round
-        splits = {"train": (self._data.train, round_num), "validation": (self._data.validation, None)}
-        extract_seconds, before = 0.0, None
-        # Usually once: an answer names at most so many, and a server may have lost some since.
-        while (missing := self._server.missing_shards(self._client_id, round_num)) != _NOTHING:
-            if missing == before:
-                raise ProtocolError(f"the server still misses {missing} of round {round_num}: they were sent")
-            before = missing
-            wanted = {"train": missing.train, "validation": missing.validation}
-            self._listener.phase("upload", round_num, sum(len(samples) for samples, _ in splits.values()))
-            for split, (samples, view_round) in splits.items():
-                shards = extract(
-                    backend,
-                    samples,
-                    config,
-                    client_id=self._client_id,
-                    view_round=view_round,
-                    only=wanted[split],
-                )
-                mark = time.perf_counter()
-                for index, part in zip(wanted[split], shards, strict=True):
-                    extract_seconds += time.perf_counter() - mark
-                    key = ShardKey(self._client_id, round_num, split, index)
-                    features = self._noise.blur(part.features, part.sample_ids, round_num)
-                    data = write_feature_shard(
-                        key, part.sample_ids, features, part.client_logits, part.labels, config.codec
-                    )
-                    self._server.put_shard(key, data, compressed=config.compress)
-                    self._listener.images(len(part.labels))
-                    self._pauses.wait()
-                    mark = time.perf_counter()
-        num_images = len(self._data.train) * config.local_epochs
-        report = RoundReport(
-            num_train_shards=num_shards(self._data.train, config),
-            num_validation_shards=num_shards(self._data.validation, config),
-            num_examples=len(self._data.train),
-            loss=state.loss,
-            accuracy=state.accuracy,
-            train_seconds=state.train_seconds,
-            extract_seconds=extract_seconds,
-            images_per_second=num_images / state.train_seconds if state.train_seconds else 0.0,
-            feature_clip=self._noise.clip,
-            feature_noise=self._noise.noise,
-        )
-        self._listener.note(
-            f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
-            f"{report.images_per_second:.0f} images/s, {self._server.upload_bytes:,} bytes sent so far"
-        )
-        return self._server.report(self._client_id, round_num, report)
-
-    def _take_model(self, backend: TrainingBackend, manifest: Manifest) -> Path:
+    def _take_model(self, engine: TrainingBackend, manifest: Manifest) -> Path:
         """Fill this device's extractor into the server's template; the extractor stays here."""
-        self._listener.phase("model", 0, 0)
-        template = self._server.model_template()
-        filled = fill_template(template, manifest.slots(), backend.parameters(), EXTRACTOR_PREFIX)
-        path = self._state_dir.path / MODEL_NAME
+        self.listener.phase("model", 0, 0)
+        template = self.server.model_template()
+        filled = fill_template(template, manifest.slots(), engine.parameters(), EXTRACTOR_PREFIX)
+        path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
             write_atomically(path, filled)
         return path

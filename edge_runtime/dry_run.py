@@ -9,10 +9,10 @@ from edge_runtime.engines.base import open_backend
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
-from gkt_core.rounds.client_round import extract
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_shards import shards
 from gkt_core.wire.compression import compress
 from gkt_core.wire.feature_noise import FeatureNoise, new_key
-from gkt_core.wire.shards import ShardKey, write_feature_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +70,23 @@ def dry_run(
         ArtifactError: The bundle is not for this engine.
     """
     noise = replace(noise or FeatureNoise(), key=new_key())
-    backend = open_backend(
+    part = ClientPart(client_id, data, config, bundle.manifest.num_classes, noise)
+    opened = open_backend(
         bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
     )
-    part = next(extract(backend, data.train, config, client_id=client_id, view_round=1))
-    key = ShardKey(client_id, 1, "train", 0)
-    features = noise.blur(part.features, part.sample_ids, 1)
-    shard = write_feature_shard(key, part.sample_ids, features, part.client_logits, part.labels, config.codec)
-    shard_bytes = len(compress(shard)) if config.compress else len(shard)
+    shard = next(shards(opened, part, 1, "train"))
+    encoded = shard.encode(part)
+    shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
     num_samples = len(data.train) + len(data.validation)
-    round_bytes = round(shard_bytes / len(part.labels) * num_samples)
+    round_bytes = round(shard_bytes / len(shard.labels) * num_samples)
 
-    spread = float(part.features.std())
+    spread = float(shard.features.std())
 
     def describe(array: Any) -> str:
         return f"{array.dtype} {list(array.shape)}"
 
     return DryRun(
-        engine=backend.name,
+        engine=opened.name,
         leaves=[
             "feature maps: the output of the first convolution for every image. They show much of the image"
             + _blurring(noise, spread),
@@ -97,10 +96,10 @@ def dry_run(
         ],
         stays=["the images themselves", "all weights of the device's network, extractor included"],
         tensors={
-            "sample_ids": describe(part.sample_ids),
-            "features": f"{describe(part.features)}, sent as {config.codec}",
-            "client_logits": describe(part.client_logits),
-            "labels": describe(part.labels),
+            "sample_ids": describe(shard.sample_ids),
+            "features": f"{describe(shard.features)}, sent as {config.codec}",
+            "client_logits": describe(shard.client_logits),
+            "labels": describe(shard.labels),
         },
         num_train_samples=len(data.train),
         num_validation_samples=len(data.validation),

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from edge_runtime.engines.base import open_backend
 from gkt_core.bundle.manifest import Bundle
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.errors import ArtifactError, DatasetError
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import client_update
 
 _BATCH = 128
@@ -40,29 +41,27 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
     Raises:
         ArtifactError: The model does not load, or takes other images.
     """
-    ort = onnxruntime_module()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
+    options = session_options(num_threads)
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        num_right = 0
-        for begin in range(0, len(test), _BATCH):
-            images = to_float_nchw(test.images[begin : begin + _BATCH])
-            (logits,) = session.run(["logits"], {"images": images})
-            num_right += _num_right(logits, test.labels[begin : begin + _BATCH], path)
+        session = cpu_session(path, options)
+        return _accuracy(test, lambda images: session.run(["logits"], {"images": images})[0], str(path))
     except ArtifactError:
         raise
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
         raise ArtifactError(f"{path} is no model for this test set: {str(error)[:300]}") from error
+
+
+def _accuracy(
+    test: Samples, logits_of: Callable[[NDArray[np.float32]], NDArray[np.float32]], owner: str
+) -> Accuracy:
+    num_right = 0
+    for begin in range(0, len(test), _BATCH):
+        logits = logits_of(to_float_nchw(test.images[begin : begin + _BATCH]))
+        if not np.isfinite(logits).all():
+            raise ArtifactError(f"{owner} gives NaN: is it a template that was not filled?")
+        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
     return Accuracy(num_right / len(test), len(test))
-
-
-def _num_right(logits: NDArray[np.float32], labels: NDArray[np.int64], path: Path) -> int:
-    if not np.isfinite(logits).all():
-        raise ArtifactError(f"{path} gives NaN: is it a template that was not filled?")
-    return int((logits.argmax(axis=1) == labels).sum())
 
 
 def train_alone(
@@ -98,20 +97,8 @@ def train_alone(
             f"the test set has images of {test.images.shape[1]} px, "
             f"the artifacts take {bundle.manifest.image_size} px"
         )
-    backend = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
+    part = ClientPart(client_id, data, config, bundle.manifest.num_classes)
+    engine = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
     for round_num in range(1, num_rounds + 1):
-        client_update(
-            backend,
-            data.train,
-            None,
-            config,
-            client_id=client_id,
-            round_num=round_num,
-            num_classes=bundle.manifest.num_classes,
-            on_batch=on_batch,
-        )
-    num_right = 0
-    for begin in range(0, len(test), _BATCH):
-        _, logits = backend.predict(to_float_nchw(test.images[begin : begin + _BATCH]))
-        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
-    return Accuracy(num_right / len(test), len(test))
+        client_update(engine, part, None, round_num, on_batch=on_batch)
+    return _accuracy(test, lambda images: engine.predict(images)[1], f"{client_id}'s network")

@@ -22,7 +22,7 @@ _WORDS = {
 
 
 class DeviceProgress:
-    """A :class:`edge_runtime.device.DeviceListener` on stderr; stdout stays free for results.
+    """A :class:`edge_runtime.listener.DeviceListener` on stderr; stdout stays free for results.
 
     JSON lines have ``event`` (``phase``, ``images`` or ``note``), ``time`` (seconds since 1970) and
     ``client_id``; a phase has ``phase``, ``round_num`` and ``num_images``, a line about images (one a second
@@ -66,7 +66,7 @@ class DeviceProgress:
             self._bar.stop()
 
     def phase(self, name: str, round_num: int, num_images: int) -> None:
-        """A phase begins."""
+        """Show that a phase begins."""
         if (name, round_num) == self._phase:
             return
         self._phase, self._num_images = (name, round_num), num_images
@@ -83,7 +83,7 @@ class DeviceProgress:
         )
 
     def images(self, num_images: int) -> None:
-        """So many images more are done."""
+        """Show that so many images more are done."""
         self._done += num_images
         now = time.monotonic()
         rate = self._done / max(1e-6, now - self._started)
@@ -103,7 +103,7 @@ class DeviceProgress:
             )
 
     def note(self, line: str) -> None:
-        """A line of the log."""
+        """Show a line of the log."""
         if self._is_json:
             self._line("note", message=line)
         else:

@@ -14,7 +14,9 @@ import httpx
 
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
+from gkt_core.wire import paths
 from gkt_core.wire.compression import compress
+from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
     SHA256_HEADER,
     ZSTD,
@@ -105,36 +107,36 @@ class ServerClient:
         Raises:
             ProtocolVersionError: The server speaks another version.
         """
-        runs = self._message(RunList, "GET", "/v1/runs")
+        runs = self._message(RunList, "GET", paths.RUNS)
         check_protocol_version(runs.protocol_version)
         if len(runs.run_ids) != 1:
             raise MessageError(f"the server has {len(runs.run_ids)} runs, expected one")
-        self._run_path = f"/v1/runs/{runs.run_ids[0]}"
+        self._run_path = fill(paths.RUN, run_id=runs.run_ids[0])
         return self._message(RunInfo, "GET", self._run_path)
 
     def status(self) -> RunStatus:
-        """The run at a glance."""
-        return self._message(RunStatus, "GET", f"{self._run_path}/status")
+        """Ask for the run at a glance."""
+        return self._message(RunStatus, "GET", self._of_run(paths.STATUS))
 
     def join(self, client_id: str, request: JoinRequest) -> Task:
         """Introduce a device."""
-        return self._message(Task, "PUT", f"{self._run_path}/clients/{client_id}", to_json(request))
+        return self._message(Task, "PUT", self._of_run(paths.CLIENT, client_id=client_id), to_json(request))
 
     def task(self, client_id: str) -> Task:
-        """What to do next."""
-        return self._message(Task, "GET", f"{self._run_path}/clients/{client_id}/task")
+        """Ask what to do next."""
+        return self._message(Task, "GET", self._of_run(paths.TASK, client_id=client_id))
 
     def artifact(self, name: str) -> bytes:
-        """A file of the bundle."""
-        return self._call("GET", f"{self._run_path}/artifacts/{name}")
+        """Download a file of the bundle."""
+        return self._call("GET", self._of_run(paths.ARTIFACT, name=name))
 
     def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
-        """What the server does not hold yet of this device's part of the open round.
+        """Ask what the server does not hold yet of this device's part of the open round.
 
         Raises:
             RoundClosedError: The round went on without this device.
         """
-        path = f"{self._run_path}/rounds/{round_num}/clients/{client_id}/shards"
+        path = self._of_run(paths.SHARDS, round_num=round_num, client_id=client_id)
         return self._message(MissingShards, "GET", path)
 
     def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
@@ -143,23 +145,24 @@ class ServerClient:
         headers = {SHA256_HEADER: hashlib.sha256(body).hexdigest()}
         if compressed:
             headers["Content-Encoding"] = ZSTD
-        path = (
-            f"{self._run_path}/rounds/{key.round_num}/clients/{key.client_id}/shards/{key.split}/{key.index}"
-        )
+        path = self._of_run(paths.SHARD, **key.metadata())
         return self._message(ShardReceipt, "PUT", path, body, headers)
 
     def report(self, client_id: str, round_num: int, report: RoundReport) -> Task:
         """Close this device's part of a round."""
-        path = f"{self._run_path}/rounds/{round_num}/clients/{client_id}/report"
+        path = self._of_run(paths.REPORT, round_num=round_num, client_id=client_id)
         return self._message(Task, "PUT", path, to_json(report))
 
     def soft_labels(self, client_id: str, round_num: int) -> bytes:
-        """The server's answer to a round."""
-        return self._call("GET", f"{self._run_path}/rounds/{round_num}/clients/{client_id}/soft-labels")
+        """Download the server's answer to a round."""
+        return self._call("GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id))
 
     def model_template(self) -> bytes:
-        """The trained network, without an extractor."""
-        return self._call("GET", f"{self._run_path}/model/template")
+        """Download the trained network, without an extractor."""
+        return self._call("GET", self._of_run(paths.MODEL, part="template"))
+
+    def _of_run(self, path: str, **parts: str | int) -> str:
+        return self._run_path + fill(path, **parts)
 
     def _message(
         self,
@@ -224,7 +227,7 @@ def _trusting(ca_file: Path) -> ssl.SSLContext:
 
 
 def _said(response: httpx.Response) -> str:
-    """What the server says about it; a proxy says nothing that we could read."""
+    """Read what the server says about its refusal; a proxy says nothing that we could read."""
     try:
         return f": {from_json(ErrorBody, response.content).message}"
     except MessageError:
@@ -239,7 +242,7 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def _error_of(response: httpx.Response) -> GKTError:
-    """The server's error as the class that it raised there."""
+    """Make the server's error one of the class that it raised there."""
     try:
         body = from_json(ErrorBody, response.content)
     except MessageError:

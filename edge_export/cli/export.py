@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from edge_export.cli.verify import show_verification, verification_progress
-from edge_export.optimizer_names import NAMES
 from gkt_core.bundle.manifest import ENGINE_FILES
 from gkt_core.cli import emit_json
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.network_options import network_options_with_full
+from gkt_core.config.run_config import EDGE_OPTIMIZERS
 from gkt_core.errors import ArtifactError, ConfigError, MissingExtraError
 
 
@@ -49,7 +50,7 @@ def _three(text: str, option: str) -> tuple[float, ...]:
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(NAMES),
+    type=click.Choice(EDGE_OPTIMIZERS),
     default="adam",
     show_default=True,
     help="adam and sgd take --weight-decay as an L2 penalty, adamw as decoupled decay.",
@@ -104,7 +105,6 @@ def export(
     """
     try:
         from edge_export.bundle import export_bundle  # noqa: PLC0415 - imports torch
-        from edge_export.optimizer_settings import OptimizerSettings  # noqa: PLC0415
         from edge_export.options import ExportOptions  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError.for_module(str(error.name), "export") from error
@@ -129,7 +129,7 @@ def export(
         pixel_std=std,
         class_names=class_names,
         temperature=temperature,
-        optimizer=OptimizerSettings(
+        optimizer=EdgeOptimizer(
             name=optimizer,
             weight_decay=weight_decay,
             momentum=momentum,

@@ -45,13 +45,12 @@ def write_ort_artifacts(network: EdgeNetwork, options: ExportOptions, out: Path)
         ConfigError: ONNX Runtime wrote no training model.
     """
     settings = options.optimizer
-    decays_in_graph = settings.weight_decay if settings.name != "adamw" else 0.0
     model = training_graph(
         network,
         num_classes=options.num_classes,
         image_size=options.image_size,
         temperature=options.temperature,
-        weight_decay=decays_in_graph,
+        weight_decay=settings.l2_penalty,
     )
     with _quiet():
         from onnxruntime.training import artifacts, onnxblock  # noqa: PLC0415 - slow, and loud on import
@@ -64,7 +63,7 @@ def write_ort_artifacts(network: EdgeNetwork, options: ExportOptions, out: Path)
         block = onnxblock.optim.AdamW(
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
-            weight_decay=settings.weight_decay - decays_in_graph,
+            weight_decay=settings.weight_decay - settings.l2_penalty,
         )
     minimised, *others = [value.name for value in model.graph.output]
     with _quiet():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import cpu_session, optimising_options
 
 
 def write_ort_format(folder: Path, names: Iterable[str]) -> list[str]:
@@ -17,17 +17,13 @@ def write_ort_format(folder: Path, names: Iterable[str]) -> list[str]:
     Returns:
         Names of the new files.
     """
-    onnxruntime = onnxruntime_module()
     written = []
     for name in names:
         if not name.endswith(".onnx") or name == COMBINED_TEMPLATE:
             continue
         target = name.removesuffix(".onnx") + ".ort"
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(folder / target)
+        options = optimising_options(folder / target)
         options.add_session_config_entry("session.save_model_format", "ORT")
-        onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+        cpu_session(folder / name, options)
         written.append(target)
     return written

@@ -7,17 +7,17 @@ from pathlib import Path
 import onnx
 import safetensors.numpy
 
-from edge_export.optimizer_settings import OptimizerSettings
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.step import initial_vectors, predict_model, state_layout, train_step_model
 from gkt_core.bundle.manifest import INITIAL_STATE, PREDICT, TRAIN_STEP
 from gkt_core.bundle.portable_state import PortableState
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.nn import EdgeNetwork
 
 
 def write_portable_artifacts(
     network: EdgeNetwork,
-    settings: OptimizerSettings,
+    settings: EdgeOptimizer,
     out: Path,
     *,
     name: str,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from edge_export.optimizer_settings import OptimizerSettings
 from edge_export.portable.graph import Graph
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class StateVector:
     dtype: str = "float32"
 
 
-def state_vectors(settings: OptimizerSettings, num_parameters: int) -> list[StateVector]:
+def state_vectors(settings: EdgeOptimizer, num_parameters: int) -> list[StateVector]:
     """What the optimizer keeps between steps."""
     if settings.name == "sgd":
         return [StateVector("momentum_buffer", num_parameters)] if settings.momentum else []
@@ -28,16 +28,16 @@ def state_vectors(settings: OptimizerSettings, num_parameters: int) -> list[Stat
     return [StateVector(name, num_parameters) for name in names] + [StateVector("step", 1, "int64")]
 
 
-def penalised(graph: Graph, settings: OptimizerSettings, parameters: str, gradient: str) -> str:
+def penalised(graph: Graph, settings: EdgeOptimizer, parameters: str, gradient: str) -> str:
     """The gradient with that of the L2 penalty, if the optimizer has one (AdamW decays on its own)."""
-    if settings.name == "adamw" or not settings.weight_decay:
+    if not settings.l2_penalty:
         return gradient
-    return graph.add(gradient, graph.scale(parameters, settings.weight_decay))
+    return graph.add(gradient, graph.scale(parameters, settings.l2_penalty))
 
 
 def update(
     graph: Graph,
-    settings: OptimizerSettings,
+    settings: EdgeOptimizer,
     parameters: str,
     gradient: str,
     learning_rate: str,
@@ -67,7 +67,7 @@ def update(
 
 def _sgd(
     graph: Graph,
-    settings: OptimizerSettings,
+    settings: EdgeOptimizer,
     parameters: str,
     gradient: str,
     learning_rate: str,
@@ -85,7 +85,7 @@ def _sgd(
 
 def _adam(
     graph: Graph,
-    settings: OptimizerSettings,
+    settings: EdgeOptimizer,
     parameters: str,
     gradient: str,
     learning_rate: str,

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor
 
-from edge_export.optimizer_settings import OptimizerSettings
 from edge_export.portable.chunks import in_chunks
 from edge_export.portable.graph import Graph
 from edge_export.portable.layers import Step
@@ -22,9 +21,10 @@ from edge_export.portable.network import PortableNetwork
 from edge_export.portable.optimizers import StateVector, penalised, state_vectors, update
 from edge_export.portable.tape import Tape, Value
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState, VectorSlot
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 
 
-def state_layout(state: dict[str, Tensor], settings: OptimizerSettings) -> PortableState:
+def state_layout(state: dict[str, Tensor], settings: EdgeOptimizer) -> PortableState:
     """Where each tensor of a network lies in the flat vectors.
 
     Args:
@@ -60,7 +60,7 @@ def initial_vectors(state: dict[str, Tensor], layout: PortableState) -> dict[str
 def train_step_model(
     network: PortableNetwork,
     layout: PortableState,
-    settings: OptimizerSettings,
+    settings: EdgeOptimizer,
     *,
     num_classes: int,
     temperature: float,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.engines.choice import choose_engine
 from gkt_core.bundle.manifest import PORTABLE, Bundle
-from gkt_core.rounds.client_round import TrainingEngine
+from gkt_core.rounds.engine import TrainingEngine
 
 
 class TrainingBackend(TrainingEngine, Protocol):
@@ -26,11 +26,11 @@ class TrainingBackend(TrainingEngine, Protocol):
         ...
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         ...
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics, by their PyTorch names."""
+        """Copy all parameters and running statistics, by their PyTorch names."""
         ...
 
 

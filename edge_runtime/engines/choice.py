@@ -11,7 +11,7 @@ _PREFERRED = (PORTABLE, ORT_TRAINING)
 
 
 def installed_engines() -> tuple[str, ...]:
-    """Engines that can run here, the faster first.
+    """Name the engines that can run here, the faster first.
 
     Raises:
         MissingExtraError: No ONNX Runtime is installed.
@@ -23,7 +23,7 @@ def installed_engines() -> tuple[str, ...]:
 
 
 def choose_engine(manifest: Manifest, wanted: str | None = None) -> str:
-    """The engine to train with.
+    """Choose the engine to train with.
 
     Args:
         manifest: Of the bundle.

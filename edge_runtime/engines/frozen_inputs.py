@@ -59,7 +59,7 @@ def freeze_inputs(model: bytes, values: Mapping[str, NDArray[np.float32]]) -> by
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, whole bytes and content of each field in turn; numbers have no content."""
+    """Give number, whole bytes and content of each field in turn; numbers have no content."""
     position = 0
     while position < len(message):
         begin = position
@@ -104,17 +104,17 @@ def _key(number: int, kind: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, low ones first; the eighth says that more follow."""
-    found = bytearray()
+    """Encode seven bits a byte, low ones first; the eighth says that more follow."""
+    encoded = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number, and where it ends."""
+    """Read a number, and where it ends."""
     value = shift = 0
     while position < len(message) and shift < 64:
         byte = message[position]

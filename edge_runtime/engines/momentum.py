@@ -29,19 +29,19 @@ class Momentum:
         self._buffers: Tensors = {}
 
     def directions(self, gradients: Tensors) -> Tensors:
-        """What plain SGD then multiplies with the learning rate, in place of the gradients."""
-        found = {}
+        """Compute what plain SGD then multiplies with the learning rate, in place of the gradients."""
+        directions = {}
         for name, gradient in gradients.items():
             buffer = self._buffers.get(name)
             if buffer is None:
                 buffer = np.zeros_like(gradient)
             buffer = self._momentum * buffer + gradient
             self._buffers[name] = buffer
-            found[name] = gradient + self._momentum * buffer if self._nesterov else buffer
-        return found
+            directions[name] = gradient + self._momentum * buffer if self._nesterov else buffer
+        return directions
 
     def pack(self, checkpoint: bytes) -> bytes:
-        """ONNX Runtime's checkpoint and the buffers as one file."""
+        """Put ONNX Runtime's checkpoint and the buffers into one file."""
         tensors: dict[str, NDArray[np.generic]] = {_CHECKPOINT: np.frombuffer(checkpoint, np.uint8)}
         tensors |= {f"momentum/{name}": buffer for name, buffer in self._buffers.items()}
         return safetensors.numpy.save(tensors)

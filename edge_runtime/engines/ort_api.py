@@ -10,16 +10,16 @@ from gkt_core.errors import MissingExtraError
 
 
 def training_api() -> Any:
-    """The module ``onnxruntime.training.api``.
+    """Import the module ``onnxruntime.training.api``.
 
     Raises:
         MissingExtraError: The installed ONNX Runtime is no training build, or there is none.
     """
     folder = training_folder()
     if not (folder / "api").is_dir():
-        found = onnxruntime_module().__version__
+        installed = onnxruntime_module().__version__
         raise MissingExtraError(
-            f"the installed onnxruntime {found} cannot train: "
+            f"the installed onnxruntime {installed} cannot train: "
             "pip uninstall onnxruntime, then pip install 'gkt-edge[edge]'"
         )
     with without_torch(folder):
@@ -27,7 +27,7 @@ def training_api() -> Any:
 
 
 def can_train() -> bool:
-    """Whether the installed ONNX Runtime is a training build.
+    """Say whether the installed ONNX Runtime is a training build.
 
     Raises:
         MissingExtraError: No ONNX Runtime is installed.

@@ -21,7 +21,7 @@ from gkt_core.bundle.manifest import (
     TRAINING_MODEL,
     Bundle,
 )
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import session_options
 from gkt_core.errors import ArtifactError
 
 
@@ -38,17 +38,13 @@ class OrtTrainingBackend:
         learning_rate: float = 1e-3,
     ) -> None:
         api = training_api()
-        options = onnxruntime_module().SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         manifest = bundle.manifest
         does = manifest.runtime_does.get(ORT_TRAINING, {})
         self._momentum = (
             Momentum(float(does["momentum"]), bool(does["nesterov"])) if "momentum" in does else None
         )
         self._outputs = ["loss", "logits", "features"]
-        if manifest.optimizer != "adamw" and manifest.optimizer_settings.get("weight_decay"):
+        if manifest.edge_optimizer.l2_penalty:
             self._outputs.insert(0, "objective")
         path = bundle.file(CHECKPOINT) if checkpoint is None else checkpoint
         try:
@@ -57,7 +53,7 @@ class OrtTrainingBackend:
                 bundle.file(TRAINING_MODEL),
                 self._state,
                 bundle.file(EVAL_MODEL),
-                session_options=options,
+                session_options=session_options(num_threads),
             )
             self._optimizer = api.Optimizer(bundle.file(OPTIMIZER_MODEL), self._module)
         except RuntimeError as error:
@@ -83,7 +79,7 @@ class OrtTrainingBackend:
             return api.CheckpointState.load_checkpoint(unpacked)
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
+        """Set the rate of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
         self._optimizer.set_learning_rate(learning_rate)
 
     def train_step(
@@ -115,7 +111,7 @@ class OrtTrainingBackend:
         return float(named["loss"]), np.array(named["logits"])
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
+        """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         self._module.eval()
         num = images.shape[0]
         # The eval graph computes the loss as well; what goes into it does not matter here.
@@ -142,11 +138,11 @@ class OrtTrainingBackend:
             temporary.unlink(missing_ok=True)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics, by their PyTorch names."""
+        """Copy all parameters and running statistics, by their PyTorch names."""
         return {name: np.array(parameter.data) for name, parameter in self._state.parameters}
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         return self._gradients or {
             name: np.array(parameter.grad)
             for name, parameter in self._state.parameters

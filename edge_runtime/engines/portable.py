@@ -21,12 +21,11 @@ from safetensors import SafetensorError
 from edge_runtime.engines.batch_checks import check_batch
 from edge_runtime.engines.frozen_inputs import freeze_inputs
 from gkt_core.bundle.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
-from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, session_options
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 
-_PROVIDERS = ["CPUExecutionProvider"]
 # A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
 _FEW_IMAGES = 4
 # Images that eval mode takes at once: a tenth faster than 64 where an L2 cache holds 2 MB, and less memory.
@@ -81,24 +80,21 @@ class PortableBackend:
             raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
 
     def _session(self, model: bytes, num_threads: int) -> Any:
-        ort = onnxruntime_module()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options(num_threads)
         # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
         options.enable_mem_pattern = False
         try:
-            return ort.InferenceSession(model, options, providers=_PROVIDERS)
+            return cpu_session(model, options)
         # ONNX Runtime's exceptions have no common base of their own.
         except Exception as error:
+            installed = onnxruntime_module().__version__
             raise ArtifactError(
-                f"ONNX Runtime {ort.__version__} cannot load the portable step in {self._bundle.path}: "
+                f"ONNX Runtime {installed} cannot load the portable step in {self._bundle.path}: "
                 f"{str(error)[:300]}: export it again, or install a newer onnxruntime"
             ) from error
 
     def _prepared(self, num_images: int) -> tuple[Any, Any]:
-        """Session and binding for a step of so many images; made when first needed."""
+        """Give session and binding for a step of so many images; made when first needed."""
         num_threads = self._num_threads if num_images >= _FEW_IMAGES else 1
         if num_threads not in self._steps:
             self._steps[num_threads] = self._session(self._file(TRAIN_STEP), num_threads)
@@ -117,7 +113,7 @@ class PortableBackend:
         return binding
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all steps from now on."""
+        """Set the rate of all steps from now on."""
         self._learning_rate = np.array(learning_rate, np.float32)
 
     def train_step(
@@ -152,7 +148,7 @@ class PortableBackend:
         return float(outputs["loss"].numpy()), np.array(outputs["logits"].numpy())
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
+        """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         if self._predict is None:
             state = self._buffers[self._current]
             weights = {name: state[name] for name in (PARAMETERS, STATISTICS) if state[name].size}
@@ -176,11 +172,11 @@ class PortableBackend:
         write_atomically(path, safetensors.numpy.save(self._buffers[self._current], metadata))
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters and running statistics, by their PyTorch names."""
+        """Copy all parameters and running statistics, by their PyTorch names."""
         return self._layout.tensors(self._buffers[self._current])
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the gradients of the last step, by parameter name; an L2 penalty included."""
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         return self._layout.tensors({PARAMETERS: self._gradient})
 
     def _output_names(self) -> list[str]:
@@ -189,15 +185,15 @@ class PortableBackend:
 
 
 def _read(path: Path, layout: PortableState) -> Vectors:
-    """State vectors from a file, in buffers of their own."""
+    """Read state vectors from a file, into buffers of their own."""
     try:
-        found = safetensors.numpy.load(path.read_bytes())
+        stored = safetensors.numpy.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"cannot read the training state {path}: {error}") from error
     expected = {name: (layout.dtypes[name], (length,)) for name, length in layout.vectors.items()}
-    if {name: (str(vector.dtype), vector.shape) for name, vector in found.items()} != expected:
+    if {name: (str(vector.dtype), vector.shape) for name, vector in stored.items()} != expected:
         raise ArtifactError(
-            f"{path} holds {sorted(found)} of another network or optimizer, the bundle expects "
+            f"{path} holds {sorted(stored)} of another network or optimizer, the bundle expects "
             f"{sorted(expected)}: remove it, or use the bundle that it was made with"
         )
-    return {name: np.array(found[name]) for name in layout.vectors}
+    return {name: np.array(stored[name]) for name in layout.vectors}

@@ -84,15 +84,15 @@ def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_thread
         return np.zeros((num, 3, manifest.image_size, manifest.image_size), np.float32)
 
     with memory_named(config):
-        backend = open_backend(
+        opened = open_backend(
             bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr, engine=engine
         )
         # A last batch of one sample joins the batch before it.
         num = config.batch_size + 1
-        backend.train_step(
+        opened.train_step(
             images(num), np.zeros(num, np.int64), np.zeros((num, manifest.num_classes), np.float32), 0.0
         )
-        backend.predict(images(config.shard_samples))
+        opened.predict(images(config.shard_samples))
 
 
 def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
@@ -110,5 +110,5 @@ def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
 
 
 def _allocated_bytes() -> int:
-    """What counts against ``RLIMIT_DATA``; 0 where the system does not say."""
+    """Measure what counts against ``RLIMIT_DATA``; 0 where the system does not say."""
     return status_bytes("VmData") or 0

@@ -37,7 +37,7 @@ class Battery:
 
 
 def read_battery(sysfs: Path = SYSFS) -> Battery | None:
-    """The machine's own batteries, not those of a mouse; None where there are none.
+    """Read the machine's own batteries, not those of a mouse; None where there are none.
 
     Args:
         sysfs: Where ``class/power_supply`` lies.
@@ -63,7 +63,7 @@ def read_battery(sysfs: Path = SYSFS) -> Battery | None:
 
 
 def hottest_celsius(sysfs: Path = SYSFS) -> float | None:
-    """The hottest thermal zone; None where the system does not say.
+    """Read the hottest thermal zone; None where the system does not say.
 
     Args:
         sysfs: Where ``class/thermal`` lies.
@@ -111,13 +111,13 @@ class Pauses:
         self._looked = -math.inf
 
     def missing(self) -> list[str]:
-        """Limits that were set and that this machine has no files for."""
-        found = []
+        """Name the limits that were set and that this machine has no files for."""
+        limits = []
         if self._below_battery is not None and read_battery(self._sysfs) is None:
-            found.append("--pause-below-battery (no battery)")
+            limits.append("--pause-below-battery (no battery)")
         if self._above_celsius is not None and hottest_celsius(self._sysfs) is None:
-            found.append("--pause-above-celsius (no thermal zone)")
-        return found
+            limits.append("--pause-above-celsius (no thermal zone)")
+        return limits
 
     def wait(self, before: Callable[[], None] = lambda: None) -> None:
         """Return at once, or when battery and temperature allow to go on.
@@ -134,16 +134,16 @@ class Pauses:
             return
         before()
         self._note(f"training waits: {reason}")
-        while (found := self._reason(waiting=True)) is not None:
-            if found.split(",")[0] != reason.split(",")[0]:
-                self._note(f"training waits: {found}")
-            reason = found
+        while (current := self._reason(waiting=True)) is not None:
+            if current.split(",")[0] != reason.split(",")[0]:
+                self._note(f"training waits: {current}")
+            reason = current
             self._sleep(_WAIT_SECONDS)
         self._looked = self._clock()
         self._note(f"training goes on after {self._looked - now:.0f} s")
 
     def _reason(self, *, waiting: bool) -> str | None:
-        """Why to wait; while waiting, limits are stricter."""
+        """Say why to wait; while waiting, limits are stricter."""
         if self._below_battery is not None:
             battery = read_battery(self._sysfs)
             limit = self._below_battery + (BATTERY_MARGIN_PERCENT if waiting else 0.0)

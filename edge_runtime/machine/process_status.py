@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def status_bytes(field: str, process: int | str = "self") -> int | None:
-    """One field of a process; None where the system does not say, or the process is gone.
+    """Read one field of a process; None where the system does not say, or the process is gone.
 
     Args:
         field: Such as ``VmHWM``, the most that ever lay in memory.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_text(path: Path) -> str | None:
-    """What a file says, without spaces around it; None if it cannot be read or is empty."""
+    """Read what a file says, without spaces around it; None if it cannot be read or is empty."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
@@ -14,7 +14,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> float | None:
-    """The number in a file; None if there is none."""
+    """Read the number in a file; None if there is none."""
     try:
         return float(read_text(path) or "")
     except ValueError:

@@ -15,7 +15,7 @@ class RoundSaver:
 
     Args:
         state_dir: Where to save.
-        backend: Whose weights.
+        engine: Whose weights.
         state: Where the device stood when the round, or the rest of it, began.
         started: When that was, on :func:`time.perf_counter`.
         every_seconds: Between two saves.
@@ -24,13 +24,13 @@ class RoundSaver:
     def __init__(
         self,
         state_dir: StateDir,
-        backend: TrainingBackend,
+        engine: TrainingBackend,
         state: DeviceState,
         started: float,
         every_seconds: float,
     ) -> None:
         self._state_dir = state_dir
-        self._backend = backend
+        self._engine = engine
         self._state = state
         self._started = self._saved = started
         self._every_seconds = every_seconds
@@ -44,15 +44,15 @@ class RoundSaver:
         """Save now."""
         state = dataclasses.replace(
             self._state,
-            engine=self._backend.name,
+            engine=self._engine.name,
             partial=progress,
             train_seconds=train_seconds(self._state, self._started),
         )
-        self._state_dir.save(state, self._backend.save)
+        self._state_dir.save(state, self._engine.save)
         self._saved = time.perf_counter()
 
 
 def train_seconds(state: DeviceState, started: float) -> float:
-    """Of the round that is under way, earlier processes included."""
+    """Measure how long the round under way has trained, earlier processes included."""
     earlier = state.train_seconds if state.partial is not None else 0.0
     return earlier + time.perf_counter() - started

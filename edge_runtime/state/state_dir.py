@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, check_file, load_bundle
+from gkt_core.bundle.bundle_files import check_file
+from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, load_bundle
 from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError
 from gkt_core.files import full_disk_named, lock_exclusively, write_atomically
 from gkt_core.rounds.client_round import LocalProgress
@@ -84,26 +85,26 @@ class StateDir:
         self._lock.close()
 
     def state(self, run_id: str, client_id: str) -> DeviceState:
-        """Where this device stands in this run; at the beginning, if the folder is new.
+        """Read where this device stands in this run: at the beginning, if the folder is new.
 
         Raises:
             ArtifactError: The folder belongs to another run or device, or cannot be read.
         """
         try:
             values = json.loads(self._state_path.read_text(encoding="utf-8"))
-            found = from_dict(DeviceState, values)
-            if found.trained_round < 0:
-                raise ValueError(f"trained_round is {found.trained_round}")
+            state = from_dict(DeviceState, values)
+            if state.trained_round < 0:
+                raise ValueError(f"trained_round is {state.trained_round}")
         except FileNotFoundError:
             return DeviceState(run_id, client_id)
         except (OSError, ValueError, MessageError) as error:
             raise ArtifactError(f"{self._state_path} cannot be read: {error}: remove {self.path}") from error
-        if (found.run_id, found.client_id) != (run_id, client_id):
+        if (state.run_id, state.client_id) != (run_id, client_id):
             raise ArtifactError(
-                f"{self.path} belongs to {found.client_id} in {found.run_id}, "
+                f"{self.path} belongs to {state.client_id} in {state.run_id}, "
                 f"not to {client_id} in {run_id}: choose another --state-dir"
             )
-        return found
+        return state
 
     def save(self, state: DeviceState, save_checkpoint: Callable[[Path], None]) -> None:
         """Remember weights, then that they are there, then drop older ones.
@@ -120,13 +121,13 @@ class StateDir:
                 old.unlink(missing_ok=True)
 
     def checkpoint_path(self, state: DeviceState) -> Path:
-        """Weights after local training of a round, or in the middle of the next."""
+        """Name the file with the weights after local training of a round, or in the middle of the next."""
         if state.partial is not None:
             return self.path / f"checkpoint-{state.partial_round:06d}-{state.partial.num_steps:06d}"
         return self.path / f"checkpoint-{state.trained_round:06d}"
 
     def feature_noise(self, wanted: FeatureNoise, state: DeviceState) -> FeatureNoise:
-        """The noise of this device, with the key that it keeps from its first start on.
+        """Give the noise of this device, with the key that it keeps from its first start on.
 
         A device that forgot the option at a restart would send bare features, so it is asked again.
 
@@ -139,29 +140,29 @@ class StateDir:
             ArtifactError: The file with the key cannot be read.
         """
         path = self.path / "noise.json"
-        found = FeatureNoise()
+        begun = FeatureNoise()
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            found = FeatureNoise(values["clip"], values["noise"], bytes.fromhex(values["key"]))
+            begun = FeatureNoise(values["clip"], values["noise"], bytes.fromhex(values["key"]))
         except FileNotFoundError:
             if wanted.is_on and state.trained_round == 0:
-                found = replace(wanted, key=new_key())
-                values = {"clip": found.clip, "noise": found.noise, "key": found.key.hex()}
+                begun = replace(wanted, key=new_key())
+                values = {"clip": begun.clip, "noise": begun.noise, "key": begun.key.hex()}
                 write_atomically(path, json.dumps(values).encode(), mode=0o600)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} cannot be read: {error}: remove {self.path}") from error
-        if (found.clip, found.noise) != (wanted.clip, wanted.noise):
+        if (begun.clip, begun.noise) != (wanted.clip, wanted.noise):
             raise ConfigError(
-                f"this device began with --feature-clip {found.clip:g} --feature-noise {found.noise:g}, "
+                f"this device began with --feature-clip {begun.clip:g} --feature-noise {begun.noise:g}, "
                 f"now they are {wanted.clip:g} and {wanted.noise:g}: "
                 "give the same ones, or another --state-dir"
             )
-        return found
+        return begun
 
     def bundle(
         self, manifest_values: dict[str, Any], download: Callable[[str], bytes], engine: str
     ) -> Bundle:
-        """The bundle of the run, downloading what is missing or differs.
+        """Open the bundle of the run, downloading what is missing or differs.
 
         Args:
             manifest_values: The manifest, as the server gave it.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -53,9 +53,10 @@ class Evaluation:
     confusion: NDArray[np.int64] | None = None
 
 
-class Algorithm(Protocol):
+class Algorithm(ABC):
     """A way to train over devices, a round at a time, resumable between rounds."""
 
+    @abstractmethod
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
@@ -66,27 +67,25 @@ class Algorithm(Protocol):
             learning_rate_scale: What the learning rates of the config are multiplied with in this round.
             on_samples: Hears of the phase and of so many samples trained on.
         """
-        ...
 
+    @abstractmethod
     def models(self) -> Mapping[str, nn.Module]:
-        """The final models by owner: images ``[N, 3, S, S]`` in 0..1 to logits ``[N, C]``."""
-        ...
+        """Give the final models by owner: images ``[N, 3, S, S]`` in 0..1 to logits ``[N, C]``."""
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Every network with state."""
-        ...
+        """Give every network with state; by default the final models."""
+        return self.models()
 
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """Every optimizer with state that outlives a round."""
-        ...
+        """Give every optimizer with state that outlives a round; by default none."""
+        return {}
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
-        """Further state that outlives a round, such as soft labels."""
-        ...
+        """Give further state that outlives a round, such as soft labels; by default none."""
+        return {}
 
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """The inverse of :meth:`arrays`."""
-        ...
+    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:  # noqa: B027 - none by default
+        """Take back what :meth:`arrays` gave."""
 
 
 def train_supervised(
@@ -122,12 +121,12 @@ def train_supervised(
 
 
 def logits_of(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    """The logits of a network that gives them alone, or of an edge network with its features."""
+    """Pick the logits out of what a network gives: logits alone, or an edge network's features and logits."""
     return output[1] if isinstance(output, tuple) else output
 
 
 def evaluate_images(network: nn.Module, samples: Samples, num_classes: int) -> Evaluation:
-    """Cross entropy, accuracy and confusion matrix of a network on un-augmented images."""
+    """Measure cross entropy, accuracy and confusion matrix of a network on un-augmented images."""
     device = next(network.parameters()).device
     network.eval()
     total = 0.0
@@ -141,5 +140,5 @@ def evaluate_images(network: nn.Module, samples: Samples, num_classes: int) -> E
 
 
 def num_state_bytes(network: nn.Module) -> int:
-    """Bytes of a network's parameters and running statistics in float32: what FedAvg sends."""
+    """Count the bytes of a network's parameters and running statistics in float32: what FedAvg sends."""
     return sum(4 * value.numel() for name, value in network.state_dict().items() if "num_batches" not in name)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images, train_supervised
+from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images, train_supervised
 from gkt_core.algorithms.simulation.federation import Federation, join_samples, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
@@ -17,7 +15,7 @@ from gkt_core.nn.building import build_combined_network, build_edge_network, bui
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 
 
-class Centralized:
+class Centralized(Algorithm):
     """ResNet-56/110, or an edge network alone, trained where all the data are.
 
     Args:
@@ -40,8 +38,7 @@ class Centralized:
         network: str | None = None,
     ) -> None:
         self._federation, self._config = federation, config
-        pixels = {"pixel_mean": federation.pixel_mean, "pixel_std": federation.pixel_std}
-        num_classes, built = federation.num_classes, nn.Module()
+        pixels, num_classes, built = federation.pixels, federation.num_classes, nn.Module()
         if network is None:
             built = build_combined_network(
                 edge_network, server_network, num_classes, **pixels, seed=config.seed
@@ -57,7 +54,7 @@ class Centralized:
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """``local_epochs`` epochs over all samples; nothing is sent."""
+        """Train ``local_epochs`` epochs over all samples; nothing is sent."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         data = training_batches(
             self._samples,
@@ -73,24 +70,15 @@ class Centralized:
             lambda num: on_samples("server", num),
             precision=self._config.precision,
         )
-        found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
-        return RoundResult(loss, found.loss, found.accuracy, 0, 0)
+        evaluation = evaluate_images(
+            self._network, self._federation.validation(), self._federation.num_classes
+        )
+        return RoundResult(loss, evaluation.loss, evaluation.accuracy, 0, 0)
 
     def models(self) -> dict[str, nn.Module]:
-        """The network."""
+        """Give the network that was trained."""
         return {"global": self._network}
 
-    def modules(self) -> dict[str, nn.Module]:
-        """The network."""
-        return self.models()
-
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Its optimizer."""
+        """Give the optimizer of that network."""
         return {"global": self._optimizer}
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""

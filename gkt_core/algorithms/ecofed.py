@@ -9,15 +9,13 @@ augmented view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from gkt_core.algorithms.base import RoundResult, train_supervised
-from gkt_core.algorithms.fedgkt import evaluate, server_update
+from gkt_core.algorithms.base import Algorithm, RoundResult, train_supervised
+from gkt_core.algorithms.server_round import evaluate, server_update
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
@@ -30,12 +28,13 @@ from gkt_core.nn.building import (
     feature_shape,
 )
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
 
 
-class EcoFed:
+class EcoFed(Algorithm):
     """A frozen, pre-trained extractor on the devices; a replay buffer at the server.
 
     Args:
@@ -66,11 +65,7 @@ class EcoFed:
             raise ConfigError("EcoFed needs samples to pre-train on: split with a pre-training share")
         self._federation, self._config, self._period = federation, config, period
         network = build_edge_network(
-            edge_network,
-            federation.num_classes,
-            pixel_mean=federation.pixel_mean,
-            pixel_std=federation.pixel_std,
-            seed=config.seed,
+            edge_network, federation.num_classes, **federation.pixels, seed=config.seed
         ).to(device)
         self._engine = TorchEngine(network, config)
         self._pretraining_epochs = pretraining_epochs
@@ -103,8 +98,8 @@ class EcoFed:
             num_classes=self._federation.num_classes,
             on_batch=lambda progress: on_samples("server", progress.batch_samples),
         )
-        found = evaluate(self._server, self._buffer.source("validation"))
-        return RoundResult(update.loss, found.loss, found.accuracy, upload_bytes, 0)
+        evaluation = evaluate(self._server, self._buffer.source("validation"))
+        return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)
 
     def _pretrain(self, on_samples: Callable[[str, int], None]) -> None:
         assert self._federation.pretraining is not None
@@ -122,24 +117,18 @@ class EcoFed:
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()
         for client_id, data in self._federation.clients.items():
-            self._buffer.send_client(self._engine, data, client_id=client_id, round_num=round_num)
+            part = ClientPart(client_id, data, self._config, self._federation.num_classes)
+            self._buffer.send_client(self._engine, part, round_num)
 
     def models(self) -> dict[str, nn.Module]:
-        """The frozen extractor with the server network."""
+        """Give the frozen extractor with the server network."""
         network = self._engine.network
         return {"global": CombinedNetwork(network.extractor, self._server, network.normalise)}
 
     def modules(self) -> dict[str, nn.Module]:
-        """The pre-trained network and the server's."""
+        """Give the pre-trained network and the server's; a buffer is extracted again by the former."""
         return {"device": self._engine.network, "server": self._server}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The server's."""
+        """Give the server's optimizer; the devices are frozen."""
         return {"server": self._optimizer}
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None: the buffer is extracted again by the frozen network."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""

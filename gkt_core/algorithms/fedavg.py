@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes, train_supervised
+from gkt_core.algorithms.base import (
+    Algorithm,
+    RoundResult,
+    evaluate_images,
+    num_state_bytes,
+    train_supervised,
+)
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import build_combined_network
@@ -18,7 +22,7 @@ from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.sampling import sample_clients
 
 
-class FedAvg:
+class FedAvg(Algorithm):
     """The baseline: every device trains all of ResNet-56, the server averages weights.
 
     Args:
@@ -40,19 +44,14 @@ class FedAvg:
     ) -> None:
         self._federation, self._config = federation, config
         network = build_combined_network(
-            edge_network,
-            server_network,
-            federation.num_classes,
-            pixel_mean=federation.pixel_mean,
-            pixel_std=federation.pixel_std,
-            seed=config.seed,
+            edge_network, server_network, federation.num_classes, **federation.pixels, seed=config.seed
         )
         self._network: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """ServerExecutes: the drawn devices train from the global weights, which become their mean."""
+        """Run ServerExecutes: the drawn devices train from the global weights, which become their mean."""
         config, federation = self._config, self._federation
         chosen = sample_clients(
             list(federation.clients), config.client_fraction, seed=config.seed, round_num=round_num
@@ -63,6 +62,7 @@ class FedAvg:
         for client_id in chosen:
             data = federation.clients[client_id]
             local = copy.deepcopy(self._network)
+            # Devices begin each round with a fresh one.
             optimizer = large_network_optimizer(
                 local.parameters(), config, config.edge_lr * learning_rate_scale
             )
@@ -79,28 +79,13 @@ class FedAvg:
             average.add(local.state_dict(), weight)
             total_loss += loss * weight
         self._network.load_state_dict(average.state(self._network.state_dict()))
-        found = evaluate_images(self._network, federation.validation(), federation.num_classes)
+        evaluation = evaluate_images(self._network, federation.validation(), federation.num_classes)
         num_bytes = num_state_bytes(self._network) * len(chosen)
-        return RoundResult(total_loss, found.loss, found.accuracy, num_bytes, num_bytes)
+        return RoundResult(total_loss, evaluation.loss, evaluation.accuracy, num_bytes, num_bytes)
 
     def models(self) -> dict[str, nn.Module]:
-        """The averaged network."""
+        """Give the averaged network."""
         return {"global": self._network}
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The averaged network."""
-        return self.models()
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """None: devices begin each round with a fresh optimizer."""
-        return {}
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""
 
 
 class _WeightedMean:

@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.algorithms.base import RoundResult
-from gkt_core.algorithms.fedgkt import FedGKT, evaluate
+from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.rounds.staleness import check_mode, may_begin
-from gkt_core.wire.shards import ShardKey
 
 # The slowest device can be this many times slower than the fastest.
 SPEED_SPREAD = 4.0
 
 
 def device_slowness(num_clients: int, seed: int) -> NDArray[np.float64]:
-    """Virtual seconds a device needs for a sample: log-uniform from 1 to :data:`SPEED_SPREAD`."""
+    """Draw the virtual seconds a device needs for a sample: log-uniform from 1 to :data:`SPEED_SPREAD`."""
     return np.exp(np.random.default_rng([seed, 47]).uniform(0.0, np.log(SPEED_SPREAD), num_clients))
 
 
@@ -46,7 +46,7 @@ class AsyncFedGKT(FedGKT):
         super().__init__(federation, config, **options)
         check_mode(config)
         self._ids = list(self._clients)
-        sizes = np.asarray([len(client.data.train) for client in self._clients.values()], np.float64)
+        sizes = np.asarray([len(client.part.data.train) for client in self._clients.values()], np.float64)
         self._durations = sizes * config.local_epochs * device_slowness(len(sizes), config.seed)
         self._seconds_per_sample = float(self._durations.mean() / sizes.sum())
         self._clock = 0.0
@@ -59,7 +59,7 @@ class AsyncFedGKT(FedGKT):
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """Events until ``round_num`` times the number of devices uploads have been trained on."""
+        """Run events until ``round_num`` times the number of devices uploads have been trained on."""
         losses: list[float] = []
         staleness: list[int] = []
         upload_bytes = download_bytes = 0
@@ -68,7 +68,7 @@ class AsyncFedGKT(FedGKT):
             arrived = np.flatnonzero(self._arrives <= self._clock)
             self._num_steps += 1
             staleness += (self._num_steps - 1 - self._answered_in_step[arrived]).tolist()
-            uploads = Uploads(self._spec, self._config, self._shard_folder, self._noise)
+            uploads = Uploads(self._spec, self._config, self._shard_folder)
             for place in arrived:
                 # What a device computes depends on nothing that happened meanwhile: only now is it done.
                 client = self._clients[self._ids[place]]
@@ -84,7 +84,7 @@ class AsyncFedGKT(FedGKT):
             self._answered_in_step[arrived] = self._num_steps
             self._arrives[arrived] = np.inf
             self._release()
-        found = evaluate(self._server, self._validation_source())
+        evaluation = evaluate(self._server, self._validation_source())
         details = {
             "server_steps": float(self._num_steps),
             "mean_staleness": float(np.mean(staleness)),
@@ -92,7 +92,9 @@ class AsyncFedGKT(FedGKT):
             "virtual_seconds": self._clock,
         }
         mean_loss = float(np.mean(losses))
-        return RoundResult(mean_loss, found.loss, found.accuracy, upload_bytes, download_bytes, details)
+        return RoundResult(
+            mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes, details
+        )
 
     def _release(self) -> None:
         """Let devices begin their next round, but for those too far ahead and those that are done."""
@@ -103,16 +105,15 @@ class AsyncFedGKT(FedGKT):
                 self._arrives[place] = self._clock + self._durations[place]
 
     def _validation_source(self) -> ShardSource:
-        """Each device's validation features, as its last upload had them."""
-        uploads = Uploads(self._spec, self._config, None, self._noise)
-        for client_id, client in self._clients.items():
+        """Extract each device's validation features, as its last upload had them."""
+        uploads = Uploads(self._spec, self._config, None)
+        for client in self._clients.values():
             if client.last_round:
-                key = ShardKey(client_id, client.last_round, "validation", 0)
-                uploads.send_split(client.engine, client.data.validation, key, view_round=None)
+                uploads.send_split(client.engine, client.part, client.last_round, "validation")
         return uploads.source("validation")
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The clock and where each device stands, beside what FedGKT keeps."""
+        """Give the clock and where each device stands, beside what FedGKT keeps."""
         return {
             **super().arrays(),
             **{f"async/{name}": getattr(self, f"_{name}") for name in _EVENT_ARRAYS},
@@ -121,7 +122,7 @@ class AsyncFedGKT(FedGKT):
         }
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take them back."""
+        """Take back what :meth:`arrays` gave."""
         super().restore_arrays(arrays)
         self._arrives = arrays["async/arrives"].astype(np.float64)
         self._trained = arrays["async/trained"].astype(np.int64)

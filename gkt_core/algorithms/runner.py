@@ -59,11 +59,11 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_atomically(path, text.encode())
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    before = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(text)
-    differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    differing = sorted(name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name))
     if differing:
-        pairs = (f"{name} {wanted.get(name)!r} instead of {found.get(name)!r}" for name in differing)
+        pairs = (f"{name} {wanted.get(name)!r} instead of {before.get(name)!r}" for name in differing)
         listed = ", ".join(pairs)
         raise ConfigError(f"{out} holds a run with other settings ({listed}): choose another --out")
 
@@ -140,10 +140,10 @@ def _final_accuracies(
     confusion = np.zeros((federation.num_classes, federation.num_classes), np.int64)
     accuracies = {}
     for owner, model in algorithm.models().items():
-        found = evaluate_images(model, federation.test, federation.num_classes)
-        accuracies[owner] = found.accuracy
-        assert found.confusion is not None
-        confusion += found.confusion
+        evaluation = evaluate_images(model, federation.test, federation.num_classes)
+        accuracies[owner] = evaluation.accuracy
+        assert evaluation.confusion is not None
+        confusion += evaluation.confusion
     hits, shown = np.diag(confusion).tolist(), confusion.sum(axis=1).tolist()
     return {
         "test_accuracy": sum(accuracies.values()) / len(accuracies),

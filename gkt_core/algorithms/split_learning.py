@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images, num_state_bytes
+from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images, num_state_bytes
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
@@ -24,7 +23,7 @@ from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.sampling import sample_clients
 
 
-class SplitLearning:
+class SplitLearning(Algorithm):
     """One network cut in two; gradients travel with every batch.
 
     Args:
@@ -46,12 +45,7 @@ class SplitLearning:
     ) -> None:
         self._federation, self._config, self._device = federation, config, device
         network = build_combined_network(
-            edge_network,
-            server_network,
-            federation.num_classes,
-            pixel_mean=federation.pixel_mean,
-            pixel_std=federation.pixel_std,
-            seed=config.seed,
+            edge_network, server_network, federation.num_classes, **federation.pixels, seed=config.seed
         )
         self._network: CombinedNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._rates = {"device": config.edge_lr, "server": config.server_lr}
@@ -63,7 +57,7 @@ class SplitLearning:
     def run_round(
         self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
     ) -> RoundResult:
-        """Each device in turn: for every batch, forward here, forward and backward there, backward here."""
+        """Train each device in turn: a batch goes forward here, forward and backward there, backward here."""
         config = self._config
         total_loss, upload_bytes, download_bytes = 0.0, 0, 0
         for name, optimizer in self._optimizers.items():
@@ -87,12 +81,14 @@ class SplitLearning:
                 if num_seen > last_epoch:
                     total_loss += loss * len(labels)
                 on_samples("server", len(labels))
-        found = evaluate_images(self._network, self._federation.validation(), self._federation.num_classes)
+        evaluation = evaluate_images(
+            self._network, self._federation.validation(), self._federation.num_classes
+        )
         mean_loss = total_loss / sum(len(clients[client_id].train) for client_id in chosen)
-        return RoundResult(mean_loss, found.loss, found.accuracy, upload_bytes, download_bytes)
+        return RoundResult(mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes)
 
     def _batch(self, images: Tensor, labels: Tensor) -> tuple[float, int, int]:
-        """One step of both halves; the loss, bytes up (features, labels) and bytes down (gradients)."""
+        """Take one step of both halves; the loss, bytes up (features, labels) and bytes down (gradients)."""
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         features = self._network.extractor(self._network.normalise(images))
@@ -112,20 +108,9 @@ class SplitLearning:
         return value, feature_bytes + 8 * labels.numel(), feature_bytes
 
     def models(self) -> dict[str, nn.Module]:
-        """Both halves together."""
+        """Give both halves as one network."""
         return {"global": self._network}
 
-    def modules(self) -> dict[str, nn.Module]:
-        """Both halves."""
-        return self.models()
-
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """Of each half."""
+        """Give the optimizer of each half."""
         return self._optimizers
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """None."""
-        return {}
-
-    def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Nothing to take back."""

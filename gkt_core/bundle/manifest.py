@@ -7,7 +7,6 @@ bundle through :func:`load_bundle`, which checks every file it is about to use.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gkt_core.bundle.bundle_files import FileEntry, check_file
 from gkt_core.bundle.portable_state import PortableState
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ArtifactError, ConfigError, GKTError
 from gkt_core.networks import check_name, check_num_classes
@@ -45,14 +46,6 @@ DEVICE_FILES = tuple(name for names in ENGINE_FILES.values() for name in names)
 ORT_FORMAT_FILES = tuple(
     name.removesuffix(".onnx") + ".ort" for name in DEVICE_FILES if name.endswith(".onnx")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file of the bundle."""
-
-    sha256: str
-    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +134,17 @@ class Manifest:
         channels, height, width = self.features
         return channels, height, width
 
+    @property
+    def edge_optimizer(self) -> EdgeOptimizer:
+        """The optimizer inside the bundle.
+
+        Raises:
+            GKTError: There is no such optimizer.
+        """
+        return from_dict(EdgeOptimizer, {"name": self.optimizer, **self.optimizer_settings})
+
     def file(self, name: str) -> FileEntry:
-        """Entry of one file.
+        """Look up the entry of one file.
 
         Raises:
             ArtifactError: The bundle has no such file.
@@ -152,11 +154,11 @@ class Manifest:
         return from_dict(FileEntry, self.files[name])
 
     def slots(self) -> dict[str, TensorSlot]:
-        """Tensors of the template, by name."""
+        """Give the tensors of the template, by name."""
         return {name: from_dict(TensorSlot, slot) for name, slot in self.template_slots.items()}
 
     def engine_files(self, engine: str) -> tuple[str, ...]:
-        """Files that a device with this engine needs.
+        """Name the files that a device with this engine needs.
 
         Raises:
             ArtifactError: The bundle was not made for this engine.
@@ -169,7 +171,7 @@ class Manifest:
         return ENGINE_FILES[engine]
 
     def portable_layout(self) -> PortableState:
-        """Vectors of the portable step.
+        """Give the vectors of the portable step.
 
         Raises:
             ArtifactError: There are none, or a tensor lies outside its vector.
@@ -190,8 +192,8 @@ class Manifest:
         }
         for file, sides in self.tensors.items():
             try:
-                found = (*sides["inputs"], *sides["outputs"])
-                shapes = {str(tensor["name"]): tensor["shape"] for tensor in found}
+                both = (*sides["inputs"], *sides["outputs"])
+                shapes = {str(tensor["name"]): tensor["shape"] for tensor in both}
             except (KeyError, TypeError) as error:
                 raise ConfigError(f"the tensors of {file[:40]} have no names and shapes") from error
             for name, shape in expected.items():
@@ -199,7 +201,7 @@ class Manifest:
                     raise ConfigError(f"{name} of {file[:40]} is {shapes[name]}, expected {shape}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-compatible values."""
+        """Give all fields as JSON-compatible values."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -250,23 +252,9 @@ class Bundle:
     manifest: Manifest
 
     def file(self, name: str) -> Path:
-        """Path of one file."""
+        """Give the path of one file that the manifest names."""
         self.manifest.file(name)
         return self.path / name
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def describe_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Hash and size of each file, as the manifest stores them."""
-    return {
-        name: dataclasses.asdict(FileEntry(sha256_of(folder / name), (folder / name).stat().st_size))
-        for name in sorted(names)
-    }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -298,36 +286,3 @@ def load_bundle(path: Path, names: Iterable[str] | None = None) -> Bundle:
     for name in manifest.files if names is None else names:
         check_file(path / name, manifest.file(name))
     return Bundle(path, manifest)
-
-
-def check_file(path: Path, expected: FileEntry) -> None:
-    """Compare one file with its entry.
-
-    Raises:
-        ArtifactError: It is missing, has another size or another hash.
-    """
-    try:
-        num_bytes = path.stat().st_size
-        sha256 = sha256_of(path) if num_bytes == expected.num_bytes else None
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
-    if num_bytes != expected.num_bytes:
-        raise ArtifactError(
-            f"{path} has {num_bytes} bytes, the manifest says {expected.num_bytes}: "
-            "it is cut short or changed; export or download the bundle again"
-        )
-    if sha256 != expected.sha256:
-        raise ArtifactError(f"{path} is not the file of the manifest (SHA-256): export or download it again")
-
-
-def check_classes(manifest: Manifest, num_classes: int, owner: str) -> None:
-    """Refuse data of another class count than the bundle's.
-
-    Raises:
-        ArtifactError: Names both counts.
-    """
-    if num_classes != manifest.num_classes:
-        raise ArtifactError(
-            f"{owner} has {num_classes} classes, the artifact bundle was made for {manifest.num_classes}: "
-            f"export it again with --num-classes {num_classes}"
-        )

@@ -36,7 +36,7 @@ DISTRIBUTIONS = (
 
 
 def onnxruntime_module() -> Any:
-    """The module ``onnxruntime``, without what its training part drags in.
+    """Import the module ``onnxruntime``, without what its training part drags in.
 
     Raises:
         MissingExtraError: No ONNX Runtime is installed.
@@ -45,27 +45,58 @@ def onnxruntime_module() -> Any:
         return importlib.import_module("onnxruntime")
 
 
+def session_options(num_threads: int = 1) -> Any:
+    """Make the options of every session: so many CPU threads for an operator, and no warnings.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+    """
+    options = onnxruntime_module().SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def optimising_options(target: Path) -> Any:
+    """Make options with which a session writes its graph, optimised as far as any machine can run it."""
+    options = session_options()
+    options.graph_optimization_level = onnxruntime_module().GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    return options
+
+
+def cpu_session(model: Path | bytes, options: Any) -> Any:
+    """Load a model for the CPU.
+
+    Raises:
+        Exception: It does not load; ONNX Runtime's exceptions have no common base of their own.
+    """
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime_module().InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
 def check_one_distribution() -> None:
     """Refuse an environment in which two builds have overwritten each other's files.
 
     Raises:
         PackageConflictError: Names them and the remedy.
     """
-    found = {}
+    installed = {}
     for name in DISTRIBUTIONS:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    if len(found) > 1:
-        listed = ", ".join(f"{name} {number}" for name, number in found.items())
+            installed[name] = version(name)
+    if len(installed) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in installed.items())
         raise PackageConflictError(
             f"{listed} are installed together and overwrite each other's files: "
-            f"pip uninstall {' '.join(found)}, then pip install one of them, as "
+            f"pip uninstall {' '.join(installed)}, then pip install one of them, as "
             "'gkt-edge[edge]', 'gkt-edge[edge-portable]' or 'gkt-edge[edge-cuda]' does"
         )
 
 
 def training_folder() -> Path:
-    """Where the training part lies, or would lie.
+    """Say where the training part lies, or would lie.
 
     Raises:
         MissingExtraError: No ONNX Runtime is installed.

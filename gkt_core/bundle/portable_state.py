@@ -57,7 +57,7 @@ class PortableState:
                 )
 
     def tensors(self, vectors: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
-        """Copies of all tensors, by their PyTorch names, out of the vectors that are given."""
+        """Copy all tensors, by their PyTorch names, out of the vectors that are given."""
         return {
             name: np.array(
                 vectors[slot.vector][slot.offset : slot.offset + math.prod(slot.shape)], np.float32

@@ -1,4 +1,4 @@
-"""Whether an artifact bundle is what a run wants: temperature and optimizer are fixed inside its graphs."""
+"""Whether a bundle fits a run: temperature, optimizer and classes are fixed inside its graphs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkt_core.bundle.manifest import Manifest
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ArtifactError, ConfigError
 
 
 def check_run(manifest: Manifest, config: RunConfig) -> None:
@@ -21,18 +22,10 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
             f"the run wants temperature {config.temperature}, the artifacts were exported with "
             f"{manifest.temperature}: export them again with --temperature {config.temperature}"
         )
-    sgd = config.edge_optimizer == "sgd"
-    wanted: dict[str, Any] = {"optimizer": config.edge_optimizer, "weight_decay": config.edge_weight_decay}
-    if sgd:
-        wanted |= {"momentum": config.momentum, "nesterov": config.nesterov}
-    else:
-        wanted |= {"amsgrad": config.edge_amsgrad}
-    found = {"optimizer": manifest.optimizer} | {
-        name: manifest.optimizer_settings.get(name, value)
-        for name, value in wanted.items()
-        if name != "optimizer"
-    }
-    if found != wanted:
+    wanted, exported = (
+        _by_option(optimizer) for optimizer in (EdgeOptimizer.of_run(config), manifest.edge_optimizer)
+    )
+    if any(exported.get(name) != value for name, value in wanted.items()):
         options = "".join(
             f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             for name, value in wanted.items()
@@ -40,9 +33,29 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
         )
         raise ConfigError(
             f"the run wants {_listed(wanted)} on the devices, the artifacts were exported with "
-            f"{_listed(found)}: export them again with{options}, or change the run's edge_optimizer"
+            f"{_listed(exported)}: export them again with{options}, or change the run's edge_optimizer"
         )
+
+
+def _by_option(optimizer: EdgeOptimizer) -> dict[str, Any]:
+    """Give what a run can ask of this optimizer, by the names of the options of gkt export."""
+    names = ("momentum", "nesterov") if optimizer.name == "sgd" else ("amsgrad",)
+    settings = optimizer.to_dict()
+    return {"optimizer": optimizer.name} | {name: settings[name] for name in ("weight_decay", *names)}
 
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def check_classes(manifest: Manifest, num_classes: int, owner: str) -> None:
+    """Refuse data of another class count than the bundle's.
+
+    Raises:
+        ArtifactError: Names both counts.
+    """
+    if num_classes != manifest.num_classes:
+        raise ArtifactError(
+            f"{owner} has {num_classes} classes, the artifact bundle was made for {manifest.num_classes}: "
+            f"export it again with --num-classes {num_classes}"
+        )

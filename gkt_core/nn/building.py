@@ -189,7 +189,7 @@ def build_combined_network(
 
 
 def feature_shape(network: EdgeNetwork, image_size: int) -> tuple[int, int, int]:
-    """Shape ``(C, H, W)`` of one sample's features at the tap.
+    """Find the shape ``(C, H, W)`` of one sample's features at the tap.
 
     Raises:
         ConfigError: The extractor does not give such features.
@@ -211,7 +211,7 @@ def feature_shape(network: EdgeNetwork, image_size: int) -> tuple[int, int, int]
 
 
 def example_images(num: int, image_size: int, *, seed: int = 0) -> Tensor:
-    """Random images ``[num, 3, image_size, image_size]`` in 0..1, for tracing and timing.
+    """Draw random images ``[num, 3, image_size, image_size]`` in 0..1, for tracing and timing.
 
     Raises:
         ConfigError: The size is not one that the networks take, or there are fewer than 1.

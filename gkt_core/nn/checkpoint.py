@@ -43,7 +43,7 @@ def state_bytes(
     arrays: Mapping[str, NDArray[np.generic]],
     extra: dict[str, Any],
 ) -> bytes:
-    """A checkpoint, as it stands in a file.
+    """Encode a checkpoint, as it stands in a file.
 
     Args:
         modules: Parameters and buffers are stored as ``module/<name>/<tensor>``.
@@ -140,7 +140,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
 
 
 def read_extra(path: Path) -> dict[str, Any]:
-    """The extra values of a checkpoint alone.
+    """Read the extra values of a checkpoint alone.
 
     Raises:
         ArtifactError: The file cannot be read.

@@ -16,7 +16,7 @@ _KEEP_BYTES, _PAD_BYTES, _MMAP_BYTES = 2**31 - 1, 256 * 2**20, 2**30
 
 
 def training_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a large network's forward pass runs in training.
+    """Give the context in which a large network's forward pass runs in training.
 
     Args:
         precision: ``fp32``, or ``bf16`` for PyTorch's automatic mixed precision: convolutions and linear
@@ -27,7 +27,7 @@ def training_precision(precision: str, device: torch.device) -> AbstractContextM
 
 
 def prepare_torch(device: str, num_threads: int = 0) -> None:
-    """Threads pinned and kernels deterministic, so that a seed gives the same numbers on this machine again.
+    """Pin threads and choose deterministic kernels: a seed gives the same numbers on this machine again.
 
     Args:
         device: ``cpu`` or ``cuda``; on a GPU kernels may choose, and TF32 is allowed.

@@ -7,23 +7,37 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 
 
-def edge_optimizer(parameters: Iterable[nn.Parameter], config: RunConfig) -> Optimizer:
-    """What a device minimises Eq. 7 with: Adam or SGD with momentum and L2 weight decay, or AdamW."""
-    if config.edge_optimizer == "sgd":
-        return _sgd(parameters, config, config.edge_lr, config.edge_weight_decay)
-    kind = AdamW if config.edge_optimizer == "adamw" else Adam
+def edge_optimizer(
+    parameters: Iterable[nn.Parameter], settings: EdgeOptimizer, learning_rate: float
+) -> Optimizer:
+    """Build what a device minimises Eq. 7 with; every engine is compared with it."""
+    if settings.name == "sgd":
+        return SGD(
+            parameters,
+            lr=learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+        )
+    kind = AdamW if settings.name == "adamw" else Adam
     return kind(
-        parameters, lr=config.edge_lr, weight_decay=config.edge_weight_decay, amsgrad=config.edge_amsgrad
+        parameters,
+        lr=learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        amsgrad=settings.amsgrad,
     )
 
 
 def large_network_optimizer(
     parameters: Iterable[nn.Parameter], config: RunConfig, learning_rate: float
 ) -> Optimizer:
-    """What trains ResNet-55 and larger, on the server or, in FedAvg, on a device.
+    """Build what trains ResNet-55 and larger, on the server or, in FedAvg, on a device.
 
     Args:
         parameters: What to train.
@@ -31,14 +45,14 @@ def large_network_optimizer(
         learning_rate: The server's or the devices'.
     """
     if config.server_optimizer == "sgd":
-        return _sgd(parameters, config, learning_rate, config.weight_decay)
+        return SGD(
+            parameters,
+            lr=learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
     return Adam(parameters, lr=learning_rate, weight_decay=config.weight_decay, amsgrad=config.server_amsgrad)
-
-
-def _sgd(parameters: Iterable[nn.Parameter], config: RunConfig, rate: float, weight_decay: float) -> SGD:
-    return SGD(
-        parameters, lr=rate, momentum=config.momentum, weight_decay=weight_decay, nesterov=config.nesterov
-    )
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

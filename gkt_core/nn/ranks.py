@@ -55,11 +55,11 @@ class Ranks(Protocol):
         ...
 
     def trained(self, network: nn.Module) -> nn.Module:
-        """What the forward pass of training goes through, so that gradients are those of all."""
+        """Wrap the network for the forward pass of training, so that gradients are those of all."""
         ...
 
     def share(self, rows: NDArray[np.intp]) -> Share:
-        """This process's part of a batch."""
+        """Give this process's part of a batch."""
         ...
 
     def average_statistics(self, network: nn.Module) -> None:
@@ -67,11 +67,11 @@ class Ranks(Protocol):
         ...
 
     def sum_values(self, values: list[float]) -> list[float]:
-        """Of all processes, each value by itself."""
+        """Sum over all processes, each value by itself."""
         ...
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of all processes, elementwise."""
+        """Sum over all processes, elementwise."""
         ...
 
 
@@ -81,22 +81,22 @@ class OneProcess:
     rank, size = 0, 1
 
     def trained(self, network: nn.Module) -> nn.Module:
-        """The network itself."""
+        """Give the network itself: there is nobody to sum gradients with."""
         return network
 
     def share(self, rows: NDArray[np.intp]) -> Share:
-        """All of it."""
+        """Give the whole batch."""
         return Share(rows, 1.0, True)
 
     def average_statistics(self, network: nn.Module) -> None:
-        """They are what they are."""
+        """Leave the statistics: there is nobody to average with."""
 
     def sum_values(self, values: list[float]) -> list[float]:
-        """The values."""
+        """Give the values as they are."""
         return values
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The array."""
+        """Give the array as it is."""
         return array
 
 
@@ -117,7 +117,7 @@ class DistributedRanks:
         self._wrapped.register_comm_hook(self.size, _sum_gradients)
 
     def trained(self, network: nn.Module) -> nn.Module:
-        """The network, with gradients summed over ranks.
+        """Wrap the network, so that gradients are summed over ranks.
 
         Raises:
             GKTError: It is not the network that this was made for.
@@ -127,7 +127,7 @@ class DistributedRanks:
         return self._wrapped
 
     def share(self, rows: NDArray[np.intp]) -> Share:
-        """A run of its samples; all of them where some rank would get fewer than two.
+        """Give a run of its samples; all of them where some rank would get fewer than two.
 
         A part of one sample has no batch statistics.
         """
@@ -149,13 +149,13 @@ class DistributedRanks:
             buffer.copy_(value.view_as(buffer))
 
     def sum_values(self, values: list[float]) -> list[float]:
-        """Of all processes, each value by itself."""
+        """Sum over all processes, each value by itself."""
         summed = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(summed)
         return [float(value) for value in summed]
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of all processes, elementwise."""
+        """Sum over all processes, elementwise."""
         summed = torch.from_numpy(array.copy())
         dist.all_reduce(summed)
         return np.asarray(summed.numpy())
@@ -165,7 +165,7 @@ def _sum_gradients(
     size: int,
     bucket: dist.GradBucket,  # type: ignore[name-defined] # which PyTorch has only where it can do this
 ) -> torch.futures.Future[Tensor]:
-    """What DistributedDataParallel does with a bucket of gradients instead of averaging them."""
+    """Sum a bucket of gradients where DistributedDataParallel would average them."""
     mine: Tensor = bucket.buffer()
     if mine.is_cuda:
         reduced: torch.futures.Future[Any] = dist.all_reduce(mine, async_op=True).get_future()

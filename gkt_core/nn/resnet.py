@@ -100,7 +100,7 @@ class Classifier(nn.Module):
 
 
 def edge_head(num_blocks: int, num_classes: int, *, bottleneck: bool) -> Classifier:
-    """What a device trains beside its extractor: a few blocks of 16 planes and a linear layer."""
+    """Build what a device trains beside its extractor: a few blocks of 16 planes and a linear layer."""
     block: type[nn.Module] = Bottleneck if bottleneck else BasicBlock
     width = TAP_CHANNELS * (EXPANSION if bottleneck else 1)
     inputs = [TAP_CHANNELS] + [width] * (num_blocks - 1)
@@ -108,7 +108,7 @@ def edge_head(num_blocks: int, num_classes: int, *, bottleneck: bool) -> Classif
 
 
 def server_trunk(blocks_per_stage: int, num_classes: int) -> Classifier:
-    """The server network: three stages of Bottlenecks, planes 16/32/64, strides 1/2/2, no stem."""
+    """Build the server network: three stages of Bottlenecks, planes 16/32/64, strides 1/2/2, no stem."""
     blocks: list[nn.Module] = []
     channels = TAP_CHANNELS
     for planes, stride in ((16, 1), (32, 2), (64, 2)):

@@ -12,7 +12,7 @@ _COSINE_END = 0.01
 
 
 def learning_rate_scale(config: RunConfig, round_num: int, validation_accuracies: Sequence[float]) -> float:
-    """What all learning rates are multiplied with in a round (section 4.1: reduced on a plateau).
+    """Compute what all learning rates are multiplied with in a round (section 4.1: reduced on a plateau).
 
     A function of the history, not of a scheduler's state: a resumed run gets the same rates.
 

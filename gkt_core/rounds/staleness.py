@@ -7,7 +7,7 @@ from gkt_core.errors import ConfigError
 
 
 def may_begin(done: int, slowest: int, *, rounds: int, max_staleness: int) -> bool:
-    """Whether a device may begin its next round.
+    """Say whether a device may begin its next round.
 
     Args:
         done: Rounds that it has behind it.

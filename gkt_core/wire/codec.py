@@ -45,7 +45,7 @@ class EncodedFeatures:
 def encoded_layout(
     codec: str, feature_shape: tuple[int, int, int]
 ) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
-    """The dtype and the shape of one sample that ``encode`` gives.
+    """Give the dtype and the shape of one sample that ``encode`` makes.
 
     Args:
         codec: Name of the codec.
@@ -75,8 +75,8 @@ def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
         CodecError: The codec is unknown, or the features are ill-shaped, not finite or beyond its range.
     """
     if features.dtype != np.float32 or features.ndim != 4 or len(features) == 0:
-        found = f"{features.dtype} {list(features.shape)}"
-        raise CodecError(f"features are {found}, expected float32 [N, C, H, W] with N at least 1")
+        kind = f"{features.dtype} {list(features.shape)}"
+        raise CodecError(f"features are {kind}, expected float32 [N, C, H, W] with N at least 1")
     channels = features.shape[1]
     dtype, sample_shape = encoded_layout(codec, (channels, features.shape[2], features.shape[3]))
     if not np.isfinite(features).all():

@@ -33,7 +33,7 @@ class FrameDecompressor:
         self._max_bytes, self._left = max_bytes, max_bytes
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """What comes out of the next piece, in pieces of at most 1 MiB.
+        """Decompress the next piece, into pieces of at most 1 MiB.
 
         Raises:
             ShardError: No valid frame, bytes behind it, or more than ``max_bytes`` come out.
@@ -59,7 +59,7 @@ class FrameDecompressor:
             pending = self._decompressor.eof or not self._decompressor.needs_input
 
     def finish(self) -> None:
-        """The last piece was fed.
+        """Check that the frame is whole after the last piece.
 
         Raises:
             ShardError: The frame is not at its end.

@@ -55,7 +55,7 @@ class FeatureNoise:
     def blur(
         self, features: NDArray[np.float32], sample_ids: NDArray[np.int64], round_num: int
     ) -> NDArray[np.float32]:
-        """Features as they leave the device.
+        """Clip and blur features as they leave the device.
 
         Args:
             features: ``[N, C, H, W] float32``; not changed.
@@ -82,7 +82,7 @@ class FeatureNoise:
 
 
 def gaussian(key: bytes, sample_id: int, round_num: int, num: int) -> NDArray[np.float32]:
-    """Standard normal numbers of one sample in one round (Box and Muller, 1958, on SHAKE-256).
+    """Draw standard normal numbers of one sample in one round (Box and Muller, 1958, on SHAKE-256).
 
     Args:
         key: The secret.
@@ -104,10 +104,10 @@ def gaussian(key: bytes, sample_id: int, round_num: int, num: int) -> NDArray[np
 
 
 def new_key() -> bytes:
-    """A secret for one device."""
+    """Draw a secret for one device."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 def simulated_key(seed: int, client_id: str) -> bytes:
-    """The key of a simulated device, where repeating the run matters and nobody is to be kept out."""
+    """Derive a simulated device's key, where repeating the run matters and nobody is to be kept out."""
     return hashlib.sha256(f"feature noise/{seed}/{client_id}".encode()).digest()

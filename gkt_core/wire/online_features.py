@@ -20,7 +20,7 @@ _HEADER_BYTES = 16 * 1024
 
 
 def max_inference_bytes(feature_shape: tuple[int, int, int]) -> int:
-    """The longest body that :func:`read_features` takes."""
+    """Compute the length of the longest body that :func:`read_features` takes."""
     return 4 * MAX_INFERENCE_SAMPLES * math.prod(feature_shape) + _HEADER_BYTES
 
 

@@ -296,21 +296,21 @@ class RunStatus(Message):
     staleness: dict[str, int] = field(default_factory=dict)
 
 
-def check_protocol_version(found: int) -> None:
+def check_protocol_version(theirs: int) -> None:
     """Refuse a peer of another version.
 
     Raises:
         ProtocolVersionError: Names both versions and the remedy.
     """
-    if found != PROTOCOL_VERSION:
+    if theirs != PROTOCOL_VERSION:
         raise ProtocolVersionError(
-            f"the other side speaks protocol version {found}, this one {PROTOCOL_VERSION}: "
+            f"the other side speaks protocol version {theirs}, this one {PROTOCOL_VERSION}: "
             "install the same version of gkt-edge on both"
         )
 
 
 def is_client_id(client_id: str) -> bool:
-    """Whether a device may have this id: it could be a file name everywhere."""
+    """Say whether a device may have this id: it could be a file name everywhere."""
     return _CLIENT_ID.fullmatch(client_id) is not None
 
 

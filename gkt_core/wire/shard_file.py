@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ _DTYPE_NAMES: dict[str, str] = {
 
 
 def serialise(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:
-    """Tensors and metadata as one safetensors file; equal content is equal bytes."""
+    """Write tensors and metadata as one safetensors file; equal content is equal bytes."""
     # One metadata key: safetensors writes several in no fixed order, and equal shards must be equal bytes.
     header = {"gkt": json.dumps({"version": SHARD_VERSION, **metadata}, sort_keys=True)}
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata=header)
@@ -81,3 +84,13 @@ def _view_of(name: str, entry: Any, payload: NDArray[np.uint8]) -> tuple[NDArray
     if num_bytes == 0:
         raise ShardError(f"tensor {name[:40]!r} is empty")
     return payload[begin:end].view(dtype.newbyteorder("<")).reshape(shape), begin, end
+
+
+def map_file(path: Path, *, is_read_now: bool) -> NDArray[np.uint8]:
+    """Map a file as read-only bytes; what is read at once is brought in at once, where the system can."""
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            return np.zeros(0, np.uint8)
+        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if is_read_now else 0)
+        mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+    return np.frombuffer(mapped, np.uint8)

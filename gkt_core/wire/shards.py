@@ -20,9 +20,6 @@ checked against the :class:`ShardSpec` of the run before it is used.
 
 from __future__ import annotations
 
-import mmap
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +29,10 @@ from numpy.typing import NDArray
 
 from gkt_core.errors import CodecError, ShardError
 from gkt_core.wire.codec import EncodedFeatures, check_scales, decode, encode, encoded_layout
-from gkt_core.wire.shard_file import MAX_HEADER_BYTES, SHARD_VERSION, parse, serialise
+from gkt_core.wire.shard_checks import check_layout, check_metadata, count_samples, is_finite_everywhere
+from gkt_core.wire.shard_file import MAX_HEADER_BYTES, map_file, parse, serialise
 
 SPLITS = ("train", "validation")
-# Few enough for a processor's nearest cache.
-_BLOCK_VALUES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class ShardKey:
     index: int
 
     def metadata(self) -> dict[str, Any]:
-        """The key as it stands in the file."""
+        """Give the key as it stands in the file."""
         return {
             "client_id": self.client_id,
             "round_num": self.round_num,
@@ -144,11 +140,11 @@ class SoftLabels:
         order = np.argsort(self.sample_ids, kind="stable")
         ranks = np.searchsorted(self.sample_ids[order], sample_ids)
         ranks = np.minimum(ranks, max(len(order) - 1, 0))
-        found = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
-        if len(order) == 0 or not np.array_equal(self.sample_ids[found], sample_ids):
+        places = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
+        if len(order) == 0 or not np.array_equal(self.sample_ids[places], sample_ids):
             missing = sorted(set(sample_ids.tolist()) - set(self.sample_ids.tolist()))
             raise ShardError(f"no soft labels came for {len(missing)} samples, first {missing[:3]}")
-        return self.server_logits[found]
+        return self.server_logits[places]
 
 
 def write_feature_shard(
@@ -196,38 +192,6 @@ def write_soft_labels(client_id: str, round_num: int, soft_labels: SoftLabels) -
     return serialise(tensors, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
 
 
-def _expect(tensors: Mapping[str, NDArray[Any]], layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    if set(tensors) != set(layout):
-        raise ShardError(f"a shard holds {sorted(tensors)[:8]}, this run expects {sorted(layout)}")
-    for name, (dtype, shape) in layout.items():
-        found = tensors[name]
-        if found.dtype != np.dtype(dtype) or found.shape != shape:
-            raise ShardError(
-                f"{name} is {found.dtype} {list(found.shape)}, this run expects {dtype} {list(shape)}: "
-                "are device and server on the same artifacts?"
-            )
-
-
-def _check_metadata(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    for name, value in {"version": SHARD_VERSION, **expected}.items():
-        found = metadata.get(name)
-        if type(found) is not type(value) or found != value:
-            raise ShardError(f"the shard says {name} {str(found)[:60]!r}, expected {value!r}")
-
-
-def _num_samples(tensors: Mapping[str, NDArray[Any]], max_samples: int | None) -> int:
-    sample_ids = tensors.get("sample_ids")
-    if sample_ids is None or sample_ids.ndim != 1 or sample_ids.dtype != np.int64:
-        raise ShardError("sample_ids is missing, or not int64 [n]")
-    num = int(sample_ids.shape[0])
-    if num < 1 or (max_samples is not None and num > max_samples):
-        raise ShardError(f"the shard holds {num} samples, expected 1 to {max_samples}")
-    ordered = np.sort(sample_ids)
-    if (ordered[1:] == ordered[:-1]).any():
-        raise ShardError("sample_ids are not unique")
-    return num
-
-
 def read_feature_shard(
     data: bytes | NDArray[np.uint8],
     key: ShardKey,
@@ -250,11 +214,11 @@ def read_feature_shard(
         ShardError: Anything differs from what this run expects; the message says what.
     """
     tensors, metadata = parse(data)
-    _check_metadata(metadata, {"kind": "features", "codec": spec.codec, **key.metadata()})
-    num = _num_samples(tensors, spec.max_samples)
+    check_metadata(metadata, {"kind": "features", "codec": spec.codec, **key.metadata()})
+    num = count_samples(tensors, spec.max_samples)
     dtype, sample_shape = encoded_layout(spec.codec, spec.feature_shape)
     channels = spec.feature_shape[0]
-    _expect(
+    check_layout(
         tensors,
         {
             "sample_ids": ("int64", (num,)),
@@ -276,13 +240,9 @@ def read_feature_shard(
     )
     if check_values:
         # Relative to the file: a header of odd length would put floats between the words that were seen.
-        places = (shard.encoded.values.ctypes.data - _address(data)) % 4
+        places = (shard.encoded.values.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 4
         _check_values(shard, spec, features_are_finite=is_finite and spec.codec == "fp32" and places == 0)
     return shard
-
-
-def _address(data: bytes | NDArray[np.uint8]) -> int:
-    return np.frombuffer(data, np.uint8).ctypes.data
 
 
 def _check_values(shard: FeatureShard, spec: ShardSpec, *, features_are_finite: bool) -> None:
@@ -294,19 +254,11 @@ def _check_values(shard: FeatureShard, spec: ShardSpec, *, features_are_finite: 
     if not features_are_finite:
         floats["features"] = shard.encoded.values
     for name, values in floats.items():
-        if values.dtype.kind == "f" and not _is_finite(values):
+        if values.dtype.kind == "f" and not is_finite_everywhere(values):
             raise ShardError(f"{name} hold NaN or infinity")
     outside = shard.labels[(shard.labels < 0) | (shard.labels >= spec.num_classes)]
     if outside.size:
         raise ShardError(f"labels hold {int(outside[0])}, this run expects 0 to {spec.num_classes - 1}")
-
-
-def _is_finite(values: NDArray[Any]) -> bool:
-    """Whether no value is NaN or infinite, without an array as long as the values."""
-    flat = values.reshape(-1)
-    return all(
-        np.isfinite(flat[begin : begin + _BLOCK_VALUES]).all() for begin in range(0, flat.size, _BLOCK_VALUES)
-    )
 
 
 def read_soft_labels(data: bytes, client_id: str, round_num: int, num_classes: int) -> SoftLabels:
@@ -316,9 +268,9 @@ def read_soft_labels(data: bytes, client_id: str, round_num: int, num_classes: i
         ShardError: Anything differs from what this run expects.
     """
     tensors, metadata = parse(data)
-    _check_metadata(metadata, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
-    num = _num_samples(tensors, None)
-    _expect(tensors, {"sample_ids": ("int64", (num,)), "server_logits": ("float32", (num, num_classes))})
+    check_metadata(metadata, {"kind": "soft_labels", "client_id": client_id, "round_num": round_num})
+    num = count_samples(tensors, None)
+    check_layout(tensors, {"sample_ids": ("int64", (num,)), "server_logits": ("float32", (num, num_classes))})
     if not np.isfinite(tensors["server_logits"]).all():
         raise ShardError("server_logits hold NaN or infinity: the server diverged, lower server_lr")
     return SoftLabels(tensors["sample_ids"], tensors["server_logits"])
@@ -341,17 +293,7 @@ def map_feature_shard(
         ShardError: The file cannot be read or is not the expected shard.
     """
     try:
-        mapped = _map_file(path, is_read_now=check_values and not is_finite)
+        mapped = map_file(path, is_read_now=check_values and not is_finite)
     except OSError as error:
         raise ShardError(f"cannot read the shard {path}: {error}") from error
     return read_feature_shard(mapped, key, spec, check_values=check_values, is_finite=is_finite)
-
-
-def _map_file(path: Path, *, is_read_now: bool) -> NDArray[np.uint8]:
-    """A file as read-only bytes; what is read at once is brought in at once, where the system can."""
-    with path.open("rb") as stream:
-        if os.fstat(stream.fileno()).st_size == 0:
-            return np.zeros(0, np.uint8)
-        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if is_read_now else 0)
-        mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
-    return np.frombuffer(mapped, np.uint8)

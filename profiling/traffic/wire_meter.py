@@ -14,19 +14,23 @@ from urllib.parse import urlsplit
 
 import h11
 
+from gkt_core.wire import paths
+from gkt_core.wire.paths import matcher
+
 _CHUNK = 1 << 16
-# What a request is for, by the end of its path; the first that fits. See gkt_core.wire.protocol.
-_KINDS = (
-    ("shards", re.compile(r"/shards/\w+/\d+$")),
-    ("missing_shards", re.compile(r"/clients/[^/]+/shards$")),
-    ("reports", re.compile(r"/report$")),
-    ("soft_labels", re.compile(r"/soft-labels$")),
-    ("bundle", re.compile(r"/artifacts/[^/]+$")),
-    ("model", re.compile(r"/model/[^/]+$")),
-    ("task", re.compile(r"/clients/[^/]+/task$")),
-    ("join", re.compile(r"/clients/[^/]+$")),
-    ("run_info", re.compile(r"/runs(/[^/]+)?$")),
-)
+WIRE_NAME = "wire.json"
+# What a request is for, by its path.
+_KINDS = {
+    "shards": matcher(paths.RUN + paths.SHARD),
+    "missing_shards": matcher(paths.RUN + paths.SHARDS),
+    "reports": matcher(paths.RUN + paths.REPORT),
+    "soft_labels": matcher(paths.RUN + paths.SOFT_LABELS),
+    "bundle": matcher(paths.RUN + paths.ARTIFACT),
+    "model": matcher(paths.RUN + paths.MODEL),
+    "task": matcher(paths.RUN + paths.TASK),
+    "join": matcher(paths.RUN + paths.CLIENT),
+    "run_info": re.compile(f"{matcher(paths.RUNS).pattern}|{matcher(paths.RUN).pattern}"),
+}
 UNPARSED = "unparsed"
 _Take = Callable[[bytes, "dict[str, KindCount]"], None]
 
@@ -53,7 +57,7 @@ class KindCount:
 def kind_of_request(target: str) -> str:
     """What a request is for: ``shards``, ``task`` and so on, or ``other``."""
     path = target.partition("?")[0]
-    return next((kind for kind, pattern in _KINDS if pattern.search(path)), "other")
+    return next((kind for kind, pattern in _KINDS.items() if pattern.search(path)), "other")
 
 
 class WireMeter:

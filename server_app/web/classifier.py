@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.bundle.manifest import Manifest
-from gkt_core.bundle.onnx_runtime import check_one_distribution, onnxruntime_module
+from gkt_core.bundle.onnx_runtime import check_one_distribution, cpu_session, session_options
 from gkt_core.errors import ArtifactError, MessageError
 
 SERVER_HALF = "server.onnx"
@@ -36,16 +36,13 @@ class FeatureClassifier:
 
     def __init__(self, path: Path) -> None:
         check_one_distribution()
-        ort = onnxruntime_module()
         self._path = path / SERVER_HALF if path.is_dir() else path
         if not self._path.is_file():
             raise ArtifactError(f"there is no file {self._path}: {_REMEDY}")
-        options = ort.SessionOptions()
         # A web server has requests enough to keep its cores busy.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options(num_threads=1)
         try:
-            self._session = ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+            self._session = cpu_session(self._path, options)
         # ONNX Runtime's exceptions have no common base of their own.
         except Exception as error:
             raise ArtifactError(f"{self._path} cannot be loaded: {str(error)[:300]}: {_REMEDY}") from error

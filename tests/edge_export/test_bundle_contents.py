@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 
 from edge_export import ExportOptions, export_bundle
-from edge_export.optimizer_settings import OptimizerSettings
 from edge_export.reopening import network_of
 from edge_export.verification import verify_bundle
 from gkt_core.bundle.manifest import (
@@ -28,6 +27,7 @@ from gkt_core.bundle.manifest import (
     TRAINING_MODEL,
     load_bundle,
 )
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ArtifactError
 from gkt_core.nn import build_edge_network
 from server_app import create_app
@@ -36,7 +36,7 @@ from tests.server_app.web.api_fixtures import Api
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
 
-SGD = OptimizerSettings("sgd", weight_decay=1e-3, momentum=0.9)
+SGD = EdgeOptimizer("sgd", weight_decay=1e-3, momentum=0.9)
 OPTIONS = ExportOptions("resnet4", image_size=8, num_classes=3, optimizer=SGD)
 
 

@@ -36,7 +36,9 @@ from gkt_core.nn import (
     build_server_network,
     edge_loss,
 )
-from gkt_core.rounds.client_round import client_update, extract
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_round import client_update
+from gkt_core.rounds.client_shards import shards
 from gkt_core.wire.shards import SoftLabels
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -259,23 +261,16 @@ def test_device_equals_simulated_client(digits_bundle: Bundle, digits_split: Pat
     teacher = SoftLabels(data.train.sample_ids, rng.standard_normal((len(data.train), 10)).astype(np.float32))
     device = OrtTrainingBackend(digits_bundle, learning_rate=config.edge_lr)
     network = edge_network(digits_bundle)
+    part = ClientPart("client-001", data, config, num_classes=10)
     simulated = TorchEngine(network, config)
-    updates = [
-        client_update(
-            engine, data.train, teacher, config, client_id="client-001", round_num=2, num_classes=10
-        )
-        for engine in (device, simulated)
-    ]
+    updates = [client_update(engine, part, teacher, round_num=2) for engine in (device, simulated)]
     assert updates[0].num_steps == updates[1].num_steps == 11
     assert updates[0].loss == pytest.approx(updates[1].loss, rel=1e-4)
     ours = {name: value.astype(np.float64) for name, value in device.parameters().items()}
     theirs = {name: network.state_dict()[name].double().numpy() for name in ours}
     assert distance(ours, theirs) < 5e-3
     pairs = zip(
-        *(
-            extract(engine, data.train, config, client_id="client-001", view_round=2)
-            for engine in (device, simulated)
-        ),
+        *(shards(engine, part, round_num=2, split="train") for engine in (device, simulated)),
         strict=True,
     )
     for ours_part, theirs_part in pairs:

@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from edge_export import ExportOptions, export_bundle
 from edge_export.reopening import network_of
 from edge_export.verification import verify_bundle
-from gkt_core.bundle.manifest import INITIAL_STATE, MANIFEST_NAME, TRAIN_STEP, describe_files, load_bundle
+from gkt_core.bundle.bundle_files import describe_files
+from gkt_core.bundle.manifest import INITIAL_STATE, MANIFEST_NAME, TRAIN_STEP, load_bundle
 from gkt_core.errors import VerificationError
 
 

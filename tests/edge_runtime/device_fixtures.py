@@ -21,7 +21,10 @@ from edge_runtime.server_client import ServerClient
 from edge_runtime.state.state_dir import StateDir
 from gkt_core.data.private_data import load_private_data
 from server_app import create_app, create_run
+from tests.conftest import LONGEST_SECONDS
 from tests.server_app.server_fixtures import TOKEN, run_config
+
+GKT = [sys.executable, "-m", "gkt_core.cli"]
 
 
 class StoppedError(Exception):
@@ -76,10 +79,10 @@ class Silent:
 
 def command(served: Served, data: Path, state_dir: Path, *options: str) -> list[str]:
     """``gkt edge run`` for this server, saving after every step."""
-    begin = [sys.executable, "-m", "gkt_core.cli", "edge", "run", "--server", served.url, "--token", TOKEN]
+    begin = [*GKT, "edge", "run", "--server", served.url, "--token", TOKEN]
     return [
         *begin, "--data", str(data), "--state-dir", str(state_dir), "--checkpoint-seconds", "0",
-        "--patience-seconds", "60", *options,
+        "--patience-seconds", str(LONGEST_SECONDS), *options,
     ]  # fmt: skip
 
 
@@ -96,9 +99,9 @@ def process(arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[s
         device.communicate()
 
 
-def wait_until(condition: Callable[[], bool], device: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], device: subprocess.Popen[str]) -> None:
     """Until the condition holds; fails when the device ends before."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + LONGEST_SECONDS
     while not condition():
         assert device.poll() is None, device.stderr and device.stderr.read()
         assert time.monotonic() < deadline, "the device took too long"

@@ -18,8 +18,9 @@ from gkt_core.errors import DiskFullError
 from gkt_core.wire import protocol
 from gkt_core.wire.protocol import RunList
 from server_app.web.routes import runs
-from tests.conftest import Gkt
-from tests.edge_runtime.device_fixtures import Served, command, process, take_part, wait_until
+from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.edge_runtime.device_fixtures import GKT, Served, command, process, take_part, wait_until
+from tests.killing import run_killed
 from tests.server_app.server_fixtures import private_data
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
@@ -89,7 +90,7 @@ def test_a_server_of_another_protocol_version(
     monkeypatch.setattr(runs, "PROTOCOL_VERSION", protocol.PROTOCOL_VERSION + 1)
     with Served(server_bundle, tmp_path / "run").listening() as served:
         arguments = command(served, data, tmp_path / "state")
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert f"speaks protocol version {protocol.PROTOCOL_VERSION + 1}, this one" in done.stderr
     assert "install the same version of gkt-edge on both" in done.stderr
@@ -133,7 +134,7 @@ def test_a_full_disk_loses_nothing(server_bundle: Path, empty_run: Path, tmp_pat
     def full(served: Served) -> None:
         done = subprocess.run(
             command(served, data, state_dir, "--engine", engine),
-            capture_output=True, text=True, check=False, timeout=240, preexec_fn=no_room,
+            capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS, preexec_fn=no_room,
         )  # fmt: skip
         assert done.returncode == DiskFullError.exit_code == 8, done.stderr
         assert "free some space or raise the limit, then give the same command again" in done.stderr
@@ -142,12 +143,14 @@ def test_a_full_disk_loses_nothing(server_bundle: Path, empty_run: Path, tmp_pat
     with Served(server_bundle, tmp_path / "run", local_epochs=40).listening() as served:
         # While the bundle is downloaded, and in the middle of a round.
         full(served)
-        with process(command(served, data, state_dir, "--engine", engine)) as device:
-            wait_until(
-                lambda: any(state_dir.glob("checkpoint-*")) and (state_dir / "state.json").is_file(), device
-            )
+        run_killed(
+            *command(served, data, state_dir, "--engine", engine)[len(GKT) :],
+            after="edge_runtime.state.state_dir:StateDir.save",
+            calls=3,
+            delay_seconds=0.0,
+        )
         before = files_of(state_dir)
-        assert json.loads(before["state.json"])["trained_round"] == 0, "the round was over too soon"
+        assert json.loads(before["state.json"])["trained_round"] == 0
         full(served)
         after = files_of(state_dir)
         assert after == {name: body for name, body in before.items() if name in after}

@@ -82,7 +82,7 @@ def test_one_real_round_without_torch_and_onnx(
         result = json.loads(done.stdout)
     finally:
         server.terminate()
-        server.wait(timeout=120)
+        server.wait(timeout=LONGEST_SECONDS)
     # What the dry run announced is what was sent (its estimate is scaled from one shard).
     assert plan["num_train_samples"] + plan["num_validation_samples"] == 360
     assert result["upload_bytes"] == pytest.approx(plan["round_bytes"], rel=0.1)

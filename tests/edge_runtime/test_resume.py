@@ -2,94 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_runtime import open_backend
+from edge_runtime import TrainingBackend, open_backend
 from gkt_core.bundle.manifest import ENGINE_FILES, Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import load_private_data, save_private_data
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.wire.shards import SoftLabels
-from tests.conftest import LONGEST_SECONDS
-from tests.edge_runtime.device_fixtures import Served, command, process, take_part, wait_until
+from tests.edge_runtime.device_fixtures import GKT, Served, command, process, take_part, wait_until
 from tests.killing import run_killed
 from tests.server_app.server_fixtures import private_data
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
-GKT = (sys.executable, "-m", "gkt_core.cli")
-
-
-@contextlib.contextmanager
-def served(bundle: Bundle, folder: Path) -> Iterator[tuple[str, str]]:
-    command = [*GKT, "serve", "--artifacts", str(bundle.path), "--data-dir", str(folder), "--port", "0"]
-    command += ["--clients", "1", "--rounds", "1", "--local-epochs", "3", "--batch-size", "16"]
-    command += ["--server-epochs", "1", "--poll-seconds", "0.1"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        info, deadline = folder / "server.json", time.monotonic() + LONGEST_SECONDS / 2
-        while not info.is_file() and server.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        yield json.loads(info.read_text())["url"], (folder / "token").read_text().strip()
-    finally:
-        server.terminate()
-        server.wait(timeout=120)
-
-
-def device(connection: tuple[str, str], data: Path, state_dir: Path) -> list[str]:
-    command = [*GKT, "edge", "run", "--server", connection[0], "--token", connection[1], "--data", str(data)]
-    return [*command, "--state-dir", str(state_dir), "--checkpoint-seconds", "0"]
-
-
-def test_killed_in_the_middle_of_a_round(digits_bundle: Bundle, digits_split: Path, tmp_path: Path) -> None:
-    data = digits_split / "clients" / "client-000.npz"
-    finals = []
-    for name, kills in (("undisturbed", 0), ("killed", 2)):
-        state_dir = tmp_path / name
-        with served(digits_bundle, tmp_path / f"run-{name}") as connection:
-            known_steps = 0
-            for _ in range(kills):
-                # At whatever moment after five more steps: between two writes or within one.
-                run_killed(
-                    *device(connection, data, state_dir)[len(GKT) :],
-                    after="edge_runtime.state.state_dir:StateDir.save",
-                    calls=5,
-                    delay_seconds=random.uniform(0, 0.01),
-                )
-                state = json.loads((state_dir / "state.json").read_text())
-                assert state["trained_round"] == 0 and state["partial"]["num_steps"] > known_steps
-                known_steps = state["partial"]["num_steps"]
-            done = subprocess.run(
-                device(connection, data, state_dir),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=LONGEST_SECONDS,
-            )
-            assert done.returncode == 0, done.stderr
-            assert ("steps of the next" in done.stderr) is bool(kills)
-        assert [path.name for path in state_dir.glob("checkpoint-*")] == ["checkpoint-000001"]
-        finals.append((state_dir / "checkpoint-000001").read_bytes())
-        state = json.loads((state_dir / "state.json").read_text())
-        finals.append((state["loss"], state["accuracy"]))
-    assert finals[:2] == finals[2:]
 
 
 @pytest.mark.parametrize("engine", ENGINE_FILES)
 def test_killed_at_any_moment(server_bundle: Path, tmp_path: Path, engine: str) -> None:
-    """Two kills at random moments: while it starts, writes, trains or uploads."""
-    kill_at_random(server_bundle, tmp_path, engine, kills=2, seed=int.from_bytes(os.urandom(4)))
+    """Two kills in the middle of the round, then one while it starts, writes, trains or uploads."""
+    kill_at_random(server_bundle, tmp_path, engine, kills=1, seed=int.from_bytes(os.urandom(4)))
 
 
 @pytest.mark.slow
@@ -104,6 +44,10 @@ def saved_steps(state_dir: Path) -> int:
     )
 
 
+def state_of(state_dir: Path) -> dict[str, Any]:
+    return dict(json.loads((state_dir / "state.json").read_text()))
+
+
 def kill_at_random(bundle: Path, folder: Path, engine: str, *, kills: int, seed: int) -> None:
     data, state_dir = folder / "client-a.npz", folder / "state"
     save_private_data(data, private_data(1, num_train=40))
@@ -113,6 +57,16 @@ def kill_at_random(bundle: Path, folder: Path, engine: str, *, kills: int, seed:
     moments = []
     with Served(bundle, folder / "r1", **settings).listening() as served:
         arguments = command(served, data, state_dir, "--engine", engine.replace("_", "-"))
+        for _ in range(2):
+            # At whatever moment after five more steps: between two writes or within one.
+            run_killed(
+                *arguments[len(GKT) :],
+                after="edge_runtime.state.state_dir:StateDir.save",
+                calls=5,
+                delay_seconds=rng.uniform(0, 0.01),
+            )
+            moments.append(state_of(state_dir)["partial"]["num_steps"])
+        assert 0 < moments[0] < moments[1] and state_of(state_dir)["trained_round"] == 0
         for _ in range(kills):
             steps = saved_steps(state_dir)
             with process(arguments) as killed:
@@ -122,12 +76,17 @@ def kill_at_random(bundle: Path, folder: Path, engine: str, *, kills: int, seed:
                 time.sleep(rng.uniform(0, 0.15))
                 killed.send_signal(signal.SIGKILL)
             moments.append(saved_steps(state_dir))
+        begun = state_of(state_dir)["partial"] is not None
         with process(arguments) as last:
+            assert last.stderr is not None
+            told = next(line for line in last.stderr if f"on {engine}" in line)
             wait_until(lambda: served.has_report, last)
     message = f"seed {seed}, steps saved at the kills: {moments}"
+    assert ("steps of the next" in told) is begun, message
     ours, theirs = (path / "checkpoint-000001" for path in (state_dir, folder / "undisturbed"))
+    assert list(state_dir.glob("checkpoint-*")) == [ours]
     assert ours.read_bytes() == theirs.read_bytes(), message
-    states = [json.loads((path.parent / "state.json").read_text()) for path in (ours, theirs)]
+    states = [state_of(path.parent) for path in (ours, theirs)]
     assert all(states[0][name] == states[1][name] for name in ("loss", "accuracy", "trained_round")), message
 
 
@@ -137,13 +96,18 @@ def test_any_step_is_a_place_to_go_on_from(
     digits_bundle: Bundle, digits_split: Path, tmp_path: Path, engine: str, stop_after: int
 ) -> None:
     """Within an epoch, at its end, in the next; with soft labels; on both engines."""
-    samples = load_private_data(digits_split / "clients" / "client-000.npz").train
-    config = RunConfig(local_epochs=2, batch_size=32)
+    data = load_private_data(digits_split / "clients" / "client-000.npz")
+    part = ClientPart("client-000", data, RunConfig(local_epochs=2, batch_size=32), num_classes=10)
+    samples = data.train
     rng = np.random.default_rng(0)
     teacher = SoftLabels(samples.sample_ids, rng.standard_normal((len(samples), 10)).astype(np.float32))
-    opening = {"num_threads": 1, "learning_rate": 1e-3, "engine": engine}
-    following = {"client_id": "client-000", "round_num": 2, "num_classes": 10}
-    whole = open_backend(digits_bundle, checkpoint=None, **opening)
+
+    def opened(checkpoint: Path | None) -> TrainingBackend:
+        return open_backend(
+            digits_bundle, checkpoint=checkpoint, num_threads=1, learning_rate=1e-3, engine=engine
+        )
+
+    whole = opened(None)
     saved: list[LocalProgress] = []
 
     def save(progress: LocalProgress) -> None:
@@ -151,9 +115,9 @@ def test_any_step_is_a_place_to_go_on_from(
             whole.save(tmp_path / "state")
             saved.append(progress)
 
-    expected = client_update(whole, samples, teacher, config, **following, on_progress=save)
-    resumed = open_backend(digits_bundle, checkpoint=tmp_path / "state", **opening)
-    found = client_update(resumed, samples, teacher, config, **following, done=saved[0])
+    expected = client_update(whole, part, teacher, 2, on_progress=save)
+    resumed = opened(tmp_path / "state")
+    found = client_update(resumed, part, teacher, 2, done=saved[0])
     assert found == expected
     ours, theirs = resumed.parameters(), whole.parameters()
     assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)

@@ -1,15 +1,18 @@
 """The device's side of the wire: what is retried, for how long, and which error comes out in the end."""
 
+from __future__ import annotations
+
 import hashlib
 import inspect
 import itertools
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from edge_runtime import server_client
 from edge_runtime.server_client import ServerClient
 from gkt_core import errors
 from gkt_core.errors import (
@@ -42,37 +45,44 @@ JOIN = JoinRequest(1, 12, 5, 3, "ort_training")
 KEY = ShardKey("client-a", 2, "train", 3)
 
 
+# Answers to give, patience and lines of the log: a client, and what it asked.
+Connect = Callable[..., tuple[ServerClient, list[httpx.Request]]]
+
+
 class Clock:
     """A clock that only sleeping moves."""
 
-    def __init__(self):
-        self.now, self.slept = 1000.0, []
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
 
-    def monotonic(self):
+    def monotonic(self) -> float:
         return self.now
 
-    def sleep(self, seconds):
+    def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    found = Clock()
-    monkeypatch.setattr(server_client.time, "monotonic", found.monotonic)
-    return found
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    stopped = Clock()
+    monkeypatch.setattr("edge_runtime.server_client.time.monotonic", stopped.monotonic)
+    return stopped
 
 
 @pytest.fixture
-def connect(clock):
+def connect(clock: Clock) -> Iterator[Connect]:
     """Makes clients of a server that gives these answers, the last one again and again."""
-    clients = []
+    clients: list[ServerClient] = []
 
-    def make(*answers, patience_seconds=60.0, lines=None):
+    def make(
+        *answers: httpx.Response | Exception, patience_seconds: float = 60.0, lines: list[str] | None = None
+    ) -> tuple[ServerClient, list[httpx.Request]]:
         waiting = itertools.chain(answers[:-1], itertools.repeat(answers[-1]))
-        asked = []
+        asked: list[httpx.Request] = []
 
-        def handle(request):
+        def handle(request: httpx.Request) -> httpx.Response:
             request.read()
             asked.append(request)
             answer = next(waiting)
@@ -97,11 +107,11 @@ def connect(clock):
         client.close()
 
 
-def answer(message, status=200, **headers):
+def answer(message: Any, status: int = 200, **headers: str) -> httpx.Response:
     return httpx.Response(status, content=to_json(message), headers=headers)
 
 
-def refusal(status, error, message="the reason"):
+def refusal(status: int, error: str, message: str = "the reason") -> httpx.Response:
     return answer(ErrorBody(error, message), status)
 
 
@@ -109,7 +119,7 @@ def refusal(status, error, message="the reason"):
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_server_in_trouble_is_asked_again(connect, clock, status):
+def test_a_server_in_trouble_is_asked_again(connect: Connect, clock: Clock, status: int) -> None:
     client, asked = connect(httpx.Response(status), httpx.Response(status, text="<html>"), answer(TASK))
     assert client.task("client-a") == TASK
     assert [str(request.url) for request in asked] == ["http://server:8080/clients/client-a/task"] * 3
@@ -127,13 +137,13 @@ def test_a_server_in_trouble_is_asked_again(connect, clock, status):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_lost_connection_is_tried_again(connect, clock, trouble):
+def test_a_lost_connection_is_tried_again(connect: Connect, clock: Clock, trouble: Exception) -> None:
     client, asked = connect(trouble, trouble, trouble, answer(TASK))
     assert client.task("client-a") == TASK
     assert len(asked) == 4 and len(clock.slept) == 3
 
 
-def test_the_wait_doubles_up_to_a_limit_with_jitter(connect, clock):
+def test_the_wait_doubles_up_to_a_limit_with_jitter(connect: Connect, clock: Clock) -> None:
     client, _ = connect(*[httpx.ConnectError("refused")] * 12, answer(TASK), patience_seconds=1000)
     client.task("client-a")
     longest = [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30]
@@ -141,7 +151,7 @@ def test_the_wait_doubles_up_to_a_limit_with_jitter(connect, clock):
         assert most / 2 <= slept <= most
 
 
-def test_the_server_may_ask_for_a_longer_wait(connect, clock):
+def test_the_server_may_ask_for_a_longer_wait(connect: Connect, clock: Clock) -> None:
     client, _ = connect(httpx.Response(503, headers={"Retry-After": "7.5"}), answer(TASK))
     client.task("client-a")
     # Never sooner, and not all devices at the same moment.
@@ -149,14 +159,14 @@ def test_the_server_may_ask_for_a_longer_wait(connect, clock):
 
 
 @pytest.mark.parametrize("asked", ["0", "-5", "soon", "nan", "Fri, 31 Dec 1999 23:59:59 GMT", ""])
-def test_a_wait_that_makes_no_sense_is_not_obeyed(connect, clock, asked):
+def test_a_wait_that_makes_no_sense_is_not_obeyed(connect: Connect, clock: Clock, asked: str) -> None:
     client, _ = connect(httpx.Response(503, headers={"Retry-After": asked}), answer(TASK))
     client.task("client-a")
     assert len(clock.slept) == 1 and 0.125 <= clock.slept[0] <= 0.25
 
 
-def test_each_retry_is_a_line_for_the_log(connect, clock):
-    lines = []
+def test_each_retry_is_a_line_for_the_log(connect: Connect, clock: Clock) -> None:
+    lines: list[str] = []
     client, _ = connect(httpx.ConnectError("refused"), httpx.Response(503), answer(TASK), lines=lines)
     client.task("client-a")
     assert len(lines) == 2
@@ -168,7 +178,7 @@ def test_each_retry_is_a_line_for_the_log(connect, clock):
 
 
 @pytest.mark.parametrize("trouble", [httpx.ConnectError("refused"), httpx.Response(503)])
-def test_patience_ends(connect, clock, trouble):
+def test_patience_ends(connect: Connect, clock: Clock, trouble: httpx.Response | Exception) -> None:
     client, asked = connect(trouble, patience_seconds=10)
     with pytest.raises(ServerUnavailableError) as caught:
         client.task("client-a")
@@ -180,34 +190,34 @@ def test_patience_ends(connect, clock, trouble):
     assert len(asked) == len(clock.slept) + 1
 
 
-def test_no_patience_is_one_try(connect, clock):
+def test_no_patience_is_one_try(connect: Connect, clock: Clock) -> None:
     client, asked = connect(httpx.ConnectError("refused"), patience_seconds=0)
     with pytest.raises(ServerUnavailableError):
         client.task("client-a")
     assert len(asked) == 1 and clock.slept == []
 
 
-def test_a_wait_beyond_the_patience_is_not_begun(connect, clock):
+def test_a_wait_beyond_the_patience_is_not_begun(connect: Connect, clock: Clock) -> None:
     client, _ = connect(httpx.Response(503, headers={"Retry-After": "61"}), patience_seconds=60)
     with pytest.raises(ServerUnavailableError):
         client.task("client-a")
     assert clock.slept == []
 
 
-def test_patience_begins_anew_with_every_call(connect, clock):
+def test_patience_begins_anew_with_every_call(connect: Connect, clock: Clock) -> None:
     client, _ = connect(httpx.Response(503, headers={"Retry-After": "40"}), answer(TASK))
     client.task("client-a")
     clock.now += 1000
     assert client.task("client-a") == TASK
 
 
-def test_a_body_that_changed_on_its_way_is_sent_again(connect, clock):
+def test_a_body_that_changed_on_its_way_is_sent_again(connect: Connect, clock: Clock) -> None:
     client, asked = connect(refusal(400, "ChecksumError"), answer(ShardReceipt(8, 100, False)))
     assert client.put_shard(KEY, bytes(100), compressed=False) == ShardReceipt(8, 100, False)
     assert len(asked) == 2 and len(clock.slept) == 1
 
 
-def test_patience_may_have_no_end(connect, clock):
+def test_patience_may_have_no_end(connect: Connect, clock: Clock) -> None:
     troubles = [httpx.ConnectError("refused")] * 200
     client, asked = connect(*troubles, answer(TASK), patience_seconds=math.inf)
     assert client.task("client-a") == TASK
@@ -228,7 +238,9 @@ def test_patience_may_have_no_end(connect, clock):
         (422, ArtifactError),
     ],
 )
-def test_a_refusal_is_the_same_error_here(connect, clock, status, error):
+def test_a_refusal_is_the_same_error_here(
+    connect: Connect, clock: Clock, status: int, error: type[GKTError]
+) -> None:
     client, asked = connect(refusal(status, error.__name__))
     with pytest.raises(error, match=r"^the reason$") as caught:
         client.task("client-a")
@@ -236,7 +248,7 @@ def test_a_refusal_is_the_same_error_here(connect, clock, status, error):
     assert len(asked) == 1 and clock.slept == []
 
 
-def test_every_error_of_the_tree_crosses_the_wire(connect):
+def test_every_error_of_the_tree_crosses_the_wire(connect: Connect) -> None:
     for name, error in inspect.getmembers(errors, inspect.isclass):
         client, _ = connect(refusal(400, name))
         with pytest.raises(GKTError) as caught:
@@ -245,7 +257,7 @@ def test_every_error_of_the_tree_crosses_the_wire(connect):
 
 
 @pytest.mark.parametrize("name", ["NotFound", "annotations", "Exception", "EXIT_INTERRUPTED", "__doc__", ""])
-def test_an_error_that_is_none_of_ours_is_a_message_error(connect, name):
+def test_an_error_that_is_none_of_ours_is_a_message_error(connect: Connect, name: str) -> None:
     client, _ = connect(refusal(404, name))
     with pytest.raises(MessageError, match="the server answered 404: the reason"):
         client.task("client-a")
@@ -261,7 +273,7 @@ def test_an_error_that_is_none_of_ours_is_a_message_error(connect, name):
     ],
     ids=lambda response: str(response.status_code),
 )
-def test_an_answer_of_another_kind_of_server(connect, clock, found):
+def test_an_answer_of_another_kind_of_server(connect: Connect, clock: Clock, found: httpx.Response) -> None:
     client, _ = connect(found)
     with pytest.raises(
         MessageError, match=f"status {found.status_code} .*is this the address of a gkt server"
@@ -279,14 +291,14 @@ def test_an_answer_of_another_kind_of_server(connect, clock, found):
         httpx.Response(200, content=to_json(TASK).replace(b"0.5", b"NaN")),
     ],
 )
-def test_an_answer_that_is_no_message(connect, clock, found):
+def test_an_answer_that_is_no_message(connect: Connect, clock: Clock, found: httpx.Response) -> None:
     client, _ = connect(found)
     with pytest.raises(MessageError):
         client.task("client-a")
     assert clock.slept == []
 
 
-def test_an_answer_that_cannot_be_decoded(connect, clock):
+def test_an_answer_that_cannot_be_decoded(connect: Connect, clock: Clock) -> None:
     broken = httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
     client, _ = connect(broken)
     with pytest.raises(MessageError, match="is this the address of a gkt server"):
@@ -297,7 +309,7 @@ def test_an_answer_that_cannot_be_decoded(connect, clock):
 # --- finding the run
 
 
-def test_the_run_is_found_and_used_in_every_later_call(connect):
+def test_the_run_is_found_and_used_in_every_later_call(connect: Connect) -> None:
     info = RunInfo(1, "run-7", {}, {})
     client, asked = connect(answer(RunList(1, ["run-7"])), answer(info), answer(TASK))
     assert client.run_info() == info
@@ -310,14 +322,14 @@ def test_the_run_is_found_and_used_in_every_later_call(connect):
     assert {request.headers["Authorization"] for request in asked} == {"Bearer the-token"}
 
 
-def test_a_server_of_another_version_is_refused(connect):
+def test_a_server_of_another_version_is_refused(connect: Connect) -> None:
     client, _ = connect(answer(RunList(2, ["run-7"])))
     with pytest.raises(ProtocolVersionError, match="version 2, this one 1"):
         client.run_info()
 
 
 @pytest.mark.parametrize("run_ids", [[], ["run-7", "run-8"]])
-def test_a_server_must_have_one_run(connect, run_ids):
+def test_a_server_must_have_one_run(connect: Connect, run_ids: list[str]) -> None:
     client, _ = connect(answer(RunList(1, run_ids)))
     with pytest.raises(MessageError, match=f"{len(run_ids)} runs, expected one"):
         client.run_info()
@@ -327,7 +339,7 @@ def test_a_server_must_have_one_run(connect, run_ids):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_shard_travels_with_its_hash(connect, compressed):
+def test_a_shard_travels_with_its_hash(connect: Connect, compressed: bool) -> None:
     data = bytes(1000)
     client, asked = connect(answer(ShardReceipt(8, 100, False)))
     assert client.put_shard(KEY, data, compressed=compressed) == ShardReceipt(8, 100, False)
@@ -339,7 +351,7 @@ def test_a_shard_travels_with_its_hash(connect, compressed):
     assert client.upload_bytes == len(request.content)
 
 
-def test_a_retried_upload_is_the_same_and_counted_each_time(connect, clock):
+def test_a_retried_upload_is_the_same_and_counted_each_time(connect: Connect, clock: Clock) -> None:
     data = np.random.default_rng(0).bytes(5000)
     client, asked = connect(httpx.ReadTimeout("slow"), httpx.Response(503), answer(ShardReceipt(8, 1, True)))
     assert client.put_shard(KEY, data, compressed=False).already_stored
@@ -347,7 +359,7 @@ def test_a_retried_upload_is_the_same_and_counted_each_time(connect, clock):
     assert client.upload_bytes == 3 * len(data)
 
 
-def test_bodies_of_answers_are_counted(connect):
+def test_bodies_of_answers_are_counted(connect: Connect) -> None:
     client, _ = connect(answer(TASK), httpx.Response(200, content=b"soft labels"))
     client.task("client-a")
     assert client.soft_labels("client-a", 1) == b"soft labels"
@@ -355,7 +367,7 @@ def test_bodies_of_answers_are_counted(connect):
     assert client.upload_bytes == 0
 
 
-def test_a_report_is_sent(connect):
+def test_a_report_is_sent(connect: Connect) -> None:
     report = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
     client, asked = connect(answer(TASK))
     assert client.report("client-a", 4, report) == TASK
@@ -367,21 +379,21 @@ def test_a_report_is_sent(connect):
 
 
 @pytest.mark.parametrize("url", ["", "server:8080", "ftp://server", "http://", "http://server:99999"])
-def test_an_address_that_cannot_be_used(url):
+def test_an_address_that_cannot_be_used(url: str) -> None:
     with pytest.raises(ConfigError, match="server URL"):
         ServerClient(url, "the-token")
 
 
 @pytest.mark.parametrize("token", ["sch\xf6n", "\u2603", "", "the-token\n", " the-token", "the\0token"])
-def test_a_token_that_no_header_can_hold(token):
+def test_a_token_that_no_header_can_hold(token: str) -> None:
     with pytest.raises(ConfigError, match="token"):
         ServerClient("http://server", token)
 
 
-def test_an_address_may_have_a_path(clock):
-    asked = []
+def test_an_address_may_have_a_path(clock: Clock) -> None:
+    asked: list[str] = []
 
-    def handle(request):
+    def handle(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.path)
         return answer(TASK)
 

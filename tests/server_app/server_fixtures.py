@@ -5,13 +5,18 @@ A test module that wants the fixtures says
 that: PYTEST_DONT_REWRITE keeps pytest from warning about it.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
-from gkt_core.wire.shards import write_feature_shard
+from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_run
 from tests.conftest import shared_folder
 
@@ -22,17 +27,18 @@ TOKEN = "a-token-of-the-tests"
 
 
 @pytest.fixture(scope="session")
-def server_bundle(tmp_path_factory):
+def server_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported bundle for images of 8x8 and 3 classes."""
     options = ExportOptions(image_size=IMAGE_SIZE, num_classes=NUM_CLASSES)
-    made = shared_folder(
-        tmp_path_factory, "served", lambda folder: export_bundle(options, folder / "artifacts")
-    )
-    return made / "artifacts"
+
+    def export(folder: Path) -> None:
+        export_bundle(options, folder / "artifacts")
+
+    return shared_folder(tmp_path_factory, "served", export) / "artifacts"
 
 
 @pytest.fixture(scope="session")
-def empty_run(server_bundle, tmp_path_factory):
+def empty_run(server_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of 2 devices and 2 rounds that nobody joined: to be copied, never opened.
 
     Copies have the same run id, so that what they train can be compared byte by byte.
@@ -42,7 +48,7 @@ def empty_run(server_bundle, tmp_path_factory):
     return folder
 
 
-def run_config(**changes):
+def run_config(**changes: Any) -> RunConfig:
     """Settings of a run that takes a second or two."""
     return RunConfig(
         **{
@@ -59,11 +65,11 @@ def run_config(**changes):
     )
 
 
-def private_data(seed, num_train=12, num_validation=5):
+def private_data(seed: int, num_train: int = 12, num_validation: int = 5) -> PrivateData:
     """Random images with random labels; ids do not begin at 0 and have gaps."""
     rng = np.random.default_rng(seed)
 
-    def samples(num, first_id):
+    def samples(num: int, first_id: int) -> Samples:
         return Samples(
             rng.integers(0, 256, (num, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
             rng.integers(0, NUM_CLASSES, num),
@@ -73,7 +79,7 @@ def private_data(seed, num_train=12, num_validation=5):
     return PrivateData(samples(num_train, 5), samples(num_validation, 1000), ("ant", "bee", "cat"))
 
 
-def shard_bytes(key, num, *, first_id=0, codec="uint8", seed=0):
+def shard_bytes(key: ShardKey, num: int, *, first_id: int = 0, codec: str = "uint8", seed: int = 0) -> bytes:
     """A valid feature shard of ``num`` samples with ids from ``first_id``."""
     rng = np.random.default_rng((seed, key.index, key.round_num))
     return write_feature_shard(

@@ -1,4 +1,4 @@
-"""A device of a simulation: private data, an edge network, and what it remembers from round to round."""
+"""A device of a simulation: its part, an edge network, and what it remembers from round to round."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
-from gkt_core.config.run_config import RunConfig
-from gkt_core.data.private_data import PrivateData
-from gkt_core.rounds.client_round import TrainingBatch, client_batches, train_on_batch
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_round import TrainingBatch, client_batches, client_update
 from gkt_core.wire.shards import SoftLabels, write_soft_labels
 
 
@@ -19,22 +18,16 @@ class SimulatedClient:
     """The device's half of Algorithm 1 (lines 17 to 30), without a wire.
 
     Args:
-        client_id: Its name.
-        data: Its samples.
+        part: Its part in the run.
         engine: Its network and optimizer.
-        config: Hyper-parameters.
-        num_classes: Width of the logits.
 
     Attributes:
         last_round: The round it last took part in; 0 before the first.
     """
 
-    def __init__(
-        self, client_id: str, data: PrivateData, engine: TorchEngine, config: RunConfig, num_classes: int
-    ) -> None:
-        self.client_id, self.data, self.engine = client_id, data, engine
+    def __init__(self, part: ClientPart, engine: TorchEngine) -> None:
+        self.part, self.engine = part, engine
         self.last_round = 0
-        self._config, self._num_classes = config, num_classes
         self._soft_labels: SoftLabels | None = None
 
     def receive(self, soft_labels: SoftLabels) -> None:
@@ -44,36 +37,33 @@ class SimulatedClient:
     @property
     def download_bytes(self) -> int:
         """Size of that answer on the wire; 0 where it is not sent for."""
-        if self._soft_labels is None or not self._config.edge_distils:
+        if self._soft_labels is None or not self.part.config.edge_distils:
             return 0
-        return len(write_soft_labels(self.client_id, self.last_round, self._soft_labels))
+        return len(write_soft_labels(self.part.client_id, self.last_round, self._soft_labels))
 
     def batches(self, round_num: int) -> Iterator[TrainingBatch]:
-        """Batches of this round's local epochs (lines 19 and 20)."""
-        return client_batches(
-            self.data.train,
-            self._soft_labels,
-            self._config,
-            client_id=self.client_id,
-            round_num=round_num,
-            num_classes=self._num_classes,
-            teacher_round=self.last_round,
-        )
+        """Make the batches of this round's local epochs, to be trained on beside those of other devices."""
+        return client_batches(self.part, self._soft_labels, round_num, teacher_round=self.last_round)
 
     def train(self, round_num: int, learning_rate_scale: float, on_samples: Callable[[int], None]) -> None:
         """Train on the samples of this device (lines 19 to 21)."""
-        self.engine.set_learning_rate(self._config.edge_lr * learning_rate_scale)
-        for batch in self.batches(round_num):
-            train_on_batch(self.engine, batch, round_num)
-            on_samples(len(batch.labels))
+        self.engine.set_learning_rate(self.part.config.edge_lr * learning_rate_scale)
+        client_update(
+            self.engine,
+            self.part,
+            self._soft_labels,
+            round_num,
+            teacher_round=self.last_round,
+            on_batch=on_samples,
+        )
 
     def upload(self, round_num: int, uploads: Uploads) -> None:
         """Send what the extractor makes of them (lines 22 to 30)."""
-        uploads.send_client(self.engine, self.data, client_id=self.client_id, round_num=round_num)
+        uploads.send_client(self.engine, self.part, round_num)
         self.last_round = round_num
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """What outlives a round, but for the network."""
+        """Collect what outlives a round, but for the network."""
         arrays: dict[str, NDArray[np.generic]] = {"last_round": np.asarray(self.last_round)}
         if self._soft_labels is not None:
             arrays["sample_ids"] = self._soft_labels.sample_ids
@@ -81,7 +71,7 @@ class SimulatedClient:
         return arrays
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take it back."""
+        """Take back what :meth:`arrays` gave."""
         self.last_round = int(arrays["last_round"].item())
         if "sample_ids" in arrays:
             self._soft_labels = SoftLabels(

@@ -23,7 +23,7 @@ from gkt_core.data.private_data import (
     load_test_data,
 )
 from gkt_core.errors import DatasetError
-from gkt_core.rounds.client_round import client_seed, draw_view
+from gkt_core.rounds.client_part import client_seed, draw_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Federation:
         return len(self.class_names)
 
     @property
+    def pixels(self) -> dict[str, tuple[float, ...]]:
+        """What every network normalises with, by the names of its builder's arguments."""
+        return {"pixel_mean": self.pixel_mean, "pixel_std": self.pixel_std}
+
+    @property
     def image_size(self) -> int:
         """Height and width in pixels."""
         return int(self.test.images.shape[1])
@@ -62,13 +67,13 @@ class Federation:
         return sum(len(data.train) for data in self.clients.values())
 
     def validation(self) -> Samples:
-        """The validation samples of all devices together."""
+        """Join the validation samples of all devices."""
         parts = [data.validation for data in self.clients.values()]
         return join_samples(parts)
 
 
 def join_samples(parts: list[Samples]) -> Samples:
-    """Several devices' samples as one."""
+    """Join several devices' samples."""
     return Samples(
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.labels for part in parts]),
@@ -103,7 +108,7 @@ def load_federation(folder: Path) -> Federation:
 def training_batches(
     samples: Samples, config: RunConfig, *, owner: str, round_num: int, epochs: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches of a round's epochs, a fresh view in every epoch.
+    """Make the augmented batches of a round's epochs, a fresh view in every epoch.
 
     Args:
         samples: What to visit.
@@ -126,7 +131,7 @@ def training_batches(
 
 
 def evaluation_batches(samples: Samples, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images as they are, in order."""
+    """Give the images as they are, in order."""
     for begin in range(0, len(samples), batch_size):
         rows = slice(begin, begin + batch_size)
         yield torch.from_numpy(to_float_nchw(samples.images[rows])), torch.from_numpy(samples.labels[rows])

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from gkt_core.algorithms.simulation.client import SimulatedClient
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
 from gkt_core.nn.losses import edge_loss
 from gkt_core.rounds.client_round import TrainingBatch, train_on_batch
 
-_ADAM_BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
 
 
@@ -41,7 +41,8 @@ class GroupedTraining:
 
     def __init__(self, clients: Sequence[SimulatedClient], config: RunConfig) -> None:
         self._clients, self._config = list(clients), config
-        self._places = {client.client_id: place for place, client in enumerate(clients)}
+        self._optimizer = EdgeOptimizer.of_run(config)
+        self._places = {client.part.client_id: place for place, client in enumerate(clients)}
         self._layout = copy.deepcopy(self._clients[0].engine.network).to("meta")
         self._names = [name for name, _ in self._layout.named_parameters()]
         self._parameters: dict[str, Tensor] = {}
@@ -55,7 +56,7 @@ class GroupedTraining:
         learning_rate_scale: float,
         on_samples: Callable[[int], None],
     ) -> None:
-        """Lines 19 to 21 of Algorithm 1 for these devices.
+        """Run lines 19 to 21 of Algorithm 1 for these devices.
 
         Args:
             client_ids: Those that take part.
@@ -71,7 +72,7 @@ class GroupedTraining:
         clients = [self._clients[self._places[client_id]] for client_id in client_ids]
         for client in clients:
             client.engine.set_learning_rate(rate)
-        streams = {client.client_id: client.batches(round_num) for client in clients}
+        streams = {client.part.client_id: client.batches(round_num) for client in clients}
         while streams:
             batches = {client_id: next(stream, None) for client_id, stream in streams.items()}
             streams = {name: stream for name, stream in streams.items() if batches[name] is not None}
@@ -119,7 +120,8 @@ class GroupedTraining:
             for name, gradient in zip(parameters, gradients, strict=True):
                 state = {key: rows(value) for key, value in self._state[name].items()}
                 value = parameters[name].detach()
-                _UPDATES[self._config.edge_optimizer](value, gradient, state, self._config, rate)
+                update = _sgd if self._optimizer.name == "sgd" else _adam
+                update(value, gradient, state, self._optimizer, rate)
                 if not everybody:
                     self._parameters[name].index_copy_(0, places, value)
                     for key, changed in state.items():
@@ -156,12 +158,12 @@ class GroupedTraining:
         self._state = {name: self._tied_state(name) for name in self._names}
 
     def _tied_state(self, name: str) -> dict[str, Tensor]:
-        """State of one parameter's optimizer, stacked over devices; begins at zero as PyTorch's does."""
+        """Stack the state of one parameter's optimizer over devices; it begins at zero as PyTorch's does."""
         value = self._parameters[name]
         zeros = {"momentum_buffer": value[0]}
-        if self._config.edge_optimizer == "adam":
+        if self._optimizer.name != "sgd":
             zeros = dict.fromkeys(_ADAM_STATE, value[0]) | {"step": torch.zeros(())}
-            if self._config.edge_amsgrad:
+            if self._optimizer.amsgrad:
                 zeros["max_exp_avg_sq"] = value[0]
         states = []
         for client in self._clients:
@@ -169,8 +171,10 @@ class GroupedTraining:
             states.append(client.engine.optimizer.state[parameter])
         stacked = {}
         for key, like in zeros.items():
-            found = [state[key] if state.get(key) is not None else torch.zeros_like(like) for state in states]
-            stacked[key] = torch.stack([each.to(like.device) for each in found])
+            values = [
+                state[key] if state.get(key) is not None else torch.zeros_like(like) for state in states
+            ]
+            stacked[key] = torch.stack([each.to(like.device) for each in values])
             for place, state in enumerate(states):
                 state[key] = stacked[key][place]
         return stacked
@@ -179,35 +183,34 @@ class GroupedTraining:
 def _sort_batches(
     batches: dict[str, TrainingBatch | None], batch_size: int
 ) -> tuple[dict[str, TrainingBatch], dict[str, TrainingBatch]]:
-    """Full batches, and others."""
+    """Tell full batches from others."""
     there = {client_id: batch for client_id, batch in batches.items() if batch is not None}
     full = {client_id: batch for client_id, batch in there.items() if len(batch.labels) == batch_size}
     return full, {client_id: batch for client_id, batch in there.items() if client_id not in full}
 
 
-def _adam(value: Tensor, gradient: Tensor, state: dict[str, Tensor], config: RunConfig, rate: float) -> None:
-    """PyTorch's Adam, in place, on stacked tensors with a step count each."""
-    beta1, beta2 = _ADAM_BETAS
-    gradient = gradient.add(value, alpha=config.edge_weight_decay)
+def _adam(
+    value: Tensor, gradient: Tensor, state: dict[str, Tensor], settings: EdgeOptimizer, rate: float
+) -> None:
+    """Step as PyTorch's Adam or AdamW does, in place, on stacked tensors with a step count each."""
+    if settings.name == "adamw":
+        value.mul_(1 - rate * settings.weight_decay)
+    gradient = gradient.add(value, alpha=settings.l2_penalty)
     state["step"].add_(1)
     step = state["step"].to(value.device).view(-1, *[1] * (value.ndim - 1))
-    state["exp_avg"].lerp_(gradient, 1 - beta1)
-    state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    state["exp_avg"].lerp_(gradient, 1 - settings.beta1)
+    state["exp_avg_sq"].mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     second = state["exp_avg_sq"]
-    if config.edge_amsgrad:
+    if settings.amsgrad:
         second = torch.maximum(state["max_exp_avg_sq"], second, out=state["max_exp_avg_sq"])
-    denominator = second.sqrt() / (1 - beta2**step).sqrt() + _ADAM_EPS
-    value.sub_(rate / (1 - beta1**step) * state["exp_avg"] / denominator)
+    denominator = second.sqrt() / (1 - settings.beta2**step).sqrt() + settings.eps
+    value.sub_(rate / (1 - settings.beta1**step) * state["exp_avg"] / denominator)
 
 
-def _sgd(value: Tensor, gradient: Tensor, state: dict[str, Tensor], config: RunConfig, rate: float) -> None:
-    """PyTorch's SGD with momentum, in place; a buffer of zeros gives its first step too."""
-    gradient = gradient.add(value, alpha=config.edge_weight_decay)
-    buffer = state["momentum_buffer"].mul_(config.momentum).add_(gradient)
-    value.sub_(rate * (gradient.add(buffer, alpha=config.momentum) if config.nesterov else buffer))
-
-
-_UPDATES: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor], RunConfig, float], None]] = {
-    "adam": _adam,
-    "sgd": _sgd,
-}
+def _sgd(
+    value: Tensor, gradient: Tensor, state: dict[str, Tensor], settings: EdgeOptimizer, rate: float
+) -> None:
+    """Step as PyTorch's SGD with momentum does, in place; a buffer of zeros gives its first step too."""
+    gradient = gradient.add(value, alpha=settings.l2_penalty)
+    buffer = state["momentum_buffer"].mul_(settings.momentum).add_(gradient)
+    value.sub_(rate * (gradient.add(buffer, alpha=settings.momentum) if settings.nesterov else buffer))

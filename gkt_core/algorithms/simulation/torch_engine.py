@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import EdgeNetwork
 from gkt_core.nn.losses import edge_loss
@@ -13,16 +14,16 @@ from gkt_core.nn.optimizers import edge_optimizer, set_learning_rate
 
 
 class TorchEngine:
-    """A :class:`gkt_core.rounds.client_round.TrainingEngine` on one edge network."""
+    """A :class:`gkt_core.rounds.engine.TrainingEngine` on one edge network."""
 
     def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
         self.network = network
         self.temperature = config.temperature
-        self.optimizer = edge_optimizer(network.parameters(), config)
+        self.optimizer = edge_optimizer(network.parameters(), EdgeOptimizer.of_run(config), config.edge_lr)
         self._device = next(network.parameters()).device
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all steps from now on."""
+        """Set the rate of all steps from now on."""
         set_learning_rate(self.optimizer, learning_rate)
 
     def train_step(
@@ -42,7 +43,7 @@ class TorchEngine:
         return loss.item(), np.asarray(logits.detach().cpu().numpy())
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features and logits in eval mode."""
+        """Compute features and logits in eval mode."""
         self.network.eval()
         with torch.no_grad():
             features, logits = self.network(self._tensor(images))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gkt_core.bundle.manifest import sha256_of
+from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import emit_json
 from gkt_core.config.network_options import NetworkName, dataset_options, network_options
 from gkt_core.config.run_config import RunConfig

@@ -14,16 +14,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from gkt_core.algorithms.fedgkt import server_update
+from gkt_core.algorithms.server_round import server_update
 from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.errors import ConfigError
 from gkt_core.nn import build_edge_network, build_server_network, feature_shape
 from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.optimizers import edge_optimizer, large_network_optimizer
+from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
 from profiling.frame.machine import describe_machine
 
@@ -170,13 +172,13 @@ class _Clients:
         self._images = torch.from_numpy(samples.images).permute(0, 3, 1, 2).float().div(255).to(self._device)
         self._labels = torch.from_numpy(samples.labels).to(self._device)
         self._bare = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
-        self._bare_optimizer = edge_optimizer(self._bare.parameters(), config)
+        optimizer = EdgeOptimizer.of_run(config)
+        self._bare_optimizer = edge_optimizer(self._bare.parameters(), optimizer, config.edge_lr)
 
     def _client(self, client_id: str, data: PrivateData) -> SimulatedClient:
         network = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
-        return SimulatedClient(
-            client_id, data, TorchEngine(network, self._config), self._config, _NUM_CLASSES
-        )
+        part = ClientPart(client_id, data, self._config, _NUM_CLASSES)
+        return SimulatedClient(part, TorchEngine(network, self._config))
 
     def one(self) -> None:
         self._phase(self._one)
@@ -216,8 +218,7 @@ class _Server:
         shape = feature_shape(edge, options.image_size)
         uploads = Uploads(ShardSpec(config.codec, shape, _NUM_CLASSES, config.shard_samples), config, None)
         data = PrivateData(samples, _rows(samples, np.arange(0)), names)
-        client = SimulatedClient("server", data, TorchEngine(edge, config), config, _NUM_CLASSES)
-        client.upload(1, uploads)
+        uploads.send_client(TorchEngine(edge, config), ClientPart("server", data, config, _NUM_CLASSES), 1)
         self._source = uploads.source("train")
         self._network, self._optimizer = self._build()
         self._bare, self._bare_optimizer = self._build()

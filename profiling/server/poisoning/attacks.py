@@ -9,8 +9,9 @@ import numpy as np
 
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
-from gkt_core.rounds.client_round import Extracted
-from gkt_core.wire.shards import ShardKey, ShardSpec
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_shards import Extracted
+from gkt_core.wire.shards import ShardSpec
 
 ATTACKS = ("random_features", "shifted_labels", "hostile_logits")
 # Of hostile logits: what the softmax makes certainty of, without leaving the range of trained networks.
@@ -36,17 +37,17 @@ class PoisonedUploads(Uploads):
         self._seed = config.seed
         super().__init__(spec, config, folder)
 
-    def send(self, key: ShardKey, part: Extracted) -> None:
+    def send(self, part: ClientPart, shard: Extracted) -> None:
         """Encode and keep one shard, poisoned if it is the attacker's."""
-        super().send(key, self._poisoned(key, part) if key.client_id == self._attacker else part)
+        super().send(part, self._poisoned(shard) if part.client_id == self._attacker else shard)
 
-    def _poisoned(self, key: ShardKey, part: Extracted) -> Extracted:
+    def _poisoned(self, shard: Extracted) -> Extracted:
         if self._attack == "shifted_labels":
-            return replace(part, labels=(part.labels + 1) % self._num_classes)
+            return replace(shard, labels=(shard.labels + 1) % self._num_classes)
         if self._attack == "hostile_logits":
-            logits = np.full_like(part.client_logits, -_LOGIT / 2)
-            logits[np.arange(len(logits)), (part.labels + 1) % self._num_classes] = _LOGIT / 2
-            return replace(part, client_logits=logits)
-        rng = np.random.default_rng([self._seed, 53, key.round_num, key.index])
-        noise = rng.normal(part.features.mean(), part.features.std(), part.features.shape)
-        return replace(part, features=np.maximum(noise, 0).astype(np.float32))
+            logits = np.full_like(shard.client_logits, -_LOGIT / 2)
+            logits[np.arange(len(logits)), (shard.labels + 1) % self._num_classes] = _LOGIT / 2
+            return replace(shard, client_logits=logits)
+        rng = np.random.default_rng([self._seed, 53, shard.key.round_num, shard.key.index])
+        noise = rng.normal(shard.features.mean(), shard.features.std(), shard.features.shape)
+        return replace(shard, features=np.maximum(noise, 0).astype(np.float32))

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from gkt_core.algorithms.base import RoundResult, evaluate_images
-from gkt_core.algorithms.fedgkt import FedGKT, evaluate
+from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.command import SplitOptions, split_dataset

@@ -13,6 +13,8 @@ import numpy as np
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
+from gkt_core.wire import paths
+from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, to_json
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_run
@@ -97,13 +99,15 @@ class Device(Uploader):
 
     def __init__(self, port: int, run_id: str, num_shards: int) -> None:
         super().__init__(port)
-        self._run_path = f"/v1/runs/{run_id}"
+        self._run_path = fill(paths.RUN, run_id=run_id)
         join = JoinRequest(PROTOCOL_VERSION, num_shards * SHARD_SAMPLES, 1, NUM_CLASSES, "measurement")
-        self.put(f"{self._run_path}/clients/{CLIENT_ID}", to_json(join), _authorised())
+        self.put(self._run_path + fill(paths.CLIENT, client_id=CLIENT_ID), to_json(join), _authorised())
 
     def shard_path(self, index: int) -> str:
         """Where a shard goes."""
-        return f"{self._run_path}/rounds/1/clients/{CLIENT_ID}/shards/train/{index}"
+        return self._run_path + fill(
+            paths.SHARD, round_num=1, client_id=CLIENT_ID, split="train", index=index
+        )
 
     def upload(self, upload: Upload) -> None:
         """Send one shard."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from gkt_core.bundle.manifest import check_classes
+from gkt_core.bundle.run_checks import check_classes
 from gkt_core.errors import MessageError
+from gkt_core.wire.paths import CLIENT, RUN, TASK
 from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
 from server_app.store import ClientRecord
 from server_app.web.context import run_of, task_response
 from server_app.web.validation import received
 
-blueprint = Blueprint("clients", __name__, url_prefix="/v1/runs/<run_id>/clients/<client_id>")
+blueprint = Blueprint("clients", __name__, url_prefix=RUN)
 
 
-@blueprint.put("")
+@blueprint.put(CLIENT)
 def join(run_id: str, client_id: str) -> Response:
     """A device introduces itself; repeating it is harmless."""
     run = run_of(run_id)
@@ -35,7 +36,7 @@ def join(run_id: str, client_id: str) -> Response:
     return task_response(run, state, client_id)
 
 
-@blueprint.get("/task")
+@blueprint.get(TASK)
 def task(run_id: str, client_id: str) -> Response:
     """What the device does next."""
     run = run_of(run_id)

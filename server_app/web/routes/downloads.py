@@ -8,6 +8,7 @@ from flask import Blueprint, Response, abort, send_file
 
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from gkt_core.errors import RoundError
+from gkt_core.wire.paths import ARTIFACT, MODEL, RUN, SOFT_LABELS
 from server_app.rounds.state import Phase
 from server_app.run_folder import (
     SERVER_WEIGHTS_BLOB,
@@ -17,7 +18,7 @@ from server_app.run_folder import (
 )
 from server_app.web.context import run_of
 
-blueprint = Blueprint("downloads", __name__, url_prefix="/v1/runs/<run_id>")
+blueprint = Blueprint("downloads", __name__, url_prefix=RUN)
 
 
 def _send(run: RunContext, path: Path, kind: str, round_num: int) -> Response:
@@ -25,7 +26,7 @@ def _send(run: RunContext, path: Path, kind: str, round_num: int) -> Response:
     return send_file(path.absolute(), mimetype="application/octet-stream", conditional=False, etag=False)
 
 
-@blueprint.get("/artifacts/<name>")
+@blueprint.get(ARTIFACT)
 def artifact(run_id: str, name: str) -> Response:
     """A file of the bundle that devices need."""
     run = run_of(run_id)
@@ -36,7 +37,7 @@ def artifact(run_id: str, name: str) -> Response:
     return _send(run, run.bundle.file(name), "bundle", 0)
 
 
-@blueprint.get("/rounds/<int:round_num>/clients/<client_id>/soft-labels")
+@blueprint.get(SOFT_LABELS)
 def soft_labels(run_id: str, round_num: int, client_id: str) -> Response:
     """The server's logits for the samples that this device sent in this round."""
     run = run_of(run_id)
@@ -51,7 +52,7 @@ def soft_labels(run_id: str, round_num: int, client_id: str) -> Response:
     return _send(run, path, "soft_labels", state.round_num)
 
 
-@blueprint.get("/model/<part>")
+@blueprint.get(MODEL)
 def model(run_id: str, part: str) -> Response:
     """The trained model: template (ONNX without extractor) or server (safetensors)."""
     run = run_of(run_id)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from flask import Blueprint, Response, abort
 
 from gkt_core.wire.online_features import max_inference_bytes, read_features
+from gkt_core.wire.paths import INFER
 from gkt_core.wire.protocol import Inference
 from server_app.web.classifier import probabilities
 from server_app.web.context import context, message_response
 from server_app.web.receiving import receive_bytes
 
-blueprint = Blueprint("inference", __name__, url_prefix="/v1")
+blueprint = Blueprint("inference", __name__)
 
 
-@blueprint.post("/infer")
+@blueprint.post(INFER)
 def infer() -> Response:
     """Classify features with the server's half of a deployed model (gkt serve --infer)."""
     classifier = context().classifier

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from gkt_core.wire.paths import HEALTH, RUN, RUNS, STATUS
 from gkt_core.wire.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
 from server_app.status import run_status
 from server_app.web.context import context, message_response, run_of
 
-blueprint = Blueprint("runs", __name__, url_prefix="/v1")
+blueprint = Blueprint("runs", __name__)
 
 
-@blueprint.get("/health")
+@blueprint.get(HEALTH)
 def health() -> Response:
     """Whether the server answers; needs no token and says nothing else."""
     return message_response(Health("ok"))
 
 
-@blueprint.get("/runs")
+@blueprint.get(RUNS)
 def list_runs() -> Response:
     """The runs of this server."""
     return message_response(RunList(PROTOCOL_VERSION, [context().run.store.run_id]))
 
 
-@blueprint.get("/runs/<run_id>")
+@blueprint.get(RUN)
 def info(run_id: str) -> Response:
     """What a device must know before it joins."""
     run = run_of(run_id)
@@ -31,7 +32,7 @@ def info(run_id: str) -> Response:
     return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.config.to_dict(), manifest))
 
 
-@blueprint.get("/runs/<run_id>/status")
+@blueprint.get(RUN + STATUS)
 def status(run_id: str) -> Response:
     """The run at a glance."""
     return message_response(run_status(run_of(run_id).store))

@@ -9,6 +9,7 @@ import numpy as np
 from flask import Blueprint, Response, request
 
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
+from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
 from gkt_core.wire.protocol import (
     MAX_MISSING_SHARDS,
     SHA256_HEADER,
@@ -28,12 +29,10 @@ from server_app.web.validation import received
 _BEYOND_ANY_REPORT = 1e15
 _SHARD_TRAFFIC = "upload/shards"
 
-blueprint = Blueprint(
-    "uploads", __name__, url_prefix="/v1/runs/<run_id>/rounds/<int:round_num>/clients/<client_id>"
-)
+blueprint = Blueprint("uploads", __name__, url_prefix=RUN)
 
 
-@blueprint.get("/shards")
+@blueprint.get(SHARDS)
 def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     """What the device still has to send of its part of the open round."""
     run = run_of(run_id)
@@ -52,7 +51,7 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     return message_response(MissingShards(missing("train"), missing("validation")))
 
 
-@blueprint.put("/shards/<split>/<int:index>")
+@blueprint.put(SHARD)
 def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: int) -> Response:
     """Keep one shard; repeating it is harmless, also after its round was closed."""
     run = run_of(run_id)
@@ -135,7 +134,7 @@ def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardR
     return [shard for shard in stored if shard.blob not in lost]
 
 
-@blueprint.put("/report")
+@blueprint.put(REPORT)
 def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     """Close the device's part of the round, if all that it announced has arrived."""
     run = run_of(run_id)

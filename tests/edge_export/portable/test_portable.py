@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_export import ExportOptions, OptimizerSettings, export_bundle
+from edge_export import ExportOptions, export_bundle
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.phases import FlatStep, plan_phases
 from edge_export.portable.step import initial_vectors, state_layout, train_step_model
@@ -29,6 +29,7 @@ from edge_runtime.engines.frozen_inputs import freeze_inputs
 from edge_runtime.engines.portable import PortableBackend
 from gkt_core.bundle.manifest import ENGINE_FILES, PREDICT, TRAIN_STEP, Bundle, load_bundle
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ArtifactError, ConfigError, DatasetError, PackageConflictError
 from gkt_core.nn import EdgeNetwork, build_edge_network, edge_loss
 from gkt_core.nn.building import Normalise, example_images
@@ -344,7 +345,7 @@ def test_a_few_images_train_with_one_thread_from_the_same_state(small_bundle):
 
 def resnet8_step(monkeypatch=None, *, low_memory=False):
     """The step of a ResNet-8 and its initial vectors; over the whole batch at once if given a monkeypatch."""
-    network, optimizer = build_edge_network("resnet8", 10), OptimizerSettings()
+    network, optimizer = build_edge_network("resnet8", 10), EdgeOptimizer()
     state = {n: v.detach() for n, v in network.state_dict().items() if "num_batches" not in n}
     walked, layout = PortableNetwork(network, "resnet8", 32), state_layout(state, optimizer)
     if monkeypatch is not None:
@@ -412,7 +413,7 @@ def test_low_memory_without_the_portable_step_is_refused():
 
 def one_plain_step(network, size, classes):
     state = {n: v.detach().clone() for n, v in network.state_dict().items() if "num_batches" not in n}
-    optimizer = OptimizerSettings("sgd")
+    optimizer = EdgeOptimizer("sgd")
     walked, layout = PortableNetwork(network, "mine", size), state_layout(state, optimizer)
     model = train_step_model(walked, layout, optimizer, num_classes=classes, temperature=3.0)
     session = onnxruntime_module().InferenceSession(
@@ -449,11 +450,11 @@ def test_a_network_that_cannot_be_made_is_refused_by_name(layer, word):
 
 
 OPTIMIZERS = (
-    OptimizerSettings("adam", weight_decay=1e-2),
-    OptimizerSettings("adamw", weight_decay=1e-1),
-    OptimizerSettings("sgd", weight_decay=1e-2, momentum=0.9, nesterov=True),
-    OptimizerSettings("sgd", momentum=0.9),
-    OptimizerSettings("adam", amsgrad=True, weight_decay=1e-2),
+    EdgeOptimizer("adam", weight_decay=1e-2),
+    EdgeOptimizer("adamw", weight_decay=1e-1),
+    EdgeOptimizer("sgd", weight_decay=1e-2, momentum=0.9, nesterov=True),
+    EdgeOptimizer("sgd", momentum=0.9),
+    EdgeOptimizer("adam", amsgrad=True, weight_decay=1e-2),
 )
 
 
@@ -494,7 +495,7 @@ def test_every_optimizer_is_exact_on_every_engine_or_refused(optimizer, tmp_path
 )
 def test_optimizers_that_nobody_has(values, match):
     with pytest.raises(ConfigError, match=match):
-        OptimizerSettings(**values)
+        EdgeOptimizer(**values)
 
 
 # --- choosing an engine

@@ -13,7 +13,7 @@ from edge_runtime.machine import pauses
 from edge_runtime.machine.pauses import Pauses, hottest_celsius, read_battery
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError, MemoryLimitError
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.device_fixtures import Served, Silent, command, process, take_part, wait_until
 from tests.server_app.server_fixtures import private_data
 
@@ -75,8 +75,15 @@ class Scene:
         assert self.changes, "waits though it may go on"
         self.changes.pop(0)()  # type: ignore[operator]
 
-    def pauses(self, **limits: float) -> Pauses:
-        return Pauses(sysfs=self.sysfs, note=self.notes.append, clock=self.clock, sleep=self.sleep, **limits)
+    def pauses(self, below_battery: float | None = None, above_celsius: float | None = None) -> Pauses:
+        return Pauses(
+            below_battery,
+            above_celsius,
+            sysfs=self.sysfs,
+            note=self.notes.append,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
 
 
 def test_heat_is_left_only_when_it_is_clearly_better(tmp_path: Path) -> None:
@@ -119,9 +126,9 @@ def test_where_there_are_no_files_nothing_waits(tmp_path: Path) -> None:
         "--pause-below-battery (no battery)",
         "--pause-above-celsius (no thermal zone)",
     ]
-    for wrong in ({"below_battery": 99.0}, {"below_battery": 0.0}, {"above_celsius": 500.0}):
+    for below_battery, above_celsius in ((99.0, None), (0.0, None), (None, 500.0)):
         with pytest.raises(ConfigError, match="expected"):
-            Pauses(**wrong)
+            Pauses(below_battery, above_celsius)
 
 
 def test_a_device_waits_between_two_steps_with_its_state_saved(
@@ -192,7 +199,9 @@ def test_too_little_memory_is_found_before_the_device_joins(server_bundle: Path,
 
         def tried(megabytes: int) -> subprocess.CompletedProcess[str]:
             arguments = command(served, data, tmp_path / "state", "--memory-limit-mb", str(megabytes))
-            return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=240)
+            return subprocess.run(
+                arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
+            )
 
         for megabytes, message in ((1, "are taken before training begins"), (400, "batches of 8192")):
             done = tried(megabytes)

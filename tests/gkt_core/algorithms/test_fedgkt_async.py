@@ -18,6 +18,8 @@ from gkt_core.algorithms.simulation import client as simulated_client
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.client_round import client_update
 from gkt_core.rounds.sampling import sample_clients
 from tests.gkt_core.algorithms.test_algorithms import build, ignore, with_options
 
@@ -150,13 +152,16 @@ def test_a_device_that_sat_out_learns_from_its_own_last_view(
 ) -> None:
     """Soft labels answer the view of the round it last took part in, however long ago."""
     seen: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
-    original = simulated_client.client_batches
 
-    def spy(*arguments: Any, **options: Any) -> Any:
-        seen[options["client_id"]].append((options["teacher_round"], options["round_num"]))
-        return original(*arguments, **options)
+    def spy(
+        engine: Any, part: ClientPart, soft_labels: Any, round_num: int, *, teacher_round: int, on_batch: Any
+    ) -> Any:
+        seen[part.client_id].append((teacher_round, round_num))
+        return client_update(
+            engine, part, soft_labels, round_num, teacher_round=teacher_round, on_batch=on_batch
+        )
 
-    monkeypatch.setattr(simulated_client, "client_batches", spy)
+    monkeypatch.setattr(simulated_client, "client_update", spy)
     algorithm = build("fedgkt", federation, with_options(client_fraction=0.5, rounds=8))
     assert isinstance(algorithm, FedGKT)
     for number in range(1, 9):

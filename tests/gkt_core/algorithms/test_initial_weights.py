@@ -26,7 +26,7 @@ def fedgkt(federation: Federation, **options: object) -> FedGKT:
 def test_devices_begin_alike_unless_told_otherwise(federation: Federation) -> None:
     def first_weights(**options: object) -> list[torch.Tensor]:
         networks = fedgkt(federation, **options).edge_models().values()
-        return [network.extractor.conv.weight for network in networks]
+        return [network.state_dict()["extractor.conv.weight"] for network in networks]
 
     one, other = first_weights()
     assert torch.equal(one, other)

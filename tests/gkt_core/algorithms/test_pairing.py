@@ -18,17 +18,16 @@ from torch import Tensor, nn
 
 from gkt_core.algorithms import server_update
 from gkt_core.config.run_config import RunConfig
-from gkt_core.data.private_data import Samples
-from gkt_core.rounds import client_round
-from gkt_core.rounds.client_round import client_update, extract
+from gkt_core.data.private_data import PrivateData, Samples
+from gkt_core.rounds import client_round, client_shards
+from gkt_core.rounds.client_part import ClientPart, draw_view
+from gkt_core.rounds.client_round import client_update
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import (
-    ShardKey,
     ShardSpec,
     SoftLabels,
     read_feature_shard,
     read_soft_labels,
-    write_feature_shard,
     write_soft_labels,
 )
 
@@ -68,7 +67,8 @@ def features_of(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def teacher_of(images: NDArray[np.float32]) -> NDArray[np.float32]:
     with torch.no_grad():
-        return FixedTeacher()(torch.from_numpy(features_of(images))).numpy()
+        logits: Tensor = FixedTeacher()(torch.from_numpy(features_of(images)))
+    return np.asarray(logits.numpy())
 
 
 @dataclass
@@ -76,6 +76,9 @@ class RecordingEngine:
     """A device's engine that keeps what its training steps were given."""
 
     steps: list[tuple[NDArray[np.float32], NDArray[np.float32], float]] = field(default_factory=list)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Nothing is trained."""
 
     def train_step(
         self,
@@ -91,17 +94,19 @@ class RecordingEngine:
         return features_of(images), np.zeros((len(images), CLASSES), np.float32)
 
 
-def make_samples(num: int, seed: int) -> Samples:
+def make_part(client_id: str, num: int, seed: int) -> ClientPart:
     rng = np.random.default_rng(seed)
     # Ids overlap between devices, as they would in the world: they are unique within a device only.
     sample_ids = np.sort(rng.permutation(3 * num)[:num]).astype(np.int64)
     images = rng.integers(0, 256, (num, SIZE, SIZE, 3), dtype=np.uint8)
-    return Samples(images, rng.integers(0, CLASSES, num), sample_ids)
+    samples = Samples(images, rng.integers(0, CLASSES, num), sample_ids)
+    return ClientPart(client_id, PrivateData(samples, samples, ("class",) * CLASSES), CONFIG, CLASSES)
 
 
 def mismatch_over_rounds(look_up: Callable[[SoftLabels], SoftLabels], upload_seed: int) -> float:
     """Run the real protocol without sockets; the largest difference between teacher and images."""
-    devices = {name: (RecordingEngine(), make_samples(20 + 3 * n, n)) for n, name in enumerate(CLIENTS)}
+    parts = [make_part(name, 20 + 3 * n, n) for n, name in enumerate(CLIENTS)]
+    engines = {part.client_id: RecordingEngine() for part in parts}
     answers: dict[str, SoftLabels | None] = dict.fromkeys(CLIENTS)
     teacher = FixedTeacher()
     optimizer = torch.optim.SGD(teacher.parameters(), lr=0.0)
@@ -109,28 +114,17 @@ def mismatch_over_rounds(look_up: Callable[[SoftLabels], SoftLabels], upload_see
     worst = 0.0
     for round_num in range(1, ROUNDS + 1):
         arrived = []
-        for client_id, (engine, samples) in devices.items():
+        for part in parts:
+            engine = engines[part.client_id]
             engine.steps.clear()
-            client_update(
-                engine,
-                samples,
-                answers[client_id],
-                CONFIG,
-                client_id=client_id,
-                round_num=round_num,
-                num_classes=CLASSES,
-            )
+            client_update(engine, part, answers[part.client_id], round_num)
             for images, server_logits, alpha in engine.steps:
                 assert alpha == (0.0 if round_num == 1 else CONFIG.alpha)
                 if round_num > 1:
                     worst = max(worst, float(np.abs(server_logits - teacher_of(images)).max()))
-            parts = extract(engine, samples, CONFIG, client_id=client_id, view_round=round_num)
-            for index, part in enumerate(parts):
-                key = ShardKey(client_id, round_num, "train", index)
-                data = write_feature_shard(
-                    key, part.sample_ids, part.features, part.client_logits, part.labels, "fp32"
-                )
-                arrived.append((client_id, read_feature_shard(data, key, spec)))
+            for shard in client_shards.shards(engine, part, round_num, "train"):
+                read = read_feature_shard(shard.encode(part), shard.key, spec)
+                arrived.append((part.client_id, read))
         order = np.random.default_rng([upload_seed, round_num]).permutation(len(arrived))
         source = ShardSource([arrived[i] for i in order])
         update = server_update(teacher, optimizer, source, CONFIG, round_num=round_num, num_classes=CLASSES)
@@ -159,15 +153,12 @@ def test_pairing_by_position_is_noticed() -> None:
 
 def test_another_view_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training on view t instead of t-1 would pair the right samples with the wrong crops."""
-    draw, extract_unpatched = client_round.draw_view, extract
 
-    def draw_next(samples, rows, config, client_id, round_num):  # type: ignore[no-untyped-def]
-        return draw(samples, rows, config, client_id, round_num + 1)
+    def draw_next(
+        samples: Samples, rows: NDArray[np.intp], config: RunConfig, client_id: str, round_num: int
+    ) -> NDArray[np.float32]:
+        return draw_view(samples, rows, config, client_id, round_num + 1)
 
-    def extract_as_before(*args, **kwargs):  # type: ignore[no-untyped-def]
-        kwargs["view_round"] -= 1
-        return extract_unpatched(*args, **kwargs)
-
+    # Only where training draws: what is uploaded stays the view of its round.
     monkeypatch.setattr(client_round, "draw_view", draw_next)
-    monkeypatch.setitem(globals(), "extract", extract_as_before)
     assert mismatch_over_rounds(lambda soft_labels: soft_labels, upload_seed=0) > 1.0

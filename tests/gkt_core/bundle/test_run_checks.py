@@ -1,17 +1,20 @@
 """A run and a bundle that do not fit are refused with both sides and the way out."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import pytest
 
-from edge_export import OptimizerSettings
+from gkt_core.bundle.manifest import Bundle, Manifest
 from gkt_core.bundle.run_checks import check_run
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 
 
-def made_for(manifest, config):
-    settings = OptimizerSettings.from_config(config)
+def made_for(manifest: Manifest, config: RunConfig) -> Manifest:
+    settings = EdgeOptimizer.of_run(config)
     return dataclasses.replace(manifest, optimizer=settings.name, optimizer_settings=settings.to_dict())
 
 
@@ -25,14 +28,14 @@ def made_for(manifest, config):
         RunConfig(edge_amsgrad=True),
     ],
 )
-def test_a_bundle_made_for_the_run_fits_no_other(digits_bundle, config):
+def test_a_bundle_made_for_the_run_fits_no_other(digits_bundle: Bundle, config: RunConfig) -> None:
     check_run(made_for(digits_bundle.manifest, config), config)
     for other in (RunConfig(edge_weight_decay=0.5), RunConfig(edge_optimizer="sgd", edge_weight_decay=0.5)):
         with pytest.raises(ConfigError, match=r"the run wants optimizer \w+, weight_decay 0\.5"):
             check_run(made_for(digits_bundle.manifest, config), other)
 
 
-def test_the_message_has_the_options_to_export_with(digits_bundle):
+def test_the_message_has_the_options_to_export_with(digits_bundle: Bundle) -> None:
     config = RunConfig(edge_optimizer="sgd", edge_weight_decay=1e-4)
     expected = "with --optimizer sgd --weight-decay 0.0001 --momentum 0.9 --nesterov, or change"
     with pytest.raises(ConfigError, match=expected):

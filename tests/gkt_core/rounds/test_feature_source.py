@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gkt_core.errors import ShardError
-from gkt_core.rounds.client_round import Extracted
+from gkt_core.rounds.client_shards import Extracted
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import ShardKey, ShardSpec, write_feature_shard
 
@@ -17,10 +18,11 @@ CLASSES = 4
 SPEC = ShardSpec("fp32", (16, 16, 16), CLASSES, 64)
 
 
-def extracted(sample_ids: np.ndarray, seed: int) -> Extracted:
+def extracted(client_id: str, index: int, sample_ids: NDArray[np.signedinteger], seed: int) -> Extracted:
     rng = np.random.default_rng(seed)
     num = len(sample_ids)
     return Extracted(
+        ShardKey(client_id, 1, "train", index),
         sample_ids.astype(np.int64),
         rng.standard_normal((num, 16, 16, 16)).astype(np.float32),
         rng.standard_normal((num, CLASSES)).astype(np.float32),
@@ -28,32 +30,31 @@ def extracted(sample_ids: np.ndarray, seed: int) -> Extracted:
     )
 
 
-def store(folder: Path, parts: list[tuple[str, int, Extracted]]) -> list[tuple[ShardKey, Path]]:
+def store(folder: Path, parts: list[Extracted]) -> list[tuple[ShardKey, Path]]:
     files = []
-    for client_id, index, part in parts:
-        key = ShardKey(client_id, 1, "train", index)
-        path = folder / f"{client_id}-{index}"
+    for part in parts:
+        path = folder / f"{part.key.client_id}-{part.key.index}"
         path.write_bytes(
-            write_feature_shard(key, part.sample_ids, part.features, part.client_logits, part.labels, "fp32")
+            write_feature_shard(
+                part.key, part.sample_ids, part.features, part.client_logits, part.labels, "fp32"
+            )
         )
-        files.append((key, path))
+        files.append((part.key, path))
     return files
 
 
 @pytest.fixture
-def parts() -> list[tuple[str, int, Extracted]]:
+def parts() -> list[Extracted]:
     ids = np.random.default_rng(0).permutation(200)
     return [
-        ("b", 0, extracted(ids[:30], 1)),
-        ("a", 1, extracted(ids[30:47], 2)),
-        ("a", 0, extracted(ids[47:90], 3)),
-        ("c", 0, extracted(ids[:5], 4)),
+        extracted("b", 0, ids[:30], 1),
+        extracted("a", 1, ids[30:47], 2),
+        extracted("a", 0, ids[47:90], 3),
+        extracted("c", 0, ids[:5], 4),
     ]
 
 
-def test_order_is_canonical_however_shards_arrive(
-    parts: list[tuple[str, int, Extracted]], tmp_path: Path
-) -> None:
+def test_order_is_canonical_however_shards_arrive(parts: list[Extracted], tmp_path: Path) -> None:
     files = store(tmp_path, parts)
     rows = np.random.default_rng(1).permutation(95)[:40]
     first = ShardSource.from_files(files, SPEC)
@@ -67,11 +68,15 @@ def test_order_is_canonical_however_shards_arrive(
     assert keys == sorted(keys)
 
 
-def test_gather_gives_each_rows_own_sample(parts: list[tuple[str, int, Extracted]], tmp_path: Path) -> None:
+def test_gather_gives_each_rows_own_sample(parts: list[Extracted], tmp_path: Path) -> None:
     source = ShardSource.from_files(store(tmp_path, parts), SPEC)
     expected = {
-        (client_id, int(part.sample_ids[i])): (part.features[i], part.client_logits[i], part.labels[i])
-        for client_id, _, part in parts
+        (part.key.client_id, int(part.sample_ids[i])): (
+            part.features[i],
+            part.client_logits[i],
+            part.labels[i],
+        )
+        for part in parts
         for i in range(len(part.labels))
     }
     rows = np.random.default_rng(2).permutation(len(source))
@@ -84,9 +89,7 @@ def test_gather_gives_each_rows_own_sample(parts: list[tuple[str, int, Extracted
         assert batch.labels[place] == label
 
 
-def test_soft_labels_go_back_to_their_devices(
-    parts: list[tuple[str, int, Extracted]], tmp_path: Path
-) -> None:
+def test_soft_labels_go_back_to_their_devices(parts: list[Extracted], tmp_path: Path) -> None:
     source = ShardSource.from_files(store(tmp_path, parts), SPEC)
     logits = np.arange(len(source) * CLASSES, dtype=np.float32).reshape(-1, CLASSES)
     returned = split_by_client(source, logits)
@@ -98,7 +101,7 @@ def test_soft_labels_go_back_to_their_devices(
 
 
 def test_a_sample_sent_twice_is_refused(tmp_path: Path) -> None:
-    twice = [("a", 0, extracted(np.arange(5), 1)), ("a", 1, extracted(np.arange(4, 9), 2))]
+    twice = [extracted("a", 0, np.arange(5), 1), extracted("a", 1, np.arange(4, 9), 2)]
     with pytest.raises(ShardError, match="a sent sample 4 twice"):
         ShardSource.from_files(store(tmp_path, twice), SPEC)
     with pytest.raises(ShardError, match="no shards"):
@@ -108,7 +111,7 @@ def test_a_sample_sent_twice_is_refused(tmp_path: Path) -> None:
 def test_features_stay_on_disk(tmp_path: Path) -> None:
     """An epoch over 42 MB of features allocates a batch at a time, not the features."""
     ids = np.arange(40 * 64).reshape(40, 64)
-    files = store(tmp_path, [("a", n, extracted(ids[n], n)) for n in range(40)])
+    files = store(tmp_path, [extracted("a", n, ids[n], n) for n in range(40)])
     total = sum(path.stat().st_size for _, path in files)
     assert total > 40e6
     tracemalloc.start()

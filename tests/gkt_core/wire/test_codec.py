@@ -1,12 +1,16 @@
 """Codecs: how exact they are, on any finite features, and what they refuse."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from gkt_core.config.run_config import CODECS
 from gkt_core.errors import CodecError
@@ -17,7 +21,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 @st.composite
-def feature_batches(draw, limit=1e36):
+def feature_batches(draw: st.DrawFn, limit: float = 1e36) -> NDArray[np.float32]:
     """Any shape with an even number of pixels, each channel somewhere else and of another width."""
     shape = (
         draw(st.integers(1, 3)),
@@ -31,16 +35,16 @@ def feature_batches(draw, limit=1e36):
     centres = draw(arrays(np.float64, shape[1], elements=magnitude))
     signs = draw(arrays(np.int8, shape[1], elements=st.sampled_from([-1, 1])))
     moved = unit * widths[:, None, None] + (centres * signs)[:, None, None]
-    return np.clip(moved, -limit, limit).astype(np.float32)
+    return np.asarray(np.clip(moved, -limit, limit), np.float32)
 
 
-def _shape(features):
+def _shape(features: NDArray[Any]) -> tuple[int, int, int]:
     return features.shape[1:]
 
 
 @given(feature_batches(limit=3e38))
 @settings(deadline=None)
-def test_fp32_is_exact(features):
+def test_fp32_is_exact(features: NDArray[Any]) -> None:
     encoded = encode(features, "fp32")
     decoded = decode(encoded, _shape(features))
     assert decoded.dtype == np.float32
@@ -49,7 +53,7 @@ def test_fp32_is_exact(features):
 
 @given(feature_batches(limit=65504.0))
 @settings(deadline=None)
-def test_fp16_keeps_eleven_bits(features):
+def test_fp16_keeps_eleven_bits(features: NDArray[Any]) -> None:
     features = np.clip(features, -65504, 65504)
     decoded = decode(encode(features, "fp16"), _shape(features))
     assert decoded.dtype == np.float32
@@ -64,7 +68,7 @@ def test_fp16_keeps_eleven_bits(features):
 @example(features=np.array([0, 1e-45], np.float32).reshape(1, 1, 1, 2))
 @example(features=np.array([3e38, 3.1e38], np.float32).reshape(1, 1, 1, 2))
 @settings(deadline=None)
-def test_levels_are_at_most_half_a_step_away(codec, levels, features):
+def test_levels_are_at_most_half_a_step_away(codec: str, levels: int, features: NDArray[Any]) -> None:
     encoded = encode(features, codec)
     decoded = decode(encoded, _shape(features))
     assert decoded.dtype == np.float32
@@ -84,14 +88,14 @@ def test_levels_are_at_most_half_a_step_away(codec, levels, features):
 
 
 @pytest.mark.parametrize("codec", ["uint8", "uint4"])
-def test_a_constant_channel_is_exact_and_zeros_stay_zeros(codec):
+def test_a_constant_channel_is_exact_and_zeros_stay_zeros(codec: str) -> None:
     features = np.stack([np.zeros((2, 2)), np.full((2, 2), -3.5), np.full((2, 2), 1e30)])[None]
     features = features.astype(np.float32)
     assert np.array_equal(decode(encode(features, codec), (3, 2, 2)), features)
 
 
 @pytest.mark.parametrize("codec", ["uint8", "uint4"])
-def test_a_wide_channel_does_not_coarsen_its_neighbour(codec):
+def test_a_wide_channel_does_not_coarsen_its_neighbour(codec: str) -> None:
     features = np.zeros((1, 2, 1, 2), np.float32)
     features[0, 0] = [0, 1e6]
     features[0, 1] = [0, 1e-3]
@@ -99,7 +103,7 @@ def test_a_wide_channel_does_not_coarsen_its_neighbour(codec):
     np.testing.assert_allclose(decoded, features, rtol=1e-6)
 
 
-def test_uint4_puts_the_even_neighbour_in_the_low_half():
+def test_uint4_puts_the_even_neighbour_in_the_low_half() -> None:
     features = np.array([0, 15, 3, 1], np.float32).reshape(1, 1, 2, 2)
     encoded = encode(features, "uint4")
     assert encoded.values.tolist() == [[[0xF0, 0x13]]]
@@ -107,7 +111,7 @@ def test_uint4_puts_the_even_neighbour_in_the_low_half():
     assert np.array_equal(decode(encoded, (1, 2, 2)), features)
 
 
-def test_uint8_levels_are_known():
+def test_uint8_levels_are_known() -> None:
     features = np.array([-1.0, 0.0, 254.0, 126.4], np.float32).reshape(1, 1, 2, 2)
     encoded = encode(features, "uint8")
     assert encoded.values.ravel().tolist() == [0, 1, 255, 127]
@@ -115,7 +119,7 @@ def test_uint8_levels_are_known():
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_layout_says_what_encoding_gives(codec):
+def test_the_layout_says_what_encoding_gives(codec: str) -> None:
     features = np.random.default_rng(0).normal(size=(3, 4, 6, 2)).astype(np.float32)
     encoded = encode(features, codec)
     dtype, sample_shape = encoded_layout(codec, (4, 6, 2))
@@ -125,7 +129,7 @@ def test_the_layout_says_what_encoding_gives(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_any_rows_decode_alone(codec):
+def test_any_rows_decode_alone(codec: str) -> None:
     features = np.random.default_rng(0).normal(size=(5, 2, 4, 4)).astype(np.float32)
     encoded = encode(features, codec)
     rows = np.array([4, 0, 4])
@@ -134,7 +138,7 @@ def test_any_rows_decode_alone(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_encoding_leaves_its_input_alone_whatever_its_memory_layout(codec):
+def test_encoding_leaves_its_input_alone_whatever_its_memory_layout(codec: str) -> None:
     features = np.random.default_rng(1).normal(size=(4, 4, 2, 3)).astype(np.float32).transpose(2, 3, 0, 1)
     before = features.copy()
     decoded = decode(encode(features, codec), (3, 4, 4))
@@ -144,7 +148,7 @@ def test_encoding_leaves_its_input_alone_whatever_its_memory_layout(codec):
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_features_that_are_not_finite_are_refused(codec, value):
+def test_features_that_are_not_finite_are_refused(codec: str, value: float) -> None:
     features = np.ones((2, 2, 2, 2), np.float32)
     features[1, 1, 0, 1] = value
     with pytest.raises(CodecError, match="NaN or infinity"):
@@ -162,31 +166,31 @@ def test_features_that_are_not_finite_are_refused(codec, value):
     ],
     ids=["three dimensions", "no samples", "float64", "uint8"],
 )
-def test_features_of_another_shape_or_dtype_are_refused(codec, features):
+def test_features_of_another_shape_or_dtype_are_refused(codec: str, features: NDArray[Any]) -> None:
     with pytest.raises(CodecError, match="expected float32"):
         encode(features, codec)
 
 
 @pytest.mark.parametrize("value", [65505.0, -1e6, 3e38])
-def test_fp16_overflow_is_named(value):
+def test_fp16_overflow_is_named(value: float) -> None:
     with pytest.raises(CodecError, match="beyond fp16: choose fp32 or uint8"):
         encode(np.full((1, 1, 2, 2), value, np.float32), "fp16")
 
 
 @pytest.mark.parametrize("codec", ["uint8", "uint4"])
-def test_a_span_beyond_float32_is_named_not_decoded_to_infinity(codec):
+def test_a_span_beyond_float32_is_named_not_decoded_to_infinity(codec: str) -> None:
     features = np.array([-3e38, 3e38], np.float32).reshape(1, 1, 1, 2)
     with pytest.raises(CodecError, match="span more than float32"):
         encode(features, codec)
 
 
-def test_odd_pixel_counts_cannot_be_packed():
+def test_odd_pixel_counts_cannot_be_packed() -> None:
     with pytest.raises(CodecError, match="cannot pack 3x5: choose uint8"):
         encode(np.zeros((1, 1, 3, 5), np.float32), "uint4")
     assert decode(encode(np.zeros((1, 1, 3, 5), np.float32), "uint8"), (1, 3, 5)).shape == (1, 1, 3, 5)
 
 
-def test_an_unknown_codec_is_named_with_the_known_ones():
+def test_an_unknown_codec_is_named_with_the_known_ones() -> None:
     with pytest.raises(CodecError, match="unknown codec 'zip', expected one of fp32, fp16, uint8, uint4"):
         encode(np.zeros((1, 1, 2, 2), np.float32), "zip")
     unknown = EncodedFeatures("zip", np.zeros((1, 1, 2, 2)), np.ones(1, np.float32), np.zeros(1, np.float32))
@@ -194,13 +198,13 @@ def test_an_unknown_codec_is_named_with_the_known_ones():
         decode(unknown, (1, 2, 2))
 
 
-def _encoded(codec, **changes):
+def _encoded(codec: str, **changes: Any) -> EncodedFeatures:
     features = np.random.default_rng(0).uniform(size=(2, 3, 4, 4)).astype(np.float32)
     return dataclasses.replace(encode(features, codec), **changes)
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_encoded_values_of_another_dtype_or_shape_are_refused(codec):
+def test_encoded_values_of_another_dtype_or_shape_are_refused(codec: str) -> None:
     good = _encoded(codec)
     assert decode(good, (3, 4, 4)).shape == (2, 3, 4, 4)
     wrong = [
@@ -220,14 +224,14 @@ def test_encoded_values_of_another_dtype_or_shape_are_refused(codec):
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("name", ["scale", "offset"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scales_that_are_not_finite_are_refused(codec, name, value):
+def test_scales_that_are_not_finite_are_refused(codec: str, name: str, value: float) -> None:
     scales = np.ones(3, np.float32)
     scales[1] = value
     with pytest.raises(CodecError, match="NaN or infinity"):
         decode(_encoded(codec, **{name: scales}), (3, 4, 4))
 
 
-def test_infinities_that_cancel_are_refused_too():
+def test_infinities_that_cancel_are_refused_too() -> None:
     with pytest.raises(CodecError):
         decode(
             _encoded("uint8", scale=np.full(3, np.inf, np.float32), offset=np.full(3, -np.inf, np.float32)),
@@ -236,7 +240,7 @@ def test_infinities_that_cancel_are_refused_too():
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
-def test_a_scale_that_is_not_positive_is_refused(value):
+def test_a_scale_that_is_not_positive_is_refused(value: float) -> None:
     with pytest.raises(CodecError, match="not positive"):
         decode(_encoded("uint8", scale=np.array([1, value, 1], np.float32)), (3, 4, 4))
 
@@ -252,7 +256,7 @@ def test_a_scale_that_is_not_positive_is_refused(value):
     ],
     ids=["few", "two dimensions", "float64", "many", "int64"],
 )
-def test_scales_of_another_shape_or_dtype_are_refused(changes):
+def test_scales_of_another_shape_or_dtype_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match=r"expected float32 \[3\]"):
         decode(_encoded("uint4", **changes), (3, 4, 4))
 
@@ -262,21 +266,21 @@ def test_scales_of_another_shape_or_dtype_are_refused(changes):
     [(2e36, 0.0), (1e36, 2e38), (2.6e36, -3e38), (1e-30, LARGEST), (1.0, -LARGEST)],
     ids=["product", "sum", "product that the sum hides", "offset", "negative offset"],
 )
-def test_scales_that_decode_beyond_float32_are_refused(scale, offset):
+def test_scales_that_decode_beyond_float32_are_refused(scale: float, offset: float) -> None:
     with pytest.raises(CodecError, match="span more than float32"):
         decode(_topmost(scale, offset), (3, 4, 4))
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1.3e36, 0.0), (1.3e36, -3.3e38), (1e-38, 3.4e38)])
-def test_the_largest_scales_that_are_accepted_decode_to_finite_values(scale, offset):
+def test_the_largest_scales_that_are_accepted_decode_to_finite_values(scale: float, offset: float) -> None:
     assert np.isfinite(decode(_topmost(scale, offset), (3, 4, 4))).all()
 
 
-def _topmost(scale, offset):
+def _topmost(scale: float, offset: float) -> EncodedFeatures:
     top = _encoded("uint8", scale=np.full(3, scale, np.float32), offset=np.full(3, offset, np.float32))
     return dataclasses.replace(top, values=np.full((2, 3, 4, 4), 255, np.uint8))
 
 
-def test_check_scales_accepts_what_encode_gives():
+def test_check_scales_accepts_what_encode_gives() -> None:
     for codec in CODECS:
         check_scales(_encoded(codec), 3)

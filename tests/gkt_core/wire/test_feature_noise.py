@@ -19,7 +19,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError
 from gkt_core.wire.feature_noise import KEY_BYTES, FeatureNoise, gaussian, simulated_key
-from gkt_core.wire.protocol import RoundReport, from_json, to_json
+from gkt_core.wire.protocol import RoundReport, ShardReceipt, from_json, to_json
 from gkt_core.wire.shards import ShardKey, ShardSpec, read_feature_shard
 from server_app.status import run_status
 from tests.edge_runtime.device_fixtures import Served, StoppedError, take_part
@@ -70,14 +70,14 @@ def test_blurring_knows_no_order_and_no_batch() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip": -1.0}, "--feature-clip is -1"),
-        ({"noise": float("nan")}, "--feature-noise is nan"),
-        ({"noise": float("inf")}, "--feature-noise is inf"),
+        ((-1.0, 0.0), "--feature-clip is -1"),
+        ((0.0, float("nan")), "--feature-noise is nan"),
+        ((0.0, float("inf")), "--feature-noise is inf"),
     ],
 )
-def test_values_that_make_no_sense(values: dict[str, float], message: str) -> None:
+def test_values_that_make_no_sense(values: tuple[float, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FeatureNoise(**values)
+        FeatureNoise(*values)
 
 
 def test_noise_without_a_key_is_refused() -> None:
@@ -92,7 +92,7 @@ class Recording(ServerClient):
     sent: dict[ShardKey, bytes]
     stop_after = 10**6
 
-    def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool):  # type: ignore[no-untyped-def]
+    def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
         if len(self.sent) >= self.stop_after:
             raise StoppedError
         self.sent[key] = data
@@ -162,9 +162,9 @@ def test_a_device_that_began_bare_goes_on_bare(tmp_path: Path) -> None:
 def test_a_dry_run_shows_the_noise(server_bundle: Path) -> None:
     config = RunConfig(crop_padding=1, shard_samples=8)
     bundle, data = load_bundle(server_bundle), private_data(1)
-    options = {"client_id": "client-a", "num_threads": 1}
-    bare = dry_run(bundle, data, config, **options)
-    shown = dry_run(bundle, data, config, noise=FeatureNoise(2.0, bare.feature_spread / 2), **options)
+    bare = dry_run(bundle, data, config, client_id="client-a", num_threads=1)
+    noise = FeatureNoise(2.0, bare.feature_spread / 2)
+    shown = dry_run(bundle, data, config, client_id="client-a", num_threads=1, noise=noise)
     assert "noise" not in " ".join(bare.leaves)
     assert "limited to -2..2 and with Gaussian noise" in shown.leaves[0]
     assert "0.5 times their own" in shown.leaves[0]

@@ -1,5 +1,7 @@
 """The messages of the wire: they survive it, and whatever else arrives is one named error."""
 
+from __future__ import annotations
+
 import dataclasses
 import inspect
 import json
@@ -44,7 +46,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-PLAIN = {
+PLAIN: dict[type, st.SearchStrategy[Any]] = {
     int: st.integers(-(2**63) + 1, 2**63 - 1),
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: st.text(max_size=20),
@@ -52,9 +54,9 @@ PLAIN = {
 }
 
 
-def values_of(expected):
+def values_of(expected: Any) -> st.SearchStrategy[Any]:
     """Any value of a field's type."""
-    if dataclasses.is_dataclass(expected):
+    if dataclasses.is_dataclass(expected) and isinstance(expected, type):
         return st.builds(
             expected, **{name: values_of(hint) for name, hint in get_type_hints(expected).items()}
         )
@@ -65,7 +67,7 @@ def values_of(expected):
         return st.dictionaries(st.text(max_size=5), JSON if item is Any else values_of(item), max_size=3)
     if get_origin(expected) is types.UnionType:
         return st.one_of(
-            st.none() if option is type(None) else values_of(option) for option in get_args(expected)
+            [st.none() if option is type(None) else values_of(option) for option in get_args(expected)]
         )
     return PLAIN[expected]
 
@@ -86,18 +88,18 @@ STATUS = RunStatus(
 )
 
 
-def changed(message, **changes):
+def changed(message: Any, **changes: Any) -> bytes:
     return json.dumps({**dataclasses.asdict(message), **changes}).encode()
 
 
-def test_the_messages_are_found():
+def test_the_messages_are_found() -> None:
     assert {RunList, RunInfo, JoinRequest, Task, RoundReport, RunStatus, ErrorBody} <= set(MESSAGES)
 
 
 @pytest.mark.parametrize("message_type", MESSAGES)
 @given(data=st.data())
 @settings(deadline=None, max_examples=30)
-def test_every_message_survives_the_wire(message_type, data):
+def test_every_message_survives_the_wire(message_type: type[Any], data: st.DataObject) -> None:
     message = data.draw(values_of(message_type))
     encoded = to_json(message)
     assert from_json(message_type, encoded) == message
@@ -105,11 +107,11 @@ def test_every_message_survives_the_wire(message_type, data):
 
 
 @pytest.mark.parametrize("message_type", MESSAGES)
-def test_every_message_is_frozen(message_type):
+def test_every_message_is_frozen(message_type: type[Any]) -> None:
     assert message_type.__dataclass_params__.frozen
 
 
-def test_equal_messages_are_equal_bytes():
+def test_equal_messages_are_equal_bytes() -> None:
     assert to_json(TASK) == (
         b'{"action": "train", "learning_rate_scale": 1.0, "reason": "round 2 is open", '
         b'"retry_after_seconds": 0.5, '
@@ -117,14 +119,14 @@ def test_equal_messages_are_equal_bytes():
     )
 
 
-def test_nested_messages_come_back_as_messages():
+def test_nested_messages_come_back_as_messages() -> None:
     read = from_json(RunStatus, to_json(STATUS))
     assert isinstance(read.clients[0], protocol.ClientStatus)
     assert isinstance(read.trainer, TrainerProgress)
     assert read == STATUS
 
 
-def test_fields_with_a_default_may_be_left_out():
+def test_fields_with_a_default_may_be_left_out() -> None:
     values = dataclasses.asdict(STATUS)
     for name in ("trainer", "finished_rounds", "error"):
         del values[name]
@@ -133,7 +135,7 @@ def test_fields_with_a_default_may_be_left_out():
 
 
 @pytest.mark.parametrize("message_type", MESSAGES)
-def test_a_missing_field_is_named(message_type):
+def test_a_missing_field_is_named(message_type: type[Any]) -> None:
     required = [
         field.name
         for field in dataclasses.fields(message_type)
@@ -143,7 +145,7 @@ def test_a_missing_field_is_named(message_type):
         from_json(message_type, b"{}")
 
 
-def test_an_unknown_field_is_named():
+def test_an_unknown_field_is_named() -> None:
     with pytest.raises(MessageError, match=r"Task: unknown fields \['priority'\], missing fields \[\]"):
         from_json(Task, changed(TASK, priority=1))
 
@@ -181,52 +183,52 @@ def test_an_unknown_field_is_named():
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value)[:20],
 )
-def test_a_value_of_another_type_is_refused(message, field, value):
+def test_a_value_of_another_type_is_refused(message: Any, field: str, value: Any) -> None:
     with pytest.raises(MessageError, match=f"{field} is|expected a JSON object|missing fields"):
         from_json(type(message), changed(message, **{field: value}))
 
 
-def test_a_wrong_value_inside_a_list_is_named_by_its_message():
+def test_a_wrong_value_inside_a_list_is_named_by_its_message() -> None:
     client = {**dataclasses.asdict(STATUS.clients[0]), "num_examples": "many"}
     with pytest.raises(MessageError, match=r"ClientStatus\.num_examples is 'many', expected int"):
         from_json(RunStatus, changed(STATUS, clients=[client]))
 
 
-def test_a_whole_number_is_a_float():
+def test_a_whole_number_is_a_float() -> None:
     read = from_json(Task, changed(TASK, retry_after_seconds=2))
     assert type(read.retry_after_seconds) is float
     assert read.retry_after_seconds == 2.0
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"gkt", b"\xff\xfe\x00", b"\x00", b"{'action': 1}", b"1" * 5000])
-def test_what_is_not_json_is_refused(data):
+def test_what_is_not_json_is_refused(data: bytes) -> None:
     with pytest.raises(MessageError, match="not JSON, expected a Task"):
         from_json(Task, data)
 
 
 @pytest.mark.parametrize("data", [b"[]", b"null", b"7", b'"train"', b"true", b"[{}]"])
-def test_json_that_is_no_object_is_refused(data):
+def test_json_that_is_no_object_is_refused(data: bytes) -> None:
     with pytest.raises(MessageError, match="expected a JSON object with the fields of Task"):
         from_json(Task, data)
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 400])
 @pytest.mark.parametrize("field", ["loss", "num_examples"])
-def test_numbers_that_no_page_can_show_are_refused(field, text):
+def test_numbers_that_no_page_can_show_are_refused(field: str, text: str) -> None:
     data = changed(REPORT, **{field: "here"}).replace(b'"here"', text.encode())
     with pytest.raises(MessageError):
         from_json(RoundReport, data)
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
-def test_what_json_lacks_is_refused_also_deep_inside(text):
+def test_what_json_lacks_is_refused_also_deep_inside(text: str) -> None:
     data = to_json(RunInfo(1, "run", {"a": [{"b": "here"}]}, {})).replace(b'"here"', text.encode())
     with pytest.raises(MessageError, match="not JSON"):
         from_json(RunInfo, data)
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
-def test_whole_numbers_are_of_64_bits(value):
+def test_whole_numbers_are_of_64_bits(value: Any) -> None:
     with pytest.raises(MessageError, match=r"64 bits|expected float"):
         from_json(RoundReport, changed(REPORT, num_examples=value))
     with pytest.raises(MessageError, match="expected float"):
@@ -234,12 +236,12 @@ def test_whole_numbers_are_of_64_bits(value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_diverged_device_gets_a_named_error_before_it_sends(value):
+def test_a_diverged_device_gets_a_named_error_before_it_sends(value: Any) -> None:
     with pytest.raises(MessageError, match="RoundReport holds NaN or infinity"):
         to_json(dataclasses.replace(REPORT, loss=value))
 
 
-def test_half_a_surrogate_pair_is_no_text():
+def test_half_a_surrogate_pair_is_no_text() -> None:
     join = JoinRequest(1, 10, 2, 3, "portable")
     with pytest.raises(MessageError, match="engine holds half of a surrogate pair"):
         from_json(JoinRequest, changed(join, engine="\ud800"))
@@ -247,7 +249,7 @@ def test_half_a_surrogate_pair_is_no_text():
     assert from_json(JoinRequest, to_json(smile)) == smile
 
 
-def test_a_message_may_be_so_large_and_no_larger():
+def test_a_message_may_be_so_large_and_no_larger() -> None:
     empty = len(to_json(dataclasses.replace(TASK, reason="")))
     largest = dataclasses.replace(TASK, reason="x" * (MAX_MESSAGE_BYTES - empty))
     assert from_json(Task, to_json(largest)) == largest
@@ -256,7 +258,7 @@ def test_a_message_may_be_so_large_and_no_larger():
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_nesting_of_any_depth_is_refused(opening, closing):
+def test_nesting_of_any_depth_is_refused(opening: str, closing: str) -> None:
     # Any depth: what json still reads may be too deep for Python to print in a message.
     for depth in [*range(1, 100), *range(800, 1000), 5000, 100_000]:
         deep = opening * depth + "1" + closing * depth
@@ -268,14 +270,14 @@ def test_nesting_of_any_depth_is_refused(opening, closing):
 @pytest.mark.parametrize("message_type", MESSAGES)
 @given(values=JSON)
 @settings(deadline=None, max_examples=30)
-def test_any_json_is_a_message_or_a_message_error(message_type, values):
+def test_any_json_is_a_message_or_a_message_error(message_type: type[Any], values: Any) -> None:
     with pytest.raises(MessageError):
         from_dict(message_type, values)
 
 
 @given(st.sampled_from([TASK, REPORT, STATUS]), st.data())
 @settings(deadline=None, max_examples=200)
-def test_any_value_of_any_field_is_of_its_type_or_refused(message, data):
+def test_any_value_of_any_field_is_of_its_type_or_refused(message: Any, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([field.name for field in dataclasses.fields(message)]))
     try:
         read = from_json(type(message), changed(message, **{name: data.draw(JSON)}))
@@ -285,12 +287,12 @@ def test_any_value_of_any_field_is_of_its_type_or_refused(message, data):
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_refused(data):
+def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(MessageError):
         from_json(Task, data)
 
 
-def test_the_version_of_this_side_is_accepted_and_another_named_with_the_remedy():
+def test_the_version_of_this_side_is_accepted_and_another_named_with_the_remedy() -> None:
     check_protocol_version(PROTOCOL_VERSION)
     for other in (PROTOCOL_VERSION + 1, 0, -1):
         expected = (
@@ -301,7 +303,7 @@ def test_the_version_of_this_side_is_accepted_and_another_named_with_the_remedy(
 
 
 @pytest.mark.parametrize("client_id", ["a", "0", "client-000", "Pi_4.kitchen", "x" * 64])
-def test_client_ids_that_are_file_names_everywhere(client_id):
+def test_client_ids_that_are_file_names_everywhere(client_id: str) -> None:
     assert check_client_id(client_id) == client_id
 
 
@@ -326,13 +328,13 @@ def test_client_ids_that_are_file_names_everywhere(client_id):
         "x" * 65,
     ],
 )
-def test_client_ids_that_are_not(client_id):
+def test_client_ids_that_are_not(client_id: str) -> None:
     with pytest.raises(MessageError, match="expected 1 to 64 letters"):
         check_client_id(client_id)
 
 
 @given(st.text(max_size=70))
-def test_an_accepted_client_id_is_one_part_of_a_path(client_id):
+def test_an_accepted_client_id_is_one_part_of_a_path(client_id: str) -> None:
     try:
         check_client_id(client_id)
     except MessageError:
@@ -342,6 +344,6 @@ def test_an_accepted_client_id_is_one_part_of_a_path(client_id):
     assert client_id[0].isalnum()
 
 
-def test_no_field_accepts_anything():
+def test_no_field_accepts_anything() -> None:
     for message_type in MESSAGES:
         assert Any not in get_type_hints(message_type).values()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edge_runtime import device as device_module
 from gkt_core.errors import RunFailedError
+from gkt_core.rounds import client_shards
 from gkt_core.wire.shards import write_feature_shard
 from server_app import create_run
 from server_app.rounds.state import Phase
@@ -81,7 +81,7 @@ def test_a_hostile_device_is_left_out_and_told_so(mode, begin, monkeypatch):
             logits[np.arange(len(labels)), (labels + 1) % logits.shape[1]] = 10
         return write_feature_shard(key, sample_ids, features, logits, labels, codec)
 
-    monkeypatch.setattr(device_module, "write_feature_shard", hostile)
+    monkeypatch.setattr(client_shards, "write_feature_shard", hostile)
     run = begin(mode=mode)
 
     def is_told():

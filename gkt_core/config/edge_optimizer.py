@@ -1,4 +1,4 @@
-"""Which optimizer a bundle trains with: validated, as data, the same for every engine."""
+"""The devices' optimizer: validated, as data, the same for bundles, runs, engines and simulations."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
-
-from edge_export.optimizer_names import NAMES
-from gkt_core.config.run_config import RunConfig
+from gkt_core.config.run_config import EDGE_OPTIMIZERS, RunConfig
 from gkt_core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class OptimizerSettings:
-    """An optimizer of section 4.1 and Appendix B.4, in PyTorch's terms.
+class EdgeOptimizer:
+    """An optimizer of section 4.1 and Appendix B.4, in PyTorch's terms; the learning rate is the run's.
 
     Attributes:
         name: ``adam`` (weight decay is an L2 penalty), ``adamw`` (decoupled) or ``sgd``.
@@ -44,8 +40,8 @@ class OptimizerSettings:
         Raises:
             ConfigError: Names the option, what was found and what is expected.
         """
-        if self.name not in NAMES:
-            raise ConfigError(f"optimizer is {self.name!r}, expected one of {', '.join(NAMES)}")
+        if self.name not in EDGE_OPTIMIZERS:
+            raise ConfigError(f"optimizer is {self.name!r}, expected one of {', '.join(EDGE_OPTIMIZERS)}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"weight decay is {self.weight_decay}, expected a number of at least 0")
         if not 0 <= self.momentum < 1:
@@ -57,13 +53,18 @@ class OptimizerSettings:
         if self.amsgrad and self.name == "sgd":
             raise ConfigError("AMSGrad is a variant of adam, the optimizer is sgd: leave out --amsgrad")
 
+    @property
+    def l2_penalty(self) -> float:
+        """What of a parameter is added to its gradient; ``adamw`` decays weights on its own."""
+        return 0.0 if self.name == "adamw" else self.weight_decay
+
     def to_dict(self) -> dict[str, Any]:
-        """What the manifest keeps beside the name."""
+        """Give what a manifest keeps beside the name."""
         return {name: value for name, value in asdict(self).items() if name != "name"}
 
     @classmethod
-    def from_config(cls, config: RunConfig) -> OptimizerSettings:
-        """What the devices of a run train with."""
+    def of_run(cls, config: RunConfig) -> EdgeOptimizer:
+        """Take what the devices of a run train with from its settings."""
         sgd = config.edge_optimizer == "sgd"
         return cls(
             name=config.edge_optimizer,
@@ -71,24 +72,4 @@ class OptimizerSettings:
             momentum=config.momentum if sgd else 0.0,
             nesterov=config.nesterov and sgd,
             amsgrad=config.edge_amsgrad and not sgd,
-        )
-
-    def torch_optimizer(self, network: nn.Module, learning_rate: float) -> Optimizer:
-        """PyTorch's own, which every engine is compared with."""
-        if self.name == "sgd":
-            return SGD(
-                network.parameters(),
-                lr=learning_rate,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
-                nesterov=self.nesterov,
-            )
-        kind = AdamW if self.name == "adamw" else Adam
-        return kind(
-            network.parameters(),
-            lr=learning_rate,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            amsgrad=self.amsgrad,
         )

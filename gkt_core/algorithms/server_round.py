@@ -1,0 +1,179 @@
+"""The server's half of Algorithm 1 (lines 6 to 13): what the trainer process and the simulation both call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gkt_core.algorithms.base import Evaluation
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.augment import batch_order, batches
+from gkt_core.errors import GKTError
+from gkt_core.nn.execution import training_precision
+from gkt_core.nn.losses import server_loss
+from gkt_core.nn.ranks import OneProcess, Ranks
+from gkt_core.rounds.feature_source import FeatureBatch, FeatureSource
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProgress:
+    """How far the server is in its part of a round."""
+
+    epoch: int
+    epochs: int
+    num_samples: int
+    batch_samples: int
+    samples_per_second: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUpdate:
+    """The server's part of one round.
+
+    Attributes:
+        server_logits: ``[N, classes] float32``, raw, in the canonical order of the source.
+        loss: Mean training loss of the last epoch.
+        accuracy: Training accuracy of the last epoch, 0..1.
+        samples_per_second: Training throughput over all epochs.
+    """
+
+    server_logits: NDArray[np.float32]
+    loss: float
+    accuracy: float
+    samples_per_second: float
+
+
+def _batch_rows(
+    source: FeatureSource, config: RunConfig, round_num: int, epoch: int
+) -> list[NDArray[np.intp]]:
+    """Make the batches of one epoch: over all samples, or device by device in random order."""
+    size = config.server_batch_size
+    order = batch_order(len(source.sample_ids), seed=config.seed, round_num=round_num, epoch=epoch)
+    if config.batch_mixing == "mixed":
+        return batches(order, size)
+    owners = source.owners[order]
+    clients = owners[np.sort(np.unique(owners, return_index=True)[1])]
+    return [rows for client in clients for rows in batches(order[owners == client], size)]
+
+
+def server_update(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    source: FeatureSource,
+    config: RunConfig,
+    *,
+    round_num: int,
+    num_classes: int,
+    first_epoch: int = 1,
+    on_batch: Callable[[ServerProgress], None] = lambda progress: None,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+    ranks: Ranks | None = None,
+) -> ServerUpdate:
+    """Train on everybody's features, then answer every sample with a soft label (lines 6 to 13).
+
+    Batches are mixed across devices by default. With ``soft_labels = "last_epoch"`` each batch of the last
+    epoch is passed forward once more after its update (line 11), in eval mode, so that a sample's soft
+    label does not depend on which others shared its batch.
+
+    Args:
+        network: The server network f_s; trained in place.
+        optimizer: Its optimizer; carries its state over rounds.
+        source: Features, device logits and labels of all devices.
+        config: Hyper-parameters.
+        round_num: t, from 1.
+        num_classes: Width of the logits.
+        first_epoch: Where to go on, with the network and the optimizer as they were after the epoch before;
+            the numbers are those of a round that was never interrupted.
+        on_batch: Called after each batch.
+        on_epoch: Called with the number of each epoch that is done, but the last.
+        ranks: The processes that train this network together, each calling this; only this one by default.
+
+    Raises:
+        GKTError: The loss is no longer finite.
+    """
+    device = next(network.parameters()).device
+    num_samples = len(source.sample_ids)
+    alpha = config.alpha if config.server_distils else 0.0
+    ranks = ranks or OneProcess()
+    trained = ranks.trained(network)
+    server_logits = np.zeros((num_samples, num_classes), np.float32)
+    started, num_done = time.perf_counter(), 0
+    total_loss, num_right = 0.0, 0
+    for epoch in range(first_epoch, config.server_epochs + 1):
+        total_loss, num_right, epoch_done = 0.0, 0, 0
+        for rows in _batch_rows(source, config, round_num, epoch):
+            share = ranks.share(rows)
+            batch = source.gather(share.rows)
+            features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
+            network.train()
+            optimizer.zero_grad(set_to_none=True)
+            with training_precision(config.precision, device):
+                logits = trained(features)
+            logits = logits.float()
+            client_logits = torch.from_numpy(batch.client_logits).to(device)
+            loss = share.weight * server_loss(logits, labels, client_logits, alpha, config.temperature)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            right = int((logits.argmax(dim=1) == labels).sum()) if share.counts else 0
+            batch_loss, batch_right = ranks.sum_values([loss.item(), right])
+            if not np.isfinite(batch_loss):
+                raise GKTError(
+                    f"the server's loss is {batch_loss} in round {round_num}, epoch {epoch}: "
+                    "training diverged, lower server_lr"
+                )
+            total_loss += batch_loss * len(rows)
+            num_right += int(batch_right)
+            num_done += len(rows)
+            epoch_done += len(rows)
+            if epoch == config.server_epochs and config.soft_labels == "last_epoch":
+                ranks.average_statistics(network)
+                if share.counts:
+                    with training_precision(config.precision, device):
+                        server_logits[share.rows] = _eval_logits(network, features)
+            rate = num_done / (time.perf_counter() - started)
+            on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
+        ranks.average_statistics(network)
+        if epoch < config.server_epochs:
+            on_epoch(epoch)
+    seconds = time.perf_counter() - started
+    if config.soft_labels == "evaluation":
+        parts = np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size))
+        for rows in parts[ranks.rank :: ranks.size]:
+            server_logits[rows] = _eval_logits(network, _features(source.gather(rows), device))
+    server_logits = ranks.sum_array(server_logits)
+    return ServerUpdate(server_logits, total_loss / num_samples, num_right / num_samples, num_done / seconds)
+
+
+def evaluate(network: nn.Module, source: FeatureSource, *, batch_size: int = 256) -> Evaluation:
+    """Measure cross entropy and accuracy of the server network on features that devices extracted.
+
+    Each sample went through its own device's extractor, so this is the accuracy of the combined models.
+    """
+    device = next(network.parameters()).device
+    num_samples = len(source.sample_ids)
+    total_loss, num_right = 0.0, 0
+    for begin in range(0, num_samples, batch_size):
+        batch = source.gather(np.arange(begin, min(begin + batch_size, num_samples)))
+        logits = torch.from_numpy(_eval_logits(network, _features(batch, device)))
+        labels = torch.from_numpy(batch.labels)
+        total_loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        num_right += int((logits.argmax(dim=1) == labels).sum())
+    return Evaluation(total_loss / num_samples, num_right / num_samples)
+
+
+def _features(batch: FeatureBatch, device: torch.device) -> Tensor:
+    return torch.from_numpy(batch.features).to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _eval_logits(network: nn.Module, features: Tensor) -> NDArray[np.float32]:
+    network.eval()
+    with torch.no_grad():
+        logits: Tensor = network(features)
+    return np.asarray(logits.float().cpu().numpy())

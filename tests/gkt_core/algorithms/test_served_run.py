@@ -1,0 +1,204 @@
+"""A served run and its simulation are one algorithm: the same soft labels and weights, to the last bit.
+
+Real devices talk to the real application and the real trainer works beside them; only what trains on the
+devices is PyTorch, as in the simulation, and everything computes on one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from edge_runtime import device as device_module
+from edge_runtime.device import Device
+from edge_runtime.server_client import ServerClient
+from edge_runtime.state.state_dir import StateDir
+from gkt_core.algorithms import TorchEngine
+from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.bundle.manifest import Bundle, Manifest
+from gkt_core.config.run_config import RunConfig
+from gkt_core.errors import RoundError
+from gkt_core.nn import build_edge_network
+from gkt_core.nn.checkpoint import save_state
+from gkt_core.rounds.learning_rate import learning_rate_scale
+from gkt_core.wire.shards import write_soft_labels
+from server_app import create_app, create_run
+from server_app.rounds.state import Failed, Phase
+from server_app.run_folder import SERVER_WEIGHTS_BLOB, RunContext, soft_labels_blob
+from server_app.status import run_status
+from server_app.store import FolderBlobStore
+from server_app.trainer.trainer import Trainer
+from tests.conftest import LONGEST_SECONDS
+from tests.edge_runtime.device_fixtures import Silent
+from tests.server_app.server_fixtures import TOKEN, private_data, run_config
+
+pytest_plugins = ["tests.server_app.server_fixtures"]
+
+DATA = {f"client-{letter}": private_data(seed, 12 + 3 * seed) for seed, letter in enumerate("abc")}
+
+
+class PyTorchDevice(TorchEngine):
+    """The simulation's engine behind the interface of a device's engine."""
+
+    name = "pytorch"
+
+    def __init__(self, manifest: Manifest, config: RunConfig) -> None:
+        network = build_edge_network(
+            manifest.edge_network,
+            manifest.num_classes,
+            pixel_mean=tuple(manifest.pixel_mean),
+            pixel_std=tuple(manifest.pixel_std),
+            seed=manifest.seed,
+        )
+        super().__init__(network, config)
+
+    def save(self, path: Path) -> None:
+        save_state(path, {"edge": self.network}, {"edge": self.optimizer}, {}, {})
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        return {}
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        return {
+            name: value.numpy().copy()
+            for name, value in self.network.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+
+
+class Served:
+    """A run of three devices over the application, and what it sent them.
+
+    Attributes:
+        engines: What trained on each device.
+        blobs: Everything that the trainer stored, by name.
+    """
+
+    def __init__(self, bundle: Path, folder: Path, config: RunConfig, patch: pytest.MonkeyPatch) -> None:
+        self.run: RunContext = create_run(folder / "run", bundle, config, TOKEN)
+        self.engines: dict[str, PyTorchDevice] = {}
+        self.blobs: dict[str, bytes] = {}
+        self._app = create_app(self.run, TOKEN, poll_seconds=0.01)
+        self._folder, put = folder, FolderBlobStore.put
+
+        def recorded(store: FolderBlobStore, name: str, data: bytes) -> None:
+            self.blobs[name] = data
+            put(store, name, data)
+
+        def open_pytorch(opened: Bundle, **options: Any) -> PyTorchDevice:
+            # Each device trains in a thread of its own, which has its name.
+            engine = PyTorchDevice(opened.manifest, config)
+            self.engines[threading.current_thread().name] = engine
+            return engine
+
+        patch.setattr(FolderBlobStore, "put", recorded)
+        patch.setattr(device_module, "open_backend", open_pytorch)
+
+    def to_the_end(self) -> None:
+        with ThreadPoolExecutor(len(DATA)) as threads:
+            results = [threads.submit(self._device, client_id) for client_id in DATA]
+            with self._failing("the trainer"):
+                state = Trainer(self.run).run_until_done()
+            for result in results:
+                result.result()
+        assert (state.phase, state.error) == (Phase.FINISHED, "")
+
+    def _device(self, client_id: str) -> None:
+        threading.current_thread().name = client_id
+        wire = httpx.WSGITransport(app=self._app)
+        server = ServerClient("http://server", TOKEN, transport=wire, patience_seconds=LONGEST_SECONDS)
+        folder = StateDir(self._folder / client_id)
+        with self._failing(client_id), contextlib.closing(server), contextlib.closing(folder):
+            Device(
+                server,
+                DATA[client_id],
+                folder,
+                client_id=client_id,
+                num_threads=1,
+                listener=Silent(),
+                sleep=lambda seconds: time.sleep(0.005),
+            ).run()
+
+    @contextlib.contextmanager
+    def _failing(self, who: str) -> Iterator[None]:
+        """End the run when one of its parts ends: the others would wait for ever."""
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(RoundError):
+                self.run.store.apply(Failed(f"{who} ended: {error!r}"))
+            raise
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounds": 2, "lr_schedule": "cosine"},
+        {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
+    ],
+    ids=["everybody", "sampled"],
+)
+def test_a_served_run_is_its_simulation(
+    options: dict[str, Any], server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(num_clients=3, server_epochs=2, quarantine=False, **options)
+    assert torch.get_num_threads() == 1
+    served = Served(server_bundle, tmp_path, config, monkeypatch)
+    with contextlib.closing(served.run.store):
+        served.to_the_end()
+        metrics = run_status(served.run.store).finished_rounds
+    manifest = served.run.bundle.manifest
+    federation = Federation(
+        DATA,
+        DATA["client-a"].validation,
+        DATA["client-a"].class_names,
+        tuple(manifest.pixel_mean),
+        tuple(manifest.pixel_std),
+    )
+    simulated = FedGKT(
+        federation,
+        config,
+        edge_network=manifest.edge_network,
+        server_network=manifest.server_network,
+        device=torch.device("cpu"),
+    )
+    accuracies: list[float] = []
+    for round_num in range(1, config.rounds + 1):
+        scale = learning_rate_scale(config, round_num, accuracies)
+        result = simulated.run_round(round_num, scale, lambda phase, num: None)
+        accuracies.append(result.validation_accuracy)
+        answered = {
+            client_id: write_soft_labels(client_id, round_num, client._soft_labels)
+            for client_id, client in simulated._clients.items()
+            if client.last_round == round_num and client._soft_labels is not None
+        }
+        assert len(answered) == (2 if "client_fraction" in options else 3)
+        for client_id, soft_labels in answered.items():
+            assert served.blobs[soft_labels_blob(round_num, client_id)] == soft_labels, (round_num, client_id)
+        finished = metrics[round_num - 1]
+        assert (finished.train_loss, finished.validation_loss, finished.validation_accuracy) == (
+            result.train_loss,
+            result.validation_loss,
+            result.validation_accuracy,
+        )
+    weights = load_file(served.run.blobs.local_path(SERVER_WEIGHTS_BLOB))
+    expected = simulated.modules()["server"].state_dict()
+    for name, value in weights.items():
+        assert torch.equal(value, expected[name.removeprefix("server.")]), name
+    assert len(weights) == sum(not name.endswith("num_batches_tracked") for name in expected)
+    for client_id, network in simulated.edge_models().items():
+        for name, tensor in served.engines[client_id].network.state_dict().items():
+            assert torch.equal(tensor, network.state_dict()[name]), (client_id, name)
