@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -42,6 +44,7 @@ if (
 # Long enough for any loaded machine: nothing waits that long unless it fails. Below pytest's limit of a test.
 LONGEST_SECONDS = 480.0
 
+T = TypeVar("T")
 Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -52,6 +55,21 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def until(condition: Callable[[], T], what: str) -> T:
+    """Wait for a condition, and return what it gives: the first value that counts as true.
+
+    Args:
+        condition: Asked again and again; one that can never hold any more has to fail itself.
+        what: For the message: what did not happen.
+    """
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen in {LONGEST_SECONDS:.0f} s")
 
 
 @pytest.fixture
