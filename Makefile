@@ -7,7 +7,7 @@ PARALLEL ?= -n 2 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage test-slow fuzz chaos bench-devices bench-ingest bench-web readme lint clean
+.PHONY: help install demo test test-fast coverage test-slow fuzz chaos bench-devices bench-ingest bench-web readme lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: install ## ruff, import rules, types
 
 test: lint ## lint, type-check and run every test that is not marked slow
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: install ## tests that neither start a process nor train, a minute and a half
+	$(BIN)/python -m pytest --fast -rfE $(PARALLEL) $(ARGS)
 
 coverage: install ## the same tests with the lines that none of them reaches
 	$(BIN)/python -m pytest --cov $(PARALLEL) $(ARGS)

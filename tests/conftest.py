@@ -11,12 +11,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
 from filelock import FileLock
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
 from gkt_core.bundle.manifest import Bundle, load_bundle
@@ -39,10 +42,69 @@ if (
 ):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Long enough for any loaded machine: nothing waits that long unless it fails. Below pytest's limit of a test.
-LONGEST_SECONDS = 480.0
+# How long anything waits for another process: long enough beside any load, as nothing takes that long unless
+# it fails. Below pytest's limit of a test, so that a failure says what did not happen.
+LONGEST_SECONDS = 900.0
+
+T = TypeVar("T")
+# What starts a process, as Python's audit events are called.
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+
+# A test of more steps of a PyTorch optimizer trains.
+FAST_STEPS = 3
 
 Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast", action="store_true", help="skip tests that start a process or train"
+    )
+
+
+class Fast:
+    """Skips a test at the moment when it starts a process or trains: there is no mark that could be missing.
+
+    What fixtures train counts for none of the tests.
+    """
+
+    def __init__(self) -> None:
+        self._is_test = False
+        self._num_steps = 0
+        sys.addaudithook(self._audit)
+        register_optimizer_step_pre_hook(self._step)
+
+    def _audit(self, event: str, arguments: object) -> None:
+        if self._is_test and event in STARTS:
+            pytest.skip("starts a process")
+
+    def _step(self, optimizer: Optimizer, arguments: object, options: object) -> None:
+        self._num_steps += 1
+        if self._is_test and self._num_steps > FAST_STEPS:
+            pytest.skip("trains")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        """Look at tests only: pytest-xdist starts processes between them."""
+        self._is_test = True
+        try:
+            return (yield)
+        finally:
+            self._is_test = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Iterator[None]:
+        """Let fixtures train what they like."""
+        self._num_steps = -1_000_000
+        try:
+            return (yield)
+        finally:
+            self._num_steps = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        config.pluginmanager.register(Fast())
 
 
 def free_port() -> int:
@@ -52,6 +114,21 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def until(condition: Callable[[], T], what: str) -> T:
+    """Wait for a condition, and return what it gives: the first value that counts as true.
+
+    Args:
+        condition: Asked again and again; one that can never hold any more has to fail itself.
+        what: For the message: what did not happen.
+    """
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen in {LONGEST_SECONDS:.0f} s")
 
 
 @pytest.fixture

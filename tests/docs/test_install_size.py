@@ -35,9 +35,9 @@ def test_every_machine_gets_one_onnxruntime(platform: str, machine: str, python:
     environment = {"sys_platform": platform, "platform_machine": machine, "python_version": python}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     chosen = [
-        found.name
-        for found in map(Requirement, extras["edge"])
-        if found.name.startswith("onnxruntime") and found.marker and found.marker.evaluate(environment)
+        package.name
+        for package in map(Requirement, extras["edge"])
+        if package.name.startswith("onnxruntime") and package.marker and package.marker.evaluate(environment)
     ]
     assert chosen == [expected]
     assert "onnxruntime>=1.19" in extras["edge-portable"], "everywhere"

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from gkt_core import errors
@@ -90,16 +91,16 @@ def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("GKT_TOKEN", "as the README exports it")
     for block in _blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
-            command = line.split("#")[0].split(" &")[0].strip()
-            if not command.startswith("gkt "):
+            written = line.split("#")[0].split(" &")[0].strip()
+            if not written.startswith("gkt "):
                 continue
-            words = command.split()[1:]
+            words = written.split()[1:]
             context = gkt.make_context("gkt", list(words))
-            name, found, rest = gkt.resolve_command(context, list(words))
-            while hasattr(found, "resolve_command"):
-                name, found, rest = found.resolve_command(context, rest)
-            assert found is not None, line
-            with found.make_context(name or "", rest, resilient_parsing=False):
+            name, command, rest = gkt.resolve_command(context, list(words))
+            while isinstance(command, click.Group):
+                name, command, rest = command.resolve_command(context, rest)
+            assert command is not None, line
+            with command.make_context(name or "", rest, resilient_parsing=False):
                 pass
 
 
