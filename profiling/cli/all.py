@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gkt_core.cli import emit_json
 from gkt_core.errors import InputError, MissingExtraError
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 
 _FORMATS = (".json", ".md", ".html", ".png")
 

@@ -6,6 +6,9 @@ import importlib
 
 import click
 
+from profiling.frame.command import measurement_command
+from profiling.frame.registry import MEASUREMENTS, measurement
+
 # Each module is imported when its command is called: `gkt profile edge` never touches torch.
 _COMMANDS = {
     "all": ("profiling.cli.all:measure_all", "Every report of this machine with one command."),
@@ -16,7 +19,6 @@ _COMMANDS = {
     "compare": ("profiling.device.compare.command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
     "diff": ("profiling.frame.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.device.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
-    "engines": ("profiling.device.engines.command:engines", "Both engines beside PyTorch at its best."),
     "ingest": ("profiling.server.web.ingest_command:ingest", "What receiving features costs, beside nginx."),
     "load": ("profiling.server.load.command:load", "Memory of a server with 200 devices at once."),
     "poisoning": ("profiling.server.poisoning.command:poisoning", "What a poisoned device costs a run."),
@@ -40,10 +42,12 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
-        return sorted(_COMMANDS)
+        return sorted([*_COMMANDS, *MEASUREMENTS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
+        if cmd_name in MEASUREMENTS:
+            return measurement_command(measurement(cmd_name))
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
@@ -52,8 +56,10 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
+        summaries = {name: text for name, (_, text) in _COMMANDS.items()}
+        summaries |= {name: entry.summary for name, entry in MEASUREMENTS.items()}
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl(sorted(summaries.items()))
 
 
 @click.group(cls=LazyGroup)

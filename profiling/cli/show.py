@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from profiling.frame import emit_report, output_options
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 
 
 @click.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import ConfigError, InputError
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 from profiling.traffic.measured import measure_demo
 
 GIVEN = "given"

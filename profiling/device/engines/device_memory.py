@@ -14,7 +14,7 @@ from edge_runtime.machine.process_status import status_bytes
 from gkt_core.errors import RunFailedError
 
 if TYPE_CHECKING:
-    from profiling.device.engines.measure import EnginesOptions
+    from profiling.device.engines.options import EnginesOptions
     from profiling.frame.processes import Child, ProcessGroup
 
 _SECONDS = 300.0

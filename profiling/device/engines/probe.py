@@ -6,8 +6,6 @@ program starts. All candidates take one step in turn, so that a machine that slo
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,11 +16,12 @@ import torch
 
 from edge_runtime import open_backend
 from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE, load_bundle
-from gkt_core.errors import GKTError, RunFailedError
+from gkt_core.errors import RunFailedError
 from gkt_core.nn import build_edge_network
 from profiling.counted.network_cost import build_trainable
 from profiling.device.engines.names import CHANNELS_LAST, EXTRACTED, FULL_STEPS, PYTORCH, SGEMM
 from profiling.device.training_steps import ALPHA, LEARNING_RATE, TrainingBatch, engine_step, pytorch_step
+from profiling.frame.fresh_process import answer, say
 from profiling.frame.step_time import time_interleaved
 
 Step = Callable[[], object]
@@ -36,13 +35,12 @@ BATCH_SIZES = tuple(
 THREADED_BATCH_SIZES = (1, 16, 64)
 
 
-def measure(spec: Mapping[str, Any], on_phase: Callable[[str], None]) -> dict[str, Any]:
+def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Time everything.
 
     Args:
         spec: ``bundle``, ``batch_size``, ``image_size``, ``num_classes``, ``steps``, ``warmup``, ``threads``
             and ``max_threads`` (to compare one thread with two).
-        on_phase: Told what happens now.
 
     Returns:
         ``step_ms``, ``layouts``, ``extraction_ms``, ``sgemm_ms``, ``batch_sizes``, ``threads``.
@@ -60,11 +58,11 @@ def measure(spec: Mapping[str, Any], on_phase: Callable[[str], None]) -> dict[st
             steps,
             num_steps=spec["steps"],
             num_warmup=spec["warmup"],
-            on_turn=lambda turn: on_phase(f"timing {what}: {turn} of {turns}"),
+            on_turn=lambda turn: say(f"timing {what}: {turn} of {turns}"),
         )
         return {name: step.to_dict() for name, step in found.items()}
 
-    steps, layouts = _training_steps(spec, bundle, batch, on_phase)
+    steps, layouts = _training_steps(spec, bundle, batch)
     times = timed(steps | _sgemm_steps(), "training steps in turn")
     sgemm = {name: times.pop(name) for name in SGEMM}
     return {
@@ -73,13 +71,13 @@ def measure(spec: Mapping[str, Any], on_phase: Callable[[str], None]) -> dict[st
         "sgemm_ms": sgemm,
         "sgemm_flops": 2 * _SGEMM_SIZE**3,
         "extraction_ms": timed(_extractions(spec, bundle, batch), "eval forward passes in turn"),
-        "batch_sizes": _batch_sizes(spec, bundle, on_phase),
-        "threads": _threads(spec, bundle, on_phase) if spec["max_threads"] > 1 else None,
+        "batch_sizes": _batch_sizes(spec, bundle),
+        "threads": _threads(spec, bundle) if spec["max_threads"] > 1 else None,
     }
 
 
 def _training_steps(
-    spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch, on_phase: Callable[[str], None]
+    spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch
 ) -> tuple[dict[str, Step], dict[str, str]]:
     """Candidates by name, and the layout in which each full network is faster."""
     steps: dict[str, Step] = {
@@ -91,7 +89,7 @@ def _training_steps(
         steps[name] = pytorch_step(network, batch, is_channels_last=is_last)
     layouts = {}
     for name, network_name in FULL_STEPS.items():
-        on_phase(f"which layout {network_name} is faster in")
+        say(f"which layout {network_name} is faster in")
         either = {
             layout: pytorch_step(
                 build_trainable(network_name, spec["num_classes"]),
@@ -144,11 +142,9 @@ def _forward(network: torch.nn.Module, images: torch.Tensor) -> Step:
     return step
 
 
-def _batch_sizes(
-    spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], None]
-) -> list[dict[str, float]]:
+def _batch_sizes(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, float]]:
     """One portable step of each batch size, in one session; a loss that is not finite is an error."""
-    on_phase("portable steps of batch sizes from 1 to 256")
+    say("portable steps of batch sizes from 1 to 256")
     backend = open_backend(
         load_bundle(bundle),
         checkpoint=None,
@@ -175,11 +171,11 @@ def _batch_sizes(
 _ROW_SAMPLES = 64
 
 
-def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], None]) -> list[dict[str, Any]]:
+def _threads(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, Any]]:
     """One thread and two of the portable engine, interleaved."""
     found = []
     for batch_size in THREADED_BATCH_SIZES:
-        on_phase(f"portable steps of {batch_size} samples with one thread and with two")
+        say(f"portable steps of {batch_size} samples with one thread and with two")
         batch = TrainingBatch.random(batch_size, spec["image_size"], spec["num_classes"])
         steps = {
             threads: engine_step(bundle, batch, engine=PORTABLE, num_threads=threads, alpha=ALPHA)
@@ -204,15 +200,5 @@ def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], No
     return found
 
 
-def main() -> None:
-    """Measure what the first argument says: phases to stderr, the result to stdout."""
-    try:
-        found = measure(json.loads(sys.argv[1]), lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201 - read by the parent
-    except GKTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    sys.stdout.write(json.dumps(found) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    answer(measure)

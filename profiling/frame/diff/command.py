@@ -8,7 +8,7 @@ import click
 
 from profiling.frame import emit_report, output_options
 from profiling.frame.diff.changes import compare_documents
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 
 
 @click.command()

@@ -24,7 +24,7 @@ from profiling.device.edge.contention import measure_contention
 from profiling.device.edge.install_size import install_sizes
 from profiling.device.edge.measure import EdgeOptions
 from profiling.device.edge.memory import peak_bytes, resident_bytes
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 from profiling.frame.step_time import noise_report, summarise
 from tests.conftest import LONGEST_SECONDS, ROOT, Gkt
 

@@ -1,25 +1,14 @@
-"""The report of ``gkt profile engines`` for a person."""
+"""``gkt profile engines``: the device's engines beside PyTorch at its best."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from profiling.frame.sections import Document, Plot, Section, machine_section
+from profiling.device.engines.options import EnginesOptions
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.step_time import noise_note
 from profiling.frame.units import format_bytes
-
-
-def title(document: Document) -> str:
-    """Of the report."""
-    return f"Engines that train {document['settings']['network']}"
-
-
-def sections(document: Document) -> list[Section]:
-    """Times, targets, extraction, threads, memory, batch sizes."""
-    parts = [_targets(document), _times(document), _extraction(document)]
-    if document["threads"]:
-        parts.append(_threads(document))
-    return [*parts, _memory(document), _batch_sizes(document), machine_section(document)]
 
 
 def _targets(document: Document) -> Section:
@@ -141,4 +130,41 @@ def _draw_times(document: Document) -> Any:
     return figure
 
 
-PLOTS = (Plot("Time of a training step by engine", _draw_times),)
+class Engines(Measurement[EnginesOptions]):
+    """Measure ResNet-8's training step on both engines, beside PyTorch and the machine's bound.
+
+    PyTorch gets its best setting: a tuned allocator, channels_last beside its default layout, the full
+    networks in their faster one. Also extraction, memory, batch sizes from 1 to 256, one thread and two.
+    About four minutes on a machine that is left alone.
+    """
+
+    name = "engines"
+    options = EnginesOptions
+    quick = (
+        *("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1"),
+        *("--no-memory", "--no-device-run"),
+    )
+    not_measured = (
+        "torch.compile, and PyTorch in bfloat16",
+        "loading and augmenting images, uploads, the server's share of the time",
+        "the full networks on any engine but PyTorch (gkt profile compare has them on ONNX Runtime training)",
+        "any machine but this one",
+    )
+    plots = (Plot("Time of a training step by engine", _draw_times),)
+
+    def measure(self, options: EnginesOptions, announce: Announce) -> dict[str, Any]:
+        """Measure in processes of its own."""
+        from profiling.device.engines.measure import measure_engines  # noqa: PLC0415 - imports torch
+
+        return measure_engines(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Name the network."""
+        return f"Engines that train {document['settings']['network']}"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Targets, times, extraction, threads, memory, batch sizes."""
+        parts = [_targets(document), _times(document), _extraction(document)]
+        if document["threads"]:
+            parts.append(_threads(document))
+        return [*parts, _memory(document), _batch_sizes(document)]

@@ -1,0 +1,116 @@
+"""The list of all measurements and reports; lists them without importing any."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gkt_core.errors import InputError
+from profiling.frame.measurement import Measurement, Report
+from profiling.frame.sections import Document, Page
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kind of report.
+
+    Attributes:
+        where: ``module:class`` of its :class:`Report`; the module imports no torch.
+        summary: A line for the list of commands.
+    """
+
+    where: str
+    summary: str = ""
+
+
+# By the name of the command `gkt profile NAME`.
+MEASUREMENTS: Mapping[str, Entry] = {
+    "engines": Entry("profiling.device.engines.report:Engines", "Both engines beside PyTorch at its best."),
+}
+# Reports that are no `gkt profile NAME`, by schema.
+OTHERS: Mapping[str, Entry] = {}
+# Not yet brought to the frame: modules with title, sections and PLOTS.
+_MODULES = {
+    "gkt-plan/1": "profiling.plan.shown",
+    "gkt-profile-diff/1": "profiling.frame.diff.shown",
+    "gkt-profile-edge/1": "profiling.device.edge.shown",
+    "gkt-profile-compare/1": "profiling.device.compare.shown",
+    "gkt-profile-privacy/1": "profiling.privacy.shown",
+    "gkt-profile-simulation/1": "profiling.experiments.speed.shown",
+    "gkt-profile-traffic/1": "profiling.traffic.shown",
+}
+
+
+def measurement(name: str) -> Measurement[Any]:
+    """Import one measurement.
+
+    Raises:
+        KeyError: There is none of this name.
+    """
+    made = _load(MEASUREMENTS[name])
+    assert isinstance(made, Measurement), f"{MEASUREMENTS[name].where} is no Measurement"
+    return made
+
+
+def report_of(document: Document) -> Report:
+    """Find how a document is shown.
+
+    Raises:
+        InputError: It is no document of this version's ``gkt profile``.
+    """
+    entries = {f"gkt-profile-{name}/1": entry for name, entry in MEASUREMENTS.items()} | dict(OTHERS)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, str) or schema not in entries:
+        raise InputError(
+            f"the document has schema {str(schema)[:60]!r}, expected one of {', '.join(sorted(entries))}: "
+            "give a JSON file that gkt profile of this version wrote"
+        )
+    return _load(entries[schema])
+
+
+def page_of(document: Document) -> Page:
+    """Show a document.
+
+    Raises:
+        InputError: It is no document of this version's ``gkt profile``.
+    """
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema in _MODULES:
+        module = importlib.import_module(_MODULES[schema])
+        return Page(module.title(document), module.sections(document), module.PLOTS)
+    return report_of(document).page(document)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a JSON file that ``gkt profile`` wrote.
+
+    Raises:
+        InputError: It cannot be read, is not JSON, or has another schema.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}: give a JSON file of gkt profile") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: give a file that gkt profile --out NAME.json wrote") from error
+    try:
+        page_of(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise InputError(
+            f"{path} lacks what its schema {document['schema']} promises ({type(error).__name__}: {error}): "
+            "it was changed by hand or cut short; measure again"
+        ) from error
+    checked: dict[str, Any] = document
+    return checked
+
+
+def _load(entry: Entry) -> Report:
+    module, _, name = entry.where.partition(":")
+    made: Report = getattr(importlib.import_module(module), name)()
+    return made
