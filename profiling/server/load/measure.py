@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import ssl
 import threading
 from collections.abc import Callable
@@ -16,15 +16,14 @@ import psutil
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from profiling.frame.machine import describe_machine
-from profiling.server.chaos.run import free_port
-from profiling.server.chaos.supervised import Supervised, stopped_in_the_end, wait_until
+from profiling.frame.processes import Child, ProcessGroup, free_port, wait_for_server, wait_until
 from profiling.server.load.light_device import LightDevice, LightDeviceResult
 from profiling.server.load.memory import MemorySample, MemorySampler, between, growth_per_round
-from server_app.run_folder import SERVER_INFO_NAME, RunContext, create_run, read_token
+from server_app.run_folder import RunContext, create_run, read_token
 
 SCHEMA = "gkt-profile-load/1"
 PROCESSES = ("web", "trainer")
-_START_SECONDS = 120.0
+_LONG_SECONDS = 300.0
 # Caches fill in the first rounds: of them nothing is concluded.
 _WARM_UP_ROUNDS = 2
 # What may come and go with the allocator; a leak of a shard a device and round is a hundred times as much.
@@ -84,43 +83,27 @@ def measure_load(
         quarantine=False,
     )
     run = create_run(out / "server", artifacts, config)
-    server = Supervised(
-        "gkt serve",
-        [
-            *("serve", "--data-dir", str((out / "server").absolute()), "--port", str(free_port())),
-            *("--threads", str(options.num_threads), "--poll-seconds", str(options.poll_seconds)),
-        ],
-        out / "server.log",
-    )
-    try:
-        with stopped_in_the_end([server], out.absolute()):
-            server.start()
-            return _under_load(options, run, server, announce)
-    finally:
-        run.store.close()
+    arguments = ["serve", "--data-dir", str((out / "server").absolute()), "--port", str(free_port())]
+    arguments += ["--threads", str(options.num_threads), "--poll-seconds", str(options.poll_seconds)]
+    with contextlib.closing(run.store), ProcessGroup(out) as processes:
+        server = processes.start("gkt serve", arguments, log=out / "server.log")
+        return _under_load(options, run, server, announce)
 
 
 def _under_load(
-    options: LoadOptions, run: RunContext, server: Supervised, announce: Callable[[str], None]
+    options: LoadOptions, run: RunContext, server: Child, announce: Callable[[str], None]
 ) -> dict[str, Any]:
-    info_path = run.folder / SERVER_INFO_NAME
-
-    def is_ready() -> bool:
-        server.check()
-        return info_path.is_file() and server.child("server_app.trainer") is not None
-
-    wait_until(is_ready, _START_SECONDS, lambda: f"gkt serve did not start in {_START_SECONDS:.0f} s")
-    info = json.loads(info_path.read_text(encoding="utf-8"))
+    info = wait_for_server(server, run.folder)
 
     def find() -> dict[str, psutil.Process | None]:
-        return {"web": psutil.Process(info["pid"]), "trainer": server.child("server_app.trainer")}
+        return {"web": psutil.Process(info["pid"]), "trainer": server.own_child("server_app.trainer")}
 
     rounds = _Rounds(options.num_devices, announce)
     with MemorySampler(find) as sampler:
         rounds.now = sampler.now
         # PyTorch takes seconds to import: what it takes before the first round is not of the devices.
         wait_until(
-            lambda: run.store.progress()[1] > 0, _START_SECONDS, lambda: "the trainer gave no sign of life"
+            lambda: run.store.progress()[1] > 0, _LONG_SECONDS, lambda: "the trainer gave no sign of life"
         )
         threading.Event().wait(_IDLE_SECONDS)
         announce(f"{options.num_devices} devices join {info['url']}")
@@ -128,8 +111,8 @@ def _under_load(
         results = _all_devices(options, run, info["url"], rounds.uploaded)
         announce(f"all rounds done after {sampler.now() - began:.0f} s")
         wait_until(
-            lambda: server.child("server_app.trainer") is None,
-            _START_SECONDS,
+            lambda: server.own_child("server_app.trainer") is None,
+            _LONG_SECONDS,
             lambda: "the trainer did not end with the run",
         )
         ended = sampler.now()

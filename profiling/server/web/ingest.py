@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ import numpy as np
 
 from gkt_core.errors import ConfigError, RunFailedError
 from profiling.frame.machine import describe_machine
+from profiling.frame.processes import ProcessGroup, free_port, wait_for_server
 from profiling.server.web.nginx import running_nginx
 from profiling.server.web.process_cost import cpu_seconds
 from profiling.server.web.target import (
@@ -32,13 +31,10 @@ from profiling.server.web.target import (
     Device,
     Upload,
     Uploader,
-    free_port,
     make_run,
     make_uploads,
     remove_files,
 )
-
-_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +72,13 @@ def measure_ingest(options: IngestOptions, announce: Callable[[str], None]) -> d
         announce("exporting a bundle")
         run_id = make_run(folder)
         ports = free_port(), free_port()
-        with running_nginx(folder / "nginx", ports[1]) as nginx:
-            server = _start_server(folder / "run", ports[0])
-            try:
-                _wait_until_ready(server, folder / "run")
-                rates = _measure(options, folder, run_id, ports, (server.pid, nginx.pid), announce)
-            finally:
-                server.terminate()
-                server.wait()
+        with running_nginx(folder / "nginx", ports[1]) as nginx, ProcessGroup() as processes:
+            arguments = ["serve", "--data-dir", str(folder / "run"), "--port", str(ports[0])]
+            arguments += ["--token", TOKEN]
+            server = processes.start("gkt serve", arguments, log=folder / "serve.log")
+            wait_for_server(server, folder / "run")
+            pids = server.process.pid, nginx.pid
+            rates = _measure(options, folder, run_id, ports, pids, announce)
     found = {name: statistics.median(values) for name, values in rates.items()}
     return {
         **found,
@@ -97,21 +92,6 @@ def measure_ingest(options: IngestOptions, announce: Callable[[str], None]) -> d
         },
         "machine": describe_machine(),
     }
-
-
-def _start_server(data_dir: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gkt_core.cli", "serve", "--data-dir", str(data_dir)]
-    command += ["--port", str(port), "--token", TOKEN]
-    with (data_dir / "serve.log").open("wb") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], data_dir: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not (data_dir / "server.json").is_file():
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RunFailedError(f"gkt serve did not start: {(data_dir / 'serve.log').read_text()}")
-        time.sleep(0.1)
 
 
 def _measure(

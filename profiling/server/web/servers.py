@@ -12,8 +12,6 @@ import http.client
 import importlib.util
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +25,9 @@ import numpy as np
 from edge_runtime.machine.process_status import status_bytes
 from gkt_core.errors import ConfigError, MissingExtraError, RunFailedError
 from profiling.frame.machine import describe_machine
+from profiling.frame.processes import ProcessGroup, free_port, wait_until
 from profiling.server.web.process_cost import cpu_seconds, serving_processes
-from profiling.server.web.target import Uploader, free_port, remove_files
+from profiling.server.web.target import Uploader, remove_files
 
 SERVERS = ("gkt", "gunicorn", "granian", "waitress")
 NUM_STALLS = 6
@@ -37,7 +36,7 @@ _FEW_THREADS, _MANY_THREADS = 4, 64
 # gkt serve's own limit is 30 s: what is shown is that there is one.
 _STALL_SECONDS = 2.0
 _PATIENCE_SECONDS = 10.0
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _BODY_BYTES = 4 << 20
 
 
@@ -116,34 +115,31 @@ def _running(name: str, folder: Path, num_threads: int) -> Iterator[tuple[int, i
     """A server's process id and port; it ends with the block."""
     folder.mkdir()
     port = free_port()
-    log = folder.with_suffix(".log")
     arguments = [name, port, folder, num_threads, _STALL_SECONDS]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "profiling.server.web.body_server", *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
+    with ProcessGroup() as processes:
+        server = processes.start(
+            name,
+            [str(each) for each in arguments],
+            log=folder.with_suffix(".log"),
+            module="profiling.server.web.body_server",
         )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
+
+        def answers() -> bool:
+            if server.exit_code is not None:
+                raise server.failure()
             with contextlib.suppress(OSError, http.client.HTTPException, RunFailedError):
                 uploader = Uploader(port)
                 uploader.put("/first", b"")
                 uploader.close()
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RunFailedError(f"{name} does not answer: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield process.pid, port
-    finally:
-        # Workers first: a master that is killed would leave them behind.
-        for each in reversed(serving_processes(process.pid) if process.poll() is None else []):
-            with contextlib.suppress(Exception):
-                each.kill()
-        process.kill()
-        process.wait()
+                return True
+            return False
+
+        try:
+            wait_until(answers, _START_SECONDS, lambda: f"{name} does not answer (log: {server.log})")
+            yield server.process.pid, port
+        finally:
+            # With its workers, none of which would end while an upload stalls.
+            server.kill_all()
 
 
 def _rates(

@@ -10,13 +10,11 @@ import pytest
 
 from edge_runtime.state.state_dir import StateDir
 from gkt_core.data.private_data import save_private_data
-from gkt_core.errors import ConfigError, RunFailedError
+from gkt_core.errors import ConfigError
 from gkt_core.files import remove_leftovers, write_atomically
 from gkt_core.wire.protocol import TrainerProgress
 from profiling.server.chaos.compare import ChaosOptions, compare_runs
 from profiling.server.chaos.kills import VICTIMS, draw_kills, share_done
-from profiling.server.chaos.run import free_port
-from profiling.server.chaos.supervised import Supervised, processes_of, stopped_in_the_end
 from server_app.rounds.state import Phase, RunState
 from tests.server_app.server_fixtures import CLIENTS, private_data, run_config
 
@@ -75,32 +73,6 @@ def test_the_share_of_a_run_that_is_done_only_grows():
     shares.append(at(Phase.FINISHED, 2))
     assert all(first <= second for first, second in itertools.pairwise(shares))
     assert (shares[0], shares[-1]) == (0, 1) and len(set(shares)) == 11
-
-
-def test_a_command_that_ends_by_itself_is_a_defect(tmp_path):
-    refused = Supervised("a server", ["serve", "--data-dir", str(tmp_path / "none")], tmp_path / "log")
-    refusal = r"a server ended by itself with exit code 2 .*holds no run"
-    with pytest.raises(RunFailedError, match=refusal), stopped_in_the_end([refused], tmp_path):
-        refused.start()
-        refused._process.wait(timeout=100)
-        refused.check()
-
-
-def test_a_process_that_was_left_behind_is_told_and_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("profiling.server.chaos.supervised._END_SECONDS", 0.1)
-    sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(600)", str(tmp_path / "server")]
-    process = subprocess.Popen(sleeping)
-    told = rf"left behind: .*{process.pid}: "
-    with pytest.raises(RunFailedError, match=told), stopped_in_the_end([], tmp_path):
-        pass
-    assert process.wait(timeout=60) == -9
-    assert processes_of(tmp_path) == []
-
-
-def test_a_port_that_no_outgoing_connection_is_given():
-    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as stream:
-        first = int(stream.read().split()[0])
-    assert free_port() < first
 
 
 def test_unfinished_files_of_killed_processes_go_and_those_of_others_stay(tmp_path):
