@@ -12,28 +12,13 @@ from profiling.frame.registry import MEASUREMENTS, measurement
 # Each module is imported when its command is called: `gkt profile edge` never touches torch.
 _COMMANDS = {
     "all": ("profiling.cli.all:measure_all", "Every report of this machine with one command."),
-    "chaos": (
-        "profiling.server.chaos.command:chaos",
-        "Kill processes of a run at random: nothing may be lost.",
-    ),
     "compare": ("profiling.device.compare.command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
     "diff": ("profiling.frame.diff.command:diff", "What changed between two documents, noise considered."),
     "edge": ("profiling.device.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
-    "ingest": ("profiling.server.web.ingest_command:ingest", "What receiving features costs, beside nginx."),
-    "load": ("profiling.server.load.command:load", "Memory of a server with 200 devices at once."),
-    "poisoning": ("profiling.server.poisoning.command:poisoning", "What a poisoned device costs a run."),
     "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
     "show": ("profiling.cli.show:show", "A saved document as tables, Markdown, HTML or picture."),
     "simulation": ("profiling.experiments.speed.command:simulation", "How fast gkt simulate trains."),
-    "trainer": (
-        "profiling.server.trainer.command:trainer",
-        "How fast the server trains, in how much memory.",
-    ),
     "traffic": ("profiling.traffic.command:traffic", "Bytes of FedGKT, split learning and FedAvg."),
-    "web": (
-        "profiling.server.web.servers_command:web",
-        "Web servers: cost of bodies, memory, stalled uploads.",
-    ),
 }
 
 

@@ -30,6 +30,16 @@ class Entry:
 # By the name of the command `gkt profile NAME`.
 MEASUREMENTS: Mapping[str, Entry] = {
     "engines": Entry("profiling.device.engines.report:Engines", "Both engines beside PyTorch at its best."),
+    "chaos": Entry(
+        "profiling.server.chaos.report:Chaos", "Kill processes of a run at random: nothing may be lost."
+    ),
+    "ingest": Entry("profiling.server.web.report:Ingest", "What receiving features costs, beside nginx."),
+    "load": Entry("profiling.server.load.report:Load", "Memory of a server with 200 devices at once."),
+    "poisoning": Entry("profiling.server.poisoning.report:Poisoning", "What a poisoned device costs a run."),
+    "trainer": Entry(
+        "profiling.server.trainer.report:Trainer", "How fast the server trains, in how much memory."
+    ),
+    "web": Entry("profiling.server.web.report:Web", "Web servers: cost of bodies, memory, stalled uploads."),
 }
 # Reports that are no `gkt profile NAME`, by schema.
 OTHERS: Mapping[str, Entry] = {}

@@ -80,7 +80,7 @@ def poisoning_block(document: Document) -> list[str]:
 
 # Commands of the reports that ``gkt profile all`` does not make, as they can take longer or need a program.
 SERVER_COMMANDS = {
-    "chaos": "make chaos KILLS=20 SEED=7 ARGS='--out FOLDER', whose report.json is chaos.json",
+    "chaos": "make chaos KILLS=20 SEED=7 ARGS='--out profiling/results/chaos.json'",
     "load": "make bench-devices ARGS='--out profiling/results/load.json'",
     "ingest": "make bench-ingest > profiling/results/ingest.json",
     "trainer": "gkt profile trainer --out profiling/results/trainer.json",
