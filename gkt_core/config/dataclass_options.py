@@ -47,6 +47,7 @@ class OptionSettings:
 
     Attributes:
         flag: The option as typed, ``--steps`` or ``--pin/--no-pin``; from the field's name by default.
+        aliases: Other names of it.
         low: Least value.
         high: Greatest value.
         above: What every value is greater than.
@@ -60,6 +61,7 @@ class OptionSettings:
     """
 
     flag: str = ""
+    aliases: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
     above: float | None = None
@@ -259,7 +261,8 @@ def _option(
     extras += [settings.range_words] if settings.range_words else []
     extras += [f"env: {arguments['envvar']}"] if "envvar" in arguments else []
     shown = f"{text}  [{'; '.join(extras)}]" if extras else text
-    made = click.option(flag, field.name, cls=FieldOption, help=shown.lstrip(), **arguments)
+    names = (flag, *settings.aliases, field.name)
+    made = click.option(*names, cls=FieldOption, help=shown.lstrip(), **arguments)
 
     def apply(function: FunctionT) -> FunctionT:
         function = made(function)

@@ -15,8 +15,9 @@ from torch import nn
 
 from edge_runtime import open_backend
 from gkt_core.bundle.manifest import load_bundle
-from gkt_core.nn import CombinedNetwork, EdgeNetwork, edge_loss
+from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_edge_network, edge_loss
 from gkt_core.nn.building import example_images
+from profiling.counted.network_cost import EXTRACTOR, build_trainable
 
 LEARNING_RATE = 1e-3
 ALPHA = 1.0
@@ -92,6 +93,14 @@ def split_learning_step(extractor: nn.Module, batch: TrainingBatch) -> Callable[
         optimizer.step()
 
     return step
+
+
+def network_step(name: str, batch: TrainingBatch) -> Callable[[], object]:
+    """One step in PyTorch of any network that is compared, by name; of split learning's part too."""
+    num_classes = batch.server_logits.shape[1]
+    if name == EXTRACTOR:
+        return split_learning_step(build_edge_network("resnet8", num_classes).extractor, batch)
+    return pytorch_step(build_trainable(name, num_classes), batch)
 
 
 def engine_step(

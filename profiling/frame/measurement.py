@@ -89,6 +89,7 @@ class Measurement(Report, Generic[OptionsT]):
     Attributes:
         name: Of the command; the schema is ``gkt-profile-NAME/1``.
         options: A frozen dataclass; its fields are the command's options.
+        example: A command line for the help text; by default without options.
         extra: What must be installed to measure: ``all``, ``edge`` and so on.
         programs: Programs that must be there beside it; ``gkt profile all`` leaves out what lacks one.
         quick: Arguments of the command that only show that it works.
@@ -97,6 +98,7 @@ class Measurement(Report, Generic[OptionsT]):
     """
 
     options: type[OptionsT]
+    example: ClassVar[str] = ""
     extra: ClassVar[str] = "all"
     programs: ClassVar[Sequence[str]] = ()
     quick: ClassVar[Sequence[str]] = ()

@@ -29,29 +29,29 @@ class Entry:
 
 # By the name of the command `gkt profile NAME`.
 MEASUREMENTS: Mapping[str, Entry] = {
-    "engines": Entry("profiling.device.engines.report:Engines", "Both engines beside PyTorch at its best."),
     "chaos": Entry(
         "profiling.server.chaos.report:Chaos", "Kill processes of a run at random: nothing may be lost."
     ),
+    "compare": Entry(
+        "profiling.device.compare.report:Compare", "Edge networks beside ResNet-56 and ResNet-110."
+    ),
+    "edge": Entry("profiling.device.edge.report:Edge", "On the device itself: time, memory, sizes, energy."),
+    "engines": Entry("profiling.device.engines.report:Engines", "Both engines beside PyTorch at its best."),
     "ingest": Entry("profiling.server.web.report:Ingest", "What receiving features costs, beside nginx."),
     "load": Entry("profiling.server.load.report:Load", "Memory of a server with 200 devices at once."),
     "poisoning": Entry("profiling.server.poisoning.report:Poisoning", "What a poisoned device costs a run."),
+    "privacy": Entry("profiling.privacy.report:Privacy", "What an attacker makes of uploaded features."),
+    "simulation": Entry("profiling.experiments.speed.report:Speed", "How fast gkt simulate trains."),
+    "traffic": Entry("profiling.traffic.report:Traffic", "Bytes of FedGKT, split learning and FedAvg."),
     "trainer": Entry(
         "profiling.server.trainer.report:Trainer", "How fast the server trains, in how much memory."
     ),
     "web": Entry("profiling.server.web.report:Web", "Web servers: cost of bodies, memory, stalled uploads."),
 }
 # Reports that are no `gkt profile NAME`, by schema.
-OTHERS: Mapping[str, Entry] = {}
-# Not yet brought to the frame: modules with title, sections and PLOTS.
-_MODULES = {
-    "gkt-plan/1": "profiling.plan.shown",
-    "gkt-profile-diff/1": "profiling.frame.diff.shown",
-    "gkt-profile-edge/1": "profiling.device.edge.shown",
-    "gkt-profile-compare/1": "profiling.device.compare.shown",
-    "gkt-profile-privacy/1": "profiling.privacy.shown",
-    "gkt-profile-simulation/1": "profiling.experiments.speed.shown",
-    "gkt-profile-traffic/1": "profiling.traffic.shown",
+OTHERS: Mapping[str, Entry] = {
+    "gkt-plan/1": Entry("profiling.plan.report:Plan"),
+    "gkt-profile-diff/1": Entry("profiling.frame.diff.report:Diff"),
 }
 
 
@@ -88,10 +88,6 @@ def page_of(document: Document) -> Page:
     Raises:
         InputError: It is no document of this version's ``gkt profile``.
     """
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema in _MODULES:
-        module = importlib.import_module(_MODULES[schema])
-        return Page(module.title(document), module.sections(document), module.PLOTS)
     return report_of(document).page(document)
 
 

@@ -143,6 +143,14 @@ def _median_interval(ordered: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[fl
     return float(ordered[first]), float(ordered[n - 1 - first])
 
 
+TIME_HEADINGS = ("median ms", "p90 ms", "IQR ms", "n")
+
+
+def time_cells(time: Mapping[str, Any]) -> tuple[str, ...]:
+    """The time of a document in a table, below :data:`TIME_HEADINGS`."""
+    return (*(f"{time[key]:,.1f}" for key in ("median_ms", "p90_ms", "iqr_ms")), str(time["n"]))
+
+
 def noise_note(noise: Mapping[str, Any], num_shown: int = 3) -> str:
     """The verdict of the self-check for a person.
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from gkt_core.errors import ConfigError
 from profiling.plan.constants import Constant, check_size, read_report
-from profiling.plan.formulas import Fleet, plan_fleet
+from profiling.plan.formulas import plan_fleet
+from profiling.plan.options import Fleet
 
 # Loopback: no link limits an upload there.
 _LOOPBACK_MBPS = 10_000.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,11 +114,3 @@ def read_report(demo_dir: Path) -> dict[str, Any]:
         ) from error
     found: dict[str, Any] = report
     return found
-
-
-def as_table(constants: Mapping[str, Constant]) -> list[dict[str, Any]]:
-    """For the document."""
-    return [
-        {"name": name, "value": constant.value, "source": constant.source}
-        for name, constant in constants.items()
-    ]

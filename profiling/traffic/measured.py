@@ -18,7 +18,7 @@ from profiling.counted.message_sizes import (
     report_bytes,
     soft_labels_bytes,
 )
-from profiling.experiments.demo.run import WIRE_NAME
+from profiling.traffic.wire_meter import WIRE_NAME
 from server_app import RunContext, open_run
 from server_app.rounds.state import Phase
 from server_app.store import ClientRecord

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+WIRE_NAME = "wire.json"
 _CHUNK = 1 << 16
 # What a request is for, by the end of its path; the first that fits. See gkt_core.wire.protocol.
 _KINDS = (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.device.engines.options import EnginesOptions
+from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.plot_style import BLUE, ORANGE
 from profiling.frame.sections import Document, Plot, Section
-from profiling.frame.step_time import noise_note
+from profiling.frame.step_time import TIME_HEADINGS, noise_note, time_cells
 from profiling.frame.units import format_bytes
 
 
@@ -41,8 +43,8 @@ def _times(document: Document) -> Section:
     layouts = ", ".join(f"{name} in {layout}" for name, layout in document["pytorch_layouts"].items())
     return Section(
         title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s)",
-        headings=("engine", "median ms", "p90 ms", "IQR ms", "n"),
-        rows=[_time_row(name, time) for name, time in document["step_ms"].items()],
+        headings=("engine", *TIME_HEADINGS),
+        rows=[(name, *time_cells(time)) for name, time in document["step_ms"].items()],
         notes=(
             f"Bound: {sgemm['step_gflops']:.2f} GFLOP at the {sgemm['gflops_per_second']:.0f} GFLOP/s that "
             f"sgemm reaches here ({sgemm['library']}), {sgemm['bound_ms']:.1f} ms.",
@@ -51,21 +53,11 @@ def _times(document: Document) -> Section:
     )
 
 
-def _time_row(name: str, time: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        name,
-        f"{time['median_ms']:,.1f}",
-        f"{time['p90_ms']:,.1f}",
-        f"{time['iqr_ms']:,.1f}",
-        str(time["n"]),
-    )
-
-
 def _extraction(document: Document) -> Section:
     return Section(
         title=f"Features and logits in eval mode, batch {document['settings']['batch_size']}",
-        headings=("engine", "median ms", "p90 ms", "IQR ms", "n"),
-        rows=[_time_row(name, time) for name, time in document["extraction_ms"].items()],
+        headings=("engine", *TIME_HEADINGS),
+        rows=[(name, *time_cells(time)) for name, time in document["extraction_ms"].items()],
     )
 
 
@@ -111,23 +103,23 @@ def _batch_sizes(document: Document) -> Section:
 
 
 def _draw_times(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, INK, ORANGE  # noqa: PLC0415
-
-    times = {name: time for name, time in document["step_ms"].items() if not name.endswith(("56", "110"))}
-    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(f"A training step of ResNet-8, batch {document['settings']['batch_size']}")
-    positions = range(len(times))[::-1]
-    for position, (name, time) in zip(positions, times.items(), strict=True):
-        axes.barh(position, time["median_ms"], color=BLUE if name == "portable" else ORANGE)
-        axes.plot([time["low_ms"], time["high_ms"]], [position, position], color=INK, linewidth=2)
-    axes.axvline(document["sgemm"]["bound_ms"], color=INK, linestyle="--", linewidth=1)
-    axes.annotate("sgemm", (document["sgemm"]["bound_ms"], positions[0] + 0.45), ha="center")
-    axes.set_yticks(positions, list(times))
-    axes.set_xlabel("milliseconds, median and its interval; dashed: the machine's bound")
-    return figure
+    bars = [
+        Bar(
+            name,
+            time["median_ms"],
+            BLUE if name == "portable" else ORANGE,
+            interval=(time["low_ms"], time["high_ms"]),
+        )
+        for name, time in document["step_ms"].items()
+        if not name.endswith(("56", "110"))
+    ]
+    return bar_figure(
+        f"A training step of ResNet-8, batch {document['settings']['batch_size']}",
+        "milliseconds, median and its interval; dashed: the machine's bound",
+        bars,
+        marked=document["sgemm"]["bound_ms"],
+        marked_note="sgemm",
+    )
 
 
 class Engines(Measurement[EnginesOptions]):

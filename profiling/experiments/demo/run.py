@@ -23,9 +23,8 @@ from profiling.experiments.demo.live import LiveDisplay
 from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
 from profiling.frame.machine import describe_machine
 from profiling.frame.processes import Child, ProcessGroup, wait_for_server
-from profiling.traffic.wire_meter import WireMeter
+from profiling.traffic.wire_meter import WIRE_NAME, WireMeter
 
-WIRE_NAME = "wire.json"
 _POLL_SECONDS = 0.5
 
 

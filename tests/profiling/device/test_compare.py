@@ -17,13 +17,15 @@ import torch
 from click.testing import CliRunner
 
 from gkt_core.bundle.manifest import Bundle
-from gkt_core.errors import ConfigError, RunFailedError
+from gkt_core.errors import ConfigError, InputError
 from gkt_core.nn.execution import torch_threads
 from profiling import describe_machine
 from profiling.cli.profile import profile
 from profiling.counted.network_cost import NETWORK_NAMES, NetworkCost, count_network
-from profiling.counted.run_cost import RunSize, run_totals
-from profiling.device.compare.measure import TIMED, CompareOptions, _network_entry
+from profiling.counted.run_cost import run_totals
+from profiling.counted.run_size import RunSize
+from profiling.device.compare.measure import TIMED, _network_entry
+from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import ratios
 from profiling.device.peak_memory import engine_peak_bytes, pytorch_peak_bytes
 from profiling.frame.pinning import pinned
@@ -160,7 +162,7 @@ def test_peak_memory_is_of_a_fresh_process(digits_bundle: Bundle) -> None:
     pytorch = pytorch_peak_bytes("extractor", batch_size=4, image_size=16, num_classes=10, threads=1)
     # No PyTorch in the engine's process; this one, with everything loaded, is counted in neither.
     assert 30e6 < engine < pytorch
-    with pytest.raises(RunFailedError, match="memory measurement ended"):
+    with pytest.raises(InputError, match="is no artifact bundle"):
         engine_peak_bytes(digits_bundle.path / "nowhere", batch_size=4, threads=1)
 
 
@@ -302,7 +304,7 @@ def test_the_machine_is_described() -> None:
     [
         ({"steps": 0}, "steps is 0, expected at least 1"),
         ({"warmup": -1}, "warmup is -1, expected at least 0"),
-        ({"batch_size": 1}, "batch size is 1, expected at least 2"),
+        ({"batch_size": 1}, "--batch-size is 1, expected at least 2"),
         ({"threads": 0}, "threads is 0, expected at least 1"),
         ({"image_size": 30}, "image size is 30, expected a multiple of 4"),
         ({"num_classes": 1}, "number of classes is 1"),
@@ -316,7 +318,7 @@ def test_options_that_measure_nothing_are_refused(values: dict[str, int], messag
 def test_bad_input_ends_with_exit_code_2(tmp_path: Path) -> None:
     for arguments, message in (
         (("--steps", "0"), "steps is 0"),
-        (("--batch-size", "1"), "batch size is 1"),
+        (("--batch-size", "1"), "--batch-size is 1"),
         (("--threads", "0"), "threads is 0"),
         (("--image-size", "30"), "image size is 30"),
         (("--steps", "many"), "not a valid integer"),

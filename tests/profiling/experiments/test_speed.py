@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gkt_core.errors import ConfigError
-from profiling.experiments.speed.measure import SpeedOptions, _ratio
+from profiling.experiments.speed.measure import _ratio
+from profiling.experiments.speed.options import SpeedOptions
 from profiling.frame.registry import page_of
 from tests.conftest import ROOT, Gkt
 

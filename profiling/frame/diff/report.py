@@ -1,25 +1,15 @@
-"""The report of ``gkt profile diff`` for a person."""
+"""What ``gkt profile diff`` shows."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Report
+from profiling.frame.plot_style import BLUE, GRAY, ORANGE
 from profiling.frame.sections import Document, Plot, Section
 
 _UNCHANGED = ("equal", "within noise")
-
-
-def title(document: Document) -> str:
-    """Of the report."""
-    return f"From {document['names'][0]} to {document['names'][1]}"
-
-
-def sections(document: Document) -> list[Section]:
-    """What differs in the conditions, what changed, and what did not."""
-    found = [_conditions(document), _changed(document)]
-    if document["ratios"]:
-        found.append(_ratios(document))
-    return [*found, _times(document)]
 
 
 def _conditions(document: Document) -> Section:
@@ -98,25 +88,28 @@ def _number(value: float | None) -> str:
 
 
 def _draw(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, GRAY, ORANGE  # noqa: PLC0415
-
-    times = [each for each in document["changes"] if each["kind"] == "time" and each["change"] is not None]
-    figure = Figure(figsize=(8, 1.4 + 0.3 * len(times)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Change of each median time")
-    positions = range(len(times))[::-1]
     colors = {"slower": ORANGE, "faster": BLUE}
-    axes.barh(
-        positions,
-        [100 * each["change"] for each in times],
-        color=[colors.get(each["verdict"], GRAY) for each in times],
-    )
-    axes.set_yticks(positions, [each["name"] for each in times])
-    axes.set_xlabel("percent; gray: within noise")
-    axes.axvline(0, color=GRAY, linewidth=0.8)
-    return figure
+    bars = [
+        Bar(each["name"], 100 * each["change"], colors.get(each["verdict"], GRAY))
+        for each in document["changes"]
+        if each["kind"] == "time" and each["change"] is not None
+    ]
+    return bar_figure("Change of each median time", "percent; gray: within noise", bars, marked=0.0)
 
 
-PLOTS = (Plot("Change of each median time", _draw),)
+class Diff(Report):
+    """What changed between two documents of one kind."""
+
+    name = "profile-diff"
+    plots = (Plot("Change of each median time", _draw),)
+    # Of two machines there is none to end with; what differs comes first.
+    shows_machine = False
+
+    def title(self, document: Document) -> str:
+        """Name both documents."""
+        return f"From {document['names'][0]} to {document['names'][1]}"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Show what differs in the conditions, what changed, and what did not."""
+        ratios = [_ratios(document)] if document["ratios"] else []
+        return [_conditions(document), _changed(document), *ratios, _times(document)]

@@ -1,30 +1,17 @@
-"""The report of ``gkt profile traffic`` for a person: tables, and the paper's Fig. 5."""
+"""``gkt profile traffic``: what travels; tables, and the paper's Fig. 5."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from profiling.frame.sections import Document, Plot, Section, machine_section
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.plot_style import BLUE, GRAY, ORANGE
+from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.units import format_bytes
+from profiling.traffic.options import TrafficOptions
 
 _NAMES = {"fedgkt": "FedGKT", "split_learning": "split learning", "fedavg": "FedAvg"}
-
-
-def title(document: Document) -> str:
-    """Of the report."""
-    deployment = document["prediction"]["deployment"]
-    return (
-        f"Traffic of {deployment['num_clients']:,} devices with {deployment['num_examples']:,} samples "
-        f"in {deployment['rounds']:,} rounds"
-    )
-
-
-def sections(document: Document) -> list[Section]:
-    """Formulas first, then the run that was measured, if one was."""
-    found = [_methods(document), _paper(document)]
-    if document["measured"] is not None:
-        found += _measured(document["measured"])
-    return [*found, machine_section(document)]
 
 
 def _methods(document: Document) -> Section:
@@ -75,7 +62,7 @@ def _paper(document: Document) -> Section:
 
 
 def _measured(measured: dict[str, Any]) -> list[Section]:
-    found = [
+    parts = [
         Section(
             title=f"Counted by the server in a real run: {measured['num_clients']} devices, "
             f"{measured['num_examples']:,} samples, {measured['rounds_run']} rounds, {measured['codec']}",
@@ -102,24 +89,20 @@ def _measured(measured: dict[str, Any]) -> list[Section]:
     ]
     wire = measured["wire"]
     if wire is None:
-        return found
+        return parts
     rows = [
         (
             name,
             f"{kind['num_requests']:,}",
             *(
-                f"{kind[part]:,}"
-                for part in (
-                    "request_head_bytes",
-                    "request_body_bytes",
-                    "response_head_bytes",
-                    "response_body_bytes",
-                )
+                f"{kind[f'{side}_{part}_bytes']:,}"
+                for side in ("request", "response")
+                for part in ("head", "body")
             ),
         )
         for name, kind in wire["kinds"].items()
     ]
-    found.append(
+    parts.append(
         Section(
             title="On the wire: every byte of the devices' connections, by what it was for",
             headings=("request", "n", "heads\nup", "bodies\nup", "heads\ndown", "bodies\ndown"),
@@ -132,7 +115,7 @@ def _measured(measured: dict[str, Any]) -> list[Section]:
             ),
         )
     )
-    return found
+    return parts
 
 
 def _prediction_note(measured: dict[str, Any]) -> str:
@@ -145,45 +128,23 @@ def _prediction_note(measured: dict[str, Any]) -> str:
 
 
 def _draw_methods(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, GRAY, ORANGE  # noqa: PLC0415
-
     prediction = document["prediction"]
-    paper = prediction["paper_bytes"]
-    bars = [
-        ("split learning, Eq. 12", paper["split_learning"], ORANGE),
-        ("FedGKT, Eq. 13", paper["fedgkt"], BLUE),
+    sizes = [
+        ("split learning, Eq. 12", prediction["paper_bytes"]["split_learning"], ORANGE),
+        ("FedGKT, Eq. 13", prediction["paper_bytes"]["fedgkt"], BLUE),
         *(
             (f"{_NAMES[method['name']]}, as sent", method["total_bytes"], GRAY)
             for method in prediction["methods"]
         ),
     ]
-    scale, unit = (1e9, "gigabytes") if max(size for _, size, _ in bars) > 1e9 else (1e6, "megabytes")
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Bytes of all devices (Fig. 5, and FedAvg)")
-    positions = range(len(bars))[::-1]
-    axes.barh(positions, [size / scale for _, size, _ in bars], color=[color for *_, color in bars])
-    axes.set_yticks(positions, [name for name, *_ in bars])
-    axes.set_xlabel(f"{unit}, both directions")
-    axes.set_xmargin(0.18)
-    for position, (_, size, _) in zip(positions, bars, strict=True):
-        axes.annotate(
-            format_bytes(size),
-            (size / scale, position),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-        )
-    return figure
+    scale, unit = (1e9, "gigabytes") if max(size for _, size, _ in sizes) > 1e9 else (1e6, "megabytes")
+    bars = [Bar(name, size / scale, color, note=format_bytes(size)) for name, size, color in sizes]
+    return bar_figure("Bytes of all devices (Fig. 5, and FedAvg)", f"{unit}, both directions", bars)
 
 
 def _draw_break_even(document: Document) -> Any:
     import numpy as np  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
-
-    from profiling.frame.plot_style import BLUE, ORANGE  # noqa: PLC0415
 
     prediction = document["prediction"]
     here, limit = prediction["samples_per_device"], prediction["break_even_samples_per_device"]
@@ -204,7 +165,47 @@ def _draw_break_even(document: Document) -> Any:
     return figure
 
 
-PLOTS = (
-    Plot("Communication of FedGKT, split learning and FedAvg (the paper's Fig. 5)", _draw_methods),
-    Plot("Bytes of one device over its number of samples", _draw_break_even),
-)
+class Traffic(Measurement[TrafficOptions]):
+    """Bytes of FedGKT, split learning and FedAvg, by formula and from a real run.
+
+    \b
+    gkt profile traffic                                          CIFAR-10 as in the paper
+    gkt profile traffic --uploads 4 --codec uint4 --compression-ratio 0.5
+    gkt demo --meter-wire --out run && gkt profile traffic --demo-dir run
+    """  # noqa: D301 - click looks for the character itself
+
+    name = "traffic"
+    options = TrafficOptions
+    not_measured = (
+        "accuracy: fewer uploads and coarser codecs cost some, which only a training can tell",
+        "TCP, IP and TLS headers, retransmissions",
+        "what FedAvg and split learning would gain from compression",
+    )
+    plots = (
+        Plot("Communication of FedGKT, split learning and FedAvg (the paper's Fig. 5)", _draw_methods),
+        Plot("Bytes of one device over its number of samples", _draw_break_even),
+    )
+
+    def measure(self, options: TrafficOptions, announce: Announce) -> dict[str, Any]:
+        """Count by formula, and read what a run's server counted."""
+        from profiling.traffic.measure import measure_traffic  # noqa: PLC0415 - imports torch
+
+        return measure_traffic(options)
+
+    def title(self, document: Document) -> str:
+        """Say what was counted."""
+        deployment = document["prediction"]["deployment"]
+        return (
+            f"Traffic of {deployment['num_clients']:,} devices with {deployment['num_examples']:,} samples "
+            f"in {deployment['rounds']:,} rounds"
+        )
+
+    def sections(self, document: Document) -> list[Section]:
+        """Show formulas first, then the run that was measured, if one was."""
+        measured = document["measured"]
+        return [_methods(document), _paper(document), *([] if measured is None else _measured(measured))]
+
+    def readme(self, document: Document) -> list[Section]:
+        """Choose what the server and the relay counted, where a run was measured."""
+        sections = self.sections(document)
+        return [*sections[2:3], *sections[4:5]] or sections[:1]

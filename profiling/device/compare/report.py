@@ -1,13 +1,17 @@
-"""The report of ``gkt profile compare`` for a person: tables, and the paper's Fig. 4."""
+"""``gkt profile compare``: edge networks beside the networks that they help to train."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import PAPER_STEP_MS
-from profiling.frame.sections import Document, Plot, Section, machine_section
-from profiling.frame.step_time import noise_note
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
+from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.step_time import TIME_HEADINGS, noise_note, time_cells
 from profiling.frame.units import format_bytes
 
 _QUANTITIES = {
@@ -18,22 +22,6 @@ _QUANTITIES = {
 }
 _METHODS = {"fedgkt": "FedGKT", "split_learning": "split learning", "fedavg": "FedAvg"}
 _FULL = ("resnet56", "resnet110")
-
-
-def title(document: Document) -> str:
-    """Of the report."""
-    return f"What training costs a device, {document['settings']['num_classes']} classes"
-
-
-def sections(document: Document) -> list[Section]:
-    """The counts, the step times and the ratios, each with its unit and its limits."""
-    return [
-        _costs(document),
-        _times(document),
-        _ratios(document),
-        _run(document),
-        machine_section(document),
-    ]
 
 
 def _costs(document: Document) -> Section:
@@ -76,10 +64,7 @@ def _times(document: Document) -> Section:
                 (
                     network["name"],
                     engine,
-                    f"{time['median_ms']:,.1f}",
-                    f"{time['p90_ms']:,.1f}",
-                    f"{time['iqr_ms']:,.1f}",
-                    str(time["n"]),
+                    *time_cells(time),
                     "not measured" if peak is None else format_bytes(peak),
                 )
             )
@@ -87,7 +72,7 @@ def _times(document: Document) -> Section:
     where = "not pinned" if cores is None else f"pinned to {', '.join(map(str, cores))}"
     return Section(
         title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s), {where}",
-        headings=("network", "engine", "median ms", "p90 ms", "IQR ms", "n", "peak\nmemory"),
+        headings=("network", "engine", *TIME_HEADINGS, "peak\nmemory"),
         rows=rows,
         notes=(
             noise_note(document["noise"]),
@@ -155,53 +140,35 @@ def _run(document: Document) -> Section:
     )
 
 
-def _bars(document: Document, quantity: str, title_text: str, unit: str) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, ORANGE  # noqa: PLC0415
-
-    networks = [network for network in document["networks"] if network["name"] in ("resnet8", *_FULL)]
-    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title_text)
-    positions = range(len(networks))[::-1]
-    base = next(network[quantity] for network in networks if network["name"] == "resnet8")
-    for position, network in zip(positions, networks, strict=True):
-        value = network[quantity] / 1e6
-        axes.barh(position, value, color=BLUE if network["name"] == "resnet8" else ORANGE)
-        axes.annotate(
-            f"{value:,.{0 if value >= 100 else 2}f} M ({network[quantity] / base:.3g}x)",
-            (value, position),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
+def _bars(document: Document, quantity: str, title: str, unit: str) -> Any:
+    """ResNet-8 beside the full networks, in millions."""
+    values = {network["name"]: network[quantity] for network in document["networks"]}
+    bars = []
+    for name in ("resnet8", *_FULL):
+        value, times = values[name] / 1e6, values[name] / values["resnet8"]
+        bars.append(
+            Bar(
+                f"{'FedGKT' if name == 'resnet8' else 'FedAvg'}: {name}",
+                value,
+                BLUE if name == "resnet8" else ORANGE,
+                note=f"{value:,.{0 if value >= 100 else 2}f} M ({times:.3g}x)",
+            )
         )
-    names = [f"{'FedGKT' if n['name'] == 'resnet8' else 'FedAvg'}: {n['name']}" for n in networks]
-    axes.set_yticks(positions, names)
-    axes.set_xmargin(0.3)
-    axes.set_xlabel(unit)
-    return figure
+    return bar_figure(title, unit, bars)
 
 
 def _draw_flops(document: Document) -> Any:
-    return _bars(
-        document,
-        "train_flops",
-        "Computation on a device (the paper's Fig. 4)",
-        "training FLOPs (2 x MACs, forward and backward) of one sample, millions",
-    )
+    unit = "training FLOPs (2 x MACs, forward and backward) of one sample, millions"
+    return _bars(document, "train_flops", "Computation on a device (the paper's Fig. 4)", unit)
 
 
 def _draw_parameters(document: Document) -> Any:
-    return _bars(
-        document, "num_parameters", "Parameters on a device (the paper's Fig. 4)", "parameters, millions"
-    )
+    title = "Parameters on a device (the paper's Fig. 4)"
+    return _bars(document, "num_parameters", title, "parameters, millions")
 
 
 def _draw_times(document: Document) -> Any:
     from matplotlib.figure import Figure  # noqa: PLC0415
-
-    from profiling.frame.plot_style import BLUE, GREEN, INK, ORANGE  # noqa: PLC0415
 
     networks = [network for network in document["networks"] if network["step_ms"]]
     engines = sorted({engine for network in networks for engine in network["step_ms"]})
@@ -226,34 +193,62 @@ def _draw_times(document: Document) -> Any:
 
 
 def _draw_bytes(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    from profiling.frame.plot_style import BLUE, GRAY, ORANGE  # noqa: PLC0415
-
-    methods = [method for method in document["run"]["methods"] if method["network"] == "resnet56"]
     colors = {"fedgkt": BLUE, "split_learning": ORANGE, "fedavg": GRAY}
-    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Communication of a run (the paper's Fig. 5, and FedAvg)")
-    positions = range(len(methods))[::-1]
-    for position, method in zip(positions, methods, strict=True):
-        axes.barh(position, method["paper_bytes"] / 1e9, color=colors[method["method"]])
-        axes.annotate(
-            format_bytes(method["paper_bytes"]),
-            (method["paper_bytes"] / 1e9, position),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
+    bars = [
+        Bar(
+            _METHODS[method["method"]],
+            method["paper_bytes"] / 1e9,
+            colors[method["method"]],
+            note=format_bytes(method["paper_bytes"]),
         )
-    axes.set_yticks(positions, [_METHODS[method["method"]] for method in methods])
-    axes.set_xmargin(0.2)
-    axes.set_xlabel("gigabytes, both directions, ResNet-56")
-    return figure
+        for method in document["run"]["methods"]
+        if method["network"] == "resnet56"
+    ]
+    title = "Communication of a run (the paper's Fig. 5, and FedAvg)"
+    return bar_figure(title, "gigabytes, both directions, ResNet-56", bars)
 
 
-PLOTS = (
-    Plot("Training FLOPs on a device (the paper's Fig. 4)", _draw_flops),
-    Plot("Parameters on a device (the paper's Fig. 4)", _draw_parameters),
-    Plot("Time of a training step by network and engine", _draw_times),
-    Plot("Communication of a run (the paper's Fig. 5)", _draw_bytes),
-)
+class Compare(Measurement[CompareOptions]):
+    """Compare the edge networks with ResNet-56 and ResNet-110, as FedAvg's devices would train them.
+
+    Counts parameters, MACs and FLOPs; times full training steps on ONNX Runtime and PyTorch, all in one
+    interleaved run; measures peak memory in fresh processes. Ten to fifteen minutes on one core.
+    """
+
+    name = "compare"
+    options = CompareOptions
+    example = "gkt profile compare --pin --steps 10 --out compare.json --out compare.html"
+    extra = "export,profile"
+    quick = ("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")
+    not_measured = (
+        "the full networks on the portable engine",
+        "the extractor of split learning on ort_training, and what waiting for gradients costs it",
+        "PyTorch with channels_last, torch.compile or a tuned memory allocator, which can be faster",
+        "loading and augmenting images, extracting features for the upload, the server's share of the time",
+        "energy (gkt profile edge reads it where the processor says)",
+        "any machine but this one",
+    )
+    plots = (
+        Plot("Training FLOPs on a device (the paper's Fig. 4)", _draw_flops),
+        Plot("Parameters on a device (the paper's Fig. 4)", _draw_parameters),
+        Plot("Time of a training step by network and engine", _draw_times),
+        Plot("Communication of a run (the paper's Fig. 5)", _draw_bytes),
+    )
+
+    def measure(self, options: CompareOptions, announce: Announce) -> dict[str, Any]:
+        """Count in this process, time in it, weigh fresh ones."""
+        from profiling.device.compare.measure import compare_networks  # noqa: PLC0415 - imports torch
+
+        return compare_networks(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Say for how many classes."""
+        return f"What training costs a device, {document['settings']['num_classes']} classes"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Counts, step times, ratios and totals of a run, each with its unit and its limits."""
+        return [_costs(document), _times(document), _ratios(document), _run(document)]
+
+    def readme(self, document: Document) -> list[Section]:
+        """Leave out the totals, which are a formula's."""
+        return self.sections(document)[:3]

@@ -1,10 +1,14 @@
-"""The report of ``gkt profile edge`` for a person."""
+"""``gkt profile edge``: on the device itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from profiling.frame.sections import Document, Plot, Section, machine_section
+from profiling.device.edge.options import EdgeOptions
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.plot_style import BLUE
+from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.step_time import noise_note
 from profiling.frame.units import format_bytes
 
@@ -15,21 +19,6 @@ _WORDS = {
     "pack": "packing",
     "augment": "augmentation",
 }
-
-
-def title(document: Document) -> str:
-    """Of the report."""
-    return f"{document['network']} on this device, engine {document['engine']}"
-
-
-def sections(document: Document) -> list[Section]:
-    """Time, memory, sizes, conditions."""
-    found = [_times(document), _memory(document)]
-    if document["sustained"] is not None:
-        found.append(_sustained(document["sustained"]))
-    if document.get("contention") is not None:
-        found.append(_contention(document["contention"]))
-    return [*found, _sizes(document), _conditions(document), machine_section(document)]
 
 
 def _times(document: Document) -> Section:
@@ -155,31 +144,68 @@ def _plain(value: Any) -> str:
 
 
 def _draw(document: Document) -> Any:
+    sustained = document["sustained"]
+    if sustained is None:
+        bars = [
+            Bar(
+                _WORDS[workload["name"]],
+                workload["warm_ms"]["median_ms"],
+                interval=(workload["warm_ms"]["low_ms"], workload["warm_ms"]["high_ms"]),
+                note=f"p95 {workload['warm_ms']['p95_ms']:,.1f}",
+            )
+            for workload in document["workloads"]
+        ]
+        title = f"{document['network']}, engine {document['engine']}"
+        return bar_figure(title, "milliseconds a batch: median with confidence interval, p95", bars)
     from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, INK, ORANGE  # noqa: PLC0415
 
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    sustained = document["sustained"]
-    if sustained is not None:
-        seconds = [window["second"] for window in sustained["windows"]]
-        axes.plot(seconds, [window["median_ms"] for window in sustained["windows"]], color=BLUE, marker="o")
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("seconds of training without a pause")
-        axes.set_ylabel("step, milliseconds")
-        axes.set_title("A training step over time")
-        return figure
-    positions = range(len(document["workloads"]))[::-1]
-    for position, workload in zip(positions, document["workloads"], strict=True):
-        warm = workload["warm_ms"]
-        axes.barh(position, warm["median_ms"], color=BLUE)
-        axes.plot([warm["low_ms"], warm["high_ms"]], [position, position], color=INK, linewidth=2)
-        axes.plot(warm["p95_ms"], position, marker="|", color=ORANGE, markersize=18)
-    axes.set_yticks(positions, [_WORDS[workload["name"]] for workload in document["workloads"]])
-    axes.set_xlabel("milliseconds a batch: median with confidence interval, p95")
-    axes.set_title(f"{document['network']}, engine {document['engine']}")
+    seconds = [window["second"] for window in sustained["windows"]]
+    axes.plot(seconds, [window["median_ms"] for window in sustained["windows"]], color=BLUE, marker="o")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds of training without a pause")
+    axes.set_ylabel("step, milliseconds")
+    axes.set_title("A training step over time")
     return figure
 
 
-PLOTS = (Plot("Time of a training step, of extraction and of packing", _draw),)
+class Edge(Measurement[EdgeOptions]):
+    """Measure on this device what a training step, extraction and packing cost.
+
+    Needs what a device has: gkt-edge[edge], no PyTorch. Each workload runs in fresh processes, for its cold
+    start and its memory. HTML and PNG need gkt-edge[profile]; write --out edge.json here and make the page
+    elsewhere with gkt profile show edge.json --out edge.html.
+    """
+
+    name = "edge"
+    options = EdgeOptions
+    example = "gkt profile edge --artifacts artifacts --out edge.json"
+    extra = "edge"
+    quick = ("--sustained-seconds", "1", "--steps", "5", "--cold-runs", "1")
+    not_measured = (
+        "loading images; the network",
+        "what real images compress to: packing is timed on features of random images",
+        "the disk's part of a cold start: files are in the page cache",
+        "any device but this one",
+    )
+    plots = (Plot("Time of a training step, of extraction and of packing", _draw),)
+
+    def measure(self, options: EdgeOptions, announce: Announce) -> dict[str, Any]:
+        """Measure in fresh processes."""
+        from profiling.device.edge.measure import measure_edge  # noqa: PLC0415 - imports an engine
+
+        return measure_edge(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Name network and engine."""
+        return f"{document['network']} on this device, engine {document['engine']}"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Time, memory, throttling, contention, sizes, conditions."""
+        parts = [_times(document), _memory(document)]
+        if document["sustained"] is not None:
+            parts.append(_sustained(document["sustained"]))
+        if document.get("contention") is not None:
+            parts.append(_contention(document["contention"]))
+        return [*parts, _sizes(document), _conditions(document)]
