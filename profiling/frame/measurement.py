@@ -32,6 +32,8 @@ and ``make readme`` know it from the registry.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,7 +93,8 @@ class Measurement(Report, Generic[OptionsT]):
         options: A frozen dataclass; its fields are the command's options.
         example: A command line for the help text; by default without options.
         extra: What must be installed to measure: ``all``, ``edge`` and so on.
-        programs: Programs that must be there beside it; ``gkt profile all`` leaves out what lacks one.
+        programs: Programs that must be there beside it.
+        modules: Python modules that must be there beside the extra's.
         quick: Arguments of the command that only show that it works.
         not_measured: What its numbers do not say, whatever the options.
         error: How the command ends if :meth:`failures` names any.
@@ -101,6 +104,7 @@ class Measurement(Report, Generic[OptionsT]):
     example: ClassVar[str] = ""
     extra: ClassVar[str] = "all"
     programs: ClassVar[Sequence[str]] = ()
+    modules: ClassVar[Sequence[str]] = ()
     quick: ClassVar[Sequence[str]] = ()
     not_measured: ClassVar[Sequence[str]] = ()
     error: ClassVar[type[GKTError]] = RunFailedError
@@ -129,6 +133,11 @@ class Measurement(Report, Generic[OptionsT]):
     def failures(self, document: Document) -> Sequence[str]:
         """Name what must not be, a sentence each: the command then ends with :attr:`error`."""
         return ()
+
+    def missing(self) -> list[str]:
+        """Name what this machine lacks to measure: programs and modules."""
+        modules = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        return [*(name for name in self.programs if shutil.which(name) is None), *modules]
 
     def document(self, options: OptionsT, announce: Announce = lambda line: None) -> dict[str, Any]:
         """Measure, and return the whole document, with what every document has.

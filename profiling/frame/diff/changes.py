@@ -31,7 +31,7 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
         names: What to call them.
 
     Returns:
-        The document; profiling/README.md describes every key.
+        The document; docs/results-format.md describes every key.
 
     Raises:
         InputError: They are of different kinds.

@@ -103,6 +103,7 @@ class Web(Measurement[WebOptions]):
 
     name = "web"
     options = WebOptions
+    modules = ("granian", "waitress")
     quick = ("--turns", "1", "--bodies", "2", "--large-mb", "16")
     not_measured = ("TLS", "a network: everything is on loopback", "servers with more than one process")
     plots = (Plot("Bytes a CPU-second of each web server", _draw_web),)

@@ -97,7 +97,7 @@ def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dic
 
 
 def test_every_key_is_documented(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    readme = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
     report, _ = written
     keys = {*report, *report["ratios"], *report["networks"][0], *report["noise"], *report["run"]}
     for key in keys | {*report["run"]["methods"][0], *report["networks"][0]["step_ms"]["pytorch"]}:

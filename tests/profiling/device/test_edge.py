@@ -28,7 +28,7 @@ from profiling.frame.registry import read_document
 from profiling.frame.step_time import noise_report, summarise
 from tests.conftest import LONGEST_SECONDS, ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 FORBIDDEN = (
     "torch",
     "torchvision",

@@ -13,7 +13,7 @@ from profiling.experiments.speed.options import SpeedOptions
 from profiling.frame.registry import page_of
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 def test_report(gkt: Gkt, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from profiling.frame.machine import describe_machine
 from profiling.frame.step_time import noise_report, summarise
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 def measured(seed: int, *, factor: float = 1.0, spread: float = 0.02) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tests.profiling.frame.test_diff import measured
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 RATES = {
     "train_step_images_per_second": 100.0,
     "extract_images_per_second": 1000.0,

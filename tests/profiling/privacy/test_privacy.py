@@ -23,7 +23,7 @@ from profiling.privacy.similarity import SIGMA, psnr, ssim
 from profiling.privacy.uploaded import as_uploaded
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 def images(seed: int, num: int = 3, size: int = 16) -> torch.Tensor:
