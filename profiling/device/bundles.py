@@ -13,7 +13,7 @@ from typing import Any
 
 from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE
 from gkt_core.networks import FULL_NETWORKS
-from profiling.frame.fresh_process import answer, measure_fresh
+from profiling.frame.measuring.fresh_process import answer, measure_fresh
 
 
 def export_compared(

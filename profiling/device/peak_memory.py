@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling.device.edge.probe import PROBE, ProbeSpec
-from profiling.frame.fresh_process import answer, measure_fresh
+from profiling.frame.measuring.fresh_process import answer, measure_fresh
 
 # The first step takes the most: later ones find their memory taken.
 NUM_STEPS = 3

@@ -16,9 +16,9 @@ import click
 
 from gkt_core.errors import InputError
 from gkt_core.files import write_atomically
+from profiling.frame.measuring.step_time import noise_note
 from profiling.frame.registry import report_of
 from profiling.frame.sections import Document, Section
-from profiling.frame.step_time import noise_note
 from profiling.frame.text import section_markdown
 from profiling.readme.paper import PAPER_TABLES, paper_command, paper_section
 

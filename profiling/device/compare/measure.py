@@ -26,8 +26,8 @@ from profiling.device.training_steps import (
     network_step,
 )
 from profiling.frame.measurement import Announce
-from profiling.frame.pinning import pinned
-from profiling.frame.step_time import StepTime, noise_report, time_interleaved
+from profiling.frame.measuring.pinning import pinned
+from profiling.frame.measuring.step_time import StepTime, noise_report, time_interleaved
 
 PYTORCH = "pytorch"
 TRAINABLE = (*EDGE_NETWORKS, *FULL_NETWORKS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.counted.network_cost import NetworkCost
-    from profiling.frame.step_time import StepTime
+    from profiling.frame.measuring.step_time import StepTime
 
 BASE = "resnet8"
 FASTEST = "fastest"

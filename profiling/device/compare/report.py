@@ -9,9 +9,9 @@ from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import PAPER_STEP_MS
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measuring.step_time import TIME_HEADINGS, noise_note, time_cells
 from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
 from profiling.frame.sections import Document, Plot, Section
-from profiling.frame.step_time import TIME_HEADINGS, noise_note, time_cells
 from profiling.frame.units import format_bytes
 
 _QUANTITIES = {

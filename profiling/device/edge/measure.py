@@ -14,10 +14,10 @@ from profiling.device.edge.install_size import install_sizes
 from profiling.device.edge.options import EdgeOptions
 from profiling.device.edge.probe import PROBE, ProbeSpec
 from profiling.device.edge.workloads import WORKLOADS
-from profiling.frame.fresh_process import measure_fresh
 from profiling.frame.machine import describe_machine
 from profiling.frame.measurement import Announce
-from profiling.frame.step_time import noise_report, summarise
+from profiling.frame.measuring.fresh_process import measure_fresh
+from profiling.frame.measuring.step_time import noise_report, summarise
 
 # More than any probe takes; a hung engine must not hang the command.
 _PROBE_SECONDS = 3600.0

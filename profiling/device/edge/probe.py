@@ -11,8 +11,8 @@ from typing import Any
 
 from profiling.device.edge.conditions import EnergyMeter, read_conditions
 from profiling.device.edge.memory import peak_bytes, resident_bytes
-from profiling.frame.fresh_process import answer
-from profiling.frame.pinning import pinned
+from profiling.frame.measuring.fresh_process import answer
+from profiling.frame.measuring.pinning import pinned
 
 PROBE = "profiling.device.edge.probe"
 

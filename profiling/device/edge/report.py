@@ -7,9 +7,9 @@ from typing import Any
 from profiling.device.edge.options import EdgeOptions
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measuring.step_time import noise_note
 from profiling.frame.plot_style import BLUE
 from profiling.frame.sections import Document, Plot, Section
-from profiling.frame.step_time import noise_note
 from profiling.frame.units import format_bytes
 
 NOT_MEASURED = "not measured"

@@ -15,10 +15,10 @@ from profiling.device.engines.names import CHANNELS_LAST, MEMORY_TARGETS_BYTES, 
 from profiling.device.engines.options import NETWORK, EnginesOptions
 from profiling.device.peak_memory import engine_peak_bytes, pytorch_peak_bytes
 from profiling.device.training_steps import TEMPERATURE
-from profiling.frame.fresh_process import measure_fresh
 from profiling.frame.machine import num_usable_cores
 from profiling.frame.measurement import Announce
-from profiling.frame.step_time import StepTime, noise_report
+from profiling.frame.measuring.fresh_process import measure_fresh
+from profiling.frame.measuring.step_time import StepTime, noise_report
 
 # What PyTorch is fastest with on the CPU: memory that was freed stays with the process. Values are bytes.
 TUNED_ALLOCATOR = {

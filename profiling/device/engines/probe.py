@@ -21,8 +21,8 @@ from gkt_core.nn import build_edge_network
 from profiling.counted.network_cost import build_trainable
 from profiling.device.engines.names import CHANNELS_LAST, EXTRACTED, FULL_STEPS, PYTORCH, SGEMM
 from profiling.device.training_steps import ALPHA, LEARNING_RATE, TrainingBatch, engine_step, pytorch_step
-from profiling.frame.fresh_process import answer, say
-from profiling.frame.step_time import time_interleaved
+from profiling.frame.measuring.fresh_process import answer, say
+from profiling.frame.measuring.step_time import time_interleaved
 
 Step = Callable[[], object]
 _SGEMM_SIZE = 1024

@@ -7,9 +7,9 @@ from typing import Any
 from profiling.device.engines.options import EnginesOptions
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measuring.step_time import TIME_HEADINGS, noise_note, time_cells
 from profiling.frame.plot_style import BLUE, ORANGE
 from profiling.frame.sections import Document, Plot, Section
-from profiling.frame.step_time import TIME_HEADINGS, noise_note, time_cells
 from profiling.frame.units import format_bytes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gkt_core.errors import InputError
 from profiling.frame.diff.values import Time, flat_conditions, flat_ratios, flat_values
-from profiling.frame.step_time import NOISY_DRIFT
+from profiling.frame.measuring.step_time import NOISY_DRIFT
 
 SCHEMA = "gkt-profile-diff/1"
 # Two runs on one machine must agree on a ratio so far.

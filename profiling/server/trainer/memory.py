@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from profiling.frame.fresh_process import answer, measure_fresh
+from profiling.frame.measuring.fresh_process import answer, measure_fresh
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
 
 _SAMPLE_SECONDS = 0.02

@@ -28,8 +28,8 @@ from profiling.device.compare.measure import TIMED, _network_entry
 from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import ratios
 from profiling.device.peak_memory import engine_peak_bytes, pytorch_peak_bytes
-from profiling.frame.pinning import pinned
-from profiling.frame.step_time import StepTime, summarise, time_interleaved
+from profiling.frame.measuring.pinning import pinned
+from profiling.frame.measuring.step_time import StepTime, summarise, time_interleaved
 from tests.conftest import ROOT
 
 TINY = ("compare", "--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")

@@ -24,8 +24,8 @@ from profiling.device.edge.contention import measure_contention
 from profiling.device.edge.install_size import install_sizes
 from profiling.device.edge.memory import peak_bytes, resident_bytes
 from profiling.device.edge.options import EdgeOptions
+from profiling.frame.measuring.step_time import noise_report, summarise
 from profiling.frame.registry import read_document
-from profiling.frame.step_time import noise_report, summarise
 from tests.conftest import LONGEST_SECONDS, ROOT, Gkt
 
 README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from profiling.cli.profile import profile
 from profiling.frame.diff.changes import compare_documents
 from profiling.frame.diff.values import Time, flat_values
 from profiling.frame.machine import describe_machine
-from profiling.frame.step_time import noise_report, summarise
+from profiling.frame.measuring.step_time import noise_report, summarise
 from tests.conftest import ROOT, Gkt
 
 README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
