@@ -60,7 +60,7 @@ class DemoRun:
             client_ids = [client["client_id"] for client in split["clients"]]
             status = self._timed("training", lambda: self._train(processes, client_ids))
             models = self._collect_models(client_ids)
-            self._display.step(f"testing {len(models)} combined models, and each device alone")
+            self._display.say(f"testing {len(models)} combined models, and each device alone")
             accuracies = self._timed("evaluation", lambda: self._evaluate(processes, client_ids))
             alone = self._timed("edge_only", lambda: self._train_alone(processes, client_ids))
         return {
@@ -107,7 +107,7 @@ class DemoRun:
             raise
         split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
         (data / TEST_NAME).rename(self._out / TEST_NAME)
-        self._display.step(
+        self._display.say(
             f"{options.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
             f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
             f"{split['num_test_examples']} test images of {split['image_size']} px, "
@@ -126,7 +126,7 @@ class DemoRun:
         arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
         arguments += ["--out", str(self._out / "artifacts")]
         processes.run("gkt export", arguments, log=self._logs / "export.log")
-        self._display.step(f"exported {options.edge_network} as ONNX Runtime training artifacts")
+        self._display.say(f"exported {options.edge_network} as ONNX Runtime training artifacts")
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
         server = self._start_server(processes)
@@ -134,7 +134,7 @@ class DemoRun:
         token = (self._out / "server" / "token").read_text(encoding="utf-8").strip()
         with self._wire(info["url"]) as url:
             devices = [self._start_device(processes, client_id, url, token) for client_id in client_ids]
-            self._display.step(f"server {info['url']}, its trainer and {len(devices)} devices are running")
+            self._display.say(f"server {info['url']}, its trainer and {len(devices)} devices are running")
             status = self._watch(processes, server, devices, info["url"], token)
         processes.stop([server])
         if status.phase != "finished":
