@@ -71,7 +71,7 @@ class Step:
 
 
 def steps(options: AllOptions) -> list[Step]:
-    """What is measured: first what the plan is made from, then the other measurements of the registry."""
+    """List what is measured: first what the plan is made from, then the rest of the registry."""
 
     def profile(name: str, *arguments: str, report: str = "") -> Step:
         made = measurement(name)
@@ -160,7 +160,7 @@ def _run(chosen: Iterable[Step], options: AllOptions) -> None:
 
 
 def is_done(step: Step, options: AllOptions) -> bool:
-    """Whether a step's files are there and whole."""
+    """Tell whether a step's files are there and whole."""
     if step.suffixes:
         try:
             read_document(options.out_dir / f"{step.name}.json")

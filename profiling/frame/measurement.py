@@ -62,7 +62,7 @@ class Report(ABC):
 
     @property
     def schema(self) -> str:
-        """What a document says it is; the number grows when a key changes its meaning."""
+        """Name the kind of a document; the number grows when a key changes its meaning."""
         return f"gkt-{self.name}/1"
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Measurement(Report, Generic[OptionsT]):
 
     @property
     def schema(self) -> str:
-        """What a document says it is; the number grows when a key changes its meaning."""
+        """Name the kind of a document, which follows from the command."""
         return f"gkt-profile-{self.name}/1"
 
     @abstractmethod

@@ -143,7 +143,7 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
 
 
 def _sharing(fleet: Fleet, value: Mapping[str, float]) -> tuple[float, float]:
-    """How often a machine's computing of one device is waited for, and seconds of handing samples over."""
+    """Count turns of a machine's devices that are waited for, and seconds of handing samples over."""
     if fleet.slots is None:
         return 1.0, 0.0
     at_once = min(fleet.slots, fleet.active)

@@ -94,7 +94,7 @@ class Plan(Measurement[PlanOptions]):
 
     @property
     def schema(self) -> str:
-        """Of a command that is not below ``gkt profile``."""
+        """Name the kind of a document of a command that is not below ``gkt profile``."""
         return "gkt-plan/1"
 
     def measure(self, options: PlanOptions, announce: Announce) -> dict[str, Any]:

@@ -25,10 +25,6 @@ def measure_privacy(options: PrivacyOptions, announce: Announce) -> dict[str, An
     The attacker knows the extractor, which every device of a run begins with, and has the training images
     and their features; it wants the test images. One decoder is trained for each condition.
 
-    Args:
-        options: What to attack.
-        announce: Told what happens now.
-
     Raises:
         DatasetError: The dataset cannot be read, or has fewer than ten test images.
     """

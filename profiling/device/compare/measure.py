@@ -45,10 +45,6 @@ _ROLES = dict.fromkeys(EDGE_NETWORKS, "edge") | dict.fromkeys(FULL_NETWORKS, "fu
 def compare_networks(options: CompareOptions, announce: Announce) -> dict[str, Any]:
     """Count, time and weigh the networks of the paper.
 
-    Args:
-        options: What to compare.
-        announce: Told what happens now.
-
     Raises:
         RunFailedError: A measuring process died.
     """

@@ -28,10 +28,6 @@ _CONTENTION_SECONDS = 6.0
 def measure_edge(options: EdgeOptions, announce: Announce) -> dict[str, Any]:
     """Measure this device.
 
-    Args:
-        options: What to measure.
-        announce: Told what happens now.
-
     Raises:
         InputError: The folder is no bundle.
         RunFailedError: A probe died.

@@ -46,7 +46,7 @@ class ProbeSpec:
     is_pinned: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As the fresh process is told."""
+        """Return what the fresh process is told."""
         return dataclasses.asdict(self)
 
 

@@ -32,10 +32,6 @@ _SMALL_BATCH = 16
 def measure_engines(options: EnginesOptions, announce: Announce) -> dict[str, Any]:
     """Time and weigh ResNet-8's training step on each engine, beside PyTorch's and the machine's bound.
 
-    Args:
-        options: What to measure.
-        announce: Told what happens now.
-
     Raises:
         RunFailedError: A measuring process died.
     """
@@ -127,7 +123,7 @@ def _memory(options: EnginesOptions, bundle: Path, announce: Announce) -> dict[s
 
 
 def _bound(timed: dict[str, Any], flops: int) -> dict[str, Any]:
-    """What a step would take if all of it were one large matrix product, by the faster library here."""
+    """Compute what a step would take if all of it were one large matrix product, by the faster library."""
     library, time = min(timed["sgemm_ms"].items(), key=lambda item: item[1]["median_ms"])
     flops_per_second = timed["sgemm_flops"] / time["median_ms"] * 1e3
     return {

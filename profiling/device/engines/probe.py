@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_runtime import open_backend
-from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE, load_bundle
+from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE
 from gkt_core.errors import RunFailedError
 from gkt_core.nn import build_edge_network
 from profiling.counted.network_cost import build_trainable
 from profiling.device.engines.names import CHANNELS_LAST, EXTRACTED, FULL_STEPS, PYTORCH, SGEMM
-from profiling.device.training_steps import ALPHA, LEARNING_RATE, TrainingBatch, engine_step, pytorch_step
+from profiling.device.training_steps import ALPHA, TrainingBatch, engine_step, open_engine, pytorch_step
 from profiling.frame.measuring.fresh_process import answer, say
 from profiling.frame.measuring.step_time import time_interleaved
 
@@ -54,13 +53,13 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     turns = spec["warmup"] + spec["steps"]
 
     def timed(steps: Mapping[str, Step], what: str) -> dict[str, dict[str, Any]]:
-        found = time_interleaved(
+        times = time_interleaved(
             steps,
             num_steps=spec["steps"],
             num_warmup=spec["warmup"],
             on_turn=lambda turn: say(f"timing {what}: {turn} of {turns}"),
         )
-        return {name: step.to_dict() for name, step in found.items()}
+        return {name: step.to_dict() for name, step in times.items()}
 
     steps, layouts = _training_steps(spec, bundle, batch)
     times = timed(steps | _sgemm_steps(), "training steps in turn")
@@ -116,22 +115,16 @@ def _sgemm_steps() -> dict[str, Step]:
 
 def _extractions(spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch) -> dict[str, Step]:
     """Features and logits in eval mode, as a device makes them for an upload."""
-    backend = open_backend(
-        load_bundle(bundle),
-        checkpoint=None,
-        num_threads=spec["threads"],
-        learning_rate=LEARNING_RATE,
-        engine=PORTABLE,
-    )
-    found: dict[str, Step] = {PORTABLE: lambda: backend.predict(batch.images)}
+    backend = open_engine(bundle, PORTABLE, spec["threads"])
+    steps: dict[str, Step] = {PORTABLE: lambda: backend.predict(batch.images)}
     for name, memory_format in zip(
         EXTRACTED[1:], (torch.contiguous_format, torch.channels_last), strict=True
     ):
         network = build_edge_network("resnet8", spec["num_classes"]).eval()
         network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
         images = torch.from_numpy(batch.images).contiguous(memory_format=memory_format)
-        found[name] = _forward(network, images)
-    return found
+        steps[name] = _forward(network, images)
+    return steps
 
 
 def _forward(network: torch.nn.Module, images: torch.Tensor) -> Step:
@@ -143,16 +136,10 @@ def _forward(network: torch.nn.Module, images: torch.Tensor) -> Step:
 
 
 def _batch_sizes(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, float]]:
-    """One portable step of each batch size, in one session; a loss that is not finite is an error."""
+    """Take one portable step of each batch size, in one session; a loss that is not finite is an error."""
     say("portable steps of batch sizes from 1 to 256")
-    backend = open_backend(
-        load_bundle(bundle),
-        checkpoint=None,
-        num_threads=spec["threads"],
-        learning_rate=LEARNING_RATE,
-        engine=PORTABLE,
-    )
-    found = []
+    backend = open_engine(bundle, PORTABLE, spec["threads"])
+    entries = []
     for batch_size in BATCH_SIZES:
         batch = TrainingBatch.random(batch_size, spec["image_size"], spec["num_classes"])
         started = time.perf_counter()
@@ -163,8 +150,8 @@ def _batch_sizes(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, float]
                 f"a portable step of {batch_size} samples gave the loss {loss} and logits {logits.shape}, "
                 f"expected a finite loss and {batch.server_logits.shape}: please report it"
             )
-        found.append({"batch_size": batch_size, "first_ms": round(milliseconds, 4)})
-    return found
+        entries.append({"batch_size": batch_size, "first_ms": round(milliseconds, 4)})
+    return entries
 
 
 # Samples of a row of steps: a short step meets a burst of other work whole or not at all.
@@ -172,8 +159,8 @@ _ROW_SAMPLES = 64
 
 
 def _threads(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, Any]]:
-    """One thread and two of the portable engine, interleaved."""
-    found = []
+    """Time one thread and two of the portable engine, interleaved."""
+    entries = []
     for batch_size in THREADED_BATCH_SIZES:
         say(f"portable steps of {batch_size} samples with one thread and with two")
         batch = TrainingBatch.random(batch_size, spec["image_size"], spec["num_classes"])
@@ -189,7 +176,7 @@ def _threads(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, Any]]:
             # The other session's threads may still be spinning down.
             num_settling=1,
         )
-        found.append(
+        entries.append(
             {
                 "batch_size": batch_size,
                 "one_thread_ms": times[1].to_dict(),
@@ -197,7 +184,7 @@ def _threads(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, Any]]:
                 "two_over_one": times[2].median_ms / times[1].median_ms,
             }
         )
-    return found
+    return entries
 
 
 if __name__ == "__main__":

@@ -31,12 +31,7 @@ _LEAST_TURNS = 2
 
 
 def measure_speed(options: SpeedOptions, announce: Announce) -> dict[str, Any]:
-    """Time all candidates in turn.
-
-    Args:
-        options: What to measure.
-        announce: Told what is being measured.
-    """
+    """Time all candidates in turn."""
     prepare_torch(options.device, options.threads)
     config = RunConfig(
         batch_size=options.batch_size,
@@ -92,7 +87,7 @@ def _describe(seconds: list[float], num_samples: int) -> dict[str, Any]:
 
 
 def _ratio(left: list[float], right: list[float]) -> dict[str, float]:
-    """Of times within a turn, so that slow turns cancel: median, lowest, highest."""
+    """Divide times within a turn, so that slow turns cancel: median, lowest, highest."""
     ratios = [one / other for one, other in zip(left, right, strict=True)]
     return {"median": float(np.median(ratios)), "lowest": min(ratios), "highest": max(ratios)}
 
@@ -153,7 +148,7 @@ class _Clients:
         self._one[0].train(1, 1.0, lambda num: None)
 
     def bare_loop(self) -> None:
-        """What a PyTorch tutorial would write, on images that are tensors already."""
+        """Train as a PyTorch tutorial would, on images that are tensors already."""
         self._bare.train()
         for rows in torch.split(torch.randperm(len(self._samples)), self._config.batch_size):
             self._bare_optimizer.zero_grad(set_to_none=True)

@@ -44,13 +44,8 @@ class StepTime:
     high_ms: float
     drift: float
 
-    @property
-    def is_noisy(self) -> bool:
-        """Whether the spread or the drift is too large to quote the median."""
-        return self.iqr_ms > NOISY_SPREAD * self.median_ms or abs(self.drift) > NOISY_DRIFT
-
     def to_dict(self) -> dict[str, Any]:
-        """As a document holds it: microseconds are beyond what a clock means here."""
+        """Round for a document: microseconds are beyond what a clock means here."""
         return {name: round(value, 4) for name, value in dataclasses.asdict(self).items()}
 
 
@@ -95,7 +90,7 @@ def time_interleaved(
                 samples[key].append((clock() - start) / 1e6)
         if turn + 1 == num_warmup:
             if fill_ms:
-                rows = {key: _repeats(fill_ms, found[-1]) for key, found in samples.items()}
+                rows = {key: _repeats(fill_ms, taken[-1]) for key, taken in samples.items()}
             samples = {key: [] for key in steps}
         on_turn(turn + 1)
     return {key: summarise(values) for key, values in samples.items()}

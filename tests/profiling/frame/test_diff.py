@@ -28,8 +28,8 @@ def measured(seed: int, *, factor: float = 1.0, spread: float = 0.02) -> dict[st
     rng = np.random.default_rng(seed)
     workloads, times = [], {}
     for name, scale in (("train_step", factor), ("extract", 1.0), ("pack", 1.0)):
-        warm = summarise(scale * 100 * (1 + spread * rng.standard_normal(30)))
-        cold = summarise(300 * (1 + spread * rng.standard_normal(3)))
+        warm = summarise((scale * 100 * (1 + spread * rng.standard_normal(30))).tolist())
+        cold = summarise((300 * (1 + spread * rng.standard_normal(3))).tolist())
         times[name] = warm
         workloads.append(
             {

@@ -219,11 +219,11 @@ def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-    for arguments, message in (
+    for options, message in (
         (("--devices", "0"), "--devices is 0"),
         (("--uploads", "201"), "uploads is 201"),
     ):
-        result = CliRunner().invoke(plan, ["--devices", "9", "--samples", "200", *OPTIONS, *arguments])
+        result = CliRunner().invoke(plan, ["--devices", "9", "--samples", "200", *OPTIONS, *options])
         assert isinstance(result.exception, ConfigError) and message in str(result.exception)
     result = CliRunner().invoke(plan, ["--devices", "9", "--samples", "200", *OPTIONS, "--json"])
     assert json.loads(result.stdout)["schema"] == "gkt-plan/1"
