@@ -44,7 +44,7 @@ test-slow: install ## the tests that take minutes
 fuzz: install ## send N bent requests (20,000) of SEED to the server: no 5xx, and a refusal changes nothing
 	GKT_FUZZ_REQUESTS=$(or $(N),20000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/server_app/web/test_fuzz.py -s --timeout=0
 
-readme: install ## write the measured tables of the README from profiling/results
+readme: install ## write the measured tables of docs/results.md from profiling/results
 	$(BIN)/python -m profiling.readme.tables
 
 chaos: install ## kill the processes of a run KILLS times (20) at moments of SEED: it must end with the same bytes

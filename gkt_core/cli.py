@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -16,17 +18,111 @@ from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
 from gkt_core.files import full_disk_named
 
 COMMAND_GROUP = "gkt.commands"
+COMMON = "Options"
+EVERYWHERE = "In every command"
+# What `gkt --help` says of each command: importing twelve commands to ask them takes seconds.
+SUMMARIES = {
+    "Begin here": {
+        "demo": "Train a ResNet-55 from ResNet-8 devices, end to end, on this machine.",
+    },
+    "Run on devices": {
+        "data": "Split a dataset into one private file a device, and look into such files.",
+        "export": "Write what a device trains with, and the template of the combined model.",
+        "verify": "Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.",
+        "serve": "Serve one run: collect features, train the large network, answer with soft labels.",
+        "edge": "Run on a device: train, upload features, take the combined model.",
+        "clients": "List a run's devices, revoke one, or release one from quarantine.",
+        "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
+    },
+    "Measure": {
+        "simulate": "Run an algorithm over simulated devices and measure it.",
+        "profile": "Measure what training costs a device.",
+        "plan": "Plan a deployment larger than this machine: time, bytes, servers, GPU hours, cost.",
+        "reproduce": "Rerun a table or figure of the paper and print its numbers beside ours.",
+    },
+}
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
-class EntryPointGroup(click.Group):
-    """A click group whose commands are the entry points of ``gkt.commands``."""
+def _log_to_stderr(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    if value and not ctx.resilient_parsing:
+        level = logging.ERROR if param.name == "quiet" else (logging.INFO, logging.DEBUG)[min(value, 2) - 1]
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+
+
+_LOGGING = tuple(
+    click.Option(flags, count=True, expose_value=False, is_eager=True, callback=_log_to_stderr, help=text)
+    for flags, text in (
+        (("-v", "--verbose"), "Log to stderr what libraries do; -vv for every detail."),
+        (("-q", "--quiet"), "Log errors only."),
+    )
+)
+
+
+class Command(click.Command):
+    """A command that lists its options under headings, takes ``-v`` and ``-q``, and ends with an example.
+
+    Attributes:
+        example: A command line that works as it stands, once the files it names are there.
+    """
+
+    def __init__(self, *args: Any, example: str = "", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.example = example
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, ``--help``, and those of logging."""
+        return [*super().get_params(ctx), *_LOGGING]
+
+    def grouped_params(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+        """Parameters by heading: the common ones, the groups as they come, what every command has."""
+        groups: dict[str, list[click.Parameter]] = {COMMON: []}
+        everywhere = []
+        for param in self.get_params(ctx):
+            if param in _LOGGING or "--help" in param.opts:
+                everywhere.append(param)
+            else:
+                groups.setdefault(getattr(param, "group", "") or COMMON, []).append(param)
+        return {**groups, EVERYWHERE: everywhere}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each heading with its options."""
+        for heading, params in self.grouped_params(ctx).items():
+            records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example."""
+        super().format_epilog(ctx, formatter)
+        if self.example:
+            with formatter.section("Example"):
+                formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+
+
+class Group(Command, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each heading with its options, then the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+class EntryPointGroup(Group):
+    """A group whose commands are the entry points of ``gkt.commands``."""
 
     def _entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all registered commands."""
-        return sorted(self._entries())
+        """Names of all registered commands, those of other distributions last."""
+        registered = self._entries()
+        known = [name for heading in SUMMARIES.values() for name in heading if name in registered]
+        return known + sorted(set(registered) - set(known))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -40,6 +136,17 @@ class EntryPointGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"entry point {entry.value} is a {type(command).__name__}, not a click command")
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing one."""
+        rest = dict.fromkeys(self.list_commands(ctx), "")
+        for heading, summaries in SUMMARIES.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, text) for name, text in summaries.items() if name in rest])
+            rest = {name: text for name, text in rest.items() if name not in summaries}
+        if rest:
+            with formatter.section("Of other packages"):
+                formatter.write_dl(list(rest.items()))
 
 
 def _unavailable(name: str, error: ImportError) -> click.Command:
@@ -56,7 +163,6 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         callback=explain,
         context_settings={"ignore_unknown_options": True},
-        short_help=f"(not installed: needs {error.name or error})",
     )
 
 
@@ -72,6 +178,11 @@ def gkt() -> None:
                      5 wrong token, 6 verification failed, 7 a process failed,
                      8 disk or memory does not suffice, 130 Ctrl-C
     """  # noqa: D301 - click looks for the character itself
+
+
+def json_option(prints: str = "the result") -> Callable[[FunctionT], FunctionT]:
+    """Add ``--json``, which arrives as ``as_json``; see :func:`emit_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {prints} to stdout as JSON.")
 
 
 def emit_json(value: Any) -> None:
@@ -97,6 +208,7 @@ def run_command(command: click.Command) -> NoReturn:
         error.show()
         exit_code = error.exit_code
     except GKTError as error:
+        logging.getLogger("gkt").debug("raised here", exc_info=True)
         click.echo(f"error: {error}", err=True)
         exit_code = error.exit_code
     except BrokenPipeError:

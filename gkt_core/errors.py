@@ -34,7 +34,11 @@ Messages say what was found, what was expected and what to do. Exit code 130 is 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 EXIT_INTERRUPTED = 130
+_OWN_PACKAGES = ("gkt_core", "edge_export", "edge_runtime", "server_app", "profiling")
 
 
 class GKTError(Exception):
@@ -90,6 +94,31 @@ class MissingExtraError(InputError):
     def for_module(cls, module: str, extra: str) -> MissingExtraError:
         """Name the missing module and the extra that brings it."""
         return cls(f"the module {module} is not installed: pip install 'gkt-edge[{extra}]'")
+
+
+@contextlib.contextmanager
+def needs(extra: str, package: str = "") -> Iterator[None]:
+    """Import what an extra brings, or end with the command that installs it; also decorates a function.
+
+    ::
+
+        with needs("server"):
+            from server_app import serving
+
+    Args:
+        extra: Of ``gkt-edge``, such as ``server`` or ``export,profile``.
+        package: What to install, where its name is not the missing module's.
+
+    Raises:
+        MissingExtraError: Something of the extra is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in _OWN_PACKAGES:
+            # A name of ours that is not there is a fault of ours.
+            raise
+        raise MissingExtraError.for_module(package or error.name or str(error), extra) from error
 
 
 class PackageConflictError(InputError):

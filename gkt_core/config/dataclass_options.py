@@ -6,28 +6,31 @@
     class EdgeOptions:
         # The docstring's "Attributes:" say "steps: Warm calls of each workload."
         steps: int = option(30, low=1)
+        warmup: float = option(0.5, low=0, unit="seconds", group="Timing")
 
         def __post_init__(self) -> None:
             check_options(self)
 
 
-    @click.command()
+    @click.command(cls=Command)
     @dataclass_options(EdgeOptions)
     def edge(options: EdgeOptions) -> None: ...
 
-Help is what the class's docstring says of the attribute. A field that is itself a dataclass gives its own
-options. Ranges are checked where the value is made, for commands and for callers from Python alike.
+Help is what the docstring of the class, or of a base class, says of the attribute. A field that is itself a
+dataclass gives its own options. Ranges are checked where the value is made, also for callers from Python.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, Field, dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -44,8 +47,11 @@ class OptionSettings:
 
     Attributes:
         flag: The option as typed, ``--steps`` or ``--pin/--no-pin``; from the field's name by default.
+        aliases: Other names of it.
         low: Least value.
         high: Greatest value.
+        above: What every value is greater than.
+        below: What every value is less than.
         choices: The only values.
         unit: Shown beside the default.
         group: Heading in the help text; none for the common options, which come first.
@@ -55,14 +61,57 @@ class OptionSettings:
     """
 
     flag: str = ""
+    aliases: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    above: float | None = None
+    below: float | None = None
     choices: tuple[str, ...] = ()
     unit: str = ""
     group: str = ""
     shown_default: str = ""
     click_type: Any = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def range_words(self) -> str:
+        """The range as a person reads it, ``0 to 64`` or ``above 0 and below 1``; empty without one."""
+        if self.low is not None and self.high is not None:
+            return f"{self.low} to {self.high}"
+        limits = {"at least": self.low, "above": self.above, "at most": self.high, "below": self.below}
+        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+
+    def refusal_of(self, value: Any) -> str:
+        """What is expected instead of a value; empty if the option takes it."""
+        if self.choices and value not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if not self.range_words or isinstance(value, bool) or not isinstance(value, int | float):
+            return ""
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"a finite number, {self.range_words}"
+        holds = (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+        return "" if holds else self.range_words
+
+
+class FieldOption(click.Option):
+    """An option made from a field, with what its help text is composed of.
+
+    Attributes:
+        group: Heading in the help text; empty for the common options.
+        described: What the docstring says.
+        default_words: Its default as shown, with the unit; empty without one.
+        range_words: Its range as shown; empty without one.
+    """
+
+    group: str
+    described: str
+    default_words: str
+    range_words: str
 
 
 def option(default: Any = MISSING, /, **settings: Any) -> Any:
@@ -73,56 +122,51 @@ def option(default: Any = MISSING, /, **settings: Any) -> Any:
         **settings: Attributes of :class:`OptionSettings`; others go to :func:`click.option`.
     """
     own = {field.name for field in dataclasses.fields(OptionSettings)}
-    chosen = {name: value for name, value in settings.items() if name in own}
-    rest = {name: value for name, value in settings.items() if name not in own}
-    metadata = {_KEY: OptionSettings(**chosen, settings=rest)}
-    if callable(default) and not isinstance(default, type(MISSING)):
+    chosen = {name: settings.pop(name) for name in own & set(settings)}
+    metadata = {_KEY: OptionSettings(**chosen, settings=settings)}
+    if callable(default) and default is not MISSING:
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_options(values: Any) -> None:
-    """Refuse values outside of their options' ranges.
+def settings_of(field: Field[Any]) -> OptionSettings:
+    """What :func:`option` said of a field; nothing if it was not made with it."""
+    settings: OptionSettings = field.metadata.get(_KEY, OptionSettings())
+    return settings
+
+
+def flag_of(field: Field[Any]) -> str:
+    """Name a field's option as a person types it: ``--batch-size``."""
+    return settings_of(field).flag.split("/")[0] or "--" + field.name.replace("_", "-")
+
+
+def check_options(values: Any, *, named: Callable[[Field[Any]], str] = flag_of) -> None:
+    """Refuse values outside of their options' ranges; None is no value and passes.
 
     Args:
         values: An instance of a dataclass with :func:`option` fields.
+        named: What a message calls a field.
 
     Raises:
         ConfigError: Names the option, its value and what is expected.
     """
     for field in dataclasses.fields(values):
-        settings: OptionSettings = field.metadata.get(_KEY, OptionSettings())
         value = getattr(values, field.name)
         for each in value if isinstance(value, tuple) else (value,):
-            if settings.choices and each is not None and each not in settings.choices:
-                raise ConfigError(
-                    f"{flag_of(field)} is {each!r}, expected one of {', '.join(settings.choices)}"
-                )
-            if isinstance(each, int | float) and not isinstance(each, bool):
-                low = -math.inf if settings.low is None else settings.low
-                high = math.inf if settings.high is None else settings.high
-                # Not a number is outside of every range.
-                if not low <= each <= high and (settings.low, settings.high) != (None, None):
-                    raise ConfigError(f"{flag_of(field)} is {each}, expected {_range_words(settings)}")
-
-
-def _range_words(settings: OptionSettings) -> str:
-    if settings.high is None:
-        return f"at least {settings.low:g}"
-    return f"at most {settings.high:g}" if settings.low is None else f"{settings.low:g} to {settings.high:g}"
-
-
-def flag_of(field: dataclasses.Field[Any]) -> str:
-    """Name a field's option as a person types it: ``--batch-size``."""
-    settings: OptionSettings = field.metadata.get(_KEY, OptionSettings())
-    return settings.flag.split("/")[0] or "--" + field.name.replace("_", "-")
+            expected = "" if each is None else settings_of(field).refusal_of(each)
+            if expected:
+                raise ConfigError(f"{named(field)} is {each!r}, expected {expected}")
 
 
 def descriptions(cls: type) -> dict[str, str]:
-    """Read what the class's docstring says of each attribute: one source for help and reference."""
-    _, _, text = (cls.__doc__ or "").partition("Attributes:")
-    entries = re.findall(r"^\s{8}(\w+): (.+?)(?=^\s{8}\w+: |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    return {name: " ".join(body.split()).replace("``", "") for name, body in entries}
+    """Read what a class's docstring, and its bases', say of each attribute."""
+    found: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        # Python 3.13 takes the indentation out of docstrings itself.
+        _, _, text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:")
+        entries = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+        found |= {name: " ".join(body.split()).replace("``", "") for name, body in entries}
+    return found
 
 
 def dataclass_options(
@@ -138,7 +182,8 @@ def dataclass_options(
     Args:
         cls: The dataclass.
         argument: What the command calls the instance.
-        defaults: Defaults that differ from the class's, for the help text of ``given_only`` options.
+        defaults: Defaults of this command that differ from the class's; of ``given_only`` options they are
+            only shown, and may be words.
         leave_out: Fields without an option, which keep their defaults.
         given_only: Whether the command gets a dict of those values that were given, instead of an instance:
             for values that are merged with those of a file.
@@ -152,30 +197,28 @@ def dataclass_options(
 
         for made in reversed(list(_options(cls, defaults or {}, leave_out, given_only))):
             made(called)
-        return called  # type: ignore[return-value]
+        return called  # type: ignore[return-value] # the wrapper takes what click gives
 
     return decorate
 
 
-def _pop(cls: type, values: dict[str, Any], leave_out: tuple[str, ...], given_only: bool) -> Any:
-    chosen: dict[str, Any] = {}
-    for field, kind in _fields(cls, leave_out):
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            chosen[field.name] = _pop(kind, values, leave_out, given_only)
-        else:
-            chosen[field.name] = values.pop(field.name)
+def _pop(cls: Any, values: dict[str, Any], leave_out: tuple[str, ...], given_only: bool) -> Any:
+    chosen = {
+        field.name: _pop(kind, values, leave_out, given_only)
+        if dataclasses.is_dataclass(kind)
+        else values.pop(field.name)
+        for field, kind in _fields(cls, leave_out)
+    }
     if given_only:
         return {name: value for name, value in chosen.items() if value is not None}
     return cls(**chosen)
 
 
-def _fields(cls: Any, leave_out: tuple[str, ...]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+def _fields(cls: Any, leave_out: tuple[str, ...]) -> Iterator[tuple[Field[Any], Any]]:
     hints = get_type_hints(cls)
-    return (
-        (field, hints[field.name])
-        for field in dataclasses.fields(cls)
-        if field.init and field.name not in leave_out
-    )
+    for field in dataclasses.fields(cls):
+        if field.init and field.name not in leave_out:
+            yield field, hints[field.name]
 
 
 def _options(
@@ -186,59 +229,63 @@ def _options(
         if dataclasses.is_dataclass(kind):
             yield from _options(kind, defaults, leave_out, given_only)
         else:
-            yield _option(field, kind, texts.get(field.name, ""), defaults, given_only)
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            default = defaults.get(field.name, default)
+            yield _option(field, kind, texts.get(field.name, ""), default, given_only)
 
 
 def _option(
-    field: dataclasses.Field[Any], kind: Any, text: str, defaults: Mapping[str, Any], given_only: bool
+    field: Field[Any], kind: Any, text: str, default: Any, given_only: bool
 ) -> Callable[[FunctionT], FunctionT]:
-    settings: OptionSettings = field.metadata.get(_KEY, OptionSettings())
-    default = field.default if field.default_factory is MISSING else field.default_factory()
-    flag = settings.flag or "--" + field.name.replace("_", "-")
-    arguments: dict[str, Any] = {}
+    settings = settings_of(field)
+    flag = settings.flag or flag_of(field)
+    arguments: dict[str, Any] = dict(settings.settings)
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
         arguments["multiple"] = True
     if kind is bool:
-        if settings.flag or default is False:
-            arguments["is_flag"] = "/" not in flag or None
-        else:
+        if "/" not in flag and (given_only or (default is not False and not settings.flag)):
             flag = f"{flag}/--no-{flag[2:]}"
-        if given_only and "/" not in flag:
-            flag = f"{flag}/--no-{flag[2:]}"
-        arguments = {name: value for name, value in arguments.items() if value is not None}
+        if "/" not in flag:
+            arguments["is_flag"] = True
     else:
         arguments["type"] = settings.click_type or _click_type(kind, settings)
-    shown = settings.shown_default or _shown(defaults.get(field.name, default), settings.unit)
-    if shown:
-        text = f"{text.rstrip()} [default: {shown}]"
     if default is MISSING and not given_only:
         arguments["required"] = True
     else:
         arguments["default"] = None if given_only else default
-    made = click.option(flag, field.name, help=text, **arguments, **settings.settings)
+    words = settings.shown_default or _shown(default, flag, settings.unit)
+    extras = [f"default: {words}"] if words else []
+    extras += [settings.range_words] if settings.range_words else []
+    extras += [f"env: {arguments['envvar']}"] if "envvar" in arguments else []
+    shown = f"{text}  [{'; '.join(extras)}]" if extras else text
+    names = (flag, *settings.aliases, field.name)
+    made = click.option(*names, cls=FieldOption, help=shown.lstrip(), **arguments)
 
     def apply(function: FunctionT) -> FunctionT:
         function = made(function)
-        # For help texts with headings.
-        function.__click_params__[-1].group = settings.group  # type: ignore[attr-defined]
+        parameter = function.__click_params__[-1]  # type: ignore[attr-defined] # click's own list
+        parameter.group, parameter.described = settings.group, text
+        parameter.default_words, parameter.range_words = words, settings.range_words
         return function
 
     return apply
 
 
 def _click_type(kind: Any, settings: OptionSettings) -> Any:
-    from pathlib import Path  # noqa: PLC0415 - only compared
-
     if settings.choices:
         return click.Choice(settings.choices)
     return click.Path(path_type=Path) if kind is Path else kind
 
 
-def _shown(default: Any, unit: str) -> str:
-    if default is MISSING or default is None or default == () or isinstance(default, bool):
+def _shown(default: Any, flag: str, unit: str) -> str:
+    if default in (MISSING, None, ()):
         return ""
+    if isinstance(default, bool):
+        # Of a pair, the half that holds; a single flag is off unless it is given.
+        on, _, off = flag.partition("/")
+        return (on if default else off)[2:] if off else ""
     words = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     return f"{words} {unit}".rstrip()

@@ -6,54 +6,42 @@ import importlib
 
 import click
 
-# Each module is imported when its command is called: `gkt profile edge` never touches torch.
+from gkt_core.cli import Command, Group
+from profiling.frame.command import measurement_command
+from profiling.frame.registry import MEASUREMENTS, Entry, measurement
+
+# Beside the measurements; each module is imported when its command is called.
 _COMMANDS = {
-    "all": ("profiling.cli.all:measure_all", "Every report of this machine with one command."),
-    "chaos": (
-        "profiling.server.chaos.command:chaos",
-        "Kill processes of a run at random: nothing may be lost.",
+    "all": Entry("profiling.cli.all:measure_all", "Every report of this machine with one command."),
+    "diff": Entry(
+        "profiling.frame.diff.command:diff", "What changed between two documents, noise considered."
     ),
-    "compare": ("profiling.device.compare.command:compare", "Edge networks beside ResNet-56 and ResNet-110."),
-    "diff": ("profiling.frame.diff.command:diff", "What changed between two documents, noise considered."),
-    "edge": ("profiling.device.edge.command:edge", "On the device itself: time, memory, sizes, energy."),
-    "engines": ("profiling.device.engines.command:engines", "Both engines beside PyTorch at its best."),
-    "ingest": ("profiling.server.web.ingest_command:ingest", "What receiving features costs, beside nginx."),
-    "load": ("profiling.server.load.command:load", "Memory of a server with 200 devices at once."),
-    "poisoning": ("profiling.server.poisoning.command:poisoning", "What a poisoned device costs a run."),
-    "privacy": ("profiling.privacy.command:privacy", "What an attacker makes of uploaded features."),
-    "show": ("profiling.cli.show:show", "A saved document as tables, Markdown, HTML or picture."),
-    "simulation": ("profiling.experiments.speed.command:simulation", "How fast gkt simulate trains."),
-    "trainer": (
-        "profiling.server.trainer.command:trainer",
-        "How fast the server trains, in how much memory.",
-    ),
-    "traffic": ("profiling.traffic.command:traffic", "Bytes of FedGKT, split learning and FedAvg."),
-    "web": (
-        "profiling.server.web.servers_command:web",
-        "Web servers: cost of bodies, memory, stalled uploads.",
-    ),
+    "show": Entry("profiling.cli.show:show", "A saved document as tables, Markdown, HTML or picture."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command only when it is called."""
+class LazyGroup(Group):
+    """A group that imports a command only when it is called: ``gkt profile edge`` never touches torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
-        return sorted(_COMMANDS)
+        return sorted({**_COMMANDS, **MEASUREMENTS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
+        if cmd_name in MEASUREMENTS:
+            return measurement_command(measurement(cmd_name))
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        module, _, name = _COMMANDS[cmd_name].where.partition(":")
+        command: Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
+        entries = {**_COMMANDS, **MEASUREMENTS}
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, entries[name].summary) for name in sorted(entries)])
 
 
 @click.group(cls=LazyGroup)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from gkt_core.cli import Command
 from profiling.frame import emit_report, output_options
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 
 
-@click.command()
+@click.command(cls=Command, example="gkt profile show edge.json --out edge.html")
 @click.argument("document", type=click.Path(path_type=Path))
 @output_options
 def show(*, document: Path, outs: tuple[Path, ...], as_json: bool) -> None:

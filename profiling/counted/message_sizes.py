@@ -38,7 +38,7 @@ def encoded_feature_bytes(codec: str, feature_shape: tuple[int, int, int]) -> in
 
 
 def payload_bytes(num_samples: int, spec: ShardSpec) -> dict[str, int]:
-    """What the tensors of one feature shard take, by what they are; no header among them."""
+    """Count what the tensors of one feature shard take, by what they are; no header among them."""
     return {
         "features": num_samples * encoded_feature_bytes(spec.codec, spec.feature_shape),
         "client_logits": num_samples * LOGIT_BYTES * spec.num_classes,

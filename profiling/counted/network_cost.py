@@ -122,11 +122,6 @@ def count_train_flops(network: nn.Module, inputs: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def count_fvcore_macs(network: nn.Module, inputs: Tensor) -> int:
-    """What fvcore counts in one forward pass in training mode; see :func:`count_with_fvcore`."""
-    return count_with_fvcore(network, inputs)[0]
-
-
 def count_with_fvcore(network: nn.Module, inputs: Tensor) -> tuple[int, dict[str, int]]:
     """Ask fvcore for its count of one forward pass in training mode; fvcore calls MACs flops.
 

@@ -4,44 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from gkt_core.errors import ConfigError
 from profiling.counted.network_cost import EXTRACTOR, NetworkCost, count_server_flops
+from profiling.counted.run_size import RunSize
 from profiling.counted.traffic import Deployment, fedavg_bytes, paper_bytes
 
 _EDGE = "resnet8"
 _FULL_TO_SERVER = {"resnet56": "resnet55", "resnet110": "resnet109"}
-
-
-@dataclass(frozen=True, slots=True)
-class RunSize:
-    """A run to take totals of.
-
-    Attributes:
-        samples: Training samples of all devices together.
-        clients: Devices.
-        rounds: Communication rounds.
-        local_epochs: Passes of a device over its samples in a round.
-        server_epochs: Passes of FedGKT's server over the features in a round.
-    """
-
-    samples: int = 50_000
-    clients: int = 16
-    rounds: int = 200
-    local_epochs: int = 1
-    server_epochs: int = 20
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below 1.
-
-        Raises:
-            ConfigError: Names the option, what was found and what is expected.
-        """
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise ConfigError(f"{name.replace('_', ' ')} is {value}, expected at least 1")
 
 
 def run_totals(

@@ -25,10 +25,10 @@ neither labels nor ids nor validation samples; :func:`paper_bytes` does as the p
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.run_config import CODECS, check_image_size
 from gkt_core.errors import ConfigError
 from gkt_core.networks import TAP_CHANNELS, check_num_classes
@@ -61,46 +61,29 @@ class Deployment:
         device_once_bytes: Bundle and final model of one device of FedGKT; 0 to leave them out.
     """
 
-    num_examples: int = 50_000
-    num_validation_examples: int = 0
-    num_clients: int = 16
-    rounds: int = 200
-    uploads: int = 200
-    codec: str = "fp32"
-    compression_ratio: float = 1.0
+    num_examples: int = option(50_000, low=1)
+    num_validation_examples: int = option(0, low=0)
+    num_clients: int = option(16, low=1)
+    rounds: int = option(200, low=1)
+    uploads: int = option(200, low=1)
+    codec: str = option("fp32", choices=CODECS)
+    # Zstandard adds a few bytes to what it cannot shorten.
+    compression_ratio: float = option(1.0, above=0, high=1.01)
     image_size: int = 32
     num_classes: int = 10
-    num_parameters: int = 591_322
-    num_statistics: int = 0
-    device_once_bytes: int = 0
+    num_parameters: int = option(591_322, low=1)
+    num_statistics: int = option(0, low=0)
+    device_once_bytes: int = option(0, low=0)
 
     def __post_init__(self) -> None:
         """Refuse deployments that cannot be.
 
         Raises:
-            ConfigError: Names the option, what was found and what is expected.
+            ConfigError: Names the value, what was found and what is expected.
         """
-        for name, low in (
-            ("num_examples", 1),
-            ("num_validation_examples", 0),
-            ("num_clients", 1),
-            ("rounds", 1),
-            ("num_parameters", 1),
-            ("num_statistics", 0),
-            ("device_once_bytes", 0),
-        ):
-            if getattr(self, name) < low:
-                words = name.replace("num_", "number of ").replace("_", " ")
-                raise ConfigError(f"{words} is {getattr(self, name)}, expected at least {low}")
-        if not 1 <= self.uploads <= self.rounds:
+        check_options(self, named=lambda field: field.name.replace("num_", "number of ").replace("_", " "))
+        if self.uploads > self.rounds:
             raise ConfigError(f"uploads is {self.uploads}, expected 1 to {self.rounds}, the number of rounds")
-        if not (math.isfinite(self.compression_ratio) and 0 < self.compression_ratio <= 1.01):
-            raise ConfigError(
-                f"compression ratio is {self.compression_ratio}, expected above 0 and at most 1: "
-                "bytes sent over bytes encoded"
-            )
-        if self.codec not in CODECS:
-            raise ConfigError(f"unknown codec {self.codec!r}, expected one of {', '.join(CODECS)}")
         check_image_size(self.image_size)
         check_num_classes(self.num_classes)
 

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edge_runtime import open_backend
+from edge_runtime import TrainingBackend, open_backend
 from gkt_core.bundle.manifest import load_bundle
-from gkt_core.nn import CombinedNetwork, EdgeNetwork, edge_loss
+from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_edge_network, edge_loss
 from gkt_core.nn.building import example_images
+from profiling.counted.network_cost import EXTRACTOR, build_trainable
 
 LEARNING_RATE = 1e-3
 ALPHA = 1.0
@@ -55,7 +56,7 @@ class TrainingBatch:
 def pytorch_step(
     network: EdgeNetwork | CombinedNetwork, batch: TrainingBatch, *, is_channels_last: bool = False
 ) -> Callable[[], object]:
-    """One step in eager PyTorch, default memory layout unless ``is_channels_last``.
+    """Prepare a step in eager PyTorch, default memory layout unless ``is_channels_last``.
 
     An edge network minimises Eq. 7 with distillation, a full network the cross entropy.
     """
@@ -80,7 +81,7 @@ def pytorch_step(
 
 
 def split_learning_step(extractor: nn.Module, batch: TrainingBatch) -> Callable[[], object]:
-    """What split learning leaves on the device: the extractor forward, and backward from a given gradient."""
+    """Prepare what split learning leaves on a device: the extractor forward, backward from a gradient."""
     images = torch.from_numpy(batch.images)
     extractor.train()
     optimizer = torch.optim.Adam(extractor.parameters(), lr=LEARNING_RATE)
@@ -94,10 +95,33 @@ def split_learning_step(extractor: nn.Module, batch: TrainingBatch) -> Callable[
     return step
 
 
+def network_step(name: str, batch: TrainingBatch) -> Callable[[], object]:
+    """Prepare a step in PyTorch of any network that is compared, split learning's part among them."""
+    num_classes = batch.server_logits.shape[1]
+    if name == EXTRACTOR:
+        return split_learning_step(build_edge_network("resnet8", num_classes).extractor, batch)
+    return pytorch_step(build_trainable(name, num_classes), batch)
+
+
+def open_engine(bundle: Path, engine: str, num_threads: int) -> TrainingBackend:
+    """Open one of a bundle's engines with fresh weights.
+
+    Raises:
+        ArtifactError: The bundle does not load.
+    """
+    return open_backend(
+        load_bundle(bundle),
+        checkpoint=None,
+        num_threads=num_threads,
+        learning_rate=LEARNING_RATE,
+        engine=engine,
+    )
+
+
 def engine_step(
     bundle: Path, batch: TrainingBatch, *, engine: str, num_threads: int, alpha: float
 ) -> Callable[[], object]:
-    """One step of the engine that a device runs.
+    """Prepare a step of the engine that a device runs.
 
     Args:
         bundle: An exported bundle.
@@ -109,13 +133,7 @@ def engine_step(
     Raises:
         ArtifactError: The bundle does not load.
     """
-    backend = open_backend(
-        load_bundle(bundle),
-        checkpoint=None,
-        num_threads=num_threads,
-        learning_rate=LEARNING_RATE,
-        engine=engine,
-    )
+    backend = open_engine(bundle, engine, num_threads)
 
     def step() -> Any:
         return backend.train_step(batch.images, batch.labels, batch.server_logits, alpha)

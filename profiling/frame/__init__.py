@@ -1,7 +1,17 @@
-"""One way to report for every ``gkt profile`` command: screen, JSON, Markdown and HTML from one document."""
+"""One frame for all measurements: each is a command, and all documents are shown alike."""
 
-from profiling.frame.kinds import KINDS, ReportKind, kind_of
+from profiling.frame.measurement import Announce, Measurement, Report
 from profiling.frame.output import emit_report, output_options
-from profiling.frame.sections import Plot, Section
+from profiling.frame.sections import Document, Page, Plot, Section
 
-__all__ = ["KINDS", "Plot", "ReportKind", "Section", "emit_report", "kind_of", "output_options"]
+__all__ = [
+    "Announce",
+    "Document",
+    "Measurement",
+    "Page",
+    "Plot",
+    "Report",
+    "Section",
+    "emit_report",
+    "output_options",
+]

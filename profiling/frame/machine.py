@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -33,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu_model": _cpu_model(),
         "num_cores": os.cpu_count() or 1,
-        "num_usable_cores": _num_usable_cores(),
+        "num_usable_cores": num_usable_cores(),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": platform.python_version(),
@@ -41,7 +42,8 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def _num_usable_cores() -> int:
+def num_usable_cores() -> int:
+    """Count the hardware threads that this process may use."""
     # A container may be pinned to fewer cores than the machine has; macOS and Windows cannot say.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -81,10 +83,8 @@ def _field(path: str, name: str) -> str:
 
 
 def _package_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -14,8 +14,8 @@ from rich.console import Console
 from gkt_core.cli import emit_json
 from gkt_core.errors import ConfigError
 from gkt_core.files import write_atomically
-from profiling.frame.kinds import kind_of
-from profiling.frame.sections import Document
+from profiling.frame.registry import page_of
+from profiling.frame.sections import Document, Page
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -71,28 +71,27 @@ def emit_report(document: Document, outs: tuple[Path, ...], as_json: bool) -> No
     Raises:
         MissingExtraError: An HTML file or a picture is wanted where matplotlib or Jinja is missing.
     """
-    kind = kind_of(document)
+    page = page_of(document)
     # The document first: whatever a picture lacks, the measurement is kept.
     for path in sorted(outs, key=lambda path: SUFFIXES.index(path.suffix)):
-        write_atomically(path, _as_file(document, path.suffix))
+        write_atomically(path, _as_file(document, page, path.suffix))
     if as_json:
         emit_json(document)
         return
-    from profiling.frame.text import print_report  # noqa: PLC0415
+    from profiling.frame.text import print_page  # noqa: PLC0415
 
-    print_report(kind, Console())
+    print_page(page, Console())
     for path in outs:
         click.echo(f"written to {path}")
 
 
-def _as_file(document: Document, suffix: str) -> bytes:
-    kind = kind_of(document)
+def _as_file(document: Document, page: Page, suffix: str) -> bytes:
     if suffix == ".json":
         return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     if suffix == ".md":
         from profiling.frame.text import to_markdown  # noqa: PLC0415
 
-        return to_markdown(kind).encode()
+        return to_markdown(page).encode()
     from profiling.frame.pictures import to_html, to_png  # noqa: PLC0415
 
-    return to_png(document, kind) if suffix == ".png" else to_html(document, kind).encode()
+    return to_png(document, page) if suffix == ".png" else to_html(document, page).encode()

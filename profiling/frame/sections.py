@@ -39,6 +39,21 @@ class Plot:
     draw: Callable[[Document], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole report, ready to be printed or written in any format.
+
+    Attributes:
+        title: Of the report.
+        sections: Tables, in order.
+        plots: Pictures, the most telling one first.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    plots: Sequence[Plot] = ()
+
+
 def machine_section(document: Document) -> Section:
     """The machine that the numbers come from, and what nobody measured: the end of every report."""
     machine = document["machine"]

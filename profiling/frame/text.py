@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from profiling.frame.kinds import ReportKind
+from profiling.frame.sections import Page, Section
 
 
-def print_report(kind: ReportKind, console: Console) -> None:
+def print_page(page: Page, console: Console) -> None:
     """Print every section as a table with its notes."""
-    for section in kind.sections:
+    for section in page.sections:
         if section.rows:
             table = Table(title=Text(section.title), title_style="italic")
             for column, heading in enumerate(section.headings):
@@ -26,22 +26,25 @@ def print_report(kind: ReportKind, console: Console) -> None:
         console.print()
 
 
-def to_markdown(kind: ReportKind) -> str:
-    """The same sections as GitHub's Markdown."""
-    lines = [f"# {kind.title}", ""]
-    for section in kind.sections:
-        lines += [f"## {section.title}", ""]
-        if section.rows:
-            lines.append("| " + " | ".join(_cell(heading) for heading in section.headings) + " |")
-            lines.append(
-                "|" + "|".join("---:" if column else "---" for column in range(len(section.headings)))
-            )
-            lines[-1] += "|"
-            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in section.rows]
-            lines.append("")
-        for note in section.notes:
-            lines += [note, ""]
+def to_markdown(page: Page) -> str:
+    """Write a whole report in GitHub's Markdown."""
+    lines = [f"# {page.title}", ""]
+    for section in page.sections:
+        lines += [f"## {section.title}", "", *section_markdown(section)]
     return "\n".join(lines)
+
+
+def section_markdown(section: Section) -> list[str]:
+    """Table and notes of a section, without its title; each ends with an empty line."""
+    lines = []
+    if section.rows:
+        lines.append("| " + " | ".join(map(_cell, section.headings)) + " |")
+        lines.append("|---|" + "---:|" * (len(section.headings) - 1))
+        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in section.rows]
+        lines.append("")
+    for note in section.notes:
+        lines += [note, ""]
+    return lines
 
 
 def _cell(text: str) -> str:

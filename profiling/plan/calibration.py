@@ -9,7 +9,8 @@ from typing import Any
 
 from gkt_core.errors import ConfigError
 from profiling.plan.constants import Constant, check_size, read_report
-from profiling.plan.formulas import Fleet, plan_fleet
+from profiling.plan.formulas import plan_fleet
+from profiling.plan.options import Fleet
 
 # Loopback: no link limits an upload there.
 _LOOPBACK_MBPS = 10_000.0
@@ -53,7 +54,7 @@ def later_rounds(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def handling(demo_dir: Path, constants: Mapping[str, Constant], image_size: int, num_cores: int) -> Constant:
-    """How fast devices and server of one machine hand samples over.
+    """Take from a run how fast devices and server of one machine hand samples over.
 
     The device part of the calibrating run took longer than its computing: connections, the server that
     checks and stores what arrives on the same cores, a device's own files. What is left over, divided by

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import ConfigError, InputError
-from profiling.frame.kinds import read_document
+from profiling.frame.registry import read_document
 from profiling.traffic.measured import measure_demo
 
 GIVEN = "given"
@@ -34,7 +33,7 @@ class Constant:
 
 
 def edge_constants(path: Path, image_size: int) -> dict[str, Constant]:
-    """How fast a device is, from ``gkt profile edge --out FILE.json``.
+    """Read how fast a device is from ``gkt profile edge --out FILE.json``.
 
     Raises:
         InputError: The file is something else.
@@ -45,16 +44,16 @@ def edge_constants(path: Path, image_size: int) -> dict[str, Constant]:
     check_size(path, document["settings"]["image_size"], image_size)
     rates = {workload["name"]: workload["images_per_second"] for workload in document["workloads"]}
     source = f"gkt profile edge ({path.name}: {document['machine']['cpu_model']})"
-    found = {
+    constants = {
         f"{name}_images_per_second": Constant(rates[name], source) for name in _WORKLOADS if name in rates
     }
     if document.get("contention"):
-        found["contention"] = Constant(document["contention"]["factor"], source)
-    return found
+        constants["contention"] = Constant(document["contention"]["factor"], source)
+    return constants
 
 
 def run_constants(demo_dir: Path, image_size: int) -> dict[str, Constant]:
-    """What a run on this machine tells about the server and the codec.
+    """Read what a run on this machine tells about the server and the codec.
 
     The first round is left out where there are more: it holds the start of the trainer. The rate is that of
     forward and backward passes: what soft labels took is taken out.
@@ -84,21 +83,21 @@ def run_constants(demo_dir: Path, image_size: int) -> dict[str, Constant]:
     }
 
 
-def check_size(path: Path, found: int, image_size: int) -> None:
+def check_size(path: Path, measured_size: int, image_size: int) -> None:
     """Refuse constants that were measured on images of another size: every rate depends on it.
 
     Raises:
         ConfigError: Names both sizes.
     """
-    if found != image_size:
+    if measured_size != image_size:
         raise ConfigError(
-            f"{path} was measured with images of {found} px, the plan has {image_size}: "
-            f"measure again, or plan with --image-size {found}"
+            f"{path} was measured with images of {measured_size} px, the plan has {image_size}: "
+            f"measure again, or plan with --image-size {measured_size}"
         )
 
 
 def read_report(demo_dir: Path) -> dict[str, Any]:
-    """What ``gkt demo`` reported.
+    """Read what ``gkt demo`` reported.
 
     Raises:
         InputError: There is no report, or it is another thing.
@@ -113,13 +112,5 @@ def read_report(demo_dir: Path) -> dict[str, Any]:
         raise InputError(
             f"{demo_dir} holds no finished gkt demo ({error}): run gkt demo --out {demo_dir}"
         ) from error
-    found: dict[str, Any] = report
-    return found
-
-
-def as_table(constants: Mapping[str, Constant]) -> list[dict[str, Any]]:
-    """For the document."""
-    return [
-        {"name": name, "value": constant.value, "source": constant.source}
-        for name, constant in constants.items()
-    ]
+    checked: dict[str, Any] = report
+    return checked

@@ -11,79 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from gkt_core.errors import ConfigError
 from profiling.counted.message_sizes import encoded_feature_bytes
 from profiling.counted.traffic import Deployment, fedgkt_bytes
 from profiling.plan.constants import FORWARD_SHARE, Constant
+from profiling.plan.options import Fleet
 
 MEGABIT = 1e6 / 8
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """A deployment to plan.
-
-    Attributes:
-        devices: In all.
-        samples: Training samples of one device.
-        validation_samples: Validation samples of one device.
-        fraction: Share of the devices that takes part in a round.
-        rounds: Rounds.
-        uploads: Rounds with an upload.
-        local_epochs: E_c.
-        server_epochs: E_s.
-        codec: How features travel.
-        image_size: Pixels.
-        num_classes: Width of the logits.
-        uplink_mbps: Of one device, megabits a second.
-        downlink_mbps: Of one device.
-        slots: Devices that compute at the same time; all of them, but on one machine only its cores.
-        poll_seconds: How often waiting devices ask.
-        trainers: GPUs (or machines) that train the large network, taken to share the work perfectly.
-    """
-
-    devices: int
-    samples: int
-    validation_samples: int = 0
-    fraction: float = 1.0
-    rounds: int = 200
-    uploads: int = 200
-    local_epochs: int = 1
-    server_epochs: int = 20
-    codec: str = "uint8"
-    image_size: int = 32
-    num_classes: int = 10
-    uplink_mbps: float = 5.0
-    downlink_mbps: float = 20.0
-    slots: int | None = None
-    poll_seconds: float = 1.0
-    trainers: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse fleets that cannot be.
-
-        Raises:
-            ConfigError: Names the option, what was found and what is expected.
-        """
-        for name in ("devices", "samples", "local_epochs", "server_epochs", "trainers"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name.replace('_', ' ')} is {value}, expected at least 1")
-        for name in ("uplink_mbps", "downlink_mbps"):
-            if not (math.isfinite(value := getattr(self, name)) and value > 0):
-                raise ConfigError(f"{name.replace('_', ' ')} is {value}, expected a positive number")
-        if not 0 < self.fraction <= 1:
-            raise ConfigError(f"fraction is {self.fraction}, expected above 0 and at most 1")
-        if self.slots is not None and self.slots < 1:
-            raise ConfigError(f"slots is {self.slots}, expected at least 1")
-        if self.poll_seconds < 0:
-            raise ConfigError(f"poll seconds is {self.poll_seconds}, expected at least 0")
-
-    @property
-    def active(self) -> int:
-        """Devices of one round."""
-        return max(1, round(self.devices * self.fraction))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +143,7 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
 
 
 def _sharing(fleet: Fleet, value: Mapping[str, float]) -> tuple[float, float]:
-    """How often a machine's computing of one device is waited for, and seconds of handing samples over."""
+    """Count turns of a machine's devices that are waited for, and seconds of handing samples over."""
     if fleet.slots is None:
         return 1.0, 0.0
     at_once = min(fleet.slots, fleet.active)
@@ -289,8 +224,3 @@ def _deployment(
         image_size=fleet.image_size,
         num_classes=fleet.num_classes,
     )
-
-
-def as_table(results: list[Result]) -> list[dict[str, Any]]:
-    """For the document."""
-    return [{"name": result.name, "value": result.value, "formula": result.formula} for result in results]

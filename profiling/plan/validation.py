@@ -60,10 +60,10 @@ def validate(
 
 
 def _row(name: str, predicted: float | None, measured: float) -> dict[str, Any]:
-    found = predicted or 0.0
+    value = predicted or 0.0
     return {
         "name": name,
-        "predicted": found,
+        "predicted": value,
         "measured": measured,
-        "relative_error": found / measured - 1 if measured else 0.0,
+        "relative_error": value / measured - 1 if measured else 0.0,
     }

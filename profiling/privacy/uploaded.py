@@ -57,7 +57,7 @@ def extract_features(network: EdgeNetwork, images: NDArray[np.uint8]) -> NDArray
 def as_uploaded(
     features: NDArray[np.float32], codec: str, noise: float, *, spread: float, seed: int
 ) -> Tensor:
-    """What the server decodes: noise first, on the device, then the codec, a shard at a time.
+    """Do to features what happens on their way: noise on the device, then the codec, a shard at a time.
 
     Args:
         features: ``[N, C, H, W]``.

@@ -127,7 +127,7 @@ def _shards_of(run: RunContext, part: _Part) -> Iterable[tuple[ShardKey, int]]:
 
 
 def _rounds(run: RunContext, parts: list[_Part]) -> list[dict[str, int]]:
-    found = []
+    rounds = []
     for round_num in sorted({part.round_num for part in parts}):
         encoded = sum(
             feature_shard_bytes(key, num, run.shard_spec)
@@ -136,8 +136,8 @@ def _rounds(run: RunContext, parts: list[_Part]) -> list[dict[str, int]]:
             for key, num in _shards_of(run, part)
         )
         sent = sum(shard.upload_bytes for shard in run.store.shards(round_num))
-        found.append({"round_num": round_num, "encoded_bytes": encoded, "sent_bytes": sent})
-    return found
+        rounds.append({"round_num": round_num, "encoded_bytes": encoded, "sent_bytes": sent})
+    return rounds
 
 
 def _soft_labels(run: RunContext, parts: list[_Part]) -> int:
@@ -158,7 +158,7 @@ def _soft_labels(run: RunContext, parts: list[_Part]) -> int:
 
 
 def _shard_parts(run: RunContext, parts: list[_Part], counted: int) -> list[dict[str, Any]]:
-    """What ``upload/shards`` consists of; the entries add up to it exactly."""
+    """Take ``upload/shards`` apart; the entries add up to it exactly."""
     totals: dict[str, int] = {}
     encoded = 0
     for part in parts:
@@ -178,7 +178,7 @@ def _shard_parts(run: RunContext, parts: list[_Part], counted: int) -> list[dict
 
 
 def _wire(run: RunContext, demo_dir: Path, parts: list[_Part]) -> dict[str, Any] | None:
-    """What a relay counted, if the demo ran with ``--meter-wire``."""
+    """Read what a relay counted, if the demo ran with ``--meter-wire``."""
     path = demo_dir / WIRE_NAME
     if not path.is_file():
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiling.counted.network_cost import NetworkCost
-    from profiling.frame.step_time import StepTime
+    from profiling.frame.measuring.step_time import StepTime
 
 BASE = "resnet8"
 FASTEST = "fastest"
@@ -33,7 +33,7 @@ def ratios(costs: Sequence[NetworkCost], times: Mapping[tuple[str, str], StepTim
         paper's "only 3 %", by engine; ``fastest`` names each network's fastest engine.
     """
     by_name = {cost.name: cost for cost in costs}
-    found: dict[str, Any] = {}
+    by_network: dict[str, Any] = {}
     for name, paper in PAPER_RATIOS.items():
         entry: dict[str, Any] = {
             quantity: _beside(getattr(by_name[name], quantity) / getattr(by_name[BASE], quantity), value)
@@ -45,16 +45,16 @@ def ratios(costs: Sequence[NetworkCost], times: Mapping[tuple[str, str], StepTim
             )
             for engine, factor in _step_factors(name, times).items()
         }
-        found[name] = entry
-    found["resnet8_share_of_resnet110_step"] = {
+        by_network[name] = entry
+    by_network["resnet8_share_of_resnet110_step"] = {
         engine: _beside(1 / factor, PAPER_STEP_SHARE)
         for engine, factor in _step_factors("resnet110", times).items()
     }
-    return found
+    return by_network
 
 
 def _step_factors(name: str, times: Mapping[tuple[str, str], StepTime]) -> dict[str, float]:
-    """How many steps of ResNet-8 fit into one of a full network, by the engine of both.
+    """Count how many steps of ResNet-8 fit into one of a full network, by the engine of both.
 
     Beside them ``fastest``: each network on whatever engine is fastest for it, as its owner would choose.
     """

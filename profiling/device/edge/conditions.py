@@ -28,7 +28,7 @@ class Conditions:
     temperature_celsius: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds them."""
+        """Return them as JSON holds them."""
         return dataclasses.asdict(self)
 
 
@@ -82,12 +82,12 @@ class EnergyMeter:
 
 def _proc_frequencies(root: Path) -> list[float]:
     text = read_text(root / "proc/cpuinfo") or ""
-    found = []
+    megahertz = []
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "cpu MHz":
             try:
-                found.append(float(value))
+                megahertz.append(float(value))
             except ValueError:
                 continue
-    return found
+    return megahertz

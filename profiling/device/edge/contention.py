@@ -27,8 +27,8 @@ def measure_contention(train: Callable[[float], Windows], processes: int, second
     """
     alone = _middle(train(seconds))
     with ThreadPoolExecutor(processes) as pool:
-        found = list(pool.map(train, [seconds] * processes))
-    together = statistics.median(value for windows in found for value in _samples(windows))
+        runs = list(pool.map(train, [seconds] * processes))
+    together = statistics.median(value for windows in runs for value in _samples(windows))
     return {
         "processes": processes,
         "seconds": seconds,

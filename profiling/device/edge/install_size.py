@@ -34,11 +34,11 @@ def install_sizes(extra: str) -> dict[str, int] | None:
             continue
         seen.add((name, extras))
         try:
-            found = distribution(name)
+            installed = distribution(name)
         except PackageNotFoundError:
             continue
-        sizes[name] = _size_of(found) if name != DISTRIBUTION else _own_size()
-        for text in found.requires or ():
+        sizes[name] = _size_of(installed) if name != DISTRIBUTION else _own_size()
+        for text in installed.requires or ():
             requirement = Requirement(text)
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": each}) for each in (*extras, "")):
@@ -46,13 +46,13 @@ def install_sizes(extra: str) -> dict[str, int] | None:
     return dict(sorted(sizes.items(), key=lambda item: -item[1])) or None
 
 
-def _size_of(found: Distribution) -> int:
-    files = {Path(str(file.locate())) for file in found.files or ()}
+def _size_of(installed: Distribution) -> int:
+    files = {Path(str(file.locate())) for file in installed.files or ()}
     return _total(files)
 
 
 def _own_size() -> int:
-    """Of our packages as they lie here: an editable install has no list of files."""
+    """Weigh our packages as they lie here: an editable install has no list of files."""
     total = 0
     for name in _OWN_PACKAGES:
         spec = importlib.util.find_spec(name)

@@ -4,93 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from json import loads
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gkt_core.bundle.manifest import Bundle, load_bundle
-from gkt_core.config.run_config import CODECS
-from gkt_core.errors import ConfigError, GKTError, InputError, RunFailedError
 from profiling.device.edge.conditions import EnergyMeter, read_conditions
 from profiling.device.edge.contention import measure_contention
 from profiling.device.edge.install_size import install_sizes
-from profiling.device.edge.probe import ProbeSpec, spec_json
+from profiling.device.edge.options import EdgeOptions
+from profiling.device.edge.probe import PROBE, ProbeSpec
 from profiling.device.edge.workloads import WORKLOADS
 from profiling.frame.machine import describe_machine
-from profiling.frame.step_time import noise_report, summarise
+from profiling.frame.measurement import Announce
+from profiling.frame.measuring.fresh_process import measure_fresh
+from profiling.frame.measuring.step_time import noise_report, summarise
 
-SCHEMA = "gkt-profile-edge/1"
 # More than any probe takes; a hung engine must not hang the command.
 _PROBE_SECONDS = 3600.0
 # Long enough for the start of several processes not to matter.
 _CONTENTION_SECONDS = 6.0
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeOptions:
-    """What to measure, and how long.
-
-    Attributes:
-        artifacts: Bundle of ``gkt export``.
-        batch_size: Samples in a training step and in an extracted shard.
-        steps: Warm calls of each workload.
-        warmup: Calls between the first one and those.
-        cold_runs: Fresh processes whose first call is measured.
-        threads: CPU threads of the engine.
-        is_pinned: Whether to keep a probe on as many cores as it has threads.
-        sustained_seconds: How long to train without a pause, to show throttling; 0 to leave it out.
-        codec: How features are packed.
-        engine: Which of the bundle's engines; None for the fastest that is installed.
-        processes: Devices that share this machine, to measure what they cost each other; 1 to leave it out.
-    """
-
-    artifacts: Path
-    batch_size: int = 64
-    steps: int = 30
-    warmup: int = 3
-    cold_runs: int = 3
-    threads: int = 1
-    is_pinned: bool = False
-    sustained_seconds: float = 0.0
-    codec: str = "uint8"
-    engine: str | None = None
-    processes: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, what was found and what is expected.
-        """
-        for name, low, high in (
-            ("batch_size", 2, 65536),
-            ("steps", 1, 10**6),
-            ("warmup", 0, 10**6),
-            ("cold_runs", 1, 1000),
-            ("threads", 1, 256),
-            ("sustained_seconds", 0, 86400),
-            ("processes", 1, 256),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name.replace('_', ' ')} is {value}, expected {low} to {high}")
-        if self.codec not in CODECS:
-            raise ConfigError(f"unknown codec {self.codec!r}, expected one of {', '.join(CODECS)}")
-
-
-def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure_edge(options: EdgeOptions, announce: Announce) -> dict[str, Any]:
     """Measure this device.
-
-    Args:
-        options: What to measure.
-        on_phase: Told what happens now.
-
-    Returns:
-        The document; profiling/README.md describes every key.
 
     Raises:
         InputError: The folder is no bundle.
@@ -101,19 +37,19 @@ def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda 
     workloads, summaries = [], {}
     engine, pinned = "", None
     for name in WORKLOADS:
-        on_phase(f"{name}: {options.steps} calls, and {options.cold_runs} cold starts")
+        announce(f"{name}: {options.steps} calls, and {options.cold_runs} cold starts")
         runs = [_probe(options, name, options.steps if run == 0 else 0) for run in range(options.cold_runs)]
         engine, pinned = runs[0]["engine"], runs[0]["pinned_cores"]
         workloads.append(_workload(name, runs, options))
         summaries[name] = summarise(runs[0]["warm_ms"])
     sustained = None
     if options.sustained_seconds > 0:
-        on_phase(f"training for {options.sustained_seconds:.0f} s without a pause")
+        announce(f"training for {options.sustained_seconds:.0f} s without a pause")
         run = _probe(options, "train_step", 0, options.sustained_seconds)
         sustained = _sustained(run["windows"])
     contention = None
     if options.processes > 1:
-        on_phase(f"training in {options.processes} processes at once")
+        announce(f"training in {options.processes} processes at once")
         # Pinned, all of them would sit on the same cores.
         free = dataclasses.replace(options, is_pinned=False)
         contention = measure_contention(
@@ -122,7 +58,6 @@ def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda 
             options.sustained_seconds or _CONTENTION_SECONDS,
         )
     return {
-        "schema": SCHEMA,
         "engine": engine,
         "network": bundle.manifest.edge_network,
         "workloads": workloads,
@@ -133,20 +68,18 @@ def measure_edge(options: EdgeOptions, on_phase: Callable[[str], None] = lambda 
         "noise": noise_report(summaries),
         "not_measured": _not_measured(options, energy.is_readable, sustained, before.to_dict()),
         "settings": {
-            **dataclasses.asdict(options),
-            "artifacts": options.artifacts.name,
+            "engine": options.engine_name,
             "image_size": bundle.manifest.image_size,
             "num_classes": bundle.manifest.num_classes,
             "pinned_cores": pinned,
         },
-        "machine": describe_machine(),
     }
 
 
 def _probe(options: EdgeOptions, workload: str, steps: int, sustained_seconds: float = 0.0) -> dict[str, Any]:
     spec = ProbeSpec(
         bundle=str(options.artifacts.absolute()),
-        engine=options.engine,
+        engine=options.engine_name,
         workload=workload,
         batch_size=options.batch_size,
         threads=options.threads,
@@ -156,24 +89,13 @@ def _probe(options: EdgeOptions, workload: str, steps: int, sustained_seconds: f
         codec=options.codec,
         is_pinned=options.is_pinned,
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "profiling.device.edge.probe", spec_json(spec)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_PROBE_SECONDS + sustained_seconds,
+    answered: dict[str, Any] = measure_fresh(
+        PROBE,
+        spec.to_dict(),
+        what=f"the measuring process of {workload}",
+        timeout_seconds=_PROBE_SECONDS + sustained_seconds,
     )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        said = next((line for line in reversed(lines) if line.startswith("error: ")), "\n".join(lines[-3:]))
-        error: type[GKTError] = InputError if done.returncode == InputError.exit_code else RunFailedError
-        raise error(
-            said.removeprefix("error: ")
-            or f"the measuring process of {workload} ended with exit code {done.returncode}: is there enough "
-            "memory? Try a smaller --batch-size"
-        )
-    found: dict[str, Any] = loads(done.stdout)
-    return found
+    return answered
 
 
 def _workload(name: str, runs: Sequence[Mapping[str, Any]], options: EdgeOptions) -> dict[str, Any]:
@@ -230,17 +152,10 @@ def _sizes(bundle: Bundle, engine: str) -> dict[str, Any]:
 def _not_measured(
     options: EdgeOptions, has_energy: bool, sustained: Any, conditions: Mapping[str, Any]
 ) -> list[str]:
-    missing = [
+    return [
         *(f"{name} (the system does not say)" for name, value in conditions.items() if value is None),
         *([] if has_energy else ["energy (no RAPL counter that this user may read)"]),
         *([] if sustained else ["throttling (give --sustained-seconds)"]),
         *([] if options.processes > 1 else ["several devices on one machine (give --processes)"]),
         *([] if options.is_pinned else ["on pinned cores (give --pin)"]),
-    ]
-    return [
-        *missing,
-        "loading images; the network",
-        "what real images compress to: packing is timed on features of random images",
-        "the disk's part of a cold start: files are in the page cache",
-        "any device but this one",
     ]

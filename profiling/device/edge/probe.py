@@ -1,23 +1,20 @@
-"""One measurement in a process of its own: ``python -m profiling.device.edge.probe SPEC`` prints JSON.
-
-A fresh process is the only one whose first step is cold and whose memory is its own.
-"""
+"""One measurement of an engine, in a fresh process that imports what a device has."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gkt_core.errors import GKTError
 from profiling.device.edge.conditions import EnergyMeter, read_conditions
 from profiling.device.edge.memory import peak_bytes, resident_bytes
-from profiling.frame.pinning import pinned
+from profiling.frame.measuring.fresh_process import answer
+from profiling.frame.measuring.pinning import pinned
+
+PROBE = "profiling.device.edge.probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +24,9 @@ class ProbeSpec:
     Attributes:
         bundle: Folder of the artifacts.
         engine: Which of the bundle's engines; None for the fastest that is installed.
-        workload: One of :data:`profiling.device.edge.workloads.WORKLOADS`.
         batch_size: Samples in one call.
         threads: CPU threads of the engine.
+        workload: One of :data:`profiling.device.edge.workloads.WORKLOADS`.
         warmup: Calls after the first one that do not count.
         steps: Calls that do; 0 for the first call only.
         sustained_seconds: Instead of ``steps``: how long to go on without a pause.
@@ -39,14 +36,18 @@ class ProbeSpec:
 
     bundle: str
     engine: str | None
-    workload: str
     batch_size: int
     threads: int
-    warmup: int
-    steps: int
-    sustained_seconds: float
-    codec: str
-    is_pinned: bool
+    workload: str = "train_step"
+    warmup: int = 0
+    steps: int = 0
+    sustained_seconds: float = 0.0
+    codec: str = "fp32"
+    is_pinned: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the fresh process is told."""
+        return dataclasses.asdict(self)
 
 
 def run_probe(spec: ProbeSpec) -> dict[str, Any]:
@@ -127,21 +128,5 @@ def _sustain(call: Any, seconds: float, num_windows: int = 20) -> list[dict[str,
     return windows
 
 
-def main() -> None:
-    """Run the probe that the first argument describes; exit codes are gkt's."""
-    spec = ProbeSpec(**json.loads(sys.argv[1]))
-    try:
-        found = run_probe(spec)
-    except GKTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    sys.stdout.write(json.dumps(found) + "\n")
-
-
-def spec_json(spec: ProbeSpec) -> str:
-    """A spec as the argument of a probe."""
-    return json.dumps(dataclasses.asdict(spec))
-
-
 if __name__ == "__main__":
-    main()
+    answer(lambda spec: run_probe(ProbeSpec(**spec)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from edge_runtime.machine.process_status import status_bytes
 from gkt_core.errors import RunFailedError
 
 if TYPE_CHECKING:
-    from profiling.device.engines.measure import EnginesOptions
+    from profiling.device.engines.options import EnginesOptions
     from profiling.frame.processes import Child, ProcessGroup
 
 _SECONDS = 300.0
@@ -71,20 +69,16 @@ def _write_images(path: Path, options: EnginesOptions) -> None:
 
 
 def _device_peak(processes: ProcessGroup, server: Child, folder: Path, options: EnginesOptions) -> int:
+    from profiling.frame.processes import wait_for_server  # noqa: PLC0415 - a device has no psutil
+
     deadline = time.monotonic() + _SECONDS
-    info = folder / "server" / "server.json"
-    while not info.is_file():
-        _check(server, deadline)
-        time.sleep(_POLL_SECONDS)
-    url = json.loads(info.read_text(encoding="utf-8"))["url"]
+    url = wait_for_server(server, folder / "server")["url"]
     data = next((folder / "split" / "clients").glob("*.npz"))
     arguments = ["edge", "run", "--server", url, "--data", str(data), "--threads", str(options.threads)]
     arguments += ["--state-dir", str(folder / "device"), "--engine", "portable"]
-    os.environ["GKT_TOKEN"] = (folder / "server" / "token").read_text(encoding="utf-8").strip()
-    try:
-        device = processes.start("gkt edge run", arguments, log=folder / "logs" / "device.log")
-    finally:
-        del os.environ["GKT_TOKEN"]
+    token = {"GKT_TOKEN": (folder / "server" / "token").read_text(encoding="utf-8").strip()}
+    log = folder / "logs" / "device.log"
+    device = processes.start("gkt edge run", arguments, log=log, environment=token)
     peak = 0
     # A peak never falls: the last reading before the end is the one, training lies long behind by then.
     while device.exit_code is None:

@@ -6,8 +6,6 @@ program starts. All candidates take one step in turn, so that a machine that slo
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_runtime import open_backend
-from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE, load_bundle
-from gkt_core.errors import GKTError, RunFailedError
+from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE
+from gkt_core.errors import RunFailedError
 from gkt_core.nn import build_edge_network
 from profiling.counted.network_cost import build_trainable
 from profiling.device.engines.names import CHANNELS_LAST, EXTRACTED, FULL_STEPS, PYTORCH, SGEMM
-from profiling.device.training_steps import ALPHA, LEARNING_RATE, TrainingBatch, engine_step, pytorch_step
-from profiling.frame.step_time import time_interleaved
+from profiling.device.training_steps import ALPHA, TrainingBatch, engine_step, open_engine, pytorch_step
+from profiling.frame.measuring.fresh_process import answer, say
+from profiling.frame.measuring.step_time import time_interleaved
 
 Step = Callable[[], object]
 _SGEMM_SIZE = 1024
@@ -36,13 +34,12 @@ BATCH_SIZES = tuple(
 THREADED_BATCH_SIZES = (1, 16, 64)
 
 
-def measure(spec: Mapping[str, Any], on_phase: Callable[[str], None]) -> dict[str, Any]:
+def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Time everything.
 
     Args:
         spec: ``bundle``, ``batch_size``, ``image_size``, ``num_classes``, ``steps``, ``warmup``, ``threads``
             and ``max_threads`` (to compare one thread with two).
-        on_phase: Told what happens now.
 
     Returns:
         ``step_ms``, ``layouts``, ``extraction_ms``, ``sgemm_ms``, ``batch_sizes``, ``threads``.
@@ -56,15 +53,15 @@ def measure(spec: Mapping[str, Any], on_phase: Callable[[str], None]) -> dict[st
     turns = spec["warmup"] + spec["steps"]
 
     def timed(steps: Mapping[str, Step], what: str) -> dict[str, dict[str, Any]]:
-        found = time_interleaved(
+        times = time_interleaved(
             steps,
             num_steps=spec["steps"],
             num_warmup=spec["warmup"],
-            on_turn=lambda turn: on_phase(f"timing {what}: {turn} of {turns}"),
+            on_turn=lambda turn: say(f"timing {what}: {turn} of {turns}"),
         )
-        return {name: step.to_dict() for name, step in found.items()}
+        return {name: step.to_dict() for name, step in times.items()}
 
-    steps, layouts = _training_steps(spec, bundle, batch, on_phase)
+    steps, layouts = _training_steps(spec, bundle, batch)
     times = timed(steps | _sgemm_steps(), "training steps in turn")
     sgemm = {name: times.pop(name) for name in SGEMM}
     return {
@@ -73,13 +70,13 @@ def measure(spec: Mapping[str, Any], on_phase: Callable[[str], None]) -> dict[st
         "sgemm_ms": sgemm,
         "sgemm_flops": 2 * _SGEMM_SIZE**3,
         "extraction_ms": timed(_extractions(spec, bundle, batch), "eval forward passes in turn"),
-        "batch_sizes": _batch_sizes(spec, bundle, on_phase),
-        "threads": _threads(spec, bundle, on_phase) if spec["max_threads"] > 1 else None,
+        "batch_sizes": _batch_sizes(spec, bundle),
+        "threads": _threads(spec, bundle) if spec["max_threads"] > 1 else None,
     }
 
 
 def _training_steps(
-    spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch, on_phase: Callable[[str], None]
+    spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch
 ) -> tuple[dict[str, Step], dict[str, str]]:
     """Candidates by name, and the layout in which each full network is faster."""
     steps: dict[str, Step] = {
@@ -91,7 +88,7 @@ def _training_steps(
         steps[name] = pytorch_step(network, batch, is_channels_last=is_last)
     layouts = {}
     for name, network_name in FULL_STEPS.items():
-        on_phase(f"which layout {network_name} is faster in")
+        say(f"which layout {network_name} is faster in")
         either = {
             layout: pytorch_step(
                 build_trainable(network_name, spec["num_classes"]),
@@ -118,22 +115,16 @@ def _sgemm_steps() -> dict[str, Step]:
 
 def _extractions(spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch) -> dict[str, Step]:
     """Features and logits in eval mode, as a device makes them for an upload."""
-    backend = open_backend(
-        load_bundle(bundle),
-        checkpoint=None,
-        num_threads=spec["threads"],
-        learning_rate=LEARNING_RATE,
-        engine=PORTABLE,
-    )
-    found: dict[str, Step] = {PORTABLE: lambda: backend.predict(batch.images)}
+    backend = open_engine(bundle, PORTABLE, spec["threads"])
+    steps: dict[str, Step] = {PORTABLE: lambda: backend.predict(batch.images)}
     for name, memory_format in zip(
         EXTRACTED[1:], (torch.contiguous_format, torch.channels_last), strict=True
     ):
         network = build_edge_network("resnet8", spec["num_classes"]).eval()
         network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
         images = torch.from_numpy(batch.images).contiguous(memory_format=memory_format)
-        found[name] = _forward(network, images)
-    return found
+        steps[name] = _forward(network, images)
+    return steps
 
 
 def _forward(network: torch.nn.Module, images: torch.Tensor) -> Step:
@@ -144,19 +135,11 @@ def _forward(network: torch.nn.Module, images: torch.Tensor) -> Step:
     return step
 
 
-def _batch_sizes(
-    spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], None]
-) -> list[dict[str, float]]:
-    """One portable step of each batch size, in one session; a loss that is not finite is an error."""
-    on_phase("portable steps of batch sizes from 1 to 256")
-    backend = open_backend(
-        load_bundle(bundle),
-        checkpoint=None,
-        num_threads=spec["threads"],
-        learning_rate=LEARNING_RATE,
-        engine=PORTABLE,
-    )
-    found = []
+def _batch_sizes(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, float]]:
+    """Take one portable step of each batch size, in one session; a loss that is not finite is an error."""
+    say("portable steps of batch sizes from 1 to 256")
+    backend = open_engine(bundle, PORTABLE, spec["threads"])
+    entries = []
     for batch_size in BATCH_SIZES:
         batch = TrainingBatch.random(batch_size, spec["image_size"], spec["num_classes"])
         started = time.perf_counter()
@@ -167,19 +150,19 @@ def _batch_sizes(
                 f"a portable step of {batch_size} samples gave the loss {loss} and logits {logits.shape}, "
                 f"expected a finite loss and {batch.server_logits.shape}: please report it"
             )
-        found.append({"batch_size": batch_size, "first_ms": round(milliseconds, 4)})
-    return found
+        entries.append({"batch_size": batch_size, "first_ms": round(milliseconds, 4)})
+    return entries
 
 
 # Samples of a row of steps: a short step meets a burst of other work whole or not at all.
 _ROW_SAMPLES = 64
 
 
-def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One thread and two of the portable engine, interleaved."""
-    found = []
+def _threads(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, Any]]:
+    """Time one thread and two of the portable engine, interleaved."""
+    entries = []
     for batch_size in THREADED_BATCH_SIZES:
-        on_phase(f"portable steps of {batch_size} samples with one thread and with two")
+        say(f"portable steps of {batch_size} samples with one thread and with two")
         batch = TrainingBatch.random(batch_size, spec["image_size"], spec["num_classes"])
         steps = {
             threads: engine_step(bundle, batch, engine=PORTABLE, num_threads=threads, alpha=ALPHA)
@@ -193,7 +176,7 @@ def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], No
             # The other session's threads may still be spinning down.
             num_settling=1,
         )
-        found.append(
+        entries.append(
             {
                 "batch_size": batch_size,
                 "one_thread_ms": times[1].to_dict(),
@@ -201,18 +184,8 @@ def _threads(spec: Mapping[str, Any], bundle: Path, on_phase: Callable[[str], No
                 "two_over_one": times[2].median_ms / times[1].median_ms,
             }
         )
-    return found
-
-
-def main() -> None:
-    """Measure what the first argument says: phases to stderr, the result to stdout."""
-    try:
-        found = measure(json.loads(sys.argv[1]), lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201 - read by the parent
-    except GKTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    sys.stdout.write(json.dumps(found) + "\n")
+    return entries
 
 
 if __name__ == "__main__":
-    main()
+    answer(measure)

@@ -1,79 +1,45 @@
-"""What a person sees while a demo runs: a live display on a terminal, short plain lines elsewhere."""
+"""What a person sees while a demo runs: each step and round, and a bar with phase, throughput and bytes."""
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from gkt_core.wire.protocol import RoundMetrics, RunStatus
+from profiling.frame.live import Display
 from profiling.frame.units import format_bytes
 
-__all__ = ["LiveDisplay", "format_bytes"]
 
-
-class LiveDisplay:
-    """Shows steps, rounds, phases, throughput, bytes and accuracy on stderr; stdout stays free."""
+class LiveDisplay(Display):
+    """Shows a run by what its server says of it."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._progress: Progress | None = None
-        self._round_bar: TaskID | None = None
+        super().__init__()
+        self._bar: TaskID | None = None
         self._shown_rounds = 0
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=30),
-                TextColumn("{task.fields[detail]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            )
-
-    def __enter__(self) -> LiveDisplay:
-        """Begin to show."""
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the terminal as it was."""
-        if self._progress is not None:
-            self._progress.stop()
-
-    def step(self, line: str) -> None:
-        """A step of the demo begins."""
-        self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
 
     def status(self, status: RunStatus) -> None:
-        """The run moved on."""
+        """Show how far the run is."""
         for finished in status.finished_rounds[self._shown_rounds :]:
-            self.step(_round_line(finished, status.rounds))
+            self.say(_round_line(finished, status.rounds))
         self._shown_rounds = len(status.finished_rounds)
-        if self._progress is None:
-            return
-        if self._round_bar is None:
-            self._round_bar = self._progress.add_task("", total=float(status.rounds), detail="")
-        self._progress.update(
-            self._round_bar,
+        if self._bar is None:
+            self._bar = self.bars.add_task("", total=float(status.rounds), detail="")
+        self.bars.update(
+            self._bar,
             description=f"round {status.round_num}/{status.rounds}",
             completed=len(status.finished_rounds) + _fraction(status),
             detail=_phase_line(status),
         )
 
     def finish(self) -> None:
-        """The rounds are over."""
-        if self._progress is not None and self._round_bar is not None:
-            self._progress.remove_task(self._round_bar)
-            self._round_bar = None
+        """Take the bar away: the rounds are over."""
+        if self._bar is not None:
+            self.bars.remove_task(self._bar)
+            self._bar = None
 
 
 def _fraction(status: RunStatus) -> float:
-    """How far the current round is, a third of it being the devices' part."""
+    """Tell how far the current round is, a third of it being the devices' part."""
     if status.phase == "collecting":
         return 0.3 * len(status.reported) / max(1, status.num_clients)
     if status.phase == "training" and status.trainer is not None:

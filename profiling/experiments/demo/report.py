@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
+from profiling.experiments.round_plots import Series, draw_lines, stacked_figure
+from profiling.frame.confusion_figure import split_figure
+from profiling.frame.pictures import data_uri, templates
 from profiling.frame.plot_style import BLUE, GREEN, ORANGE, STYLE, render
+from profiling.frame.sections import Section
 from profiling.frame.units import format_bytes
 
 
@@ -24,152 +26,152 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
         out: The demo's output folder.
         report: What :class:`profiling.experiments.demo.run.DemoRun` returned.
     """
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     with mpl.rc_context(STYLE):
-        accuracy = _accuracy_figure(report)
-        write_atomically(out / "accuracy.png", render(accuracy, "png"))
-        plots = {
-            "accuracy": _inline(accuracy),
-            "loss": _inline(_loss_figure(report)),
-            "bytes": _inline(_bytes_figure(report)),
-            "seconds": _inline(_seconds_figure(report)),
-            "split": _inline(_split_figure(report)),
-        }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("profiling.experiments.demo"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["bytes"] = format_bytes
-    html = environment.get_template("report.html.j2").render(
-        report=report, plots=plots, totals=_totals(report)
+        figures = _figures(report)
+    write_atomically(out / "accuracy.png", render(figures["accuracy"], "png"))
+    html = (
+        templates("profiling.experiments.demo")
+        .get_template("demo.html.j2")
+        .render(
+            report=report,
+            plots={name: data_uri(render(figure, "svg")) for name, figure in figures.items()},
+            num_examples=sum(client["num_examples"] for client in report["clients"]),
+            upload=_traffic(report, "upload/"),
+            download=_traffic(report, "download/"),
+            rounds=_rounds(report),
+            rest=[_devices(report), _what_left(report), _settings(report)],
+        )
     )
     write_atomically(out / "report.html", html.encode())
     # Last: a folder with a report.json is a finished run.
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     write_atomically(out / "report.json", text.encode())
 
 
-def _totals(report: dict[str, Any]) -> dict[str, Any]:
-    upload = sum(n for kind, n in report["traffic"].items() if kind.startswith("upload/"))
-    download = sum(n for kind, n in report["traffic"].items() if kind.startswith("download/"))
-    num_examples = sum(client["num_examples"] for client in report["clients"])
+def _traffic(report: Mapping[str, Any], kind: str) -> int:
+    return sum(num for name, num in report["traffic"].items() if name.startswith(kind))
+
+
+def _rounds(report: Mapping[str, Any]) -> Section:
+    headings = ("round", "validation accuracy", "server loss", "device loss", "up", "down", "devices")
+    return Section(
+        title="Rounds",
+        headings=(*headings, "server", "seconds"),
+        rows=[
+            (
+                str(line["round_num"]),
+                f"{100 * line['validation_accuracy']:.1f} %",
+                *(f"{line[name]:.3f}" for name in ("train_loss", "edge_loss")),
+                *(format_bytes(line[name]) for name in ("upload_bytes", "download_bytes")),
+                f"{line['edge_images_per_second']:.0f} images/s",
+                f"{line['server_samples_per_second']:.0f} samples/s",
+                f"{line['seconds']:.1f}",
+            )
+            for line in report["rounds"]
+        ],
+        notes=(
+            "The devices' loss is Eq. 7: cross entropy on augmented images plus T² times the divergence from "
+            "the server's soft labels. It may rise while all goes well: a teacher that grows confident is "
+            "harder to follow.",
+        ),
+    )
+
+
+def _devices(report: Mapping[str, Any]) -> Section:
+    accuracies = zip(report["test_accuracies"], report["edge_only_test_accuracies"], strict=True)
+    return Section(
+        title="Devices",
+        headings=("device", "training images", "validation images", "combined model, test", "alone, test"),
+        rows=[
+            (
+                client["client_id"],
+                str(client["num_examples"]),
+                str(client["num_validation_examples"]),
+                *(f"{100 * accuracy:.2f} %" for accuracy in both),
+            )
+            for client, both in zip(report["clients"], accuracies, strict=True)
+        ],
+    )
+
+
+def _what_left(report: Mapping[str, Any]) -> Section:
+    config, pixels = report["config"], report["image_size"] ** 2
+    num = sum(each["num_examples"] + each["num_validation_examples"] for each in report["clients"])
+    shards = report["traffic"].get("upload/shards", 0) / max(1, len(report["rounds"])) / max(1, num)
+    packed = " with Zstandard" if config["compress"] else ""
+    return Section(
+        title="What left the devices",
+        headings=("bodies of requests and answers", "bytes"),
+        rows=[(kind, f"{num_bytes:,}") for kind, num_bytes in report["traffic"].items()],
+        notes=(
+            "Feature maps, labels and logits of every training and validation image, in every round. Images "
+            "and the weights of the devices' networks stayed.",
+            f"An image of this size has {format_bytes(3 * pixels)}, its features {format_bytes(64 * pixels)} "
+            f"in float32; as {config['codec']}{packed} they took {format_bytes(shards)} a sample and round, "
+            "logits and labels included. Features of a first convolution show much of the image: treat them "
+            "as you would treat the image.",
+        ),
+    )
+
+
+def _settings(report: Mapping[str, Any]) -> Section:
+    settings = {**report["config"], **report["machine"], **report["versions"]}
+    return Section(
+        title="Settings",
+        rows=[(name, str(value)) for name, value in settings.items()],
+        notes=(
+            "Validation images are never trained on. Test images are used once, at the end. Source: Group "
+            "Knowledge Transfer (FedGKT), NeurIPS 2020, Algorithm 1.",
+        ),
+    )
+
+
+def _figures(report: Mapping[str, Any]) -> dict[str, Figure]:
+    def column(name: str, scale: float = 1.0) -> list[float]:
+        return [scale * line[name] for line in report["rounds"]]
+
+    loss = Figure(figsize=(6.4, 3.6), layout="constrained")
+    draw_lines(
+        loss.add_subplot(),
+        "Loss",
+        "loss",
+        Series("devices (Eq. 7)", column("edge_loss"), ORANGE, "s"),
+        Series("server, training", column("train_loss"), BLUE),
+        Series("server, validation (CE)", column("validation_loss"), GREEN, "^"),
+    )
+    counts = {client["client_id"]: client["class_counts"] for client in report["clients"]}
     return {
-        "upload": upload,
-        "download": download,
-        "num_examples": num_examples,
-        "per_sample_round": report["traffic"].get("upload/shards", 0)
-        / max(1, len(report["rounds"]))
-        / max(1, num_examples + sum(c["num_validation_examples"] for c in report["clients"])),
-        "image_bytes": 3 * report["image_size"] ** 2,
-        "feature_bytes": 64 * report["image_size"] ** 2,
+        "accuracy": _accuracy_figure(report, column("validation_accuracy", 100)),
+        "loss": loss,
+        "bytes": stacked_figure(
+            "Bytes in each round, all devices",
+            "megabytes",
+            Series("up: features, logits, labels", column("upload_bytes", 1e-6), BLUE),
+            Series("down: soft labels", column("download_bytes", 1e-6), ORANGE),
+        ),
+        "seconds": stacked_figure(
+            "Seconds in each phase",
+            "seconds",
+            Series("devices train and upload", column("edge_seconds"), ORANGE),
+            Series("server trains", column("server_seconds"), BLUE),
+        ),
+        "split": split_figure(counts, report["class_names"], "Training samples of each class on each device"),
     }
 
 
-def _inline(figure: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(render(figure, "svg")).decode()
-
-
-def _axes(title: str, ylabel: str, width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.set_ylabel(ylabel)
-    axes.grid(axis="y", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _round_axis(axes: Axes, report: dict[str, Any]) -> list[int]:
-    numbers = [entry["round_num"] for entry in report["rounds"]]
-    axes.set_xlabel("round")
-    axes.set_xticks(numbers if len(numbers) <= 20 else numbers[:: len(numbers) // 10])
-    axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
-    return numbers
-
-
-def _column(report: dict[str, Any], name: str) -> list[float]:
-    return [entry[name] for entry in report["rounds"]]
-
-
-def _accuracy_figure(report: dict[str, Any]) -> Figure:
+def _accuracy_figure(report: Mapping[str, Any], accuracies: list[float]) -> Figure:
     config = report["config"]
-    figure, axes = _axes(
-        f"{Path(config['dataset']).name}: accuracy of the combined models", "accuracy (%)", 7.2, 4.2
+    test, alone = 100 * report["test_accuracy"], 100 * report["edge_only_test_accuracy"]
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(test, color=GREEN, linestyle="--", label=f"the same, test: {test:.1f} %")
+    label = f"{config['edge_network']} alone on each device, test: {alone:.1f} %"
+    axes.axhline(alone, color=ORANGE, linestyle=":", linewidth=2, label=label)
+    draw_lines(
+        axes,
+        f"{Path(config['dataset']).name}: accuracy of the combined models",
+        "accuracy (%)",
+        Series(f"extractor + {config['server_network']}, validation", accuracies, BLUE),
+        top=102,
     )
-    numbers = _round_axis(axes, report)
-    axes.plot(
-        numbers,
-        [100 * value for value in _column(report, "validation_accuracy")],
-        marker="o",
-        color=BLUE,
-        label=f"extractor + {config['server_network']}, validation",
-    )
-    axes.axhline(
-        100 * report["test_accuracy"],
-        color=GREEN,
-        linestyle="--",
-        label=f"the same, test: {100 * report['test_accuracy']:.1f} %",
-    )
-    axes.axhline(
-        100 * report["edge_only_test_accuracy"],
-        color=ORANGE,
-        linestyle=":",
-        linewidth=2,
-        label=f"{config['edge_network']} alone on each device, test: "
-        f"{100 * report['edge_only_test_accuracy']:.1f} %",
-    )
-    axes.set_ylim(0, 102)
-    axes.legend(frameon=False, loc="best")
-    return figure
-
-
-def _loss_figure(report: dict[str, Any]) -> Figure:
-    figure, axes = _axes("Loss", "loss")
-    numbers = _round_axis(axes, report)
-    axes.plot(numbers, _column(report, "edge_loss"), marker="s", color=ORANGE, label="devices (Eq. 7)")
-    axes.plot(numbers, _column(report, "train_loss"), marker="o", color=BLUE, label="server, training")
-    axes.plot(
-        numbers, _column(report, "validation_loss"), marker="^", color=GREEN, label="server, validation (CE)"
-    )
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
-    return figure
-
-
-def _bytes_figure(report: dict[str, Any]) -> Figure:
-    figure, axes = _axes("Bytes in each round, all devices", "megabytes")
-    numbers = _round_axis(axes, report)
-    up = [value / 1e6 for value in _column(report, "upload_bytes")]
-    down = [value / 1e6 for value in _column(report, "download_bytes")]
-    axes.bar(numbers, up, color=BLUE, width=0.6, label="up: features, logits, labels")
-    axes.bar(numbers, down, bottom=up, color=ORANGE, width=0.6, label="down: soft labels")
-    axes.set_ylim(0, 1.25 * max(u + d for u, d in zip(up, down, strict=True)))
-    axes.legend(frameon=False, loc="upper right")
-    return figure
-
-
-def _seconds_figure(report: dict[str, Any]) -> Figure:
-    figure, axes = _axes("Seconds in each phase", "seconds")
-    numbers = _round_axis(axes, report)
-    edge, server = _column(report, "edge_seconds"), _column(report, "server_seconds")
-    axes.bar(numbers, edge, color=ORANGE, width=0.6, label="devices train and upload")
-    axes.bar(numbers, server, bottom=edge, color=BLUE, width=0.6, label="server trains")
-    axes.set_ylim(0, 1.25 * max(e + s for e, s in zip(edge, server, strict=True)))
-    axes.legend(frameon=False, loc="upper right")
-    return figure
-
-
-def _split_figure(report: dict[str, Any]) -> Figure:
-    clients = report["clients"]
-    figure, axes = _axes("Training samples of each class on each device", "", height=1.2 + 0.3 * len(clients))
-    counts = [client["class_counts"] for client in clients]
-    axes.grid(visible=False)
-    image = axes.imshow(counts, aspect="auto", cmap="Blues", vmin=0)
-    axes.set_yticks(range(len(clients)), [client["client_id"] for client in clients])
-    if len(report["class_names"]) <= 20:
-        axes.set_xticks(range(len(report["class_names"])), report["class_names"], rotation=0)
-    axes.set_xlabel("class")
-    figure.colorbar(image, ax=axes)
     return figure

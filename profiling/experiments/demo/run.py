@@ -22,11 +22,10 @@ from gkt_core.wire.protocol import RunStatus
 from profiling.experiments.demo.live import LiveDisplay
 from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
 from profiling.frame.machine import describe_machine
-from profiling.frame.processes import Child, ProcessGroup
+from profiling.frame.processes import Child, ProcessGroup, wait_for_server
 from profiling.traffic.wire_meter import WIRE_NAME, WireMeter
 
 _POLL_SECONDS = 0.5
-_SERVER_START_SECONDS = 120.0
 
 
 class DemoRun:
@@ -61,7 +60,7 @@ class DemoRun:
             client_ids = [client["client_id"] for client in split["clients"]]
             status = self._timed("training", lambda: self._train(processes, client_ids))
             models = self._collect_models(client_ids)
-            self._display.step(f"testing {len(models)} combined models, and each device alone")
+            self._display.say(f"testing {len(models)} combined models, and each device alone")
             accuracies = self._timed("evaluation", lambda: self._evaluate(processes, client_ids))
             alone = self._timed("edge_only", lambda: self._train_alone(processes, client_ids))
         return {
@@ -108,7 +107,7 @@ class DemoRun:
             raise
         split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
         (data / TEST_NAME).rename(self._out / TEST_NAME)
-        self._display.step(
+        self._display.say(
             f"{options.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
             f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
             f"{split['num_test_examples']} test images of {split['image_size']} px, "
@@ -127,15 +126,15 @@ class DemoRun:
         arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
         arguments += ["--out", str(self._out / "artifacts")]
         processes.run("gkt export", arguments, log=self._logs / "export.log")
-        self._display.step(f"exported {options.edge_network} as ONNX Runtime training artifacts")
+        self._display.say(f"exported {options.edge_network} as ONNX Runtime training artifacts")
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
         server = self._start_server(processes)
-        info = self._wait_for_server(server)
+        info = wait_for_server(server, self._out / "server")
         token = (self._out / "server" / "token").read_text(encoding="utf-8").strip()
         with self._wire(info["url"]) as url:
-            devices = self._start_devices(processes, client_ids, url, token)
-            self._display.step(f"server {info['url']}, its trainer and {len(devices)} devices are running")
+            devices = [self._start_device(processes, client_id, url, token) for client_id in client_ids]
+            self._display.say(f"server {info['url']}, its trainer and {len(devices)} devices are running")
             status = self._watch(processes, server, devices, info["url"], token)
         processes.stop([server])
         if status.phase != "finished":
@@ -154,15 +153,6 @@ class DemoRun:
             yield meter.url
             counts = meter.counts()
         write_atomically(self._out / WIRE_NAME, (json.dumps(counts, indent=2) + "\n").encode())
-
-    def _start_devices(
-        self, processes: ProcessGroup, client_ids: list[str], url: str, token: str
-    ) -> list[Child]:
-        os.environ["GKT_TOKEN"] = token
-        try:
-            return [self._start_device(processes, client_id, url) for client_id in client_ids]
-        finally:
-            del os.environ["GKT_TOKEN"]
 
     def _watch(
         self, processes: ProcessGroup, server: Child, devices: list[Child], url: str, token: str
@@ -196,21 +186,7 @@ class DemoRun:
         arguments += ["--threads", str(options.server_threads), "--config", str(self._out / "run.toml")]
         return processes.start("gkt serve", arguments, log=self._logs / "server.log")
 
-    def _wait_for_server(self, server: Child) -> dict[str, str]:
-        path = self._out / "server" / "server.json"
-        deadline = time.monotonic() + _SERVER_START_SECONDS
-        while not path.is_file():
-            if server.exit_code is not None:
-                raise server.failure()
-            if time.monotonic() > deadline:
-                raise RunFailedError(
-                    f"gkt serve did not start in {_SERVER_START_SECONDS:.0f} s (log: {server.log})"
-                )
-            time.sleep(0.05)
-        info: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return info
-
-    def _start_device(self, processes: ProcessGroup, client_id: str, url: str) -> Child:
+    def _start_device(self, processes: ProcessGroup, client_id: str, url: str, token: str) -> Child:
         arguments = ["edge", "run", "--server", url, "--client-id", client_id]
         arguments += [
             "--data",
@@ -219,7 +195,8 @@ class DemoRun:
             str(self._state_dir(client_id)),
         ]
         arguments += ["--threads", str(self._options.device_threads)]
-        return processes.start(f"device {client_id}", arguments, log=self._logs / f"{client_id}.log")
+        log = self._logs / f"{client_id}.log"
+        return processes.start(f"device {client_id}", arguments, log=log, environment={"GKT_TOKEN": token})
 
     def _data_file(self, client_id: str) -> Path:
         return self._out / "data" / "clients" / f"{client_id}.npz"

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
 from profiling.experiments.reproduce.counted import Bar
-from profiling.experiments.reproduce.experiments import NOT_AVAILABLE, Experiment
-from profiling.experiments.reproduce.plots import accuracy_figure, split_figure
+from profiling.experiments.reproduce.experiments import Experiment
+from profiling.experiments.reproduce.plots import accuracy_figure
 from profiling.experiments.reproduce.scales import Scale
 from profiling.experiments.reproduce.summary import CellResult
-from profiling.frame.confusion_figure import confusion_figure
+from profiling.frame.confusion_figure import confusion_figure, split_figure
 from profiling.frame.machine import describe_machine
+from profiling.frame.pictures import data_uri, templates
 from profiling.frame.plot_style import render
+from profiling.frame.sections import Page, Section
+from profiling.frame.text import to_markdown
 from profiling.frame.units import format_bytes
 
 
 def table_report(
     experiment: Experiment, results: Sequence[CellResult], scale: Scale, command: str
 ) -> dict[str, Any]:
-    """What the files of a table hold, as JSON-compatible values."""
+    """Compose what the files of a table hold, as JSON-compatible values."""
     cells = [result.to_dict() for result in results]
     return {
         "name": experiment.name,
@@ -45,7 +46,7 @@ def table_report(
 def counted_report(
     name: str, title: str, note: str, bars: Sequence[Bar], scale: Scale, command: str
 ) -> dict[str, Any]:
-    """What the files of a counted figure hold."""
+    """Compose what the files of a counted figure hold."""
     return {
         "name": name,
         "title": title,
@@ -58,38 +59,73 @@ def counted_report(
     }
 
 
-def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure]) -> list[Path]:
+def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure]) -> None:
     """Write the three files and the figures.
 
     Args:
         out: Folder.
         report: What :func:`table_report` or :func:`counted_report` returned.
         figures: Figures by file name without ending.
-
-    Returns:
-        The files.
     """
-    name = report["name"]
+    page = Page(report["title"], [_table(report), _setting(report)])
+    inline = {}
     for stem, figure in figures.items():
         write_atomically(out / f"{stem}.png", render(figure, "png"))
-    inline = {
-        stem: "data:image/svg+xml;base64," + base64.b64encode(render(figure)).decode()
-        for stem, figure in figures.items()
-    }
+        inline[stem] = data_uri(render(figure, "svg"))
+    html = templates("profiling.experiments.reproduce").get_template("reproduction.html.j2")
+    pictures = "".join(f"![{stem}]({stem}.png)\n\n" for stem in figures)
     files = {
-        out / f"{name}.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
-        out / f"{name}.md": _template("report.md.j2", escape=False).render(
-            report=report, figures=list(figures)
-        ),
-        out / f"{name}.html": _template("report.html.j2", escape=True).render(report=report, figures=inline),
+        "json": json.dumps(report, indent=1, allow_nan=False) + "\n",
+        "md": to_markdown(page) + "\n" + pictures.rstrip("\n") + "\n",
+        "html": html.render(page=page, figures=inline),
     }
-    for path, text in files.items():
-        write_atomically(path, text.encode())
-    return list(files)
+    for ending, text in files.items():
+        write_atomically(out / f"{report['name']}.{ending}", text.encode())
+
+
+def _table(report: Mapping[str, Any]) -> Section:
+    if "bars" in report:
+        unit = report["bars"][0]["unit"]
+        rows = [(bar["label"], f"{bar['value']:,.2f}", bar["paper"]) for bar in report["bars"]]
+        return Section("Counted", ("", unit, "paper"), rows)
+    notes = ["Top-1 test accuracy; ours: mean ± standard deviation over seeds."]
+    if report["precisions"]:
+        trained = " and ".join(report["precisions"])
+        notes.append(f"The large networks were trained in {trained}, and evaluated in float32.")
+    if report["scale"] != "full":
+        notes.append(
+            "The paper's numbers are of its own, larger setting: compare rows with each other, not ours with "
+            "the paper's."
+        )
+    return Section(
+        title="Test accuracy in percent",
+        headings=("", "", "paper", "ours", "validation", "sent by all devices", "received"),
+        rows=[
+            (
+                *(cell["row"], cell["column"], paper(cell["paper"]), ours(cell)),
+                "" if cell["mean_validation_accuracy"] is None else f"{cell['mean_validation_accuracy']:.2f}",
+                *(_bytes(cell[f"mean_{way}_bytes"]) for way in ("upload", "download")),
+            )
+            for cell in report["cells"]
+        ],
+        notes=[" ".join(notes)],
+    )
+
+
+def _setting(report: Mapping[str, Any]) -> Section:
+    machines = []
+    for machine in report["machines"]:
+        packages = "".join(f", {name} {version}" for name, version in machine["packages"].items())
+        machines.append(
+            f"Machine: {machine['cpu_model']}, {machine['num_usable_cores']} cores, "
+            f"Python {machine['python']}{packages}."
+        )
+    notes = [report["setting"], report["note"], f"Made by: {report['command']}", *machines]
+    return Section("Setting", notes=notes)
 
 
 def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict[str, Figure]:
-    """Accuracy by round, the confusion matrix of each cell (all seeds together), and each split."""
+    """Draw accuracy by round, the confusion matrix of each cell (all seeds together), and each split."""
     figures: dict[str, Figure] = {}
     number = experiment.title.partition(":")[0]
     accuracy = accuracy_figure(results, f"{number}: validation accuracy, round by round")
@@ -107,17 +143,22 @@ def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict
             spec = result.cell.spec
             stem = f"split-{spec.dataset}-{spec.partition}-{len(run['class_counts'])}clients-seed{seed}"
             if stem not in figures:
-                figures[stem] = split_figure(run, f"{result.cell.column}, seed {seed}: samples of each class")
+                title = f"{result.cell.column}, seed {seed}: samples of each class"
+                figures[stem] = split_figure(run["class_counts"], run["class_names"], title)
     return figures
 
 
 def _machines(results: Sequence[CellResult]) -> list[dict[str, Any]]:
-    found = [run["machine"] for result in results for run in result.runs.values()]
-    return [machine for place, machine in enumerate(found) if machine not in found[:place]]
+    machines: list[dict[str, Any]] = []
+    for result in results:
+        for run in result.runs.values():
+            if run["machine"] not in machines:
+                machines.append(run["machine"])
+    return machines
 
 
 def ours(cell: Mapping[str, Any]) -> str:
-    """Our number of a cell: mean, spread and number of seeds, or why there is none."""
+    """Show our number of a cell: mean, spread and number of seeds, or why there is none."""
     if cell["mean_test_accuracy"] is None:
         return str(cell["not_run"])
     spread = cell["standard_deviation"]
@@ -127,22 +168,9 @@ def ours(cell: Mapping[str, Any]) -> str:
 
 
 def paper(value: float | str) -> str:
-    """The paper's number of a cell."""
+    """Show the paper's number of a cell."""
     return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def _bytes(value: float | None) -> str:
     return "" if value is None else format_bytes(round(value))
-
-
-def _template(name: str, *, escape: bool) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("profiling.experiments.reproduce"),
-        autoescape=escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"ours": ours, "paper": paper, "bytes": _bytes}
-    environment.globals["NOT_AVAILABLE"] = NOT_AVAILABLE
-    return environment.get_template(name)

@@ -9,9 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,6 +22,7 @@ from gkt_core.files import lock_exclusively, write_atomically
 from profiling.experiments.reproduce.experiments import RunSpec
 from profiling.experiments.reproduce.scales import Scale
 from profiling.frame.machine import describe_machine
+from profiling.frame.processes import Child
 
 _FORMAT_VERSION = 1
 
@@ -197,33 +195,16 @@ def _run(
     work.mkdir(parents=True, exist_ok=True)
     arguments = job.spec.arguments(folder.scale, job.seed, execution.sources[job.spec.dataset])
     arguments += ["--precision", execution.precision]
-    command = [sys.executable, "-m", "gkt_core.cli", "simulate", *arguments, "--out", str(work)]
-    command += ["--device", execution.device, "--threads", str(execution.num_threads)]
-    command += ["--data-root", str(execution.data_root)]
-    log = work / "log.txt"
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=os.environ | {"NO_COLOR": "1"},
-        )
-        try:
-            while process.poll() is None:
-                if stop.wait(0.5):
-                    break
-                on_progress(job, _num_rounds(work))
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    if process.returncode != 0:
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise RunFailedError(
-            f"the run {job.name} ended with code {process.returncode}: {''.join(last)}; see {log}. "
-            "The same command goes on where it stopped"
-        )
+    arguments = ["simulate", *arguments, "--out", str(work), "--device", execution.device]
+    arguments += ["--threads", str(execution.num_threads), "--data-root", str(execution.data_root)]
+    run = Child(f"the run {job.name}", arguments, log=work / "log.txt")
+    try:
+        while run.exit_code is None and not stop.wait(0.5):
+            on_progress(job, _num_rounds(work))
+    finally:
+        run.stop()
+    if run.exit_code != 0:
+        raise RunFailedError(f"{run.failure()}. The same command goes on where it stopped")
     return folder.store(job, execution.precision)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,65 +20,20 @@ from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
-from gkt_core.errors import ConfigError
 from gkt_core.nn import build_edge_network, build_server_network, feature_shape
 from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.optimizers import edge_optimizer, large_network_optimizer
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
-from profiling.frame.machine import describe_machine
+from profiling.experiments.speed.options import SpeedOptions
+from profiling.frame.measurement import Announce
 
 _NUM_CLASSES = 10
 _LEAST_TURNS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class SpeedOptions:
-    """What is measured.
-
-    Attributes:
-        num_examples: Samples of all devices together.
-        num_server_examples: Samples of the server's epochs, which are dearer.
-        num_clients: Devices that are compared with one that has all samples.
-        image_size: Pixels.
-        batch_size: Of devices and server.
-        repeats: Times that each candidate runs at most, after one that does not count.
-        max_seconds: After so long no further turn begins, once there have been two.
-        threads: CPU threads.
-        device: ``cpu`` or ``cuda``.
-        precision: Of the server network's training.
-    """
-
-    num_examples: int = 2000
-    num_server_examples: int = 320
-    num_clients: int = 16
-    image_size: int = 32
-    batch_size: int = 64
-    repeats: int = 5
-    max_seconds: float = 240.0
-    threads: int = 1
-    device: str = "cpu"
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ConfigError: A count is too small.
-        """
-        if min(self.repeats, self.threads, self.num_clients) < 1:
-            raise ConfigError("--repeats, --threads and --clients must be at least 1")
-        if self.num_examples < 2 * self.num_clients or self.num_server_examples < self.batch_size:
-            raise ConfigError("too few examples: at least 2 a client, and a batch for the server")
-
-
-def measure_speed(options: SpeedOptions, on_phase: Callable[[str], None]) -> dict[str, Any]:
-    """Measure; the report as JSON-compatible values.
-
-    Args:
-        options: What to measure.
-        on_phase: Hears what is being measured.
-    """
+def measure_speed(options: SpeedOptions, announce: Announce) -> dict[str, Any]:
+    """Time all candidates in turn."""
     prepare_torch(options.device, options.threads)
     config = RunConfig(
         batch_size=options.batch_size,
@@ -105,7 +59,7 @@ def measure_speed(options: SpeedOptions, on_phase: Callable[[str], None]) -> dic
         if repeat > _LEAST_TURNS and time.perf_counter() - begun > options.max_seconds:
             break
         for name, (_, run) in candidates.items():
-            on_phase(f"{name}, {repeat} of {options.repeats}" if repeat else f"{name}, warming up")
+            announce(f"{name}, {repeat} of {options.repeats}" if repeat else f"{name}, warming up")
             started = time.perf_counter()
             run()
             if options.device == "cuda":
@@ -113,7 +67,6 @@ def measure_speed(options: SpeedOptions, on_phase: Callable[[str], None]) -> dic
             if repeat:
                 seconds[name].append(time.perf_counter() - started)
     return {
-        "settings": {name: getattr(options, name) for name in SpeedOptions.__dataclass_fields__},
         "candidates": {
             name: _describe(seconds[name], num_samples) for name, (num_samples, _) in candidates.items()
         },
@@ -122,7 +75,6 @@ def measure_speed(options: SpeedOptions, on_phase: Callable[[str], None]) -> dic
             "client_steps_over_bare_loop": _ratio(seconds["client_steps"], seconds["bare_edge_loop"]),
             "server_update_over_bare_loop": _ratio(seconds["server_update"], seconds["bare_server_loop"]),
         },
-        "machine": describe_machine(),
     }
 
 
@@ -137,7 +89,7 @@ def _describe(seconds: list[float], num_samples: int) -> dict[str, Any]:
 
 
 def _ratio(left: list[float], right: list[float]) -> dict[str, float]:
-    """Of times within a turn, so that slow turns cancel: median, lowest, highest."""
+    """Divide times within a turn, so that slow turns cancel: median, lowest, highest."""
     ratios = [one / other for one, other in zip(left, right, strict=True)]
     return {"median": float(np.median(ratios)), "lowest": min(ratios), "highest": max(ratios)}
 
@@ -198,7 +150,7 @@ class _Clients:
         self._one[0].train(1, 1.0, lambda num: None)
 
     def bare_loop(self) -> None:
-        """What a PyTorch tutorial would write, on images that are tensors already."""
+        """Train as a PyTorch tutorial would, on images that are tensors already."""
         self._bare.train()
         for rows in torch.split(torch.randperm(len(self._samples)), self._config.batch_size):
             self._bare_optimizer.zero_grad(set_to_none=True)

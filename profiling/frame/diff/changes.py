@@ -8,7 +8,7 @@ from typing import Any
 
 from gkt_core.errors import InputError
 from profiling.frame.diff.values import Time, flat_conditions, flat_ratios, flat_values
-from profiling.frame.step_time import NOISY_DRIFT
+from profiling.frame.measuring.step_time import NOISY_DRIFT
 
 SCHEMA = "gkt-profile-diff/1"
 # Two runs on one machine must agree on a ratio so far.
@@ -31,7 +31,7 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
         names: What to call them.
 
     Returns:
-        The document; profiling/README.md describes every key.
+        The document; docs/results-format.md describes every key.
 
     Raises:
         InputError: They are of different kinds.

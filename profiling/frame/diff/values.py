@@ -63,38 +63,38 @@ def _walk(value: Any, name: str) -> Iterator[tuple[str, float | Time]]:
 def _label(value: Any, position: int) -> str:
     if not isinstance(value, Mapping):
         return str(position)
-    found = [str(value[key]) for key in _NAMES if key in value]
+    parts = [str(value[key]) for key in _NAMES if key in value]
     # Totals of a run are told apart by method and network.
     if "method" in value and "network" in value:
-        found.append(str(value["network"]))
-    return " ".join(found) or str(position)
+        parts.append(str(value["network"]))
+    return " ".join(parts) or str(position)
 
 
 def flat_ratios(document: Mapping[str, Any]) -> dict[str, float]:
     """The ratios of a document by name, without what others report beside them."""
-    found: dict[str, float] = {}
+    ratios: dict[str, float] = {}
 
     def walk(value: Any, name: str) -> None:
         if not isinstance(value, Mapping):
             return
         for key in ("value", "median"):
             if isinstance(value.get(key), int | float):
-                found[name] = float(value[key])
+                ratios[name] = float(value[key])
                 return
         for key, each in value.items():
             walk(each, f"{name} {key}".strip())
 
     walk(document.get("ratios"), "")
-    return found
+    return ratios
 
 
 def flat_conditions(document: Mapping[str, Any]) -> dict[str, str]:
     """Settings and machine as texts, to show what differs between two measurements."""
-    found: dict[str, str] = {}
+    conditions: dict[str, str] = {}
     for part in ("settings", "machine"):
         for key, value in document[part].items():
             if isinstance(value, Mapping):
-                found |= {f"{part} {key} {inner}": str(each) for inner, each in value.items()}
+                conditions |= {f"{part} {key} {inner}": str(each) for inner, each in value.items()}
             else:
-                found[f"{part} {key}"] = str(value)
-    return found
+                conditions[f"{part} {key}"] = str(value)
+    return conditions

@@ -3,69 +3,76 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
+from gkt_core.data.command import SplitOptions, split_dataset
+from gkt_core.data.datasets import load_dataset
 from gkt_core.errors import RunFailedError
-from profiling.frame.machine import describe_machine
+from gkt_core.files import check_new_folder
+from profiling.frame import Announce
 from profiling.server.chaos.kills import draw_kills
+from profiling.server.chaos.options import ChaosOptions
 from profiling.server.chaos.run import SupervisedRun
 from server_app.run_folder import create_run
 
-SCHEMA = "gkt-chaos/1"
 
-
-@dataclass(frozen=True, slots=True)
-class ChaosOptions:
-    """What is run twice.
-
-    Attributes:
-        artifacts: Bundle of ``gkt export``.
-        data_files: A private file for each device.
-        config: Hyper-parameters; no deadline, so that nothing depends on time.
-        num_kills: SIGKILLs before the last round.
-        seed: Of when what is killed.
-        num_threads: CPU threads of trainer and devices.
-        limit_seconds: Longer than that neither run may take.
-    """
-
-    artifacts: Path
-    data_files: Sequence[Path]
-    config: RunConfig
-    num_kills: int
-    seed: int
-    num_threads: int = 1
-    limit_seconds: float = 900.0
-
-
-def compare_runs(options: ChaosOptions, out: Path, announce: Callable[[str], None]) -> dict[str, Any]:
-    """Run undisturbed, run disturbed, compare.
-
-    Args:
-        options: What.
-        out: A new folder for both runs.
-        announce: Takes a line for the person who watches.
-
-    Returns:
-        The report: the hashes of both runs, whether they are ``equal``, the kills, the times.
+def measure_chaos(options: ChaosOptions, announce: Announce) -> dict[str, Any]:
+    """Split the digits, export a bundle, and compare two runs of them.
 
     Raises:
         RunFailedError: A run did not come to its end.
     """
-    kills = draw_kills(options.num_kills, options.config.rounds, options.seed)
+    folder = options.work_dir or Path("gkt-chaos") / time.strftime("%Y%m%d-%H%M%S")
+    check_new_folder(folder)
+    announce("exporting a bundle")
+    dataset = load_dataset("digits", image_size=options.image_size, limit=options.num_examples)
+    split = split_dataset(dataset, SplitOptions(options.num_clients, "iid", 0.5, 0.1, 0), folder / "data")
+    export = ExportOptions(image_size=options.image_size, num_classes=dataset.num_classes)
+    export_bundle(export, folder / "artifacts")
+    files = [folder / "data" / client["file"] for client in split["clients"]]
+    return compare_runs(options, options.config, folder / "artifacts", files, folder / "runs", announce)
+
+
+def compare_runs(
+    options: ChaosOptions,
+    config: RunConfig,
+    artifacts: Path,
+    data_files: Sequence[Path],
+    out: Path,
+    announce: Announce,
+) -> dict[str, Any]:
+    """Run undisturbed, run disturbed, compare.
+
+    Args:
+        options: How often what is killed.
+        config: Hyper-parameters of both runs.
+        artifacts: Bundle of ``gkt export``.
+        data_files: A private file for each device.
+        out: A new folder for both runs.
+        announce: Told what happens now.
+
+    Returns:
+        The hashes of both runs, whether they are ``equal``, the kills, the times.
+
+    Raises:
+        RunFailedError: A run did not come to its end.
+    """
+    kills = draw_kills(options.num_kills, config.rounds, options.seed)
     out.mkdir(parents=True, exist_ok=True)
     # Copies have the same run id, which stands in what is compared.
-    create_run(out / "empty", options.artifacts, options.config).store.close()
+    create_run(out / "empty", artifacts, config).store.close()
     outcomes = {}
     for name, planned in (("undisturbed", []), ("disturbed", kills)):
-        announce(f"{name} run: {options.config.rounds} rounds, {options.config.num_clients} devices")
+        announce(f"{name} run: {config.rounds} rounds, {config.num_clients} devices")
         shutil.copytree(out / "empty", out / name / "server")
         run = SupervisedRun(
             out / name,
-            options.data_files,
+            data_files,
             num_threads=options.num_threads,
             limit_seconds=options.limit_seconds,
             announce=announce,
@@ -79,22 +86,16 @@ def compare_runs(options: ChaosOptions, out: Path, announce: Callable[[str], Non
         )
     hashes = {name: outcome.hashes for name, outcome in outcomes.items()}
     differing = sorted(
-        name for name, found in hashes["undisturbed"].items() if hashes["disturbed"][name] != found
+        name for name, value in hashes["undisturbed"].items() if hashes["disturbed"][name] != value
     )
     return {
-        "schema": SCHEMA,
         "equal": not differing,
         "differing": differing,
-        "settings": {
-            "seed": options.seed,
-            "num_kills": options.num_kills,
-            "num_threads": options.num_threads,
-            "config": options.config.to_dict(),
-        },
         "hashes": hashes,
         "kills": outcomes["disturbed"].to_dict()["kills"],
         "starts": outcomes["disturbed"].starts,
         "leftovers": outcomes["disturbed"].leftovers,
         "seconds": {name: outcome.seconds for name, outcome in outcomes.items()},
-        "machine": describe_machine(),
+        # Where it ran says nothing.
+        "settings": {"work_dir": None, "config": config.to_dict()},
     }

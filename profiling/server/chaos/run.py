@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import random
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import RunFailedError
+from profiling.frame.processes import Child, ProcessGroup, free_port
 from profiling.server.chaos.kills import SERVER, TRAINER, Kill, share_done
 from profiling.server.chaos.outcome import left_over, run_hashes
-from profiling.server.chaos.supervised import Supervised, stopped_in_the_end
 from server_app.rounds.state import Phase
 from server_app.run_folder import RunContext, open_run, read_token
 
 _POLL_SECONDS = 0.02
 _DEVICE_POLL_SECONDS = 0.2
-# Below the ports that systems give to outgoing connections. A device that tries to reach a server that is
-# down could otherwise be given the server's own port, and would then keep it from coming back.
-_PORTS = range(15_000, 30_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +87,10 @@ class SupervisedRun:
         announce: Callable[[str], None],
     ) -> None:
         self._folder, self._limit_seconds, self._announce = folder.absolute(), limit_seconds, announce
+        self._data_files = [file.absolute() for file in data_files]
         self._data_dir = self._folder / "server"
-        port = str(free_port())
-        token = {"GKT_TOKEN": read_token(self._data_dir)}
-        threads = ("--threads", str(num_threads))
-        self._server = Supervised(
-            SERVER,
-            [
-                *("serve", "--data-dir", str(self._data_dir), "--port", port, *threads),
-                *("--poll-seconds", str(_DEVICE_POLL_SECONDS)),
-            ],
-            self._folder / "logs" / "server.log",
-        )
         self._state_dirs = [self._folder / "devices" / file.stem for file in data_files]
-        self._devices = [
-            Supervised(
-                state_dir.name,
-                [
-                    *("edge", "run", "--server", f"http://127.0.0.1:{port}"),
-                    *("--data", str(file.absolute()), "--state-dir", str(state_dir), *threads),
-                    *("--checkpoint-seconds", "0.2"),
-                ],
-                self._folder / "logs" / f"{state_dir.name}.log",
-                token,
-            )
-            for file, state_dir in zip(data_files, self._state_dirs, strict=True)
-        ]
+        self._threads = ("--threads", str(num_threads))
         self._started = 0.0
         self._happened: list[Happened] = []
 
@@ -133,10 +104,9 @@ class SupervisedRun:
             RunFailedError: A process ended by itself, was left behind, or the run took too long or failed.
         """
         self._started = time.monotonic()
-        commands = [self._server, *self._devices]
-        with self._opened() as run, stopped_in_the_end(commands, self._folder):
-            for command in commands:
-                command.start()
+        run = open_run(self._data_dir)
+        with contextlib.closing(run.store), ProcessGroup(self._folder) as processes:
+            self._start(processes)
             self._watch(run, list(kills))
             seconds = time.monotonic() - self._started
             hashes = run_hashes(run, self._state_dirs)
@@ -144,21 +114,25 @@ class SupervisedRun:
             hashes,
             self._happened,
             seconds,
-            {command.name: command.num_starts for command in commands},
+            {command.name: command.num_starts for command in (self._server, *self._devices)},
             left_over(self._data_dir, *self._state_dirs),
         )
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[RunContext]:
-        run = open_run(self._data_dir)
-        try:
-            yield run
-        finally:
-            run.store.close()
+    def _start(self, processes: ProcessGroup) -> None:
+        port, logs = str(free_port()), self._folder / "logs"
+        serve = ("serve", "--data-dir", str(self._data_dir), "--port", port, *self._threads)
+        poll = ("--poll-seconds", str(_DEVICE_POLL_SECONDS))
+        self._server = processes.start(SERVER, [*serve, *poll], log=logs / "server.log")
+        self._devices: list[Child] = []
+        for file, state_dir in zip(self._data_files, self._state_dirs, strict=True):
+            arguments = ["edge", "run", "--server", f"http://127.0.0.1:{port}", "--data", str(file)]
+            arguments += ["--state-dir", str(state_dir), *self._threads, "--checkpoint-seconds", "0.2"]
+            log, token = logs / f"{state_dir.name}.log", {"GKT_TOKEN": read_token(self._data_dir)}
+            self._devices.append(processes.start(state_dir.name, arguments, log=log, environment=token))
 
     def _watch(self, run: RunContext, kills: list[Kill]) -> None:
         due_at: float | None = None
-        while not all(device.has_ended_well for device in self._devices):
+        while any(device.exit_code != 0 for device in self._devices):
             for command in (self._server, *self._devices):
                 command.check()
             now = time.monotonic()
@@ -183,7 +157,7 @@ class SupervisedRun:
         """Kill, and start again what a supervisor would; False if nothing of the kind runs just now."""
         state, progress = run.store.state(), run.store.progress()[0]
         if kill.victim == TRAINER:
-            trainer = self._server.child("server_app.trainer")
+            trainer = self._server.own_child("server_app.trainer")
             if trainer is None:
                 return False
             # Its own supervisor is the server.
@@ -196,7 +170,7 @@ class SupervisedRun:
             victim = self._server if kill.victim == SERVER else running[int(kill.choice * len(running))]
             name, pid = victim.name, victim.kill()
             victim.start()
-        found = Happened(
+        happened = Happened(
             time.monotonic() - self._started,
             name,
             pid,
@@ -205,26 +179,9 @@ class SupervisedRun:
             state.round_num,
             progress.epoch if progress is not None and state.phase is Phase.TRAINING else 0,
         )
-        self._happened.append(found)
+        self._happened.append(happened)
         self._announce(
-            f"{found.seconds:6.1f} s: killed {name} ({pid}), {found.phase} in round {found.round_num}"
-            + (f", epoch {found.epoch}" if found.epoch else "")
+            f"{happened.seconds:6.1f} s: killed {name} ({pid}), {happened.phase} in round "
+            f"{happened.round_num}" + (f", epoch {happened.epoch}" if happened.epoch else "")
         )
         return True
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody has just now, and that no outgoing connection is given."""
-    # Not from the seed: two runs on one machine must not meet.
-    drawn = random.Random(os.urandom(8)).sample(_PORTS, 100)
-    for port in drawn:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                return port
-    raise RunFailedError(f"no free port found from {_PORTS.start} to {_PORTS.stop - 1}")

@@ -173,10 +173,10 @@ class LightDevice:
 
     def _timed(self, call: Callable[[], AnswerT]) -> AnswerT:
         started = time.perf_counter()
-        found = call()
+        answer = call()
         self._requests += 1
         self._longest_seconds = max(self._longest_seconds, time.perf_counter() - started)
-        return found
+        return answer
 
     def _pause(self, seconds: float) -> None:
         if self.stopping.wait(seconds):

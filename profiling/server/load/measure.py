@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
-from profiling.frame.machine import describe_machine
-from profiling.server.chaos.run import free_port
-from profiling.server.chaos.supervised import Supervised, stopped_in_the_end, wait_until
+from profiling.frame import Announce
+from profiling.frame.processes import Child, ProcessGroup, free_port, wait_for_server, wait_until
 from profiling.server.load.light_device import LightDevice, LightDeviceResult
 from profiling.server.load.memory import MemorySample, MemorySampler, between, growth_per_round
-from server_app.run_folder import SERVER_INFO_NAME, RunContext, create_run, read_token
+from profiling.server.load.options import LoadOptions
+from server_app.run_folder import RunContext, create_run, read_token
 
-SCHEMA = "gkt-profile-load/1"
+_NUM_VALIDATION = 2
 PROCESSES = ("web", "trainer")
-_START_SECONDS = 120.0
+_LONG_SECONDS = 300.0
 # Caches fill in the first rounds: of them nothing is concluded.
 _WARM_UP_ROUNDS = 2
 # What may come and go with the allocator; a leak of a shard a device and round is a hundred times as much.
@@ -32,41 +33,27 @@ _TOLERATED_GROWTH = 0.02
 _IDLE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """How many devices, how often.
+def measure_load(options: LoadOptions, announce: Announce) -> dict[str, Any]:
+    """Export a bundle and run it, in a temporary folder.
 
-    Attributes:
-        num_devices: At once.
-        rounds: Of the run; what grows is told from the third on.
-        num_examples: Training samples of each device.
-        num_validation_examples: Validation samples of each.
-        image_size: Pixels.
-        num_threads: Of the trainer.
-        poll_seconds: ``gkt serve --poll-seconds``.
-        limit_seconds: Longer than that the rounds may not take.
+    Raises:
+        RunFailedError: The server ended by itself, or a device was refused.
     """
-
-    num_devices: int = 200
-    rounds: int = 8
-    num_examples: int = 8
-    num_validation_examples: int = 2
-    image_size: int = 8
-    num_threads: int = 1
-    poll_seconds: float = 1.0
-    limit_seconds: float = 600.0
+    with tempfile.TemporaryDirectory(prefix="gkt-load-") as name:
+        folder = Path(name)
+        announce("exporting a bundle")
+        export_bundle(ExportOptions(image_size=options.image_size), folder / "artifacts", verify=False)
+        return load_server(options, folder / "artifacts", folder, announce)
 
 
-def measure_load(
-    options: LoadOptions, artifacts: Path, out: Path, announce: Callable[[str], None]
-) -> dict[str, Any]:
+def load_server(options: LoadOptions, artifacts: Path, out: Path, announce: Announce) -> dict[str, Any]:
     """Run it.
 
     Args:
         options: What.
         artifacts: Bundle of ``gkt export`` for such images.
         out: A new folder.
-        announce: Takes a line for the person who watches.
+        announce: Told what happens now.
 
     Raises:
         RunFailedError: The server ended by itself, or a device was refused.
@@ -84,43 +71,25 @@ def measure_load(
         quarantine=False,
     )
     run = create_run(out / "server", artifacts, config)
-    server = Supervised(
-        "gkt serve",
-        [
-            *("serve", "--data-dir", str((out / "server").absolute()), "--port", str(free_port())),
-            *("--threads", str(options.num_threads), "--poll-seconds", str(options.poll_seconds)),
-        ],
-        out / "server.log",
-    )
-    try:
-        with stopped_in_the_end([server], out.absolute()):
-            server.start()
-            return _under_load(options, run, server, announce)
-    finally:
-        run.store.close()
+    arguments = ["serve", "--data-dir", str((out / "server").absolute()), "--port", str(free_port())]
+    arguments += ["--threads", str(options.num_threads), "--poll-seconds", str(options.poll_seconds)]
+    with contextlib.closing(run.store), ProcessGroup(out) as processes:
+        server = processes.start("gkt serve", arguments, log=out / "server.log")
+        return _under_load(options, run, server, announce)
 
 
-def _under_load(
-    options: LoadOptions, run: RunContext, server: Supervised, announce: Callable[[str], None]
-) -> dict[str, Any]:
-    info_path = run.folder / SERVER_INFO_NAME
-
-    def is_ready() -> bool:
-        server.check()
-        return info_path.is_file() and server.child("server_app.trainer") is not None
-
-    wait_until(is_ready, _START_SECONDS, lambda: f"gkt serve did not start in {_START_SECONDS:.0f} s")
-    info = json.loads(info_path.read_text(encoding="utf-8"))
+def _under_load(options: LoadOptions, run: RunContext, server: Child, announce: Announce) -> dict[str, Any]:
+    info = wait_for_server(server, run.folder)
 
     def find() -> dict[str, psutil.Process | None]:
-        return {"web": psutil.Process(info["pid"]), "trainer": server.child("server_app.trainer")}
+        return {"web": psutil.Process(info["pid"]), "trainer": server.own_child("server_app.trainer")}
 
     rounds = _Rounds(options.num_devices, announce)
     with MemorySampler(find) as sampler:
         rounds.now = sampler.now
         # PyTorch takes seconds to import: what it takes before the first round is not of the devices.
         wait_until(
-            lambda: run.store.progress()[1] > 0, _START_SECONDS, lambda: "the trainer gave no sign of life"
+            lambda: run.store.progress()[1] > 0, _LONG_SECONDS, lambda: "the trainer gave no sign of life"
         )
         threading.Event().wait(_IDLE_SECONDS)
         announce(f"{options.num_devices} devices join {info['url']}")
@@ -128,8 +97,8 @@ def _under_load(
         results = _all_devices(options, run, info["url"], rounds.uploaded)
         announce(f"all rounds done after {sampler.now() - began:.0f} s")
         wait_until(
-            lambda: server.child("server_app.trainer") is None,
-            _START_SECONDS,
+            lambda: server.own_child("server_app.trainer") is None,
+            _LONG_SECONDS,
             lambda: "the trainer did not end with the run",
         )
         ended = sampler.now()
@@ -142,7 +111,7 @@ def _under_load(
 class _Rounds:
     """When all devices have sent their part of each round."""
 
-    def __init__(self, num_devices: int, announce: Callable[[str], None]) -> None:
+    def __init__(self, num_devices: int, announce: Announce) -> None:
         self._num_devices, self._announce = num_devices, announce
         self._lock = threading.Lock()
         self._counts: dict[int, int] = {}
@@ -171,7 +140,7 @@ def _all_devices(
             f"device-{number:04d}",
             number,
             options.num_examples,
-            options.num_validation_examples,
+            _NUM_VALIDATION,
             together,
             on_uploaded,
             stopping,
@@ -179,21 +148,21 @@ def _all_devices(
         for number in range(options.num_devices)
     ]
     with ThreadPoolExecutor(options.num_devices) as threads:
-        found = [threads.submit(device.run, tls) for device in devices]
+        running = [threads.submit(device.run, tls) for device in devices]
         try:
-            ended, running = wait(found, options.limit_seconds, FIRST_EXCEPTION)
+            ended, late = wait(running, options.limit_seconds, FIRST_EXCEPTION)
         finally:
             stopping.set()
     for each in ended:
         # The one that failed, before those that were stopped because of it.
         each.result()
-    if running:
+    if late:
         raise RunFailedError(
-            f"{len(running)} of {options.num_devices} devices had not ended after "
+            f"{len(late)} of {options.num_devices} devices had not ended after "
             f"{options.limit_seconds:.0f} s: the run is {run.store.state().phase} in round "
             f"{run.store.state().round_num}"
         )
-    return [each.result() for each in found]
+    return [each.result() for each in running]
 
 
 def _report(
@@ -214,8 +183,6 @@ def _report(
     memory = {name: _memory_of(samples, name, began, ended, begins, ends) for name in PROCESSES}
     seconds = [record.trained_at - record.opened_at for record in trained]
     return {
-        "schema": SCHEMA,
-        "settings": asdict(options),
         "devices": {
             "num_requests": sum(result.requests for result in results),
             "num_retries": sum(result.retries for result in results),
@@ -225,12 +192,8 @@ def _report(
         },
         "seconds": {"all": ended - began, "rounds": seconds},
         "memory": memory,
-        "grows": sorted(name for name, found in memory.items() if found["grows"]),
-        "not_measured": [
-            "the devices' own training: they are threads of one process, whose shards are random numbers",
-            "a network: everything is on loopback",
-        ],
-        "machine": describe_machine(),
+        "grows": [name for name in sorted(memory) if memory[name]["grows"]],
+        "settings": {"num_validation_examples": _NUM_VALIDATION},
     }
 
 

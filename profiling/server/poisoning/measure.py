@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +17,12 @@ from gkt_core.algorithms.simulation.federation import Federation, load_federatio
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.command import SplitOptions, split_dataset
 from gkt_core.data.datasets import Dataset, load_dataset
-from gkt_core.errors import ConfigError
 from gkt_core.nn.execution import prepare_torch
-from profiling.frame.machine import describe_machine
+from profiling.frame import Announce
 from profiling.server.poisoning.attacks import ATTACKS, PoisonedUploads
+from profiling.server.poisoning.options import PoisoningOptions
 from server_app.quarantine import Watch
 from server_app.store import FolderBlobStore
-
-MOST_LOST_POINTS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoisoningOptions:
-    """What is measured.
-
-    Attributes:
-        dataset: As for ``gkt data split``.
-        limit: Training images; None for all.
-        image_size: Pixels; None for the dataset's own.
-        data_root: Where downloads are kept.
-        num_clients: Devices, one of which attacks.
-        num_seeds: Runs of each attack.
-        num_honest_seeds: Runs with honest devices over a skewed split.
-        dirichlet_alpha: Of that split.
-        rounds: Of each run.
-        server_epochs: Of each round.
-        edge_network: What devices train.
-        server_network: What the server trains.
-        unprotected: Whether every attack runs without quarantine too.
-        threads: CPU threads; 0 for all cores.
-    """
-
-    dataset: str = "digits"
-    limit: int | None = None
-    image_size: int | None = None
-    data_root: Path = Path("data")
-    num_clients: int = 8
-    num_seeds: int = 3
-    num_honest_seeds: int = 6
-    dirichlet_alpha: float = 0.1
-    rounds: int = 3
-    server_epochs: int = 4
-    edge_network: str = "resnet8"
-    server_network: str = "resnet55"
-    unprotected: bool = True
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ConfigError: A count is too small.
-        """
-        if self.num_clients < 2 or min(self.num_seeds, self.num_honest_seeds, self.threads) < 0:
-            raise ConfigError("--clients must be at least 2; --seeds, --honest-seeds, --threads at least 0")
 
 
 class WatchedFedGKT(FedGKT):
@@ -105,11 +56,11 @@ class WatchedFedGKT(FedGKT):
         uploads = self._collected(chosen, round_num, learning_rate_scale, on_samples)
         if self._config.quarantine:
             rounds = dict.fromkeys(chosen, round_num)
-            found = self._watch.check(
+            reasons = self._watch.check(
                 uploads.source("train"), rounds=rounds, answered=self._answered, trusted=()
             )
-            self.quarantined |= {client_id: (round_num, reason) for client_id, reason in found.items()}
-            uploads.forget(frozenset(found))
+            self.quarantined |= {client_id: (round_num, reason) for client_id, reason in reasons.items()}
+            uploads.forget(frozenset(reasons))
             self._watch.tidy(rounds, self._answered)
         source = uploads.source("train")
         loss = self._train(source, round_num, learning_rate_scale, on_samples)
@@ -129,12 +80,11 @@ class WatchedFedGKT(FedGKT):
         return uploads
 
 
-def measure_poisoning(options: PoisoningOptions, on_phase: Callable[[str], None]) -> dict[str, Any]:
-    """Measure; the report as JSON-compatible values.
+def measure_poisoning(options: PoisoningOptions, announce: Announce) -> dict[str, Any]:
+    """Simulate attacks on a uniform split, with quarantine and without, and honest devices on a skewed one.
 
-    Args:
-        options: What to measure.
-        on_phase: Hears what is being run.
+    Returns:
+        ``runs``, and what they show together as ``summary``.
     """
     prepare_torch("cpu", options.threads)
     runs: list[dict[str, Any]] = []
@@ -142,22 +92,17 @@ def measure_poisoning(options: PoisoningOptions, on_phase: Callable[[str], None]
         cases = [("none", True), *((attack, True) for attack in ATTACKS)]
         cases += [(attack, False) for attack in ATTACKS] if options.unprotected else []
         for attack, quarantine in cases:
-            on_phase(f"uniform split, seed {seed}: attack {attack}, quarantine {quarantine}")
+            announce(f"uniform split, seed {seed}: attack {attack}, quarantine {quarantine}")
             runs.append(_run(options, "iid", seed, attack, quarantine))
     for seed in range(options.num_honest_seeds):
-        on_phase(f"skewed split, seed {seed}: honest devices")
+        announce(f"skewed split, seed {seed}: honest devices")
         runs.append(_run(options, "dirichlet", seed, "none", True))
     honest = {run["seed"]: run["accuracy"] for run in runs if _is(run, "iid", "none")}
     for run in runs:
         if run["attack"] != "none":
             run["lost_points"] = 100 * (honest[run["seed"]] - run["accuracy"])
-    settings = {**asdict(options), "data_root": None, "dataset": Path(options.dataset).name}
-    return {
-        "settings": settings,
-        "runs": runs,
-        "summary": summarise(runs),
-        "machine": describe_machine(),
-    }
+    settings = {"data_root": None, "dataset": Path(options.dataset).name}
+    return {"settings": settings, "runs": runs, "summary": summarise(runs)}
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -190,20 +135,6 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _is(run: dict[str, Any], partition: str, attack: str) -> bool:
     return bool(run["partition"] == partition and run["attack"] == attack)
-
-
-def failures(report: dict[str, Any]) -> list[str]:
-    """What the report shows that must not be, a line each; nothing if all is well."""
-    summary, found = report["summary"], []
-    for attack, lost in summary["mean_lost_points"].items():
-        if lost > MOST_LOST_POINTS:
-            found.append(
-                f"a device that sends {attack.replace('_', ' ')} costs {lost:.2f} points, "
-                f"at most {MOST_LOST_POINTS} are allowed"
-            )
-    if summary["honest_devices_quarantined"]:
-        found.append(f"{summary['honest_devices_quarantined']} honest devices were quarantined")
-    return found
 
 
 def _run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,70 +13,28 @@ import numpy as np
 import torch
 
 from edge_export import ExportOptions, export_bundle
-from gkt_core.errors import ConfigError, RunFailedError
+from gkt_core.errors import RunFailedError
 from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.losses import server_loss
 from gkt_core.rounds.feature_source import ShardSource
-from profiling.frame.machine import describe_machine
+from profiling.frame import Announce
 from profiling.server.trainer.memory import measure_memory
+from profiling.server.trainer.options import TrainerOptions
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
 from server_app.rounds.state import Phase
 from server_app.run_folder import RunContext
 from server_app.trainer.rank_process import build_network
 from server_app.trainer.trainer import Trainer
 
-SCHEMA = "gkt-profile-trainer/1"
 _NUM_CLASSES = 10
 _GROWTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class TrainerOptions:
-    """What is measured.
+def measure_trainer(options: TrainerOptions, announce: Announce) -> dict[str, Any]:
+    """Time trainer and bare loop in turns, then compare the memory of two trainers.
 
-    Attributes:
-        num_examples: Samples of all devices together.
-        num_clients: Devices.
-        server_epochs: In one turn; a checkpoint is written between two of them.
-        batch_size: Of the server.
-        image_size: Pixels.
-        codec: How the stored features are encoded; the bare loop has them decoded in memory.
-        repeats: Turns that count, after one that does not.
-        threads: CPU threads.
-        memory_examples: Samples of the smaller of two runs whose memory is compared; 0 for none.
-    """
-
-    num_examples: int = 512
-    num_clients: int = 4
-    server_epochs: int = 2
-    batch_size: int = 64
-    image_size: int = 32
-    codec: str = "fp32"
-    repeats: int = 5
-    threads: int = 1
-    memory_examples: int = 128
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ConfigError: A count is too small.
-        """
-        if min(self.repeats, self.threads, self.num_clients, self.server_epochs) < 1:
-            raise ConfigError("--repeats, --threads, --clients and --epochs must be at least 1")
-        if self.num_examples < 2 * self.num_clients or self.batch_size < 2:
-            raise ConfigError("too few examples: at least 2 a client, in batches of at least 2")
-        # With batches of another size the smaller run would need less for that reason alone.
-        if self.memory_examples and self.memory_examples < 2 * self.batch_size:
-            raise ConfigError("--memory-examples must be at least two batches, or 0 for no such measurement")
-
-
-def measure_trainer(options: TrainerOptions, on_phase: Callable[[str], None]) -> dict[str, Any]:
-    """Measure; the report as JSON-compatible values.
-
-    Args:
-        options: What to measure.
-        on_phase: Hears what is being measured.
+    Raises:
+        RunFailedError: A trainer did not finish its run.
     """
     prepare_torch("cpu", options.threads)
     size = RunSize(
@@ -91,35 +48,32 @@ def measure_trainer(options: TrainerOptions, on_phase: Callable[[str], None]) ->
     memory = None
     with tempfile.TemporaryDirectory(prefix="gkt-trainer-") as name:
         folder = Path(name)
-        on_phase("exporting the networks")
+        announce("exporting the networks")
         bundle = folder / "artifacts"
         export_bundle(ExportOptions(image_size=options.image_size, num_classes=_NUM_CLASSES), bundle)
         bare = _BareLoop(make_ready_run(folder / "tensors", bundle, size))
         for repeat in range(options.repeats + 1):
-            on_phase(f"turn {repeat} of {options.repeats}" if repeat else "warming up")
+            announce(f"turn {repeat} of {options.repeats}" if repeat else "warming up")
             run = make_ready_run(folder / f"run-{repeat}", bundle, size)
             # Which one is first changes, so that a machine that slows down slows both.
             turn: dict[str, Callable[[], float]] = {
                 "trainer": partial(trainer_rate, run),
                 "bare_loop": bare.rate,
             }
-            found = {name: turn[name]() for name in sorted(turn, reverse=bool(repeat % 2))}
-            if repeat:
-                for candidate, rate in found.items():
+            for candidate in sorted(turn, reverse=bool(repeat % 2)):
+                rate = turn[candidate]()
+                if repeat:
                     rates[candidate].append(rate)
         if options.memory_examples:
-            on_phase("memory of the trainer")
+            announce("memory of the trainer")
             memory = measure_memory(
                 folder, bundle, options.memory_examples, _GROWTH, options.batch_size, options.threads
             )
     ratios = [mine / other for mine, other in zip(rates["trainer"], rates["bare_loop"], strict=True)]
     return {
-        "schema": SCHEMA,
-        "settings": asdict(options),
-        "samples_per_second": {candidate: _spread(found) for candidate, found in rates.items()},
+        "samples_per_second": {candidate: _spread(values) for candidate, values in rates.items()},
         "ratio": _spread(ratios),
         "memory": memory,
-        "machine": describe_machine(),
     }
 
 

@@ -1,20 +1,17 @@
 """Memory of a trainer of few devices beside one of eight times as many, each in a fresh process.
 
-``python -m profiling.server.trainer.memory RUN_FOLDER THREADS`` is such a process. What counts is
-anonymous memory: pages of mapped shards are the kernel's page cache, which it drops when something else
-needs the room, and are told beside it.
+What counts is anonymous memory: pages of mapped shards are the kernel's page cache, which it drops when
+something else needs the room, and are told beside it.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gkt_core.errors import RunFailedError
+from profiling.frame.measuring.fresh_process import answer, measure_fresh
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
 
 _SAMPLE_SECONDS = 0.02
@@ -44,7 +41,7 @@ def measure_memory(
     """
     if _read_fields() is None:
         return None
-    found = {}
+    peaks_of = {}
     for name, num_clients in (("small", 2), ("large", 2 * growth)):
         # As many steps in both: an allocator's memory grows with the first of them.
         epochs = 2 * growth // num_clients
@@ -54,24 +51,15 @@ def measure_memory(
         run = make_ready_run(folder / f"memory-{name}", bundle, size)
         channels, height, width = run.bundle.manifest.feature_shape
         num = num_clients * size.num_examples
-        found[name] = {
+        peaks_of[name] = {
             "num_clients": num_clients,
             "num_examples": num,
             "features_bytes": 4 * num * channels * height * width,
-            **_peaks_of(run.folder, threads),
+            **measure_fresh(__name__, {"folder": str(run.folder), "threads": threads}, what="the trainer"),
         }
-    small, large = found["small"], found["large"]
+    small, large = peaks_of["small"], peaks_of["large"]
     more = large["anonymous_bytes"] - small["anonymous_bytes"]
-    return {**found, "kept_share": more / (large["features_bytes"] - small["features_bytes"])}
-
-
-def _peaks_of(run_folder: Path, threads: int) -> dict[str, int]:
-    command = [sys.executable, "-m", "profiling.server.trainer.memory", str(run_folder), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
-    if done.returncode != 0:
-        raise RunFailedError(f"the trainer ended with exit code {done.returncode}: {done.stderr[-300:]}")
-    found: dict[str, int] = json.loads(done.stdout)
-    return found
+    return {**peaks_of, "kept_share": more / (large["features_bytes"] - small["features_bytes"])}
 
 
 def _read_fields() -> dict[str, int] | None:
@@ -85,29 +73,28 @@ def _read_fields() -> dict[str, int] | None:
     return {name: int(values[field].split()[0]) * 1024 for name, field in _FIELDS.items()}
 
 
-def main() -> None:
-    """Train the run of the first argument, and print the peaks of this process's memory."""
+def peaks(spec: Mapping[str, Any]) -> dict[str, int]:
+    """Train the run of a folder, and return the peaks of this process's memory."""
     from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415 - the parent needs no second trainer
     from server_app.run_folder import open_run  # noqa: PLC0415
     from server_app.trainer.trainer import Trainer  # noqa: PLC0415
 
-    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
-    prepare_torch("cpu", threads)
-    peaks = dict.fromkeys(_FIELDS, 0)
+    prepare_torch("cpu", spec["threads"])
+    most = dict.fromkeys(_FIELDS, 0)
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
             for name, value in (_read_fields() or {}).items():
-                peaks[name] = max(peaks[name], value)
+                most[name] = max(most[name], value)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    Trainer(open_run(folder)).run_until_done()
+    Trainer(open_run(Path(spec["folder"]))).run_until_done()
     done.set()
     watcher.join()
-    sys.stdout.write(json.dumps(peaks) + "\n")
+    return most
 
 
 if __name__ == "__main__":
-    main()
+    answer(peaks)

@@ -30,9 +30,9 @@ def make_app() -> Flask:
     @app.put("/<name>")
     def put(name: str) -> dict[str, str]:
         path = folder / f"{name}.part"
-        found = receive(path, LARGEST_BODY, look_at_floats=True)
+        received = receive(path, LARGEST_BODY, look_at_floats=True)
         path.replace(folder / name)
-        return {"sha256": found.sha256}
+        return {"sha256": received.sha256}
 
     return app
 

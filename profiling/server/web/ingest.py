@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gkt_core.errors import ConfigError, RunFailedError
-from profiling.frame.machine import describe_machine
+from gkt_core.errors import RunFailedError
+from profiling.frame import Announce
+from profiling.frame.processes import ProcessGroup, free_port, wait_for_server
 from profiling.server.web.nginx import running_nginx
+from profiling.server.web.options import IngestOptions
 from profiling.server.web.process_cost import cpu_seconds
 from profiling.server.web.target import (
     FEATURE_SHAPE,
@@ -32,40 +31,18 @@ from profiling.server.web.target import (
     Device,
     Upload,
     Uploader,
-    free_port,
     make_run,
     make_uploads,
     remove_files,
 )
 
-_START_SECONDS = 60.0
 
-
-@dataclass(frozen=True, slots=True)
-class IngestOptions:
-    """What is measured.
-
-    Attributes:
-        turns: Of each candidate, after one to warm up.
-        bodies: Bodies a turn.
-    """
-
-    turns: int = 8
-    bodies: int = 24
-
-    def __post_init__(self) -> None:
-        if self.turns < 1 or not 1 <= self.bodies <= 200:
-            raise ConfigError(
-                f"--turns is {self.turns} and --bodies {self.bodies}, expected at least 1, and 1 to 200"
-            )
-
-
-def measure_ingest(options: IngestOptions, announce: Callable[[str], None]) -> dict[str, Any]:
+def measure_ingest(options: IngestOptions, announce: Announce) -> dict[str, Any]:
     """Measure all candidates.
 
     Returns:
         ``ours``, ``nginx`` and ``ceiling`` in bytes a CPU-second, medians of turns; ``ratio``, ours over
-        nginx; ``ratio_to_ceiling``; ``spread`` with the lowest and highest turn of each; settings, machine.
+        nginx; ``ratio_to_ceiling``; ``spread`` with the lowest and highest turn of each.
 
     Raises:
         InputError: nginx is not installed.
@@ -76,42 +53,28 @@ def measure_ingest(options: IngestOptions, announce: Callable[[str], None]) -> d
         announce("exporting a bundle")
         run_id = make_run(folder)
         ports = free_port(), free_port()
-        with running_nginx(folder / "nginx", ports[1]) as nginx:
-            server = _start_server(folder / "run", ports[0])
-            try:
-                _wait_until_ready(server, folder / "run")
-                rates = _measure(options, folder, run_id, ports, (server.pid, nginx.pid), announce)
-            finally:
-                server.terminate()
-                server.wait()
-    found = {name: statistics.median(values) for name, values in rates.items()}
+        with running_nginx(folder / "nginx", ports[1]) as nginx, ProcessGroup() as processes:
+            arguments = [
+                "serve",
+                "--data-dir",
+                str(folder / "run"),
+                "--port",
+                str(ports[0]),
+                "--token",
+                TOKEN,
+            ]
+            server = processes.start("gkt serve", arguments, log=folder / "serve.log")
+            wait_for_server(server, folder / "run")
+            pids = server.process.pid, nginx.pid
+            rates = _measure(options, folder, run_id, ports, pids, announce)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
-        **found,
-        "ratio": found["ours"] / found["nginx"],
-        "ratio_to_ceiling": found["ours"] / found["ceiling"],
+        **medians,
+        "ratio": medians["ours"] / medians["nginx"],
+        "ratio_to_ceiling": medians["ours"] / medians["ceiling"],
         "spread": {name: [min(values), max(values)] for name, values in rates.items()},
-        "settings": {
-            "turns": options.turns,
-            "bodies": options.bodies,
-            "body_bytes": len(make_uploads(0, 1)[0].body),
-        },
-        "machine": describe_machine(),
+        "settings": {"body_bytes": len(make_uploads(0, 1)[0].body)},
     }
-
-
-def _start_server(data_dir: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gkt_core.cli", "serve", "--data-dir", str(data_dir)]
-    command += ["--port", str(port), "--token", TOKEN]
-    with (data_dir / "serve.log").open("wb") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], data_dir: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not (data_dir / "server.json").is_file():
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RunFailedError(f"gkt serve did not start: {(data_dir / 'serve.log').read_text()}")
-        time.sleep(0.1)
 
 
 def _measure(
@@ -120,7 +83,7 @@ def _measure(
     run_id: str,
     ports: tuple[int, int],
     pids: tuple[int, int],
-    announce: Callable[[str], None],
+    announce: Announce,
 ) -> dict[str, list[float]]:
     device = Device(ports[0], run_id, (options.turns + 1) * options.bodies)
     other = Uploader(ports[1])

@@ -13,12 +13,12 @@ _NOT_SERVING = "server_app.trainer"
 def serving_processes(pid: int) -> list[psutil.Process]:
     """A process and its children, without the trainer."""
     parent = psutil.Process(pid)
-    found = [parent]
+    serving = [parent]
     for child in parent.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if _NOT_SERVING not in child.cmdline():
-                found.append(child)
-    return found
+                serving.append(child)
+    return serving
 
 
 def cpu_seconds(pid: int) -> float:
@@ -28,13 +28,4 @@ def cpu_seconds(pid: int) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system
-    return total
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of all of them."""
-    total = 0
-    for process in serving_processes(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
     return total

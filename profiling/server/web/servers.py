@@ -12,12 +12,9 @@ import http.client
 import importlib.util
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.machine.process_status import status_bytes
-from gkt_core.errors import ConfigError, MissingExtraError, RunFailedError
-from profiling.frame.machine import describe_machine
+from gkt_core.errors import MissingExtraError, RunFailedError
+from profiling.frame import Announce
+from profiling.frame.processes import ProcessGroup, free_port, wait_until
+from profiling.server.web.options import WebOptions
 from profiling.server.web.process_cost import cpu_seconds, serving_processes
-from profiling.server.web.target import Uploader, free_port, remove_files
+from profiling.server.web.target import Uploader, remove_files
 
 SERVERS = ("gkt", "gunicorn", "granian", "waitress")
 NUM_STALLS = 6
@@ -37,33 +36,11 @@ _FEW_THREADS, _MANY_THREADS = 4, 64
 # gkt serve's own limit is 30 s: what is shown is that there is one.
 _STALL_SECONDS = 2.0
 _PATIENCE_SECONDS = 10.0
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _BODY_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """What is measured.
-
-    Attributes:
-        turns: Of each server, after one to warm up.
-        bodies: Bodies of 4 MiB a turn.
-        large_mb: Size of the large body, in 2^20 bytes.
-    """
-
-    turns: int = 6
-    bodies: int = 16
-    large_mb: int = 256
-
-    def __post_init__(self) -> None:
-        if self.turns < 1 or not 1 <= self.bodies <= 200 or not 1 <= self.large_mb <= 1000:
-            raise ConfigError(
-                f"--turns is {self.turns}, --bodies {self.bodies}, --large-mb {self.large_mb}: "
-                "expected at least 1, 1 to 200, 1 to 1000"
-            )
-
-
-def measure_servers(options: ServerOptions, announce: Callable[[str], None]) -> dict[str, Any]:
+def measure_servers(options: WebOptions, announce: Announce) -> dict[str, Any]:
     """Measure all of them.
 
     Returns:
@@ -86,24 +63,21 @@ def measure_servers(options: ServerOptions, announce: Callable[[str], None]) -> 
             announce(f"starting {name}")
             running[name] = stack.enter_context(_running(name, folder, _MANY_THREADS))
         rates = _rates(options, bodies, running, folders, announce)
-        found = {name: _memory(*running[name], folders[name], options.large_mb << 20) for name in SERVERS}
+        servers = {name: _memory(*running[name], folders[name], options.large_mb << 20) for name in SERVERS}
     for name in SERVERS:
         announce(f"{name}: stalled uploads")
         with tempfile.TemporaryDirectory(prefix="gkt-servers-") as temporary:
             seconds = _seventh_client(name, Path(temporary) / name)
-        found[name] |= {
+        servers[name] |= {
             "bytes_per_cpu_second": statistics.median(rates[name]),
             "spread": [min(rates[name]), max(rates[name])],
             "seventh_client_seconds": seconds,
         }
-    versions = {name: version(name) for name in SERVERS[1:]}
-    settings = {
-        "turns": options.turns,
-        "bodies": options.bodies,
-        "body_bytes": _BODY_BYTES,
-        "large_body_bytes": options.large_mb << 20,
+    return {
+        "servers": servers,
+        "versions": {name: version(name) for name in SERVERS[1:]},
+        "settings": {"body_bytes": _BODY_BYTES, "large_body_bytes": options.large_mb << 20},
     }
-    return {"servers": found, "settings": settings, "versions": versions, "machine": describe_machine()}
 
 
 def _body(index: int) -> bytes:
@@ -116,42 +90,39 @@ def _running(name: str, folder: Path, num_threads: int) -> Iterator[tuple[int, i
     """A server's process id and port; it ends with the block."""
     folder.mkdir()
     port = free_port()
-    log = folder.with_suffix(".log")
     arguments = [name, port, folder, num_threads, _STALL_SECONDS]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "profiling.server.web.body_server", *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
+    with ProcessGroup() as processes:
+        server = processes.start(
+            name,
+            [str(each) for each in arguments],
+            log=folder.with_suffix(".log"),
+            module="profiling.server.web.body_server",
         )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
+
+        def answers() -> bool:
+            if server.exit_code is not None:
+                raise server.failure()
             with contextlib.suppress(OSError, http.client.HTTPException, RunFailedError):
                 uploader = Uploader(port)
                 uploader.put("/first", b"")
                 uploader.close()
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RunFailedError(f"{name} does not answer: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield process.pid, port
-    finally:
-        # Workers first: a master that is killed would leave them behind.
-        for each in reversed(serving_processes(process.pid) if process.poll() is None else []):
-            with contextlib.suppress(Exception):
-                each.kill()
-        process.kill()
-        process.wait()
+                return True
+            return False
+
+        try:
+            wait_until(answers, _START_SECONDS, lambda: f"{name} does not answer (log: {server.log})")
+            yield server.process.pid, port
+        finally:
+            # With its workers, none of which would end while an upload stalls.
+            server.kill_all()
 
 
 def _rates(
-    options: ServerOptions,
+    options: WebOptions,
     bodies: list[bytes],
     running: dict[str, tuple[int, int]],
     folders: dict[str, Path],
-    announce: Callable[[str], None],
+    announce: Announce,
 ) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {name: [] for name in running}
     for turn in range(options.turns + 1):

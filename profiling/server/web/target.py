@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,13 +116,6 @@ class Device(Uploader):
 
 def _authorised() -> dict[str, str]:
     return {"Authorization": f"Bearer {TOKEN}"}
-
-
-def free_port() -> int:
-    """A port that nobody has, now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def remove_files(folder: Path) -> None:

@@ -20,9 +20,9 @@ from gkt_core.nn.building import example_images
 from profiling.counted.network_cost import (
     NETWORK_NAMES,
     count_forward_macs,
-    count_fvcore_macs,
     count_network,
     count_parameters,
+    count_with_fvcore,
 )
 
 BUILDERS = {
@@ -89,7 +89,7 @@ def test_macs_grow_with_the_batch_and_do_not_count_batch_norm() -> None:
     one, two = (count_forward_macs(network, example_images(num, 32)) for num in (1, 2))
     assert two == 2 * one
     # 272 channels of 32 x 32 pixels are normalised, 5 operations each.
-    assert count_fvcore_macs(network, example_images(1, 32)) == one + 5 * 272 * 32 * 32
+    assert count_with_fvcore(network, example_images(1, 32))[0] == one + 5 * 272 * 32 * 32
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)

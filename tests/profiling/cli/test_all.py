@@ -8,43 +8,63 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gkt_core.cli import Group
 from gkt_core.cli import gkt as gkt_group
-from profiling.cli.all import Step, is_done, steps
+from profiling.cli.all import AllOptions, Step, is_done, steps
 from profiling.cli.profile import profile
+from profiling.frame.registry import MEASUREMENTS
+from profiling.server.web.report import Ingest
 from tests.conftest import Gkt
 from tests.profiling.frame.test_diff import measured
 
 
-def test_every_command_parses(tmp_path: Path) -> None:
-    listed = CliRunner().invoke(
-        profile, ["all", "--out-dir", str(tmp_path / "out"), "--list"], catch_exceptions=False
-    )
+@pytest.mark.parametrize("quick", [(), ("--quick",)])
+def test_every_command_parses(tmp_path: Path, quick: tuple[str, ...]) -> None:
+    arguments = ["all", "--out-dir", str(tmp_path / "out"), "--list", *quick]
+    listed = CliRunner().invoke(profile, arguments, catch_exceptions=False)
     assert listed.exit_code == 0
     lines = listed.stdout.splitlines()
-    assert len(lines) == len(steps(tmp_path, "digits", 1))
+    assert len(lines) == len(steps(AllOptions(tmp_path)))
     for line in lines:
         words = line.split()[1:]
         context = gkt_group.make_context("gkt", list(words))
-        name, found, rest = gkt_group.resolve_command(context, list(words))
-        while hasattr(found, "resolve_command"):
-            name, found, rest = found.resolve_command(context, rest)
-        assert found is not None, line
-        with found.make_context(name or "", rest):
+        name, command, rest = gkt_group.resolve_command(context, list(words))
+        while isinstance(command, Group):
+            name, command, rest = command.resolve_command(context, rest)
+        assert command is not None, line
+        with command.make_context(name or "", rest):
             pass
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_measurement_is_a_step(tmp_path: Path) -> None:
+    measured_by_steps = {step.arguments[1] for step in steps(AllOptions(tmp_path)) if step.suffixes[:1]}
+    assert measured_by_steps >= set(MEASUREMENTS)
+
+
 def test_only_whole_reports_are_kept(tmp_path: Path) -> None:
-    step = Step("edge", ("profile", "edge"))
-    assert not is_done(step, tmp_path, tmp_path)
+    step, options = Step("edge", ("profile", "edge")), AllOptions(tmp_path, work_dir=tmp_path)
+    assert not is_done(step, options)
     for suffix in (".md", ".html", ".png"):
         (tmp_path / f"edge{suffix}").touch()
     (tmp_path / "edge.json").write_text("{}")
-    assert not is_done(step, tmp_path, tmp_path)
+    assert not is_done(step, options)
     (tmp_path / "edge.json").write_text(json.dumps(measured(1)))
-    assert is_done(step, tmp_path, tmp_path)
+    assert is_done(step, options)
     (tmp_path / "edge.png").unlink()
-    assert not is_done(step, tmp_path, tmp_path)
+    assert not is_done(step, options)
+
+
+def test_what_needs_a_program_that_is_missing_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ingest, "programs", ("no-such-program",))
+    monkeypatch.setattr(Ingest, "modules", ("json", "no_such_module"))
+    arguments = ["all", "--out-dir", str(tmp_path / "out"), "--work-dir", str(tmp_path), "--only", "ingest"]
+    result = CliRunner().invoke(profile, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "ingest: left out, no-such-program and no_such_module not installed" in result.stderr
+    assert json.loads(result.stdout) == {}
 
 
 def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
@@ -72,19 +92,9 @@ def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
 def test_everything(gkt: Gkt, tmp_path: Path) -> None:
     done = gkt("profile", "all", "--out-dir", "out", "--quick", timeout=1800)
     assert done.returncode == 0, done.stderr
-    names = {step.name for step in steps(tmp_path, "digits", 1) if step.is_report}
-    assert {
-        "compare",
-        "engines",
-        "edge",
-        "edge-ort-training",
-        "simulation",
-        "traffic",
-        "privacy",
-        "plan",
-    } <= names
+    chosen = [step for step in steps(AllOptions(tmp_path)) if step.suffixes and not step.missing]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{name}{suffix}" for name in names for suffix in (".json", ".md", ".html", ".png")
+        f"{step.name}{suffix}" for step in chosen for suffix in step.suffixes
     }
     edge = json.loads((tmp_path / "out" / "edge.json").read_text())
     assert edge["engine"] == "portable" and edge["sustained"]["windows"]

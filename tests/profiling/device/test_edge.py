@@ -22,13 +22,13 @@ from profiling.cli.profile import profile
 from profiling.device.edge.conditions import EnergyMeter, read_conditions
 from profiling.device.edge.contention import measure_contention
 from profiling.device.edge.install_size import install_sizes
-from profiling.device.edge.measure import EdgeOptions
 from profiling.device.edge.memory import peak_bytes, resident_bytes
-from profiling.frame.kinds import read_document
-from profiling.frame.step_time import noise_report, summarise
+from profiling.device.edge.options import EdgeOptions
+from profiling.frame.measuring.step_time import noise_report, summarise
+from profiling.frame.registry import read_document
 from tests.conftest import LONGEST_SECONDS, ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 FORBIDDEN = (
     "torch",
     "torchvision",
@@ -213,7 +213,7 @@ def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path, digits_bundle
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (("--artifacts", "empty"), "is no artifact bundle"),
-        (("--artifacts", digits_bundle.path, "--batch-size", "-1"), "batch size is -1"),
+        (("--artifacts", digits_bundle.path, "--batch-size", "-1"), "--batch-size is -1"),
     ):
         done = gkt("profile", "edge", *arguments)
         assert done.returncode == 2, done.stderr
@@ -222,7 +222,7 @@ def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path, digits_bundle
 
 
 @pytest.mark.parametrize(
-    "values", [{"steps": 0}, {"threads": 0}, {"sustained_seconds": -1.0}, {"codec": "x"}]
+    "values", [{"steps": 0}, {"threads": 0}, {"sustained_seconds": -1.0}, {"codec": "x"}, {"engine": "x"}]
 )
 def test_options_that_measure_nothing_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

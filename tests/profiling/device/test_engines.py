@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gkt_core.errors import RunFailedError
+from gkt_core.errors import InputError
 from profiling.cli.profile import profile
 from profiling.device.engines.device_memory import device_run_peak_bytes
 from profiling.device.engines.measure import (
     TUNED_ALLOCATOR,
-    EnginesOptions,
     _bound,
     _target,
     _targets,
     _timed,
 )
+from profiling.device.engines.options import EnginesOptions
 from profiling.device.engines.probe import BATCH_SIZES
-from profiling.frame.kinds import kind_of
+from profiling.frame.registry import page_of
 from profiling.frame.text import to_markdown
 
 TINY = ("engines", "--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1")
@@ -116,7 +116,7 @@ def test_targets_are_judged_by_what_was_measured(document: dict[str, Any]) -> No
 
 
 def test_it_is_shown_with_its_targets(document: dict[str, Any]) -> None:
-    text = to_markdown(kind_of(document))
+    text = to_markdown(page_of(document))
     assert "| portable over ort training |" in text
     assert "the faster layout of each" in text
     assert "| a whole gkt edge run | not measured |" in text
@@ -125,9 +125,9 @@ def test_it_is_shown_with_its_targets(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--batch-size", "1"), "batch size is 1, expected at least 2"),
-        (("--steps", "0"), "steps is 0, expected at least 1"),
-        (("--threads", "0"), "threads is 0, expected at least 1"),
+        (("--batch-size", "1"), "--batch-size is 1, expected at least 2"),
+        (("--steps", "0"), "--steps is 0, expected at least 1"),
+        (("--threads", "0"), "--threads is 0, expected at least 1"),
         (("--image-size", "30"), "30"),
         (("--num-classes", "1"), "1"),
         (("--out", "engines.txt"), "expected one of .json"),
@@ -139,10 +139,11 @@ def test_what_cannot_be_measured_is_refused(arguments: tuple[str, ...], named: s
     assert named in result.output + str(result.exception)
 
 
-def test_a_timing_process_that_fails_is_named(tmp_path: Path) -> None:
+def test_a_timing_process_that_refuses_is_heard(tmp_path: Path) -> None:
     lines: list[str] = []
-    with pytest.raises(RunFailedError, match="the timing process ended with exit code 2"):
-        _timed(EnginesOptions(image_size=8), tmp_path / "nothing", 1, lines.append)
+    with pytest.raises(InputError, match="nothing"):
+        _timed(EnginesOptions(image_size=8), tmp_path / "nothing", lines.append)
+    assert lines[-1].startswith("error: ")
 
 
 @pytest.mark.slow

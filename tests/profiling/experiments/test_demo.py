@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,48 +20,36 @@ import pytest
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.data.augment import to_float_nchw
 from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
 
-SMALL = ("--image-size", "8", "--limit", "160", "--clients", "2", "--rounds", "2", "--server-epochs", "1")
+pytest_plugins = ["tests.profiling.profile_fixtures"]
+
 ROUND_KEYS = {"round_num", "validation_accuracy", "upload_bytes", "download_bytes", "seconds"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    out = tmp_path_factory.mktemp("demo") / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "gkt_core.cli",
-        "demo",
-        *SMALL,
-        "--seed",
-        "5",
-        "--out",
-        str(out),
-        "--json",
-    ]
-    return out, subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=True)
+@pytest.fixture
+def report(demo_dir: Path) -> dict[str, Any]:
+    """What the demo printed."""
+    printed: dict[str, Any] = json.loads((demo_dir.parent / "stdout").read_text())
+    return printed
 
 
-def test_json_is_the_report_and_nothing_else(
-    finished: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    out, done = finished
-    printed = json.loads(done.stdout)
-    assert printed == json.loads((out / "report.json").read_text())
-    assert {"rounds", "test_accuracy", "test_accuracies", "edge_only_test_accuracy", "models"} <= set(printed)
-    assert {"config", "versions"} <= set(printed)
-    assert [entry["round_num"] for entry in printed["rounds"]] == [1, 2]
-    assert all(set(entry) >= ROUND_KEYS for entry in printed["rounds"])
-    assert printed["config"]["rounds"] == 2
-    assert printed["config"]["horizontal_flip"] is False
+def test_json_is_the_report_and_nothing_else(demo_dir: Path, report: dict[str, Any]) -> None:
+    assert report == json.loads((demo_dir / "report.json").read_text())
+    assert {"rounds", "test_accuracy", "test_accuracies", "edge_only_test_accuracy", "models"} <= set(report)
+    assert {"config", "versions"} <= set(report)
+    assert [entry["round_num"] for entry in report["rounds"]] == [1, 2]
+    assert all(set(entry) >= ROUND_KEYS for entry in report["rounds"])
+    assert report["config"]["rounds"] == 2
+    assert report["config"]["horizontal_flip"] is False
     # Piped output is plain and short: no control characters, a line a step.
-    assert "\x1b" not in done.stderr
-    assert len(done.stderr.splitlines()) < 20
+    stderr = (demo_dir.parent / "stderr").read_text()
+    assert "\x1b" not in stderr
+    assert len(stderr.splitlines()) < 20
 
 
-def test_files_are_all_there(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out, _ = finished
+def test_files_are_all_there(demo_dir: Path) -> None:
+    out = demo_dir
     for name in ("report.html", "report.json", "accuracy.png", "test.npz", "artifacts/manifest.json"):
         assert (out / name).stat().st_size > 0, name
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -72,29 +61,23 @@ def test_files_are_all_there(finished: tuple[Path, subprocess.CompletedProcess[s
     assert (out / "server" / "trainer.log").stat().st_size > 0
 
 
-def test_models_reach_the_reported_accuracies(
-    finished: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    out, done = finished
-    report = json.loads(done.stdout)
-    with np.load(out / "test.npz") as test:
+def test_models_reach_the_reported_accuracies(demo_dir: Path, report: dict[str, Any]) -> None:
+    with np.load(demo_dir / "test.npz") as test:
         images, labels = to_float_nchw(test["images"]), test["labels"]
-    found = []
+    accuracies = []
     for path in report["models"].values():
         session = onnxruntime_module().InferenceSession(path, providers=["CPUExecutionProvider"])
         (logits,) = session.run(["logits"], {"images": images})
-        found.append(float((logits.argmax(axis=1) == labels).mean()))
-    assert len(found) == 2
-    assert found == pytest.approx(report["test_accuracies"])
-    assert report["test_accuracy"] == pytest.approx(np.mean(found))
+        accuracies.append(float((logits.argmax(axis=1) == labels).mean()))
+    assert len(accuracies) == 2
+    assert accuracies == pytest.approx(report["test_accuracies"])
+    assert report["test_accuracy"] == pytest.approx(np.mean(accuracies))
 
 
-def test_bytes_are_those_of_the_wire(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out, done = finished
-    report = json.loads(done.stdout)
+def test_bytes_are_those_of_the_wire(demo_dir: Path, report: dict[str, Any]) -> None:
     sent = received = 0
     for client in report["clients"]:
-        line = (out / "logs" / f"{client['client_id']}.log").read_text().strip().splitlines()[-1]
+        line = (demo_dir / "logs" / f"{client['client_id']}.log").read_text().strip().splitlines()[-1]
         up, down = re.search(r"([\d,]+) bytes sent, ([\d,]+) received", line).groups()  # type: ignore[union-attr]
         sent += int(up.replace(",", ""))
         received += int(down.replace(",", ""))
@@ -109,25 +92,18 @@ def test_bytes_are_those_of_the_wire(finished: tuple[Path, subprocess.CompletedP
     assert report["rounds"][0]["download_bytes"] == 0
 
 
-def test_each_device_saw_only_its_own_file(
-    finished: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    out, done = finished
+def test_each_device_saw_only_its_own_file(demo_dir: Path, report: dict[str, Any]) -> None:
     ids = []
-    for client in json.loads(done.stdout)["clients"]:
-        with np.load(out / "data" / "clients" / f"{client['client_id']}.npz") as data:
+    for client in report["clients"]:
+        with np.load(demo_dir / "data" / "clients" / f"{client['client_id']}.npz") as data:
             ids.append(set(data["sample_ids"].tolist()) | set(data["validation_sample_ids"].tolist()))
     assert not ids[0] & ids[1]
-    assert len(ids[0] | ids[1]) == 160
+    assert len(ids[0] | ids[1]) == NUM_SAMPLES
 
 
 @pytest.mark.slow  # every day `test_chaos` compares two runs of real processes, one of them killed
-def test_same_seed_same_numbers(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], gkt: Gkt, tmp_path: Path
-) -> None:
-    first = json.loads(finished[1].stdout)
-    again = gkt("demo", *SMALL, "--seed", "5", "--out", tmp_path / "again", "--json")
-    second = json.loads(again.stdout)
+def test_same_seed_same_numbers(report: dict[str, Any], gkt: Gkt, tmp_path: Path) -> None:
+    first, second = report, json.loads(gkt(*DEMO, "--out", tmp_path / "again", "--json").stdout)
     for key in ("test_accuracies", "edge_only_test_accuracies"):
         assert second[key] == first[key]
     for name in ("validation_accuracy", "validation_loss", "train_loss", "edge_loss"):
@@ -136,18 +112,19 @@ def test_same_seed_same_numbers(
         assert Path(path).read_bytes() == Path(second["models"][client_id]).read_bytes()
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+# Every day `test_reproduce` ends by SIGTERM what has started other processes.
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "gkt_core.cli", "demo", *SMALL, "--rounds", "500", "--out", str(out)]
+    command = [sys.executable, "-m", "gkt_core.cli", *DEMO, "--rounds", "500", "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + LONGEST_SECONDS / 2
         logs = [out / "logs" / f"client-00{n}.log" for n in range(2)]
-        while time.monotonic() < deadline and not all(log.is_file() and log.stat().st_size for log in logs):
+        while not all(log.is_file() and log.stat().st_size for log in logs):
             assert process.poll() is None
+            assert time.monotonic() < deadline, "the devices never began"
             time.sleep(0.1)
-        assert all(log.is_file() for log in logs), "the devices never began"
         children = psutil.Process(process.pid).children(recursive=True)
         # Server, trainer, two devices.
         assert len(children) >= 4
@@ -187,7 +164,7 @@ def _taken_port() -> tuple[socket.socket, str]:
     ],
 )
 def test_wrong_input_leaves_nothing(
-    arguments: tuple[str, ...], message: str, gkt: Gkt, tmp_path: Path
+    arguments: tuple[str, ...], message: str, gkt_here: Gkt, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 this is no archive")
     (tmp_path / "images" / "cats").mkdir(parents=True)
@@ -201,7 +178,7 @@ def test_wrong_input_leaves_nothing(
         y_test=np.full(40, 7),
     )
     before = sorted(path.name for path in tmp_path.iterdir())
-    done = gkt("demo", *arguments, "--out", "out")
+    done = gkt_here("demo", *arguments, "--out", "out")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -209,19 +186,19 @@ def test_wrong_input_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_port_in_use(gkt: Gkt, tmp_path: Path) -> None:
+def test_a_port_in_use(gkt_here: Gkt, tmp_path: Path) -> None:
     holder, port = _taken_port()
     with holder:
-        done = gkt("demo", *SMALL, "--port", port, "--out", "out")
+        done = gkt_here("demo", "--port", port, "--out", "out")
     assert done.returncode == 2, done.stderr
     assert f"port {port} of 127.0.0.1 is in use" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_folder_is_not_touched(gkt: Gkt, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_touched(gkt_here: Gkt, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("data")
-    done = gkt("demo", *SMALL, "--out", "out")
+    done = gkt_here("demo", "--out", "out")
     assert done.returncode == 2
     assert "already exists and is not empty" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]

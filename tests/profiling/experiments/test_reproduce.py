@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from numpy.typing import NDArray
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.config.run_options import build_run_config
@@ -24,21 +25,25 @@ from profiling.experiments.reproduce.summary import CellResult, standard_error
 from profiling.experiments.simulate.command import simulate
 from tests.conftest import LONGEST_SECONDS, Gkt
 
+pytest_plugins = ["tests.profiling.profile_fixtures"]
+
+SYNC = "fedgkt-cifar10-iid-s2e-sync-seed0"
 TABLES = [name for name in NAMES if name not in ("fig4", "fig5")]
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small file in the format of CIFAR-10's: ten classes of coloured noise."""
-    generator = np.random.default_rng(0)
-    labels = {"train": np.arange(300) % 10, "test": np.arange(60) % 10}
-    arrays = {}
-    for split, classes in labels.items():
-        noise = generator.integers(0, 60, (len(classes), 8, 8, 3))
-        arrays[f"x_{split}"] = (noise + 18 * classes[:, None, None, None]).astype(np.uint8)
-        arrays[f"y_{split}"] = classes
+    random = np.random.default_rng(0)
+
+    def made(num: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        labels = np.arange(num) % 10
+        noise = random.integers(0, 60, (num, 8, 8, 3)) + 18 * labels[:, None, None, None]
+        return noise.astype(np.uint8), labels
+
+    (x_train, y_train), (x_test, y_test) = made(300), made(60)
     path = tmp_path_factory.mktemp("images") / "cifar10.npz"
-    np.savez(path, **arrays)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
 
 
@@ -51,10 +56,46 @@ def arguments(images: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reproduced(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished reproduction, which was stopped in the middle of its first run and went on."""
     out = tmp_path_factory.mktemp("reproduce") / "out"
+    command = [sys.executable, "-m", "gkt_core.cli", *arguments(images, out, "--jobs", "1")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        metrics = out / "work" / SYNC / "metrics.jsonl"
+        deadline = time.monotonic() + LONGEST_SECONDS / 2
+        while not metrics.is_file():
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "the first run has no round"
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        assert process.wait(timeout=LONGEST_SECONDS / 2) == 130
+        assert not psutil.wait_procs(children, timeout=60)[1], "it left a run behind"
+    finally:
+        # Ended in order if it still runs: killed, it would leave its own run behind.
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
+    assert not (out / "table3.json").exists()
+    assert metrics.is_file()
     command = [sys.executable, "-m", "gkt_core.cli", *arguments(images, out)]
     subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
     return out
+
+
+def test_a_stopped_reproduction_goes_on_with_the_same_numbers(
+    reproduced: Path, images: Path, gkt_here: Gkt, tmp_path: Path
+) -> None:
+    """Its first run, which was stopped, beside the same run left alone."""
+    words = RunSpec("fedgkt", "cifar10").arguments(TINY, 0, str(images))
+    done = gkt_here("simulate", *words, "--precision", "fp32", "--threads", "1", "--out", "alone")
+    assert done.returncode == 0, done.stderr
+    run = json.loads((reproduced / "runs" / f"{SYNC}.json").read_text())
+    lines = (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()
+    assert run["metrics"] == [json.loads(line) for line in lines]
+    result = json.loads((tmp_path / "alone" / "result.json").read_text())
+    for name in ("test_accuracy", "confusion_matrix"):
+        assert run["result"][name] == result[name]
 
 
 def test_the_paper_beside_ours(reproduced: Path) -> None:
@@ -92,7 +133,7 @@ def test_the_paper_beside_ours(reproduced: Path) -> None:
 
 
 def test_runs_carry_what_made_them(reproduced: Path) -> None:
-    run = json.loads((reproduced / "runs" / "fedgkt-cifar10-iid-s2e-sync-seed0.json").read_text())
+    run = json.loads((reproduced / "runs" / f"{SYNC}.json").read_text())
     assert run["result"]["test_accuracy"] >= 0
     assert [line["round_num"] for line in run["metrics"]] == [1, 2]
     assert set(run["class_counts"]) == {"client-000", "client-001", "client-002"}
@@ -101,10 +142,12 @@ def test_runs_carry_what_made_them(reproduced: Path) -> None:
     assert run["scale"] == "tiny"
 
 
-def test_what_is_there_is_not_run_again(reproduced: Path, images: Path, gkt: Gkt, tmp_path: Path) -> None:
+def test_what_is_there_is_not_run_again(
+    reproduced: Path, images: Path, gkt_here: Gkt, tmp_path: Path
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in (reproduced / "runs").iterdir()}
     (reproduced / "table3.md").unlink()
-    again = gkt(*arguments(images, reproduced, "--json"))
+    again = gkt_here(*arguments(images, reproduced, "--json"))
     assert again.returncode == 0, again.stderr
     assert "begins" not in again.stderr
     assert {path: path.stat().st_mtime_ns for path in (reproduced / "runs").iterdir()} == before
@@ -112,37 +155,19 @@ def test_what_is_there_is_not_run_again(reproduced: Path, images: Path, gkt: Gkt
     assert (reproduced / "table3.md").is_file()
 
 
-def test_dry_run_names_what_is_missing(reproduced: Path, images: Path, gkt: Gkt) -> None:
-    done = gkt(*arguments(images, reproduced, "--dry-run", "--seeds", "2"))
+def test_dry_run_names_what_is_missing(reproduced: Path, images: Path, gkt_here: Gkt) -> None:
+    done = gkt_here(*arguments(images, reproduced, "--dry-run", "--seeds", "2"))
     assert done.stdout.split() == [
         "fedgkt-cifar10-iid-s2e-sync-seed1",
         "fedgkt-cifar10-iid-s2e-async-seed1",
     ]
-    some = gkt(*arguments(images, reproduced, "--dry-run", "--seeds", "2", "--only", "asynchronous CIFAR-10"))
+    some = gkt_here(
+        *arguments(images, reproduced, "--dry-run", "--seeds", "2", "--only", "asynchronous CIFAR-10")
+    )
     assert some.stdout.split() == ["fedgkt-cifar10-iid-s2e-async-seed1"]
-    none = gkt(*arguments(images, reproduced, "--dry-run", "--only", "MNIST"))
+    none = gkt_here(*arguments(images, reproduced, "--dry-run", "--only", "MNIST"))
     assert none.returncode == 2
     assert "table3 has no such cell" in none.stderr
-
-
-def test_a_killed_reproduction_goes_on(reproduced: Path, images: Path, gkt: Gkt, tmp_path: Path) -> None:
-    """Stopped in the middle of a run: the same command ends with the same accuracies."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "gkt_core.cli", *arguments(images, out, "--jobs", "1")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    metrics = out / "work" / "fedgkt-cifar10-iid-s2e-sync-seed0" / "metrics.jsonl"
-    deadline = time.monotonic() + LONGEST_SECONDS / 2
-    while not metrics.is_file() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=LONGEST_SECONDS / 2) == 130
-    assert not (out / "table3.json").exists()
-    again = gkt(*arguments(images, out))
-    assert again.returncode == 0, again.stderr
-    cells = [json.loads((folder / "table3.json").read_text())["cells"] for folder in (out, reproduced)]
-    found, expected = ([cell["test_accuracies"] for cell in each] for each in cells)
-    assert found == expected
 
 
 def test_results_of_other_settings_are_refused(reproduced: Path, tmp_path: Path) -> None:
@@ -161,8 +186,8 @@ def test_results_of_other_settings_are_refused(reproduced: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["fig4", "fig5"])
-def test_counted_figures(name: str, gkt: Gkt, tmp_path: Path) -> None:
-    done = gkt("reproduce", name, "--out", "out", "--json")
+def test_counted_figures(name: str, gkt_here: Gkt, tmp_path: Path) -> None:
+    done = gkt_here("reproduce", name, "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     bars = {bar["label"]: bar["value"] for bar in json.loads(done.stdout)["bars"]}
     if name == "fig4":
@@ -232,8 +257,8 @@ def test_spread_of_seeds() -> None:
         }
         for seed, accuracy in ((0, 0.5), (1, 0.54))
     }  # fmt: skip
-    found = CellResult(cell, runs, "").to_dict()
-    assert found["mean_test_accuracy"] == pytest.approx(52)
-    assert found["standard_deviation"] == pytest.approx(2.8284, abs=1e-3)
-    assert found["standard_error"] == pytest.approx(2)
+    spread = CellResult(cell, runs, "").to_dict()
+    assert spread["mean_test_accuracy"] == pytest.approx(52)
+    assert spread["standard_deviation"] == pytest.approx(2.8284, abs=1e-3)
+    assert spread["standard_error"] == pytest.approx(2)
     assert standard_error([1.0]) is None

@@ -19,17 +19,19 @@ from profiling.experiments.simulate.command import SIMULATION_DEFAULTS, simulate
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.killing import run_killed
 
+pytest_plugins = ["tests.profiling.profile_fixtures"]
+
 SMALL = ("--image-size", "8", "--limit", "400", "--clients", "3", "--rounds", "2")
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
 RESULT_KEYS = {"test_accuracy", "validation_accuracy", "upload_bytes", "download_bytes", "config"}
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_defaults_learn(algorithm: str, gkt: Gkt, tmp_path: Path) -> None:
+def test_defaults_learn(algorithm: str, gkt_here: Gkt, tmp_path: Path) -> None:
     """Three devices, two rounds, everything else by default: far above the 10 % of guessing."""
     # Averaged weights need more steps than the others before they are above guessing.
     limit = ("--limit", "1437") if algorithm == "fedavg" else ()
-    done = gkt("simulate", "--algorithm", algorithm, *SMALL, *limit, "--out", "out", "--json")
+    done = gkt_here("simulate", "--algorithm", algorithm, *SMALL, *limit, "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((tmp_path / "out" / "result.json").read_text())
@@ -61,14 +63,14 @@ def test_help_names_the_defaults_that_are_used() -> None:
             assert said == str(value), (algorithm, name)
 
 
-def test_a_class_without_images_has_no_accuracy(gkt: Gkt, tmp_path: Path) -> None:
+def test_a_class_without_images_has_no_accuracy(gkt_here: Gkt, tmp_path: Path) -> None:
     """Labels 0 and 2: class 1 is neither trained nor tested, and is not the worst class."""
     generator = np.random.default_rng(0)
     labels = np.arange(40) % 2 * 2
     images = generator.integers(0, 60, (40, 8, 8, 3)) + 90 * labels[:, None, None, None]
-    arrays = {"x_train": images.astype(np.uint8), "y_train": labels}
-    np.savez(tmp_path / "hole.npz", **arrays, x_test=arrays["x_train"], y_test=labels)
-    done = gkt(
+    pixels = images.astype(np.uint8)
+    np.savez(tmp_path / "hole.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    done = gkt_here(
         "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--dataset", "hole.npz",
         "--clients", "2", "--rounds", "1", "--batch-size", "8", "--out", "out",
     )  # fmt: skip
@@ -104,16 +106,16 @@ def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, t
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
-def test_features_on_disk_give_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
-    done = gkt("simulate", *FAST, "--seed", "3", "--feature-store", "disk", "--out", "out")
+def test_features_on_disk_give_the_same_numbers(undisturbed: Path, gkt_here: Gkt, tmp_path: Path) -> None:
+    done = gkt_here("simulate", *FAST, "--seed", "3", "--feature-store", "disk", "--out", "out")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
     assert list((tmp_path / "out" / "features").glob("*.safetensors"))
 
 
-def test_a_stored_split_is_used_again(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
+def test_a_stored_split_is_used_again(undisturbed: Path, gkt_here: Gkt, tmp_path: Path) -> None:
     split = undisturbed / "data"
-    done = gkt(
+    done = gkt_here(
         "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--split", split,
         "--rounds", "1", "--out", "out", "--json",
     )  # fmt: skip
@@ -131,10 +133,10 @@ def test_a_stored_split_is_used_again(undisturbed: Path, gkt: Gkt, tmp_path: Pat
     ],
 )
 def test_other_settings_are_refused(
-    arguments: tuple[str, ...], message: str, undisturbed: Path, gkt: Gkt
+    arguments: tuple[str, ...], message: str, undisturbed: Path, gkt_here: Gkt
 ) -> None:
     before = (undisturbed / "result.json").read_bytes()
-    done = gkt("simulate", *FAST, "--seed", "3", *arguments, "--out", undisturbed)
+    done = gkt_here("simulate", *FAST, "--seed", "3", *arguments, "--out", undisturbed)
     assert done.returncode == 2
     assert message in done.stderr
     assert (undisturbed / "result.json").read_bytes() == before
@@ -152,9 +154,9 @@ def test_other_settings_are_refused(
     ],
 )
 def test_wrong_input_leaves_nothing(
-    arguments: tuple[str, ...], message: str, gkt: Gkt, tmp_path: Path
+    arguments: tuple[str, ...], message: str, gkt_here: Gkt, tmp_path: Path
 ) -> None:
-    done = gkt("simulate", *arguments, "--out", "out")
+    done = gkt_here("simulate", *arguments, "--out", "out")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

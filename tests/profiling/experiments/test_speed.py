@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from gkt_core.errors import ConfigError
-from profiling.experiments.speed.measure import SpeedOptions, _ratio
-from profiling.frame import kind_of
+from profiling.experiments.speed.measure import _ratio
+from profiling.experiments.speed.options import SpeedOptions
+from profiling.frame.registry import page_of
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 def test_report(gkt: Gkt, tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_report(gkt: Gkt, tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report == json.loads((tmp_path / "speed.json").read_text())
     assert report["schema"] == "gkt-profile-simulation/1" and report["not_measured"]
-    shown = kind_of(report)
+    shown = page_of(report)
     assert "clients phase many over one" in [row[0] for section in shown.sections for row in section.rows]
     assert all(name in README for name in ("`candidates`", "`ratios`", "`samples_per_second`"))
     assert set(report["candidates"]) == {

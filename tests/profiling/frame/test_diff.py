@@ -17,10 +17,10 @@ from profiling.cli.profile import profile
 from profiling.frame.diff.changes import compare_documents
 from profiling.frame.diff.values import Time, flat_values
 from profiling.frame.machine import describe_machine
-from profiling.frame.step_time import noise_report, summarise
+from profiling.frame.measuring.step_time import noise_report, summarise
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 def measured(seed: int, *, factor: float = 1.0, spread: float = 0.02) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def measured(seed: int, *, factor: float = 1.0, spread: float = 0.02) -> dict[st
     rng = np.random.default_rng(seed)
     workloads, times = [], {}
     for name, scale in (("train_step", factor), ("extract", 1.0), ("pack", 1.0)):
-        warm = summarise(scale * 100 * (1 + spread * rng.standard_normal(30)))
-        cold = summarise(300 * (1 + spread * rng.standard_normal(3)))
+        warm = summarise((scale * 100 * (1 + spread * rng.standard_normal(30))).tolist())
+        cold = summarise((300 * (1 + spread * rng.standard_normal(3))).tolist())
         times[name] = warm
         workloads.append(
             {

@@ -14,10 +14,10 @@ def _figure() -> Figure:
     return figure
 
 
-def test_the_same_figure_gives_the_same_bytes():
+def test_the_same_figure_gives_the_same_bytes() -> None:
     for kind in ("svg", "png"):
         assert render(_figure(), kind) == render(_figure(), kind)
 
 
-def test_an_svg_has_no_date():
+def test_an_svg_has_no_date() -> None:
     assert b"<dc:date>" not in render(_figure())

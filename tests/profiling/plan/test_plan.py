@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 from gkt_core.errors import ConfigError, InputError
 from profiling.plan.calibration import check_same_server, handling
-from profiling.plan.command import plan
 from profiling.plan.constants import Constant, run_constants
-from profiling.plan.formulas import Fleet, plan_fleet
+from profiling.plan.formulas import plan_fleet
+from profiling.plan.options import Fleet
+from profiling.plan.report import plan
 from profiling.plan.validation import validate
 from tests.conftest import ROOT, Gkt
 from tests.profiling.frame.test_diff import measured
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 RATES = {
     "train_step_images_per_second": 100.0,
     "extract_images_per_second": 1000.0,
@@ -116,8 +117,8 @@ def test_twice_of_anything_costs_twice(devices: int, samples: int, factor: int, 
     ("values", "message"),
     [
         ({"devices": 0}, "devices is 0"),
-        ({"uplink_mbps": 0.0}, "uplink mbps is 0.0, expected a positive number"),
-        ({"downlink_mbps": float("inf")}, "downlink mbps is inf"),
+        ({"uplink_mbps": 0.0}, "--uplink-mbps is 0.0, expected above 0"),
+        ({"downlink_mbps": float("inf")}, "--downlink-mbps is inf"),
         ({"fraction": 1.5}, "fraction is 1.5"),
         ({"slots": 0}, "slots is 0"),
         ({"trainers": 0}, "trainers is 0"),
@@ -218,11 +219,11 @@ def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-    for arguments, message in (
-        (("--devices", "0.5"), "devices is 0.5"),
+    for options, message in (
+        (("--devices", "0"), "--devices is 0"),
         (("--uploads", "201"), "uploads is 201"),
     ):
-        result = CliRunner().invoke(plan, ["--devices", "9", "--samples", "200", *OPTIONS, *arguments])
+        result = CliRunner().invoke(plan, ["--devices", "9", "--samples", "200", *OPTIONS, *options])
         assert isinstance(result.exception, ConfigError) and message in str(result.exception)
     result = CliRunner().invoke(plan, ["--devices", "9", "--samples", "200", *OPTIONS, "--json"])
     assert json.loads(result.stdout)["schema"] == "gkt-plan/1"

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from gkt_core.errors import ConfigError
 from profiling.cli.profile import profile
-from profiling.privacy.measure import PrivacyOptions
+from profiling.privacy.options import PrivacyOptions
 from profiling.privacy.similarity import SIGMA, psnr, ssim
 from profiling.privacy.uploaded import as_uploaded
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 def images(seed: int, num: int = 3, size: int = 16) -> torch.Tensor:
@@ -147,10 +147,10 @@ def test_real_images_are_given_away_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"noise": (-1.0,)}, "noise is -1.0"),
-        ({"codecs": ("jpeg",)}, "unknown codec 'jpeg'"),
-        ({"num_victims": 9}, "number of victims is 9, expected at least 10"),
-        ({"epochs": 0}, "epochs is 0"),
+        ({"noise": (-1.0,)}, "--noise is -1.0"),
+        ({"codecs": ("jpeg",)}, "--codec is 'jpeg', expected one of"),
+        ({"num_victims": 9}, "--victims is 9, expected at least 10"),
+        ({"epochs": 0}, "--epochs is 0"),
     ],
 )
 def test_options_that_measure_nothing_are_refused(values: dict[str, Any], message: str) -> None:

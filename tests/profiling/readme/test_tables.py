@@ -1,17 +1,21 @@
-"""The README's measured tables are what ``profiling/results`` says, to the last digit."""
+"""The measured tables of docs/results.md are what ``profiling/results`` says, to the last digit."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gkt_core.errors import InputError
-from profiling.readme.blocks import BLOCKS
-from profiling.readme.tables import COMMANDS, README, RESULTS, block, rewrite
+from profiling.readme.paper import PAPER_TABLES
+from profiling.readme.tables import PAGE, RESULTS, block, command_of, rewrite
 from tests.profiling.frame.test_diff import measured
+
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"<!-- measured: ([\w/-]+) -->", TEXT)
 
 
 def write(results: Path, name: str, document: dict[str, Any]) -> str:
@@ -21,41 +25,50 @@ def write(results: Path, name: str, document: dict[str, Any]) -> str:
     return block(name, results)
 
 
-def test_the_readme_is_what_the_results_say() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert rewrite(text) == text, "run `make readme`"
+def test_the_page_is_what_the_results_say() -> None:
+    assert rewrite(TEXT) == TEXT, "run `make readme`"
 
 
 def test_every_report_that_is_there_is_shown() -> None:
-    text = README.read_text(encoding="utf-8")
+    assert {path.stem for path in RESULTS.glob("*.json")} | set(PAPER_TABLES) == set(BLOCKS)
     for name in BLOCKS:
-        assert f"<!-- measured: {name} -->" in text, name
-        if (RESULTS / f"{name}.json").is_file():
-            assert "not measured yet" not in block(name)
+        assert (RESULTS / f"{name}.json").is_file() != ("not measured yet" in block(name))
 
 
 def test_another_number_is_another_table(tmp_path: Path) -> None:
     first = write(tmp_path, "edge", measured(1))
-    assert "| train step | " in first and "ONNX Runtime training" in first
+    assert "| training step | " in first and "engine ort_training" in first
     assert write(tmp_path, "edge", measured(1, factor=2)) != first
     text = f"before\n<!-- measured: edge -->\nold\n<!-- end of edge -->\nafter {first[:9]}"
     rewritten = rewrite(text, tmp_path)
     assert "old" not in rewritten
-    assert rewritten.startswith("before\n<!-- measured: edge -->\n`gkt profile edge`")
+    assert rewritten.startswith(
+        "before\n<!-- measured: edge -->\n[resnet8 on this device, engine ort_training]("
+    )
     assert rewrite(rewritten, tmp_path) == rewritten
 
 
-def test_a_plan_says_whether_it_held(tmp_path: Path) -> None:
+def test_what_is_too_noisy_to_quote_says_so_beside_its_numbers(tmp_path: Path) -> None:
+    assert "TOO NOISY" not in write(tmp_path, "edge", measured(1))
+    assert write(tmp_path, "edge", measured(1, spread=0.5)).count("TOO NOISY TO QUOTE") == 1
+    # A report that has no such note itself.
+    traffic = json.loads((RESULTS / "simulation.json").read_text())
+    noise = {"too_noisy_to_quote": True, "reasons": ["it hailed"]}
+    assert "TOO NOISY TO QUOTE: it hailed." in write(tmp_path, "simulation", {**traffic, "noise": noise})
+
+
+@pytest.mark.parametrize(("holds", "verdict"), [(True, "holds"), (False, "DOES NOT HOLD")])
+def test_a_plan_says_whether_it_held(tmp_path: Path, holds: bool, verdict: str) -> None:
+    plan = json.loads((RESULTS / "plan.json").read_text())
     rows = [
         {"name": "round, s", "predicted": 9.0, "measured": 12.0, "relative_error": -0.25},
         {"name": "bytes in, all", "predicted": 2e6, "measured": 2e6, "relative_error": 0.0},
     ]
-    validation = {"rows": rows, "holds": True, "tolerance": 0.25}
-    said = write(tmp_path, "plan", {"validation": validation})
-    assert "| round, s | 9.00 | 12.00 | -25.0% |" in said
+    validation = {"demo_dir": "other", "rows": rows, "holds": holds, "tolerance": 0.25}
+    said = write(tmp_path, "plan", {**plan, "validation": validation})
+    assert "| round, s | 9 | 12 | -25.0% |" in said
     assert "| bytes in, all | 2.0 MB | 2.0 MB | +0.0% |" in said
-    assert "(all within 25%)" in said
-    assert "(NOT all within 25%)" in write(tmp_path, "plan", {"validation": {**validation, "holds": False}})
+    assert f"The promise of 25% {verdict}." in said
 
 
 def test_a_table_of_the_paper_shows_what_was_run(tmp_path: Path) -> None:
@@ -84,14 +97,14 @@ def test_modes_are_compared_seed_by_seed(tmp_path: Path) -> None:
 
 def test_what_is_not_measured_says_so(tmp_path: Path) -> None:
     for name in BLOCKS:
-        command = COMMANDS.get(name, "gkt profile all")
-        assert f"not measured yet; `{command}" in block(name, tmp_path)
+        assert block(name, tmp_path) == f"`{name}`: not measured yet; `{command_of(name)}` does."
 
 
 def test_blocks_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"edge\.json cannot be shown"):
+        write(tmp_path, "edge", {**measured(1), "workloads": 1})
+    with pytest.raises(InputError, match="the document has schema 'None'"):
         write(tmp_path, "edge", {"workloads": 1})
-    with pytest.raises(InputError, match="README marks 'nothing', expected one of compare"):
-        rewrite("<!-- measured: nothing -->\n<!-- end of nothing -->", tmp_path)
-    with pytest.raises(InputError, match="has no end"):
-        rewrite("<!-- measured: edge -->\n", tmp_path)
+    for text in ("<!-- measured: edge -->\n", "<!-- measured: edge -->\n<!-- end of compare -->"):
+        with pytest.raises(InputError, match="has no end"):
+            rewrite(text, tmp_path)

@@ -11,7 +11,8 @@ import torch
 
 from gkt_core.errors import ConfigError
 from gkt_core.rounds.feature_source import ShardSource
-from profiling.server.trainer.measure import TrainerOptions, measure_trainer
+from profiling.server.trainer.measure import measure_trainer
+from profiling.server.trainer.options import TrainerOptions
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
 from server_app.rounds.state import Phase
 from tests.conftest import Gkt
@@ -32,9 +33,9 @@ def test_speed(torch_as_before: None) -> None:
     options = TrainerOptions(16, 2, 1, 8, image_size=8, repeats=2, memory_examples=0)
     report = measure_trainer(options, said.append)
     assert report["memory"] is None
-    for found in (*report["samples_per_second"].values(), report["ratio"]):
-        assert 0 < found["lowest"] <= found["median"] <= found["highest"]
-        assert found["n"] == 2
+    for rate in (*report["samples_per_second"].values(), report["ratio"]):
+        assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
+        assert rate["n"] == 2
     assert said[-2:] == ["turn 1 of 2", "turn 2 of 2"]
 
 
@@ -49,14 +50,14 @@ def test_report(gkt: Gkt, tmp_path: Path) -> None:
     assert report == json.loads((tmp_path / "trainer.json").read_text())
     assert report["schema"] == "gkt-profile-trainer/1"
     assert set(report["samples_per_second"]) == {"trainer", "bare_loop"}
-    for found in (*report["samples_per_second"].values(), report["ratio"]):
-        assert 0 < found["lowest"] <= found["median"] <= found["highest"]
-        assert found["n"] == 2
+    for rate in (*report["samples_per_second"].values(), report["ratio"]):
+        assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
+        assert rate["n"] == 2
     small, large = report["memory"]["small"], report["memory"]["large"]
     assert large["num_clients"] == 8 * small["num_clients"]
     assert large["features_bytes"] == 8 * small["features_bytes"] == 8 * 16 * 4 * 16 * 8 * 8
-    for found in (small, large):
-        assert 0 < found["anonymous_bytes"] <= found["resident_bytes"]
+    for run in (small, large):
+        assert 0 < run["anonymous_bytes"] <= run["resident_bytes"]
     assert report["machine"]["packages"]["torch"]
 
 
@@ -76,4 +77,4 @@ def test_a_ready_run_is_what_devices_would_have_sent(server_bundle: Path, tmp_pa
 )
 def test_wrong_options(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
-        TrainerOptions(**options)
+        TrainerOptions(**options)  # type: ignore[arg-type] # one of them is the codec's name

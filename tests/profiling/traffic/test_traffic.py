@@ -39,7 +39,7 @@ from tests.profiling.profile_fixtures import NUM_ROUNDS, NUM_SAMPLES
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
 
-README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,254 @@
+"""``gkt profile compare``: edge networks beside the networks that they help to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from profiling.device.compare.options import CompareOptions
+from profiling.device.compare.ratios import PAPER_STEP_MS
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measuring.step_time import TIME_HEADINGS, noise_note, time_cells
+from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
+from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.units import format_bytes
+
+_QUANTITIES = {
+    "num_parameters": "parameters",
+    "forward_macs": "forward MACs, conv + linear",
+    "fvcore_macs": "forward MACs by fvcore",
+    "train_flops": "training FLOPs",
+}
+_METHODS = {"fedgkt": "FedGKT", "split_learning": "split learning", "fedavg": "FedAvg"}
+_FULL = ("resnet56", "resnet110")
+
+
+def _costs(document: Document) -> Section:
+    settings = document["settings"]
+    size = settings["image_size"]
+    left_out = sorted({name for network in document["networks"] for name in network["fvcore_unsupported"]})
+    return Section(
+        title=f"One sample, {size} x {size} pixels, {settings['num_classes']} classes (FLOPs = 2 x MACs)",
+        headings=(
+            "network",
+            "parameters",
+            "forward MACs,\nconv + linear",
+            "forward MACs,\nby fvcore",
+            "training FLOPs,\nforw. + backw.",
+        ),
+        rows=[
+            (
+                network["name"],
+                f"{network['num_parameters']:,}",
+                f"{network['forward_macs'] / 1e6:,.3f} M",
+                f"{network['fvcore_macs'] / 1e6:,.3f} M",
+                f"{network['train_flops'] / 1e6:,.2f} M",
+            )
+            for network in document["networks"]
+        ],
+        notes=(
+            "fvcore's MACs: forward in training mode, 5 per element for batch norm added. It leaves out "
+            f"{', '.join(left_out) or 'nothing'}.",
+        ),
+    )
+
+
+def _times(document: Document) -> Section:
+    settings = document["settings"]
+    rows = []
+    for network in document["networks"]:
+        for engine, time in network["step_ms"].items():
+            peak = network["peak_memory_bytes_by_engine"].get(engine)
+            rows.append(
+                (
+                    network["name"],
+                    engine,
+                    *time_cells(time),
+                    "not measured" if peak is None else format_bytes(peak),
+                )
+            )
+    cores = settings["pinned_cores"]
+    where = "not pinned" if cores is None else f"pinned to {', '.join(map(str, cores))}"
+    return Section(
+        title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s), {where}",
+        headings=("network", "engine", *TIME_HEADINGS, "peak\nmemory"),
+        rows=rows,
+        notes=(
+            noise_note(document["noise"]),
+            f"Step = {settings['step']}. Edge loss: {settings['edge_loss']}; full: {settings['full_loss']}. "
+            "Memory: peak of a fresh process that does nothing else, imports included.",
+        ),
+    )
+
+
+def _ratios(document: Document) -> Section:
+    ratios = document["ratios"]
+    rows = [
+        (name, *(cell for full in _FULL for cell in _cells(ratios[full][quantity])))
+        for quantity, name in _QUANTITIES.items()
+    ]
+    rows += [
+        (
+            f"step on {engine}",
+            *(cell for full in _FULL for cell in _cells(ratios[full]["step_ms"][engine])),
+        )
+        for engine in ratios["resnet110"]["step_ms"]
+    ]
+    rows += [
+        (f"resnet8's share on {engine}", "", "", f"{share['value']:.1%}", f"{share['paper']:.0%}")
+        for engine, share in ratios["resnet8_share_of_resnet110_step"].items()
+    ]
+    return Section(
+        title="Times as much as resnet8: exact, and in the paper",
+        headings=("quantity", *(heading for full in _FULL for heading in (full, "paper"))),
+        rows=rows,
+        notes=(
+            "The paper (section 4.3): CIFAR-100, batch 64, Intel i7, forward and backward only: "
+            f"{PAPER_STEP_MS['resnet8']:.0f} ms for ResNet-8 against {PAPER_STEP_MS['resnet110']:.0f} ms for "
+            "ResNet-110. fastest: each network on the engine that is fastest for it.",
+        ),
+    )
+
+
+def _cells(beside: Mapping[str, Any]) -> tuple[str, str]:
+    paper = beside["paper"]
+    return f"{beside['value']:.2f}", "" if paper is None else f"{paper:.3g}"
+
+
+def _run(document: Document) -> Section:
+    run = document["run"]
+    return Section(
+        title=f"A whole run: {run['samples']:,} samples, {run['clients']} devices, {run['rounds']} rounds, "
+        f"{run['local_epochs']} local and {run['server_epochs']} server epochs; all devices together",
+        headings=("method", "for", "device FLOPs", "server FLOPs", "bytes"),
+        rows=[
+            (
+                _METHODS[method["method"]],
+                method["network"],
+                f"{method['device_flops']:.3g}",
+                f"{method['server_flops']:.3g}",
+                format_bytes(method["paper_bytes"]),
+            )
+            for method in run["methods"]
+        ],
+        notes=(
+            "FLOPs = 2 x MACs of convolutions and linear layers, forward and backward; FedGKT's devices also "
+            "pass forward once a round to extract. Bytes as the paper counts (Eq. 12 and 13, float32), both "
+            "directions; gkt profile traffic counts what is really sent.",
+        ),
+    )
+
+
+def _bars(document: Document, quantity: str, title: str, unit: str) -> Any:
+    """ResNet-8 beside the full networks, in millions."""
+    values = {network["name"]: network[quantity] for network in document["networks"]}
+    bars = []
+    for name in ("resnet8", *_FULL):
+        value, times = values[name] / 1e6, values[name] / values["resnet8"]
+        bars.append(
+            Bar(
+                f"{'FedGKT' if name == 'resnet8' else 'FedAvg'}: {name}",
+                value,
+                BLUE if name == "resnet8" else ORANGE,
+                note=f"{value:,.{0 if value >= 100 else 2}f} M ({times:.3g}x)",
+            )
+        )
+    return bar_figure(title, unit, bars)
+
+
+def _draw_flops(document: Document) -> Any:
+    unit = "training FLOPs (2 x MACs, forward and backward) of one sample, millions"
+    return _bars(document, "train_flops", "Computation on a device (the paper's Fig. 4)", unit)
+
+
+def _draw_parameters(document: Document) -> Any:
+    title = "Parameters on a device (the paper's Fig. 4)"
+    return _bars(document, "num_parameters", title, "parameters, millions")
+
+
+def _draw_times(document: Document) -> Any:
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    networks = [network for network in document["networks"] if network["step_ms"]]
+    engines = sorted({engine for network in networks for engine in network["step_ms"]})
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(f"A training step, batch {document['settings']['batch_size']}")
+    width = 0.8 / len(engines)
+    for number, engine in enumerate(engines):
+        for position, network in enumerate(networks):
+            if (time := network["step_ms"].get(engine)) is None:
+                continue
+            where = position + (number - (len(engines) - 1) / 2) * width
+            color = (BLUE, ORANGE, GREEN)[number % 3]
+            label = engine if network is networks[0] else None
+            axes.bar(where, time["median_ms"], width=width, color=color, label=label)
+            axes.plot([where, where], [time["low_ms"], time["high_ms"]], color=INK, linewidth=2)
+    axes.set_xticks(range(len(networks)), [network["name"] for network in networks])
+    axes.set_yscale("log")
+    axes.set_ylabel("milliseconds, median and its interval")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _draw_bytes(document: Document) -> Any:
+    colors = {"fedgkt": BLUE, "split_learning": ORANGE, "fedavg": GRAY}
+    bars = [
+        Bar(
+            _METHODS[method["method"]],
+            method["paper_bytes"] / 1e9,
+            colors[method["method"]],
+            note=format_bytes(method["paper_bytes"]),
+        )
+        for method in document["run"]["methods"]
+        if method["network"] == "resnet56"
+    ]
+    title = "Communication of a run (the paper's Fig. 5, and FedAvg)"
+    return bar_figure(title, "gigabytes, both directions, ResNet-56", bars)
+
+
+class Compare(Measurement[CompareOptions]):
+    """Compare the edge networks with ResNet-56 and ResNet-110, as FedAvg's devices would train them.
+
+    Counts parameters, MACs and FLOPs; times full training steps on ONNX Runtime and PyTorch, all in one
+    interleaved run; measures peak memory in fresh processes. Ten to fifteen minutes on one core.
+    """
+
+    name = "compare"
+    options = CompareOptions
+    example = "gkt profile compare --pin --steps 10 --out compare.json --out compare.html"
+    extra = "export,profile"
+    quick = ("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")
+    not_measured = (
+        "the full networks on the portable engine",
+        "the extractor of split learning on ort_training, and what waiting for gradients costs it",
+        "PyTorch with channels_last, torch.compile or a tuned memory allocator, which can be faster",
+        "loading and augmenting images, extracting features for the upload, the server's share of the time",
+        "energy (gkt profile edge reads it where the processor says)",
+        "any machine but this one",
+    )
+    plots = (
+        Plot("Training FLOPs on a device (the paper's Fig. 4)", _draw_flops),
+        Plot("Parameters on a device (the paper's Fig. 4)", _draw_parameters),
+        Plot("Time of a training step by network and engine", _draw_times),
+        Plot("Communication of a run (the paper's Fig. 5)", _draw_bytes),
+    )
+
+    def measure(self, options: CompareOptions, announce: Announce) -> dict[str, Any]:
+        """Count in this process, time in it, weigh fresh ones."""
+        from profiling.device.compare.measure import compare_networks  # noqa: PLC0415 - imports torch
+
+        return compare_networks(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Say for how many classes."""
+        return f"What training costs a device, {document['settings']['num_classes']} classes"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Counts, step times, ratios and totals of a run, each with its unit and its limits."""
+        return [_costs(document), _times(document), _ratios(document), _run(document)]
+
+    def readme(self, document: Document) -> list[Section]:
+        """Leave out the totals, which are a formula's."""
+        return self.sections(document)[:3]

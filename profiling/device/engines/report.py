@@ -1,0 +1,162 @@
+"""``gkt profile engines``: the device's engines beside PyTorch at its best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from profiling.device.engines.options import EnginesOptions
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measuring.step_time import TIME_HEADINGS, noise_note, time_cells
+from profiling.frame.plot_style import BLUE, ORANGE
+from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.units import format_bytes
+
+
+def _targets(document: Document) -> Section:
+    def cell(name: str, value: float | None) -> str:
+        if value is None:
+            return ""
+        return format_bytes(value) if "bytes" in name else f"{value:.3f}"
+
+    said = {True: "yes", False: "no", None: ""}
+    return Section(
+        title="Targets: the portable step over another, and its memory",
+        headings=("quantity", "measured", "at most", "met", "aim", "met"),
+        rows=[
+            (
+                row["name"].replace("_", " "),
+                cell(row["name"], row["value"]),
+                cell(row["name"], row["at_most"]),
+                said[row["is_met"]],
+                cell(row["name"], row["aim"]),
+                said[row["is_aim_met"]],
+            )
+            for row in document["targets"]
+        ],
+        notes=(noise_note(document["noise"]),),
+    )
+
+
+def _times(document: Document) -> Section:
+    settings, sgemm = document["settings"], document["sgemm"]
+    layouts = ", ".join(f"{name} in {layout}" for name, layout in document["pytorch_layouts"].items())
+    return Section(
+        title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s)",
+        headings=("engine", *TIME_HEADINGS),
+        rows=[(name, *time_cells(time)) for name, time in document["step_ms"].items()],
+        notes=(
+            f"Bound: {sgemm['step_gflops']:.2f} GFLOP at the {sgemm['gflops_per_second']:.0f} GFLOP/s that "
+            f"sgemm reaches here ({sgemm['library']}), {sgemm['bound_ms']:.1f} ms.",
+            f"Step = {settings['step']}. {layouts}, the faster layout of each.",
+        ),
+    )
+
+
+def _extraction(document: Document) -> Section:
+    return Section(
+        title=f"Features and logits in eval mode, batch {document['settings']['batch_size']}",
+        headings=("engine", *TIME_HEADINGS),
+        rows=[(name, *time_cells(time)) for name, time in document["extraction_ms"].items()],
+    )
+
+
+def _threads(document: Document) -> Section:
+    return Section(
+        title="The portable step with one thread and with two",
+        headings=("batch", "one, ms", "two, ms", "two over one"),
+        rows=[
+            (
+                str(entry["batch_size"]),
+                f"{entry['one_thread_ms']['median_ms']:.2f}",
+                f"{entry['two_threads_ms']['median_ms']:.2f}",
+                f"{entry['two_over_one']:.2f}",
+            )
+            for entry in document["threads"]
+        ],
+    )
+
+
+def _memory(document: Document) -> Section:
+    rows = [
+        (f"{engine}, batch {document['settings']['batch_size']}", format_bytes(peak))
+        for engine, peak in (document["peak_memory_bytes"] or {}).items()
+    ]
+    rows += [
+        (f"portable, batch {size}", format_bytes(peak))
+        for size, peak in (document["portable_peak_memory_bytes_by_batch_size"] or {}).items()
+        if size != str(document["settings"]["batch_size"])
+    ]
+    whole = document["edge_run_peak_memory_bytes"]
+    rows.append(("a whole gkt edge run", "not measured" if whole is None else format_bytes(whole)))
+    return Section(title="Peak memory of a fresh process", headings=("process", "peak"), rows=rows)
+
+
+def _batch_sizes(document: Document) -> Section:
+    entries = document["batch_sizes"]
+    return Section(
+        title="Batch sizes of one session",
+        headings=("batch", "first step, ms"),
+        rows=[(str(entry["batch_size"]), f"{entry['first_ms']:.1f}") for entry in entries],
+        notes=("A first step of a size also takes the memory for it.",),
+    )
+
+
+def _draw_times(document: Document) -> Any:
+    bars = [
+        Bar(
+            name,
+            time["median_ms"],
+            BLUE if name == "portable" else ORANGE,
+            interval=(time["low_ms"], time["high_ms"]),
+        )
+        for name, time in document["step_ms"].items()
+        if not name.endswith(("56", "110"))
+    ]
+    return bar_figure(
+        f"A training step of ResNet-8, batch {document['settings']['batch_size']}",
+        "milliseconds, median and its interval; dashed: the machine's bound",
+        bars,
+        marked=document["sgemm"]["bound_ms"],
+        marked_note="sgemm",
+    )
+
+
+class Engines(Measurement[EnginesOptions]):
+    """Measure ResNet-8's training step on both engines, beside PyTorch and the machine's bound.
+
+    PyTorch gets its best setting: a tuned allocator, channels_last beside its default layout, the full
+    networks in their faster one. Also extraction, memory, batch sizes from 1 to 256, one thread and two.
+    About four minutes on a machine that is left alone.
+    """
+
+    name = "engines"
+    options = EnginesOptions
+    quick = (
+        *("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1"),
+        *("--no-memory", "--no-device-run"),
+    )
+    not_measured = (
+        "torch.compile, and PyTorch in bfloat16",
+        "loading and augmenting images, uploads, the server's share of the time",
+        "the full networks on any engine but PyTorch (gkt profile compare has them on ONNX Runtime training)",
+        "any machine but this one",
+    )
+    plots = (Plot("Time of a training step by engine", _draw_times),)
+
+    def measure(self, options: EnginesOptions, announce: Announce) -> dict[str, Any]:
+        """Measure in processes of its own."""
+        from profiling.device.engines.measure import measure_engines  # noqa: PLC0415 - imports torch
+
+        return measure_engines(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Name the network."""
+        return f"Engines that train {document['settings']['network']}"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Targets, times, extraction, threads, memory, batch sizes."""
+        parts = [_targets(document), _times(document), _extraction(document)]
+        if document["threads"]:
+            parts.append(_threads(document))
+        return [*parts, _memory(document), _batch_sizes(document)]

@@ -1,0 +1,85 @@
+"""``gkt profile simulation``: how fast simulations train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from profiling.experiments.speed.options import SpeedOptions
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.sections import Document, Plot, Section
+
+
+def _rates(document: Document) -> Section:
+    settings = document["settings"]
+    return Section(
+        title=f"Samples a second, batch {settings['batch_size']}, {settings['image_size']} px, "
+        f"{settings['num_clients']} devices against one",
+        headings=("", "median", "lowest", "highest", "n"),
+        rows=[
+            (
+                _words(name),
+                *(f"{rate[key]:,.0f}" for key in ("samples_per_second", "lowest", "highest")),
+                str(rate["n"]),
+            )
+            for name, rate in document["candidates"].items()
+        ],
+        notes=("All of them take turns in one run.",),
+    )
+
+
+def _ratios(document: Document) -> Section:
+    return Section(
+        title="Times, one over the other, within a turn",
+        headings=("", "median", "lowest", "highest"),
+        rows=[
+            (_words(name), *(f"{rate[key]:.3f}" for key in ("median", "lowest", "highest")))
+            for name, rate in document["ratios"].items()
+        ],
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _draw(document: Document) -> Any:
+    bars = [
+        Bar(_words(name), ratio["median"], interval=(ratio["lowest"], ratio["highest"]))
+        for name, ratio in document["ratios"].items()
+    ]
+    unit = "times as long: median, lowest and highest of all turns"
+    return bar_figure("Simulation beside bare PyTorch loops", unit, bars, marked=1.0)
+
+
+class Speed(Measurement[SpeedOptions]):
+    """Measure how fast gkt simulate trains.
+
+    The clients' phase of many devices beside one device with all samples, and the devices' and the
+    server's training beside bare PyTorch loops of the same networks, interleaved. Three to five minutes.
+    """
+
+    name = "simulation"
+    options = SpeedOptions
+    quick = ("--examples", "64", "--server-examples", "64", "--clients", "4", "--repeats", "2")
+    not_measured = (
+        "reading data, evaluation and checkpoints of a simulation",
+        "other networks than ResNet-8 and ResNet-55",
+        "any machine but this one",
+    )
+    plots = (Plot("Simulation beside bare PyTorch loops", _draw),)
+
+    def measure(self, options: SpeedOptions, announce: Announce) -> dict[str, Any]:
+        """Time all candidates in turn."""
+        from profiling.experiments.speed.measure import measure_speed  # noqa: PLC0415 - imports torch
+
+        return measure_speed(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Say where PyTorch computed."""
+        settings = document["settings"]
+        return f"How fast simulations train, {settings['device']}, {settings['threads']} thread(s)"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Ratios, which are worth quoting, and rates."""
+        return [_ratios(document), _rates(document)]

@@ -1,0 +1,1 @@
+"""How to measure: in a fresh process, on pinned cores, with times robust to what else a machine does."""

@@ -1,0 +1,122 @@
+"""``gkt plan``: a deployment on paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.command import measurement_command
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.plot_style import BLUE, ORANGE
+from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.units import format_bytes
+from profiling.plan.options import PlanOptions
+
+
+def _results(document: Document) -> Section:
+    fleet = document["fleet"]
+    return Section(
+        title=f"{fleet['rounds']} rounds, {fleet['uploads']} uploads, {fleet['codec']}, "
+        f"{fleet['uplink_mbps']:g} Mbit/s up, {fleet['downlink_mbps']:g} down",
+        headings=("", "value", "formula"),
+        rows=[
+            (each["name"], _value(each["name"], each["value"]), each["formula"])
+            for each in document["results"]
+        ],
+        notes=("A paper plan: it knows no stragglers and no lost devices, and says nothing of accuracy.",),
+    )
+
+
+def _constants(document: Document) -> Section:
+    return Section(
+        title="Constants, each measured or given",
+        headings=("", "value", "source"),
+        rows=[
+            (each["name"].replace("_", " "), f"{each['value']:,.4g}", each["source"])
+            for each in document["constants"]
+        ],
+    )
+
+
+def _validation(validation: dict[str, Any]) -> Section:
+    verdict = "holds" if validation["holds"] else "DOES NOT HOLD"
+    return Section(
+        title=f"Against the real run {validation['demo_dir']}",
+        headings=("", "predicted", "measured", "error"),
+        rows=[
+            (
+                row["name"],
+                _value(row["name"], row["predicted"]),
+                _value(row["name"], row["measured"]),
+                f"{row['relative_error']:+.1%}",
+            )
+            for row in validation["rows"]
+        ],
+        notes=(
+            f"The promise of {validation['tolerance']:.0%} {verdict}. Rounds without the first, which holds "
+            "the start of the trainer.",
+        ),
+    )
+
+
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "not computed"
+    return format_bytes(value) if "bytes" in name else f"{value:,.4g}"
+
+
+def _draw(document: Document) -> Any:
+    results = {each["name"]: each["value"] or 0.0 for each in document["results"]}
+    parts = ("device compute", "device upload", "device download", "server part")
+    bars = [
+        Bar(part, results[f"{part}, s a round"], ORANGE if part == "server part" else BLUE) for part in parts
+    ]
+    return bar_figure("Where a round's time goes", "seconds a round", bars)
+
+
+class Plan(Measurement[PlanOptions]):
+    """Plan a deployment larger than this machine: time, bytes, servers, GPU hours, cost.
+
+    Every constant is measured (--edge, --run) or given, and every formula is printed. What a missing constant
+    would be needed for is not computed.
+
+    \b
+    gkt profile edge --artifacts artifacts --out edge.json
+    gkt demo --out calibration
+    gkt plan --devices 1e6 --samples 200 --uplink-mbps 5 --edge edge.json --run calibration
+    """  # noqa: D301 - click looks for the character itself
+
+    name = "plan"
+    options = PlanOptions
+    example = "gkt plan --devices 1e6 --samples 200 --edge edge.json --run calibration"
+    not_measured = ("stragglers, lost devices, accuracy",)
+    plots = (Plot("Where a round's time goes", _draw),)
+
+    @property
+    def schema(self) -> str:
+        """Name the kind of a document of a command that is not below ``gkt profile``."""
+        return "gkt-plan/1"
+
+    def measure(self, options: PlanOptions, announce: Announce) -> dict[str, Any]:
+        """Put measured constants through the formulas."""
+        from profiling.plan.measure import make_plan  # noqa: PLC0415 - reads runs, which takes extras
+
+        return make_plan(options)
+
+    def title(self, document: Document) -> str:
+        """Name the fleet."""
+        fleet = document["fleet"]
+        return f"A plan for {fleet['devices']:,} devices with {fleet['samples']:,} samples each"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Show results with their formulas, constants with their sources, and the check against a run."""
+        validation = document["validation"]
+        checked = [] if validation is None else [_validation(validation)]
+        return [_results(document), _constants(document), *checked]
+
+    def readme(self, document: Document) -> list[Section]:
+        """Choose the check against a real run, where there was one."""
+        return self.sections(document)[2:] or self.sections(document)[:1]
+
+
+plan = measurement_command(Plan())

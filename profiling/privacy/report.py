@@ -1,0 +1,115 @@
+"""``gkt profile privacy``: what an attacker sees, with ten images and what becomes of them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.sections import Document, Plot, Section
+from profiling.privacy.options import PrivacyOptions
+
+
+def _conditions(document: Document) -> Section:
+    nothing, settings = document["without_features"], document["settings"]
+    rows = [
+        _row(each["name"], each, f"{each['feature_error']:.3f}") for each in document["conditions_attacked"]
+    ]
+    rows.append(_row("no features: the mean image", nothing, ""))
+    best = max(document["conditions_attacked"], key=lambda each: float(each["ssim_median"]), default=None)
+    verdict = ""
+    if best is not None:
+        verdict = (
+            f"A small decoder rebuilds images from {best['name']} features with a median SSIM of "
+            f"{best['ssim_median']:.2f} (1 is the image itself, {nothing['ssim_median']:.2f} needs no "
+            "features at all). Treat features as you would treat the images."
+        )
+    return Section(
+        title=f"Reconstruction of {settings['num_attacked_images']} images that nobody trained on",
+        headings=(
+            "features",
+            "feature\nerror",
+            "SSIM\nmedian",
+            "SSIM\np90",
+            "PSNR\nmedian dB",
+            "PSNR\np90 dB",
+        ),
+        rows=rows,
+        notes=(
+            "Feature maps AND LABELS leave the device: " + "; ".join(document["what_leaves"]) + ".",
+            verdict,
+            f"The attacker has {settings['num_known_images']} other images with their features; decoders "
+            f"trained for {settings['epochs']} epochs, the extractor {settings['extractor_epochs']}. p90: "
+            "one image in ten came out better. Noise is in standard deviations of the features.",
+        ),
+    )
+
+
+def _row(name: str, values: dict[str, Any], error: str) -> tuple[str, ...]:
+    return (
+        name,
+        error,
+        f"{values['ssim_median']:.3f}",
+        f"{values['ssim_p90']:.3f}",
+        f"{values['psnr_median_db']:.1f}",
+        f"{values['psnr_p90_db']:.1f}",
+    )
+
+
+def _draw(document: Document) -> Any:
+    import numpy as np  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
+
+    pictures = document["pictures"]
+    size, num = pictures["image_size"], pictures["num"]
+    values = {each["name"]: each["ssim_median"] for each in document["conditions_attacked"]}
+    rows = pictures["rgb_base64"]
+    figure = Figure(figsize=(8.6, 0.75 * len(rows)), layout="constrained")
+    for axes, (name, data) in zip(np.atleast_1d(figure.subplots(len(rows), 1)), rows.items(), strict=True):
+        images = np.frombuffer(base64.b64decode(data), np.uint8).reshape(num, size, size, 3)
+        axes.imshow(np.concatenate(list(images), axis=1), interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        label = name if name not in values else f"{name}\nSSIM {values[name]:.2f}"
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+class Privacy(Measurement[PrivacyOptions]):
+    """Rebuild images from uploaded features with a small decoder, for each codec and noise level.
+
+    Features AND LABELS leave a device. This shows how much of the images the features are: SSIM and PSNR of
+    the reconstructions, and ten of them as a picture (--out privacy.png). A minute for the digits, some for
+    CIFAR-10.
+    """
+
+    name = "privacy"
+    options = PrivacyOptions
+    example = "gkt profile privacy --out privacy.json --out privacy.png"
+    extra = "export,profile"
+    quick = ("--limit", "200", "--epochs", "1", "--victims", "50")
+    not_measured = (
+        "larger attackers, which see more: these figures are a lower bound of what the features give away",
+        "attackers that know neither the extractor nor similar images, which see less",
+        "augmented views (crop, flip), of which each round shows another",
+        "what logits and soft labels give away beside the label, which travels as it is",
+        "differential privacy: the noise here carries no guarantee",
+        "what noise costs in accuracy",
+    )
+    plots = (Plot("Ten images, and what an attacker makes of their features", _draw),)
+
+    def measure(self, options: PrivacyOptions, announce: Announce) -> dict[str, Any]:
+        """Train the device's network and the attacker's decoders."""
+        from profiling.privacy.measure import measure_privacy  # noqa: PLC0415 - imports torch
+
+        return measure_privacy(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Name the dataset."""
+        return f"What features of {document['settings']['dataset']} give away"
+
+    def sections(self, document: Document) -> list[Section]:
+        """Show a row a condition, and plain words."""
+        return [_conditions(document)]

@@ -1,0 +1,66 @@
+"""Options of ``gkt profile poisoning``; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.network_options import NetworkName
+from gkt_core.networks import edge_network_names, load_network_module, server_network_names
+
+
+def _load(context: Any, parameter: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
+    for source in sources:
+        load_network_module(source)
+    return sources
+
+
+@dataclass(frozen=True, slots=True)
+class PoisoningOptions:
+    """What is measured.
+
+    Attributes:
+        dataset: As for gkt data split.
+        limit: Use only this many training images.
+        image_size: Scale images to this many pixels.
+        data_root: Where downloads are kept.
+        num_clients: Devices, one of which attacks.
+        num_seeds: Runs of each attack.
+        num_honest_seeds: Runs of honest devices over a skewed split.
+        dirichlet_alpha: Of the skewed split.
+        rounds: Rounds of each run.
+        server_epochs: Epochs of each round.
+        unprotected: Whether every attack runs without quarantine too.
+        threads: CPU threads; 0 for all cores.
+        networks: A module that registers networks of your own, which --model and --server-model then take.
+        edge_network: What a device trains.
+        server_network: What the server trains on features.
+    """
+
+    dataset: str = "digits"
+    limit: int | None = None
+    image_size: int | None = None
+    data_root: Path = Path("data")
+    num_clients: int = option(8, flag="--clients", low=2)
+    num_seeds: int = option(3, flag="--seeds", low=0)
+    num_honest_seeds: int = option(6, flag="--honest-seeds", low=0)
+    dirichlet_alpha: float = 0.1
+    rounds: int = option(3, low=1)
+    server_epochs: int = option(4, low=1)
+    unprotected: bool = option(True, flag="--unprotected/--protected-only")
+    threads: int = option(0, low=0)
+    networks: tuple[str, ...] = option((), is_eager=True, callback=_load, metavar="FILE.py")
+    edge_network: str = option("resnet8", flag="--model", click_type=NetworkName(edge_network_names))
+    server_network: str = option(
+        "resnet55", flag="--server-model", click_type=NetworkName(server_network_names)
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be measured with.
+
+        Raises:
+            ConfigError: Names the option, its value and what is expected.
+        """
+        check_options(self)

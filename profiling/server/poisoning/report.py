@@ -1,0 +1,100 @@
+"""``gkt profile poisoning``: what a poisoned device costs, and whether honest ones are left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gkt_core.errors import GKTError
+from profiling.frame import Announce, Document, Measurement, Section
+from profiling.server.poisoning.options import PoisoningOptions
+
+MOST_LOST_POINTS = 2.0
+
+
+def _attacks(document: Document) -> Section:
+    settings, summary = document["settings"], document["summary"]
+    unprotected = summary["most_lost_points_unprotected"]
+    without = "" if unprotected is None else f", without quarantine {unprotected:.1f}"
+    return Section(
+        title=f"One of {settings['num_clients']} devices attacks ({settings['dataset']}): points that the "
+        "others lose",
+        headings=("attack", "mean over seeds"),
+        rows=[
+            (attack.replace("_", " "), f"{lost:.1f}") for attack, lost in summary["mean_lost_points"].items()
+        ],
+        notes=(
+            f"{summary['attackers_quarantined']} of {summary['attackers']} attackers are quarantined; their "
+            f"samples are missing then, which costs {summary['most_lost_points']:.1f} points at most"
+            f"{without}. Of {summary['honest_devices']} honest devices, "
+            f"{summary['honest_devices_of_skewed_splits']} of them with Dirichlet "
+            f"{settings['dirichlet_alpha']} splits, {summary['honest_devices_quarantined']} are quarantined.",
+        ),
+    )
+
+
+def _runs(document: Document) -> Section:
+    rows = []
+    for run in document["runs"]:
+        quarantined = (f"{name} in round {each['round_num']}" for name, each in run["quarantined"].items())
+        rows.append(
+            (
+                f"{run['partition']}, seed {run['seed']}",
+                run["attack"].replace("_", " "),
+                "on" if run["quarantine"] else "off",
+                f"{run['accuracy']:.4f}",
+                f"{run['lost_points']:.2f}" if "lost_points" in run else "",
+                ", ".join(quarantined),
+            )
+        )
+    headings = ("split", "attack", "quarantine", "test accuracy", "points lost", "quarantined")
+    return Section("Runs", headings, rows)
+
+
+class Poisoning(Measurement[PoisoningOptions]):
+    """Measure what a poisoned device costs, and whether honest ones are left alone.
+
+    One of --clients devices sends random features, shifted labels or hostile logits, on a uniform split,
+    with the server's quarantine and without; then honest devices on a skewed split. Accuracies are of the
+    other devices' combined models on the test images. Exit code 1: an attack costs more than 2 points, or an
+    honest device was quarantined.
+    """
+
+    name = "poisoning"
+    options = PoisoningOptions
+    quick = (
+        *("--image-size", "8", "--limit", "300", "--seeds", "1", "--honest-seeds", "1", "--rounds", "1"),
+        *("--server-epochs", "1", "--protected-only"),
+    )
+    error = GKTError
+    not_measured = (
+        "several attackers that act together",
+        "attackers that know what the server looks for",
+        "other datasets than this one",
+    )
+
+    def measure(self, options: PoisoningOptions, announce: Announce) -> dict[str, Any]:
+        """Simulate every run."""
+        from profiling.server.poisoning.measure import measure_poisoning  # noqa: PLC0415 - imports torch
+
+        return measure_poisoning(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Name the dataset."""
+        return f"Poisoned devices on {document['settings']['dataset']}"
+
+    def sections(self, document: Document) -> list[Section]:
+        """What attacks cost, and every run."""
+        return [_attacks(document), _runs(document)]
+
+    def failures(self, document: Document) -> list[str]:
+        """Name attacks that cost too much, and honest devices that were quarantined."""
+        summary = document["summary"]
+        failures = [
+            f"a device that sends {attack.replace('_', ' ')} costs {lost:.2f} points, at most "
+            f"{MOST_LOST_POINTS} are allowed"
+            for attack, lost in summary["mean_lost_points"].items()
+            if lost > MOST_LOST_POINTS
+        ]
+        if summary["honest_devices_quarantined"]:
+            failures.append(f"{summary['honest_devices_quarantined']} honest devices were quarantined")
+        return failures

@@ -1,0 +1,83 @@
+"""``gkt profile trainer``: the server's trainer beside a bare PyTorch loop, and its memory as a run grows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from profiling.frame import Announce, Document, Measurement, Section
+from profiling.frame.units import format_bytes
+from profiling.server.trainer.options import TrainerOptions
+
+
+def _speed(document: Document) -> Section:
+    rates = {**document["samples_per_second"], "trainer / bare_loop": document["ratio"]}
+    return Section(
+        title="Samples a second of the trainer beside a bare PyTorch loop over tensors in memory",
+        headings=("", "median", "lowest", "highest", "n"),
+        rows=[
+            (
+                name.replace("_", " "),
+                *(f"{rate[key]:.{2 if '/' in name else 1}f}" for key in ("median", "lowest", "highest")),
+                str(rate["n"]),
+            )
+            for name, rate in rates.items()
+        ],
+    )
+
+
+def _memory(document: Document) -> Section:
+    few, many = document["memory"]["small"], document["memory"]["large"]
+    share = many["anonymous_bytes"] / few["anonymous_bytes"]
+    return Section(
+        title=f"Peak memory with {many['num_examples'] // few['num_examples']} times as many samples",
+        headings=("run", "features", "anonymous", "mapped files"),
+        rows=[
+            (
+                f"{each['num_clients']} devices, {each['num_examples']} samples",
+                *(format_bytes(each[f"{key}_bytes"]) for key in ("features", "anonymous", "mapped")),
+            )
+            for each in (few, many)
+        ],
+        notes=(f"Mapped files apart, the larger run takes {share:.2f} of the smaller one's memory.",),
+    )
+
+
+class Trainer(Measurement[TrainerOptions]):
+    """Measure the server's trainer.
+
+    Its samples a second beside a bare PyTorch loop over the same tensors in memory, interleaved, and its
+    memory with eight times as many devices. About five minutes.
+    """
+
+    name = "trainer"
+    options = TrainerOptions
+    quick = (
+        *("--examples", "16", "--clients", "2", "--epochs", "1", "--image-size", "8", "--batch-size", "8"),
+        *("--repeats", "2", "--memory-examples", "16"),
+    )
+    not_measured = (
+        "a GPU, and several processes of one trainer",
+        "soft labels, which come after the training",
+    )
+
+    def measure(self, options: TrainerOptions, announce: Announce) -> dict[str, Any]:
+        """Measure speed here, and memory in fresh processes."""
+        from profiling.server.trainer.measure import measure_trainer  # noqa: PLC0415 - imports torch
+
+        return measure_trainer(options, announce)
+
+    def title(self, document: Document) -> str:
+        """Name batch, pixels and threads."""
+        settings = document["settings"]
+        return (
+            f"The server's trainer, batch {settings['batch_size']}, {settings['image_size']} px, "
+            f"{settings['threads']} thread(s)"
+        )
+
+    def sections(self, document: Document) -> list[Section]:
+        """Speed, and memory where it was measured."""
+        return [_speed(document), *([_memory(document)] if document["memory"] else [])]
+
+    def readme(self, document: Document) -> list[Section]:
+        """Show both."""
+        return self.sections(document)

@@ -1,0 +1,52 @@
+"""Options of ``gkt profile traffic``; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.run_config import CODECS
+from gkt_core.networks import FULL_NETWORKS
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficOptions:
+    """What to count; what is None is the run's of ``demo_dir``, or else the paper's.
+
+    Attributes:
+        samples: Training samples of all devices.
+        validation_samples: Validation samples of all devices.
+        clients: Devices.
+        rounds: Communication rounds; epochs of split learning.
+        uploads: Rounds after which features are uploaded.
+        codec: How features travel.
+        compression_ratio: Bytes sent over bytes encoded.
+        image_size: Pixels; a multiple of 4.
+        num_classes: Number of classes.
+        network: What FedAvg's devices would train.
+        statistics: Whether FedAvg sends running means and variances as well.
+        demo_dir: Folder of an earlier gkt demo (or --data-dir of gkt serve): its counted bytes beside the
+            predicted ones. Whatever is not given is then that run's, its compression ratio included.
+    """
+
+    samples: int | None = option(None, shown_default="50000")
+    validation_samples: int | None = option(None, shown_default="0")
+    clients: int | None = option(None, shown_default="16")
+    rounds: int | None = option(None, shown_default="200")
+    uploads: int | None = option(None, shown_default="all")
+    codec: str | None = option(None, choices=CODECS, shown_default="fp32")
+    compression_ratio: float | None = option(None, shown_default="1, no compression")
+    image_size: int | None = option(None, shown_default="32")
+    num_classes: int | None = option(None, shown_default="10")
+    network: str = option("resnet56", choices=FULL_NETWORKS)
+    statistics: bool = True
+    demo_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse networks and codecs that there are none of; the rest is checked once the run is known.
+
+        Raises:
+            ConfigError: Names the option, its value and what is expected.
+        """
+        check_options(self)
