@@ -32,8 +32,11 @@ lint: install ## ruff, import rules, types
 test: lint ## lint, type-check and run every test that is not marked slow
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
+# Tests of the trainer all train, and those of storage faults wait for it.
+NOT_FAST := --ignore=tests/server_app/trainer --ignore=tests/server_app/store/test_storage_faults.py
+
 test-fast: install ## tests that neither start a process nor train, a minute and a half
-	$(BIN)/python -m pytest --fast -rfE $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest --fast -rfE $(NOT_FAST) $(PARALLEL) $(ARGS)
 
 coverage: install ## the same tests with the lines that none of them reaches
 	$(BIN)/python -m pytest --cov $(PARALLEL) $(ARGS)

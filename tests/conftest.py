@@ -57,9 +57,7 @@ Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--fast", action="store_true", help="skip tests that start a process or train"
-    )
+    parser.addoption("--fast", action="store_true", help="skip tests that start a process or train")
 
 
 class Fast:
@@ -71,17 +69,22 @@ class Fast:
     def __init__(self) -> None:
         self._is_test = False
         self._num_steps = 0
+        self._reason = ""
         sys.addaudithook(self._audit)
         register_optimizer_step_pre_hook(self._step)
 
     def _audit(self, event: str, arguments: object) -> None:
         if self._is_test and event in STARTS:
-            pytest.skip("starts a process")
+            self._skip("starts a process")
 
     def _step(self, optimizer: Optimizer, arguments: object, options: object) -> None:
         self._num_steps += 1
         if self._is_test and self._num_steps > FAST_STEPS:
-            pytest.skip("trains")
+            self._skip("trains")
+
+    def _skip(self, reason: str) -> None:
+        self._reason = reason
+        pytest.skip(reason)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
@@ -100,6 +103,17 @@ class Fast:
             return (yield)
         finally:
             self._num_steps = 0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
+        """Skip also what made something else of it, such as the failure of a thread that waited."""
+        self._reason = ""
+        try:
+            return (yield)
+        except Exception:
+            if self._reason:
+                pytest.skip(self._reason)
+            raise
 
 
 def pytest_configure(config: pytest.Config) -> None:
