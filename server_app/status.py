@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from gkt_core.wire.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
-from server_app.rounds.machine import parts, shown_round, staleness
+from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Phase, RunState
 from server_app.store import RoundRecord, RunStore
 
@@ -40,7 +40,7 @@ def run_status(store: RunStore) -> RunStatus:
     return RunStatus(
         run_id=store.run_id,
         phase=str(state.phase),
-        round_num=shown_round(state),
+        round_num=rounds_of(state).shown_round(state),
         rounds=state.rounds,
         num_clients=state.num_clients,
         clients=clients,
@@ -60,12 +60,12 @@ def run_status(store: RunStore) -> RunStatus:
         quarantined=dict(state.quarantined),
         mode=state.mode,
         server_steps=sum(1 for record in records if record.trained_at),
-        staleness=staleness(state),
+        staleness=rounds_of(state).staleness(state),
     )
 
 
 def _reported_round(state: RunState, client_id: str) -> int:
-    return parts(state).get(client_id, 0)
+    return rounds_of(state).parts(state).get(client_id, 0)
 
 
 def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:

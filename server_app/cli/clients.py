@@ -90,7 +90,7 @@ def _open(data_dir: Path) -> tuple[Any, RunState]:
 
 
 def _rows(store: Any, state: RunState) -> list[dict[str, Any]]:
-    from server_app.rounds.machine import is_working  # noqa: PLC0415 - imports an extra
+    from server_app.rounds.machine import rounds_of  # noqa: PLC0415 - imports an extra
 
     reasons = dict(state.quarantined)
 
@@ -99,7 +99,7 @@ def _rows(store: Any, state: RunState) -> list[dict[str, Any]]:
             return "revoked"
         if client_id in reasons:
             return "quarantined"
-        if is_working(state, client_id):
+        if rounds_of(state).is_working(state, client_id):
             return "training"
         return "reported" if client_id in state.reported else "waiting"
 

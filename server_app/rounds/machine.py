@@ -1,73 +1,182 @@
-"""The state machine of a run's mode: of rounds (``sync``) or without rounds (``async``).
-
-Both have the same functions, and nobody but this module asks which one it is.
-"""
+"""The state machine of a run: the one place that applies an event, and the one that asks for the mode."""
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import cast
+import dataclasses
+from typing import Protocol
 
+from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.wire.protocol import Task
-from server_app.rounds import asynchronous as async_rounds
-from server_app.rounds import sync as rounds
-from server_app.rounds.state import Event, RunState
+from server_app.rounds import members
+from server_app.rounds.asynchronous import AsyncRounds
+from server_app.rounds.state import (
+    Claimed,
+    DeadlinePassed,
+    Event,
+    Failed,
+    Joined,
+    Pardoned,
+    Phase,
+    Quarantined,
+    Released,
+    Reported,
+    Revoked,
+    RulesChanged,
+    RunState,
+    Trained,
+)
+from server_app.rounds.sync import SyncRounds
 
 
-def _machine(state: RunState) -> ModuleType:
-    return async_rounds if state.mode == "async" else rounds
+class Rounds(Protocol):
+    """What a mode decides: when a step is ready, who has a part in it, and what each device does next.
+
+    All methods are pure functions of the state. Those that return a :class:`RunState` say what an event that
+    fits the state leads to; :func:`advance` has checked that it does.
+    """
+
+    def settled(self, state: RunState) -> RunState:
+        """Go on where nothing is left to wait for: after a deadline, or under other rules."""
+        ...
+
+    def admitted(self, state: RunState, client_id: str) -> RunState:
+        """Go on with a device that has joined just now, or is pardoned."""
+        ...
+
+    def reported(self, state: RunState, client_id: str) -> RunState:
+        """Close a device's part of its open round."""
+        ...
+
+    def revoked(self, state: RunState, client_id: str) -> RunState:
+        """Go on without a device, which is no member any more."""
+        ...
+
+    def quarantined(self, state: RunState, client_id: str, reason: str) -> RunState:
+        """Take a device's part out of the step that is being trained.
+
+        Raises:
+            RoundError: It has no part in that step.
+        """
+        ...
+
+    def claimed(self, state: RunState) -> RunState:
+        """Let the trainer begin with what is ready."""
+        ...
+
+    def trained(self, state: RunState) -> RunState:
+        """Give the step's devices their answers, and go on or finish."""
+        ...
+
+    def check_upload(self, state: RunState, client_id: str, round_num: int) -> None:
+        """Refuse uploads that nobody waits for.
+
+        Raises:
+            RoundClosedError: The device's round is over, and it may ask what is next.
+            RoundError: The device has not joined, or the round is not open for it.
+        """
+        ...
+
+    def has_reported(self, state: RunState, client_id: str, round_num: int) -> bool:
+        """Whether the device's part of this round was taken, and waits or is trained on."""
+        ...
+
+    def is_working(self, state: RunState, client_id: str) -> bool:
+        """Whether uploads of this device are awaited."""
+        ...
+
+    def parts(self, state: RunState) -> dict[str, int]:
+        """Devices whose uploads the trainer takes next or has taken, each with the number of its round."""
+        ...
+
+    def validation_parts(self, state: RunState) -> dict[str, int]:
+        """The devices whose validation samples count, each with the round that they were sent in."""
+        ...
+
+    def is_last(self, state: RunState) -> bool:
+        """Whether the run is finished once the trainer is done with what it has."""
+        ...
+
+    def shown_round(self, state: RunState) -> int:
+        """The round for people and for learning rates, from 1; 0 before the first."""
+        ...
+
+    def staleness(self, state: RunState) -> dict[str, int]:
+        """How many rounds each device is ahead of the slowest; empty where all are in the same round."""
+        ...
+
+    def task_for(self, state: RunState, client_id: str, retry_after_seconds: float) -> Task:
+        """What a device does next.
+
+        Args:
+            state: Where the run stands.
+            client_id: The device.
+            retry_after_seconds: When to ask again, if there is nothing to do.
+
+        Raises:
+            RoundError: The device has not joined.
+        """
+        ...
+
+
+_SYNC, _ASYNC = SyncRounds(), AsyncRounds()
+
+
+def rounds_of(state: RunState) -> Rounds:
+    """The rounds of the run's mode."""
+    return _ASYNC if state.mode == "async" else _SYNC
 
 
 def advance(state: RunState, event: Event) -> RunState:
-    """Apply one event; :class:`gkt_core.errors.RoundError` if it does not fit the state."""
-    return cast(RunState, _machine(state).advance(state, event))
+    """Apply one event; a repeated one (a device that joins or reports again) changes nothing.
 
-
-def check_upload(state: RunState, client_id: str, round_num: int) -> None:
-    """Refuse uploads that nobody waits for with a :class:`gkt_core.errors.RoundError`."""
-    _machine(state).check_upload(state, client_id, round_num)
+    Raises:
+        RoundError: The event does not fit the state.
+    """
+    rounds = rounds_of(state)
+    match event:
+        case Joined(client_id):
+            known = client_id in state.clients
+            return state if known else rounds.admitted(members.joined(state, client_id), client_id)
+        case Reported(client_id, round_num):
+            if part_is_closed(state, client_id, round_num):
+                return state
+            rounds.check_upload(state, client_id, round_num)
+            return rounds.reported(state, client_id)
+        case DeadlinePassed(round_num):
+            waits = state.phase in (Phase.JOINING, Phase.COLLECTING) and state.round_num == round_num
+            return rounds.settled(dataclasses.replace(state, overdue=True)) if waits else state
+        case RulesChanged(min_clients, seconds):
+            changed = dataclasses.replace(state, min_clients=min_clients, deadline_seconds=seconds)
+            return rounds.settled(changed)
+        case Revoked(client_id):
+            gone = client_id in state.revoked
+            return state if gone else rounds.revoked(members.revoked(state, client_id), client_id)
+        case Quarantined(client_id, round_num, reason):
+            members.check_fits(state, event, Phase.TRAINING, round_num)
+            return rounds.quarantined(state, client_id, reason)
+        case Pardoned(client_id, trusted):
+            return rounds.admitted(members.pardoned(state, client_id, trusted), client_id)
+        case Claimed(round_num):
+            members.check_fits(state, event, Phase.READY, round_num)
+            return rounds.claimed(state)
+        case Released():
+            return members.released(state)
+        case Trained(round_num):
+            members.check_fits(state, event, Phase.TRAINING, round_num)
+            return rounds.trained(state)
+        case Failed(error):
+            return members.failed(state, error)
 
 
 def part_is_closed(state: RunState, client_id: str, round_num: int) -> bool:
     """Whether a report of this round changes nothing any more: it was taken, or it is too late."""
-    return bool(_machine(state).part_is_closed(state, client_id, round_num))
-
-
-def has_reported(state: RunState, client_id: str, round_num: int) -> bool:
-    """Whether the device's part of this round was taken, and waits or is trained on."""
-    return bool(_machine(state).has_reported(state, client_id, round_num))
-
-
-def is_working(state: RunState, client_id: str) -> bool:
-    """Whether uploads of this device are awaited."""
-    return bool(_machine(state).is_working(state, client_id))
-
-
-def parts(state: RunState) -> dict[str, int]:
-    """The devices whose uploads the trainer takes next or has taken, each with its number of the round."""
-    return cast(dict[str, int], _machine(state).parts(state))
-
-
-def validation_parts(state: RunState) -> dict[str, int]:
-    """Whose validation samples count, each with the round that they are of."""
-    return cast(dict[str, int], _machine(state).validation_parts(state))
-
-
-def is_last(state: RunState) -> bool:
-    """Whether the run is finished once the trainer is done with what it has."""
-    return bool(_machine(state).is_last(state))
-
-
-def shown_round(state: RunState) -> int:
-    """The round for people and for learning rates, from 1; 0 before the first."""
-    return int(_machine(state).shown_round(state))
-
-
-def staleness(state: RunState) -> dict[str, int]:
-    """How many rounds each device is ahead of the slowest; nothing where all are in the same round."""
-    return cast(dict[str, int], _machine(state).staleness(state))
-
-
-def task_for(state: RunState, client_id: str, retry_after_seconds: float) -> Task:
-    """What a device does next; :class:`gkt_core.errors.RoundError` if it has not joined."""
-    return cast(Task, _machine(state).task_for(state, client_id, retry_after_seconds))
+    if client_id not in state.clients or state.phase is Phase.FAILED:
+        return False
+    rounds = rounds_of(state)
+    try:
+        rounds.check_upload(state, client_id, round_num)
+    except RoundClosedError:
+        return True
+    except RoundError:
+        return rounds.has_reported(state, client_id, round_num)
+    return False

@@ -1,4 +1,4 @@
-"""What both state machines, of rounds and without rounds, say about members and about the trainer."""
+"""Say what holds in every mode of who is a member, who is quarantined, and what the trainer may do."""
 
 from __future__ import annotations
 
@@ -14,11 +14,29 @@ def without(client_ids: tuple[str, ...], client_id: str) -> tuple[str, ...]:
     return tuple(each for each in client_ids if each != client_id)
 
 
-def revoked(state: RunState, client_id: str) -> RunState:
-    """A device is no member any more; what that means for the open round is the caller's to say.
+def joined(state: RunState, client_id: str) -> RunState:
+    """Make a device a member.
 
     Raises:
-        RoundError: It never was one.
+        RoundError: It was revoked, is one too many, or comes too late.
+    """
+    if client_id in state.revoked:
+        raise RoundError(f"{client_id} was revoked and cannot join this run again")
+    if len(state.clients) >= state.num_clients:
+        raise RoundError(
+            f"{client_id} cannot join: all {state.num_clients} devices of this run have joined. "
+            "Was it started under another --client-id or --state-dir before?"
+        )
+    if state.phase in (Phase.FINISHED, Phase.FAILED):
+        raise RoundError(f"{client_id} cannot join: the run is {state.phase}")
+    return dataclasses.replace(state, clients=tuple(sorted((*state.clients, client_id))))
+
+
+def revoked(state: RunState, client_id: str) -> RunState:
+    """End a device's membership; what that means for the open round is for the mode to say.
+
+    Raises:
+        RoundError: It is no member.
     """
     if client_id not in state.clients:
         raise RoundError(f"{client_id} has not joined this run: there is nothing to revoke")
@@ -31,8 +49,15 @@ def revoked(state: RunState, client_id: str) -> RunState:
     )
 
 
-def held(state: RunState, client_id: str, reason: str) -> RunState:
-    """A device is quarantined; what that means for the round is the caller's to say."""
+def held(state: RunState, client_id: str, reason: str, taking_part: tuple[str, ...]) -> RunState:
+    """Quarantine a device of the step that is being trained; what that means for the round is for the mode.
+
+    Raises:
+        RoundError: It does not take part in this step.
+    """
+    if client_id not in taking_part:
+        where = f"{_step_name(state)} {state.round_num}"
+        raise RoundError(f"{client_id} has no part in {where}: there is nothing to quarantine")
     if client_id not in state.clients:
         # Revoked meanwhile.
         return state
@@ -41,10 +66,10 @@ def held(state: RunState, client_id: str, reason: str) -> RunState:
 
 
 def pardoned(state: RunState, client_id: str, trusted: bool) -> RunState:
-    """A device is quarantined no more.
+    """End a device's quarantine, and check it no more if a person vouches for it.
 
     Raises:
-        RoundError: It was not.
+        RoundError: It is not quarantined.
     """
     if client_id not in dict(state.quarantined):
         raise RoundError(f"{client_id} is not quarantined: there is nothing to release")
@@ -56,26 +81,30 @@ def pardoned(state: RunState, client_id: str, trusted: bool) -> RunState:
 
 
 def check_fits(state: RunState, event: Event, phase: Phase, round_num: int) -> None:
-    """Refuse what the trainer says of another phase or step than the one that the run is in.
+    """Refuse an event of another phase or step than the one that the run is in.
 
     Raises:
-        RoundError: It does.
+        RoundError: Phase or step differ.
     """
     if state.phase is not phase or state.round_num != round_num:
-        kind = "step" if state.mode == "async" else "round"
-        raise RoundError(f"{event} does not fit a run that is {state.phase} in {kind} {state.round_num}")
+        where = f"{_step_name(state)} {state.round_num}"
+        raise RoundError(f"{event} does not fit a run that is {state.phase} in {where}")
+
+
+def _step_name(state: RunState) -> str:
+    return "step" if state.mode == "async" else "round"
 
 
 def released(state: RunState) -> RunState:
-    """The trainer is gone: what it trained on may be claimed again."""
+    """Let what a trainer gave back, or left behind, be claimed again."""
     return dataclasses.replace(state, phase=Phase.READY) if state.phase is Phase.TRAINING else state
 
 
 def failed(state: RunState, error: str) -> RunState:
-    """The run has ended, for this reason or an earlier one.
+    """End the run, for this reason unless it failed before.
 
     Raises:
-        RoundError: It is finished.
+        RoundError: The run is finished.
     """
     if state.phase is Phase.FINISHED:
         raise RoundError("the run is finished and cannot fail any more")
@@ -104,25 +133,8 @@ def check_not_held(state: RunState, client_id: str) -> None:
         raise RoundClosedError(f"{client_id} is quarantined: {reason}")
 
 
-def check_joining(state: RunState, client_id: str) -> None:
-    """Refuse who cannot become a member.
-
-    Raises:
-        RoundError: Revoked, one too many, or too late.
-    """
-    if client_id in state.revoked:
-        raise RoundError(f"{client_id} was revoked and cannot join this run again")
-    if len(state.clients) >= state.num_clients:
-        raise RoundError(
-            f"{client_id} cannot join: all {state.num_clients} devices of this run have joined. "
-            "Was it started under another --client-id or --state-dir before?"
-        )
-    if state.phase in (Phase.FINISHED, Phase.FAILED):
-        raise RoundError(f"{client_id} cannot join: the run is {state.phase}")
-
-
 def held_task(state: RunState, client_id: str, round_num: int, retry_after_seconds: float) -> Task | None:
-    """What a device does that takes no part; None for others."""
+    """What a device does that takes no part; None for one that takes part."""
     answered = state.last_answer(client_id)
     if client_id in state.revoked:
         return Task("stop", round_num, answered, 0.0, f"{client_id} was revoked")

@@ -1,4 +1,4 @@
-"""Where a run stands, and what can happen to it; how the one follows from the other is in rounds.py."""
+"""Where a run stands, and the events that :func:`server_app.rounds.machine.advance` applies to it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class RunState:
         error: Why the run failed.
         quarantined: Devices whose uploads are not trained on, each with the reason, sorted.
         trusted: Devices that a person vouches for: they are checked no more, sorted.
-        mode: ``sync``: see rounds.py; ``async``: see async_rounds.py, where ``round_num`` counts the steps of
-            the server, ``selected`` are the devices that are working and ``reported`` those that wait for it.
+        mode: ``sync`` or ``async``. In the latter, ``round_num`` counts the steps of the server, ``selected``
+            are the devices that are working and ``reported`` those that wait for it.
         max_staleness: Rounds that a device may be ahead of the slowest (async).
         done: Rounds that each device has behind it, of those that have any, sorted (async).
         in_step: Devices of the step that the trainer has claimed, sorted (async).

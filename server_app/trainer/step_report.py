@@ -7,7 +7,7 @@ import time
 
 from gkt_core.algorithms import ServerProgress
 from gkt_core.wire.protocol import TrainerProgress
-from server_app.rounds.machine import parts, staleness
+from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext
 from server_app.status import part_metrics
@@ -44,16 +44,18 @@ class ProgressReporter:
 
 def describe_step(state: RunState) -> str:
     """Who is in a step of the server, and how far ahead; nothing for rounds."""
-    ahead = staleness(state)
+    ahead = rounds_of(state).staleness(state)
     found = [
-        f"{name} in its round {number}, {ahead.get(name, 0)} ahead" for name, number in parts(state).items()
+        f"{name} in its round {number}, {ahead.get(name, 0)} ahead"
+        for name, number in rounds_of(state).parts(state).items()
     ]
     return f" of {'; '.join(found)}" if ahead else ""
 
 
 def step_metrics(state: RunState) -> dict[str, float]:
     """Whose uploads a step of the server was on; without rounds, how many rounds' worth are done, too."""
-    own, ahead = parts(state), staleness(state)
+    rounds = rounds_of(state)
+    own, ahead = rounds.parts(state), rounds.staleness(state)
     if state.mode == "sync":
         return part_metrics(own)
     total = sum({**dict(state.done), **own}.values())

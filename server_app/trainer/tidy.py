@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server_app.rounds.machine import parts
+from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, round_blobs, soft_labels_blob
 
@@ -20,14 +20,14 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
         # Of the round before, too: a device may have sent its last shard while that one was dropped.
         for old in (before.round_num, before.round_num - 1):
             run.blobs.delete_below(round_blobs(old))
-    for client_id in parts(before):
+    for client_id in rounds_of(before).parts(before):
         # Devices that were not drawn for a while still need the labels of their last round.
         if answered := before.last_answer(client_id):
             run.blobs.delete(soft_labels_blob(answered, client_id))
 
 
 def _drop_of_step(run: RunContext, before: RunState) -> None:
-    for client_id, round_num in parts(before).items():
+    for client_id, round_num in rounds_of(before).parts(before).items():
         for shard in run.store.shards(round_num, client_id):
             if shard.key.split == "train":
                 run.blobs.delete(shard.blob)

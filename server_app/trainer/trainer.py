@@ -34,7 +34,7 @@ from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.wire.shards import ShardKey, write_soft_labels
 from server_app.quarantine import Watch
 from server_app.rounds.deadline import Deadline
-from server_app.rounds.machine import is_last, parts, shown_round, validation_parts
+from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
@@ -170,7 +170,7 @@ class Trainer:
             return 0
         extra = read_extra(path)
         # A device that was revoked meanwhile is trained on no further.
-        if (extra["round_num"], extra["clients"]) != (state.round_num, sorted(parts(state))):
+        if (extra["round_num"], extra["clients"]) != (state.round_num, sorted(rounds_of(state).parts(state))):
             return 0
         load_checkpoint(path, self._network, self._optimizer)
         log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
@@ -178,13 +178,18 @@ class Trainer:
 
     def _save_epoch(self, state: RunState, epoch: int) -> None:
         self._lease.keep()
-        extra = {"round_num": state.round_num, "epoch": epoch, "clients": sorted(parts(state))}
+        extra = {
+            "round_num": state.round_num,
+            "epoch": epoch,
+            "clients": sorted(rounds_of(state).parts(state)),
+        }
         save_checkpoint(self._run.epoch_checkpoint_path, self._network, self._optimizer, extra)
 
     def _train(self, round_num: int) -> RunState:
         run, store = self._run, self._run.store
         state = self._apply(Claimed(round_num))
-        if not parts(state):
+        rounds = rounds_of(state)
+        if not rounds.parts(state):
             return self._end(state)
         try:
             if run.config.quarantine:
@@ -194,7 +199,7 @@ class Trainer:
             source = self._source(state, "train")
             epochs_done = self._restore_epoch(state)
             log.info("round %d: %d samples%s", round_num, len(source), describe_step(state))
-            scale = learning_rate_scale(run.config, shown_round(state), validation_accuracies(store))
+            scale = learning_rate_scale(run.config, rounds.shown_round(state), validation_accuracies(store))
             set_learning_rate(self._optimizer, run.config.server_lr * scale)
             order = Order(
                 round_num, epochs_done + 1, run.config.server_lr * scale, self._shards(state, "train")
@@ -218,7 +223,7 @@ class Trainer:
                 run.blobs.put(soft_labels_blob(round_num, client_id), data)
             extra = {"round_num": round_num, "run_id": store.run_id}
             save_checkpoint(run.checkpoint_path(round_num), self._network, self._optimizer, extra)
-            if is_last(store.state()):
+            if rounds.is_last(store.state()):
                 self._publish_model()
         except StorageUnavailableError:
             raise
@@ -237,7 +242,7 @@ class Trainer:
             },
         )
         trained = self._apply(Trained(round_num))
-        if trained.phase is Phase.FINISHED and not is_last(state):
+        if trained.phase is Phase.FINISHED and not rounds.is_last(state):
             # Those that were still waited for have been revoked while it trained.
             self._publish_model()
         log.info(
@@ -261,7 +266,7 @@ class Trainer:
         """Leave out the devices of this round whose uploads are far outside."""
         found = self._watch.check(
             self._source(state, "train"),
-            rounds=parts(state),
+            rounds=rounds_of(state).parts(state),
             answered=dict(state.answered),
             trusted=state.trusted,
         )
@@ -280,7 +285,8 @@ class Trainer:
 
     def _shards(self, state: RunState, split: str) -> list[tuple[ShardKey, str]]:
         """Shards of what is trained on, or evaluated on, and their blobs."""
-        wanted = parts(state) if split == "train" else validation_parts(state)
+        rounds = rounds_of(state)
+        wanted = rounds.parts(state) if split == "train" else rounds.validation_parts(state)
         # Devices that came too late may have left some shards of a round.
         return [
             (shard.key, shard.blob)
@@ -311,7 +317,7 @@ class Trainer:
     def _tidy(self, round_num: int, before: RunState) -> None:
         """Drop what no later round needs: a run of weeks must not fill the disk."""
         self._run.epoch_checkpoint_path.unlink(missing_ok=True)
-        self._watch.tidy(parts(before), dict(before.answered))
+        self._watch.tidy(rounds_of(before).parts(before), dict(before.answered))
         drop_what_is_spent(self._run, before)
         if round_num >= 2:
             self._run.checkpoint_path(round_num - 1).unlink(missing_ok=True)

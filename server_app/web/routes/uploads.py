@@ -18,7 +18,7 @@ from gkt_core.wire.protocol import (
     ShardReceipt,
 )
 from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
-from server_app.rounds.machine import check_upload, has_reported, part_is_closed
+from server_app.rounds.machine import part_is_closed, rounds_of
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ClientRecord, ShardRecord
 from server_app.web.context import message_response, run_of, task_response
@@ -37,9 +37,9 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     """What the device still has to send of its part of the open round."""
     run = run_of(run_id)
     state = run.store.state()
-    if has_reported(state, client_id, round_num):
+    if rounds_of(state).has_reported(state, client_id, round_num):
         return message_response(MissingShards([], []))
-    check_upload(state, client_id, round_num)
+    rounds_of(state).check_upload(state, client_id, round_num)
     kept = _kept_shards(run, round_num, client_id)
     stored = {(shard.key.split, shard.key.index) for shard in kept}
     client = run.store.clients()[client_id]
@@ -64,7 +64,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
         view = run.store.upload_view(key)
         known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
         if known is None:
-            check_upload(view.state, client_id, round_num)
+            rounds_of(view.state).check_upload(view.state, client_id, round_num)
             _check_index(run, key, view.client)
         try:
             _check_hash(arrived)
@@ -142,7 +142,7 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     report = received(RoundReport, body)
     state = run.store.state()
     if not part_is_closed(state, client_id, round_num):
-        check_upload(state, client_id, round_num)
+        rounds_of(state).check_upload(state, client_id, round_num)
         _check_complete(run, client_id, round_num, report)
         state = run.store.close_part(client_id, round_num, report)
         run.store.count_traffic("upload/reports", round_num, len(body))

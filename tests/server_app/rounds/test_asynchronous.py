@@ -12,18 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gkt_core.algorithms.fedgkt_async import device_slowness
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.rounds.staleness import may_begin
-from server_app.rounds.machine import (
-    advance,
-    check_upload,
-    has_reported,
-    is_last,
-    is_working,
-    part_is_closed,
-    parts,
-    shown_round,
-    staleness,
-    task_for,
-)
+from server_app.rounds.asynchronous import AsyncRounds
+from server_app.rounds.machine import advance, part_is_closed
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
@@ -40,6 +30,7 @@ from server_app.rounds.state import (
     Trained,
 )
 
+ROUNDS = AsyncRounds()
 DEVICES = ("a", "b", "c", "d")
 
 
@@ -96,12 +87,12 @@ class AsyncMachine(RuleBasedStateMachine):
     def report(self, client_id, offset):
         before = self.state
         own = dict(before.done).get(client_id, 0) + 1 + offset
-        awaited = is_working(before, client_id) and offset == 0
+        awaited = ROUNDS.is_working(before, client_id) and offset == 0
         closed = part_is_closed(before, client_id, own)
         assert not (awaited and closed)
         assert self.send(Reported(client_id, own)) is (awaited or closed)
         if awaited:
-            assert has_reported(self.state, client_id, own)
+            assert ROUNDS.has_reported(self.state, client_id, own)
             assert self.send(Reported(client_id, own)), "a lost answer"
         else:
             assert self.state == before
@@ -126,7 +117,7 @@ class AsyncMachine(RuleBasedStateMachine):
         accepted = before.phase is Phase.TRAINING and client_id in before.in_step and offset == 0
         assert self.send(Quarantined(client_id, before.round_num + offset, "noise")) is accepted
         if accepted:
-            assert client_id not in parts(self.state) and not is_working(self.state, client_id)
+            assert client_id not in ROUNDS.parts(self.state) and not ROUNDS.is_working(self.state, client_id)
 
     @rule(client_id=st.sampled_from(DEVICES), trusted=st.booleans())
     def pardon(self, client_id, trusted):
@@ -142,20 +133,20 @@ class AsyncMachine(RuleBasedStateMachine):
 
     @rule()
     def release(self):
-        before = parts(self.state)
+        before = ROUNDS.parts(self.state)
         training = self.state.phase is Phase.TRAINING
         assert self.send(Released())
-        assert not (training and before) or parts(self.state) == before
+        assert not (training and before) or ROUNDS.parts(self.state) == before
 
     @rule()
     def train(self):
         before = self.state
         accepted = before.phase is Phase.TRAINING
-        last = is_last(before)
+        last = ROUNDS.is_last(before)
         assert self.send(Trained(before.round_num)) is accepted
         if accepted:
             assert (self.state.phase is Phase.FINISHED) is last
-            for client_id, own in parts(before).items():
+            for client_id, own in ROUNDS.parts(before).items():
                 self.trained[client_id].append(own)
                 assert self.state.last_answer(client_id) == own
 
@@ -166,13 +157,13 @@ class AsyncMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_runs_away(self):
-        ahead = staleness(self.state)
+        ahead = ROUNDS.staleness(self.state)
         for client_id, more in ahead.items():
             own = dict(self.state.done).get(client_id, 0)
             assert own <= self.state.rounds
             if client_id not in self.state.late and not self.state.revoked:
                 assert more <= self.state.max_staleness + 1
-        assert 0 <= shown_round(self.state) <= self.state.rounds
+        assert 0 <= ROUNDS.shown_round(self.state) <= self.state.rounds
 
     @invariant()
     def no_round_is_trained_twice(self):
@@ -193,15 +184,16 @@ class AsyncMachine(RuleBasedStateMachine):
         if self.state.phase is Phase.COLLECTING and self.state.active:
             assert self.state.selected
         if self.state.phase is Phase.READY:
-            assert parts(self.state) or is_last(advance(self.state, Claimed(self.state.round_num)))
+            claimed = advance(self.state, Claimed(self.state.round_num))
+            assert ROUNDS.parts(self.state) or ROUNDS.is_last(claimed)
 
     @invariant()
     def tasks_and_uploads_agree(self):
         for client_id in self.state.clients:
-            task = task_for(self.state, client_id, 0.5)
-            assert (task.action == "train") is is_working(self.state, client_id)
+            task = ROUNDS.task_for(self.state, client_id, 0.5)
+            assert (task.action == "train") is ROUNDS.is_working(self.state, client_id)
             if task.action == "train":
-                check_upload(self.state, client_id, task.round_num)
+                ROUNDS.check_upload(self.state, client_id, task.round_num)
                 assert task.soft_labels_round < task.round_num <= self.state.rounds
             if self.state.phase in (Phase.FINISHED, Phase.FAILED):
                 assert task.action in ("finish", "stop")
@@ -213,34 +205,34 @@ TestAnySequence.settings = settings(max_examples=80, stateful_step_count=40, dea
 
 def test_a_step_trains_on_what_has_arrived_and_uploads_go_on_meanwhile():
     state = after(begun(), Reported("b", 1))
-    assert (state.phase, parts(state)) == (Phase.READY, {"b": 1})
+    assert (state.phase, ROUNDS.parts(state)) == (Phase.READY, {"b": 1})
     state = after(state, Claimed(1), Reported("a", 1))
-    assert (state.phase, parts(state), state.reported) == (Phase.TRAINING, {"b": 1}, ("a",))
+    assert (state.phase, ROUNDS.parts(state), state.reported) == (Phase.TRAINING, {"b": 1}, ("a",))
     state = after(state, Released(), Claimed(1))
-    assert parts(state) == {"b": 1}, "a restarted trainer takes the same step"
+    assert ROUNDS.parts(state) == {"b": 1}, "a restarted trainer takes the same step"
     state = after(state, Trained(1))
-    assert (state.phase, state.round_num, parts(state)) == (Phase.READY, 2, {"a": 1})
-    assert task_for(state, "b", 1.0).round_num == 2 and task_for(state, "b", 1.0).action == "train"
-    assert task_for(state, "b", 1.0).soft_labels_round == 1
+    assert (state.phase, state.round_num, ROUNDS.parts(state)) == (Phase.READY, 2, {"a": 1})
+    task = ROUNDS.task_for(state, "b", 1.0)
+    assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, 1)
 
 
 def test_who_is_too_far_ahead_waits_for_the_slowest():
     state = begun(num=2, rounds=5, max_staleness=1)
     for number in (1, 2):
         state = stepped(after(state, Reported("a", number)))
-    task = task_for(state, "a", 1.0)
+    task = ROUNDS.task_for(state, "a", 1.0)
     assert (task.action, task.reason) == ("wait", "it is 2 rounds ahead of the slowest device")
-    assert staleness(state) == {"a": 2, "b": 0}
+    assert ROUNDS.staleness(state) == {"a": 2, "b": 0}
     state = stepped(after(state, Reported("b", 1)))
-    assert task_for(state, "a", 1.0).action == "train"
+    assert ROUNDS.task_for(state, "a", 1.0).action == "train"
 
 
 def test_a_vanished_device_is_waited_for_until_the_deadline_and_may_come_back():
     state = begun(num=2, rounds=4, max_staleness=0)
     state = stepped(after(state, Reported("a", 1)))
-    assert task_for(state, "a", 1.0).action == "wait"
+    assert ROUNDS.task_for(state, "a", 1.0).action == "wait"
     state = after(state, DeadlinePassed(2))
-    assert (state.late, task_for(state, "a", 1.0).action) == (("b",), "train")
+    assert (state.late, ROUNDS.task_for(state, "a", 1.0).action) == (("b",), "train")
     for number in (2, 3):
         state = stepped(after(state, Reported("a", number)))
     state = stepped(after(state, Reported("b", 1)))
@@ -255,8 +247,9 @@ def test_a_run_ends_without_a_device_that_never_comes_back():
     state = stepped(after(state, Reported("a", 1)))
     assert state.phase is Phase.COLLECTING
     state = after(state, DeadlinePassed(2))
-    assert (state.phase, parts(state)) == (Phase.READY, {}), "a last step on nothing publishes the model"
-    assert is_last(after(state, Claimed(2)))
+    assert state.phase is Phase.READY
+    assert ROUNDS.parts(state) == {}, "a last step on nothing publishes the model"
+    assert ROUNDS.is_last(after(state, Claimed(2)))
     assert stepped(state).phase is Phase.FINISHED
 
 
@@ -264,10 +257,11 @@ def test_a_quarantined_device_has_spent_its_round():
     state = after(begun(), Reported("a", 1), Claimed(1), Quarantined("a", 1, "noise"))
     assert (state.phase, dict(state.done)["a"]) == (Phase.COLLECTING, 1)
     with pytest.raises(RoundClosedError, match="noise"):
-        check_upload(state, "a", 2)
-    assert part_is_closed(state, "a", 1) and task_for(state, "a", 1.0).action == "wait"
+        ROUNDS.check_upload(state, "a", 2)
+    assert part_is_closed(state, "a", 1) and ROUNDS.task_for(state, "a", 1.0).action == "wait"
     state = after(state, Pardoned("a"))
-    assert (task_for(state, "a", 1.0).action, task_for(state, "a", 1.0).round_num) == ("train", 2)
+    task = ROUNDS.task_for(state, "a", 1.0)
+    assert (task.action, task.round_num) == ("train", 2)
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1, 3])
@@ -282,9 +276,9 @@ def test_the_order_of_events_is_the_simulations(max_staleness):
         clock = max(clock, float(arrives.min()))
         arrived = np.flatnonzero(arrives <= clock)
         for place in arrived:
-            assert task_for(state, DEVICES[place], 1.0).round_num == trained[place] + 1
+            assert ROUNDS.task_for(state, DEVICES[place], 1.0).round_num == trained[place] + 1
             state = after(state, Reported(DEVICES[place], int(trained[place]) + 1))
-        assert parts(state) == {DEVICES[place]: trained[place] + 1 for place in arrived}
+        assert ROUNDS.parts(state) == {DEVICES[place]: trained[place] + 1 for place in arrived}
         state = stepped(state)
         clock += len(arrived) * per_step
         trained[arrived] += 1
@@ -292,7 +286,7 @@ def test_the_order_of_events_is_the_simulations(max_staleness):
         slowest = int(trained.min())
         for place in np.flatnonzero(np.isinf(arrives)):
             begins = may_begin(int(trained[place]), slowest, rounds=rounds, max_staleness=max_staleness)
-            assert is_working(state, DEVICES[place]) is begins
+            assert ROUNDS.is_working(state, DEVICES[place]) is begins
             if begins:
                 arrives[place] = clock + durations[place]
     assert (state.phase, dict(state.done)) == (Phase.FINISHED, dict.fromkeys(DEVICES, rounds))

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.rounds.sampling import sample_clients
-from server_app.rounds import sync as rounds
+from server_app.rounds import sync
+from server_app.rounds.machine import advance, part_is_closed
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
@@ -27,8 +28,9 @@ from server_app.rounds.state import (
     RunState,
     Trained,
 )
-from server_app.rounds.sync import advance, check_upload, part_is_closed, task_for
+from server_app.rounds.sync import SyncRounds
 
+ROUNDS = SyncRounds()
 DEVICES = ("a", "b", "c", "d")
 EVENTS = (
     Joined("a"),
@@ -287,13 +289,13 @@ class RunMachine(RuleBasedStateMachine):
     def every_device_has_a_task(self):
         for client_id in DEVICES:
             if client_id in self.revoked:
-                assert task_for(self.state, client_id, 0.5).action == "stop"
+                assert ROUNDS.task_for(self.state, client_id, 0.5).action == "stop"
                 continue
             if client_id not in self.joined:
                 with pytest.raises(RoundError, match="has not joined"):
-                    task_for(self.state, client_id, 0.5)
+                    ROUNDS.task_for(self.state, client_id, 0.5)
                 continue
-            task = task_for(self.state, client_id, 0.5)
+            task = ROUNDS.task_for(self.state, client_id, 0.5)
             trains = self.phase == "collecting" and client_id in self.drawn - self.reported
             if client_id in self.held:
                 assert client_id not in self.drawn
@@ -313,11 +315,11 @@ class RunMachine(RuleBasedStateMachine):
             trains = self.phase == "collecting" and client_id in (self.drawn & self.joined) - self.reported
             for round_num in range(self.round_num - 1, self.round_num + 2):
                 if trains and round_num == self.round_num:
-                    check_upload(self.state, client_id, round_num)
+                    ROUNDS.check_upload(self.state, client_id, round_num)
                     assert not part_is_closed(self.state, client_id, round_num)
                 else:
                     with pytest.raises(RoundError):
-                        check_upload(self.state, client_id, round_num)
+                        ROUNDS.check_upload(self.state, client_id, round_num)
 
     @invariant()
     def the_state_survives_json(self):
@@ -400,9 +402,9 @@ def test_a_refusal_names_the_event_and_the_state(phase, event, words):
 
 
 def test_a_closed_part_takes_no_more_uploads():
-    check_upload(state_of(Phase.COLLECTING), "a", 2)
+    ROUNDS.check_upload(state_of(Phase.COLLECTING), "a", 2)
     with pytest.raises(RoundError, match="b has closed its part of round 2"):
-        check_upload(state_of(Phase.COLLECTING), "b", 2)
+        ROUNDS.check_upload(state_of(Phase.COLLECTING), "b", 2)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
@@ -434,14 +436,14 @@ def test_no_event_changes_the_state_that_it_is_given(phase, event):
     ],
 )
 def test_the_task_of_every_phase(state, client_id, action, reason):
-    task = task_for(state, client_id, 2.5)
+    task = ROUNDS.task_for(state, client_id, 2.5)
     assert (task.action, task.reason) == (action, reason)
     assert task.retry_after_seconds == (2.5 if action == "wait" else 0)
 
 
 @pytest.mark.parametrize(("answered", "soft_labels_round"), [((), 0), ((("a", 1),), 1), ((("b", 1),), 0)])
 def test_a_device_trains_with_its_own_last_soft_labels(answered, soft_labels_round):
-    task = task_for(state_of(Phase.COLLECTING, answered=answered), "a", 1.0)
+    task = ROUNDS.task_for(state_of(Phase.COLLECTING, answered=answered), "a", 1.0)
     assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, soft_labels_round)
 
 
@@ -455,13 +457,13 @@ def test_a_round_goes_on_at_its_deadline_and_the_late_device_joins_the_next():
     state = after(state, Reported("c", 1))
     assert (state.phase, state.reported) == (Phase.READY, ("a", "c"))
     with pytest.raises(RoundClosedError):
-        check_upload(state, "b", 1)
-    assert task_for(state, "b", 1.0).action == "wait"
+        ROUNDS.check_upload(state, "b", 1)
+    assert ROUNDS.task_for(state, "b", 1.0).action == "wait"
     state = after(state, Reported("b", 1), Claimed(1), Trained(1))
     assert (state.phase, state.selected, state.overdue) == (Phase.COLLECTING, ("a", "b", "c"), False)
     with pytest.raises(RoundClosedError):
-        check_upload(state, "b", 1)
-    assert [task_for(state, each, 1.0).soft_labels_round for each in "abc"] == [1, 0, 1]
+        ROUNDS.check_upload(state, "b", 1)
+    assert [ROUNDS.task_for(state, each, 1.0).soft_labels_round for each in "abc"] == [1, 0, 1]
 
 
 def test_a_run_begins_at_its_deadline_and_takes_in_who_comes_later():
@@ -470,7 +472,7 @@ def test_a_run_begins_at_its_deadline_and_takes_in_who_comes_later():
     state = after(state, Joined("c"))
     assert (state.phase, state.round_num, state.selected) == (Phase.COLLECTING, 1, ("a", "c"))
     state = after(state, Joined("b"))
-    assert task_for(state, "b", 1.0).action == "wait"
+    assert ROUNDS.task_for(state, "b", 1.0).action == "wait"
     state = after(state, Reported("a", 1), Reported("c", 1), Claimed(1), Trained(1))
     assert state.selected == ("a", "b", "c")
 
@@ -481,7 +483,7 @@ def test_devices_are_drawn_as_in_the_simulation():
         drawn = sample_clients(state.clients, 0.5, seed=3, round_num=round_num)
         assert list(state.selected) == drawn and len(drawn) == 4
         for each in state.clients:
-            assert task_for(state, each, 1.0).action == ("train" if each in drawn else "wait")
+            assert ROUNDS.task_for(state, each, 1.0).action == ("train" if each in drawn else "wait")
         state = after(state, *(Reported(each, round_num) for each in drawn))
         state = after(state, Claimed(round_num), Trained(round_num))
     assert state.phase is Phase.FINISHED
@@ -493,7 +495,7 @@ def test_nobody_waits_for_a_revoked_device():
     with pytest.raises(RoundError, match="revoked"):
         advance(state, Joined("b"))
     with pytest.raises(RoundError, match="revoked"):
-        check_upload(state, "b", 1)
+        ROUNDS.check_upload(state, "b", 1)
     state = after(state, Revoked("a"))
     assert (state.phase, state.selected, state.reported) == (Phase.COLLECTING, (), ())
     state = after(state, Joined("c"))
@@ -511,7 +513,7 @@ def test_the_state_as_a_dictionary(phase):
 
 
 def test_the_drawing_names_every_phase_and_every_transition():
-    drawing = rounds.__doc__.split("::")[1].split("A run begins")[0]
+    drawing = sync.__doc__.split("::")[1].split("A run begins")[0]
     assert {str(phase) for phase in Phase} == set(re.findall("|".join(Phase), drawing))
     first = drawing.strip().splitlines()[0]
     drawn = re.findall(r"(\w+) -+(?:[\w ]+?)-+>(?= (\w+))", first)
