@@ -30,11 +30,20 @@ from gkt_core.bundle.run_checks import check_run
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
+from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
+from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
-from server_app.store import BlobStore, FolderBlobStore, RemoteBlobStore, RunStore, SqlRunStore
+from server_app.store import (
+    BlobStore,
+    FolderBlobStore,
+    RemoteBlobStore,
+    RunStore,
+    SqlRunStore,
+    validation_accuracies,
+)
 
 DATABASE_NAME = "run.sqlite"
 STORAGE_NAME = "storage.json"
@@ -70,6 +79,11 @@ class RunContext:
         return ShardSpec(
             self.config.codec, manifest.feature_shape, manifest.num_classes, self.config.shard_samples
         )
+
+    def learning_rate_scale(self, state: RunState) -> float:
+        """What this round's learning rates, of devices and server, are multiplied with."""
+        shown_round = rounds_of(state).shown_round(state)
+        return learning_rate_scale(self.config, shown_round, validation_accuracies(self.store))
 
     def checkpoint_path(self, round_num: int) -> Path:
         """Server network and optimizer after a round."""

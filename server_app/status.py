@@ -7,7 +7,7 @@ import time
 from gkt_core.wire.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Phase, RunState
-from server_app.store import RoundRecord, RunStore
+from server_app.store import RoundRecord, RunStore, step_parts
 
 
 def run_status(store: RunStore) -> RunStatus:
@@ -104,16 +104,3 @@ def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str
         upload_bytes=sent("upload/"),
         download_bytes=sent("download/"),
     )
-
-
-_PART = "part/"
-
-
-def part_metrics(parts: dict[str, int]) -> dict[str, float]:
-    """Which round of which device a step of the server trained on, as metrics."""
-    return {_PART + client_id: float(round_num) for client_id, round_num in parts.items()}
-
-
-def step_parts(metrics: dict[str, float]) -> dict[str, int]:
-    """The inverse of :func:`part_metrics`; nothing for rounds of an older version."""
-    return {name.removeprefix(_PART): int(value) for name, value in metrics.items() if name.startswith(_PART)}

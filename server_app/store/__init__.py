@@ -7,9 +7,9 @@ from server_app.store.base import (
     RunStore,
     ShardRecord,
     UploadView,
-    validation_accuracies,
 )
 from server_app.store.folder import FolderBlobStore
+from server_app.store.metrics import part_metrics, step_parts, validation_accuracies
 from server_app.store.remote import RemoteBlobStore
 from server_app.store.sql import SqlRunStore
 
@@ -23,5 +23,7 @@ __all__ = [
     "ShardRecord",
     "SqlRunStore",
     "UploadView",
+    "part_metrics",
+    "step_parts",
     "validation_accuracies",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -157,18 +156,6 @@ class RunStore(Protocol):
     def close(self) -> None:
         """Give connections back."""
         ...
-
-
-def validation_accuracies(store: RunStore) -> list[float]:
-    """Of all finished rounds, oldest first: what learning rates may depend on."""
-    found: list[float] = []
-    for record in store.rounds():
-        if not (record.trained_at and record.metrics):
-            continue
-        # Without rounds, a step counts that completes as many uploads as make one.
-        if record.metrics.get("full_rounds", math.inf) > len(found):
-            found.append(record.metrics["validation_accuracy"])
-    return found
 
 
 class BlobStore(Protocol):

@@ -1,56 +1,29 @@
-"""A process that trains along: what every rank but 0 does, and the network that all ranks begin with."""
+"""Train along with rank 0: what every other process of a group does."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from gkt_core.algorithms import server_update
-from gkt_core.errors import ConfigError
-from gkt_core.nn import build_server_network
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.nn.ranks import DistributedRanks
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.shards import ShardKey
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, Patience
 from server_app.trainer.group import Order, receive_order
+from server_app.trainer.network import build_network
 
 log = logging.getLogger("gkt.trainer")
 
 
-def build_network(run: RunContext, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The run's server network with its first weights, and its optimizer."""
-    manifest = run.bundle.manifest
-    network: nn.Module = build_server_network(
-        manifest.server_network, manifest.num_classes, seed=run.config.seed
-    )
-    # The faster layout of convolutions on CPUs; the numbers it holds are the same.
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network, large_network_optimizer(network.parameters(), run.config, run.config.server_lr)
-
-
-def own_device(name: str, rank: int | None) -> torch.device:
-    """Of several GPUs each process of a machine has one.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if name == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError("--device is cuda, but PyTorch sees no GPU: choose cpu")
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank or 0)))
-    return torch.device(name)
-
-
-def train_along(run: RunContext, device: torch.device) -> None:
+def train_along(run: RunContext, torch_device: torch.device) -> None:
     """Train with rank 0, an order at a time, until it says that there are no more."""
-    network, optimizer = build_network(run, device)
+    network, optimizer = build_network(run, torch_device)
     ranks: DistributedRanks | None = None
     last: list[str] = []
     while (order := receive_order(network, optimizer)) is not None:

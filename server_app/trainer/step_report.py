@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-from gkt_core.algorithms import ServerProgress
+from gkt_core.algorithms import Evaluation, ServerProgress, ServerUpdate
 from gkt_core.wire.protocol import TrainerProgress
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext
-from server_app.status import part_metrics
+from server_app.store import part_metrics
 from server_app.trainer.lease import Lease
 
 _PROGRESS_SECONDS = 0.5
@@ -52,18 +52,26 @@ def describe_step(state: RunState) -> str:
     return f" of {'; '.join(found)}" if ahead else ""
 
 
-def step_metrics(state: RunState) -> dict[str, float]:
-    """Whose uploads a step of the server was on; without rounds, how many rounds' worth are done, too."""
+def step_metrics(state: RunState, update: ServerUpdate, evaluation: Evaluation) -> dict[str, float]:
+    """What a step of the server gave, and whose uploads it was on.
+
+    Without rounds, how many rounds' worth of uploads are done, too.
+    """
     rounds = rounds_of(state)
     own, ahead = rounds.parts(state), rounds.staleness(state)
-    if state.mode == "sync":
-        return part_metrics(own)
-    total = sum({**dict(state.done), **own}.values())
-    return {
+    metrics = {
+        "train_loss": update.loss,
+        "train_accuracy": update.accuracy,
+        "validation_loss": evaluation.loss,
+        "validation_accuracy": evaluation.accuracy,
+        "samples_per_second": update.samples_per_second,
         **part_metrics(own),
-        "full_rounds": float(total // max(1, len(state.clients))),
-        "max_staleness": float(max((ahead.get(name, 0) for name in own), default=0)),
     }
+    if state.mode == "async":
+        total = sum({**dict(state.done), **own}.values())
+        metrics["full_rounds"] = float(total // max(1, len(state.clients)))
+        metrics["max_staleness"] = float(max((ahead.get(name, 0) for name in own), default=0))
+    return metrics
 
 
 def check_parent(parent_pid: int | None) -> None:

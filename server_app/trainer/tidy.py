@@ -1,4 +1,4 @@
-"""What no later round needs is dropped: a run of weeks must not fill the disk."""
+"""Drop what no later round needs: a run of weeks must not fill the disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from server_app.run_folder import RunContext, round_blobs, soft_labels_blob
 
 
 def drop_what_is_spent(run: RunContext, before: RunState) -> None:
-    """Drop shards and soft labels once a round, or a step of the server, was trained on.
+    """Drop shards, soft labels and checkpoints once a round, or a step of the server, was trained on.
 
     Args:
         run: The run.
         before: The state while it was trained on.
     """
+    run.epoch_checkpoint_path.unlink(missing_ok=True)
     if before.mode == "async":
         _drop_of_step(run, before)
     else:
@@ -24,6 +25,8 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
         # Devices that were not drawn for a while still need the labels of their last round.
         if answered := before.last_answer(client_id):
             run.blobs.delete(soft_labels_blob(answered, client_id))
+    if before.round_num >= 2:
+        run.checkpoint_path(before.round_num - 1).unlink(missing_ok=True)
 
 
 def _drop_of_step(run: RunContext, before: RunState) -> None:

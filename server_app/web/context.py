@@ -8,12 +8,10 @@ from typing import Any, cast
 
 from flask import Response, abort, current_app
 
-from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.wire.protocol import to_json
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext
-from server_app.store import validation_accuracies
 from server_app.web.classifier import FeatureClassifier
 
 
@@ -41,11 +39,9 @@ def run_of(run_id: str) -> RunContext:
 
 def task_response(run: RunContext, state: RunState, client_id: str) -> Response:
     """What a device does next, with the learning rate of the round."""
-    rounds = rounds_of(state)
-    task = rounds.task_for(state, client_id, context().poll_seconds)
+    task = rounds_of(state).task_for(state, client_id, context().poll_seconds)
     if task.action == "train":
-        scale = learning_rate_scale(run.config, rounds.shown_round(state), validation_accuracies(run.store))
-        task = dataclasses.replace(task, learning_rate_scale=scale)
+        task = dataclasses.replace(task, learning_rate_scale=run.learning_rate_scale(state))
     return message_response(task)
 
 

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from gkt_core.wire.protocol import ErrorBody, RunStatus, from_json
-from server_app import open_run, serving
+from server_app import open_run
 from server_app.rounds.state import Failed, Phase
 from server_app.store import SqlRunStore
+from server_app.trainer import supervisor
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
 
@@ -204,8 +205,8 @@ def dying(empty_run, tmp_path, monkeypatch):
         return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(3)"])
 
     getting_on = [0]
-    monkeypatch.setattr(serving.TrainerProcess, "_spawn", spawn)
-    monkeypatch.setattr(serving, "MAX_TRAINER_RESTARTS", 2)
+    monkeypatch.setattr(supervisor.TrainerProcess, "_spawn", spawn)
+    monkeypatch.setattr(supervisor, "MAX_TRAINER_RESTARTS", 2)
     yield types.SimpleNamespace(run=run, said=said, spawned=spawned, getting_on=getting_on)
     run.store.close()
 
@@ -213,7 +214,7 @@ def dying(empty_run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("getting_on", [0, 3])
 def test_a_trainer_that_dies_again_and_again_at_the_same_place(dying, getting_on):
     dying.getting_on[0] = getting_on
-    trainer = serving.TrainerProcess(dying.run, 1, dying.said.append)
+    trainer = supervisor.TrainerProcess(dying.run, 1, dying.said.append)
     trainer.start()
     try:
         until(lambda: dying.run.store.state().phase is Phase.FAILED, "the end of patience")

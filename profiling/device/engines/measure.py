@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE
+from gkt_core.config.allocator import TRAINING_ALLOCATOR
 from profiling.counted.network_cost import count_network
 from profiling.device.bundles import export_compared
 from profiling.device.engines.device_memory import device_run_peak_bytes
@@ -20,12 +21,6 @@ from profiling.frame.measurement import Announce
 from profiling.frame.measuring.fresh_process import measure_fresh
 from profiling.frame.measuring.step_time import StepTime, noise_report
 
-# What PyTorch is fastest with on the CPU: memory that was freed stays with the process. Values are bytes.
-TUNED_ALLOCATOR = {
-    "MALLOC_TOP_PAD_": str(2**29),
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-}
 _SMALL_BATCH = 16
 
 
@@ -77,7 +72,7 @@ def measure_engines(options: EnginesOptions, announce: Announce) -> dict[str, An
             "network": NETWORK,
             "step": "forward, loss with distillation (ResNet-56 and -110: cross entropy), backward, Adam; "
             "float32, interleaved round-robin",
-            "allocator": TUNED_ALLOCATOR,
+            "allocator": TRAINING_ALLOCATOR,
             "memory": "peak of a fresh process with the default allocator, three steps",
         },
     }
@@ -94,7 +89,7 @@ def _timed(options: EnginesOptions, bundle: Path, announce: Announce) -> dict[st
             "max_threads": min(2, num_usable_cores()),
         },
         what="the timing process",
-        environment={**TUNED_ALLOCATOR, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+        environment={**TRAINING_ALLOCATOR, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
         announce=announce,
     )
     return timed

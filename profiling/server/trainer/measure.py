@@ -23,7 +23,7 @@ from profiling.server.trainer.options import TrainerOptions
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
 from server_app.rounds.state import Phase
 from server_app.run_folder import RunContext
-from server_app.trainer.rank_process import build_network
+from server_app.trainer.network import build_network
 from server_app.trainer.trainer import Trainer
 
 _NUM_CLASSES = 10

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from gkt_core.config.allocator import TRAINING_ALLOCATOR
 from gkt_core.errors import InputError
 from profiling.cli.profile import profile
 from profiling.device.engines.device_memory import device_run_peak_bytes
 from profiling.device.engines.measure import (
-    TUNED_ALLOCATOR,
     _bound,
     _target,
     _targets,
@@ -54,7 +54,7 @@ def test_every_candidate_took_as_many_steps(document: dict[str, Any]) -> None:
     assert set(document["extraction_ms"]) == {"portable", "pytorch", "pytorch_channels_last"}
     assert set(document["pytorch_layouts"]) == {"pytorch_resnet56", "pytorch_resnet110"}
     assert set(document["pytorch_layouts"].values()) <= {"contiguous", "channels_last"}
-    assert document["settings"]["allocator"] == TUNED_ALLOCATOR
+    assert document["settings"]["allocator"] == TRAINING_ALLOCATOR
     assert document["peak_memory_bytes"] is None
     assert {"peak memory (--no-memory)", "memory of gkt edge run"} <= set(document["not_measured"])
 

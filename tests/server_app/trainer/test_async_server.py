@@ -1,5 +1,7 @@
 """Whole runs with real devices and the real trainer: without rounds, and with a quarantined device."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from gkt_core.wire.shards import write_feature_shard
 from server_app import create_run
 from server_app.rounds.state import Phase
 from server_app.status import run_status
+from server_app.store import ClientRecord
 from server_app.trainer.trainer import Trainer
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, run_config
 from tests.server_app.trainer.test_trainer import Killed, RunOfTwo
@@ -71,6 +74,26 @@ def _owner(store):
     from server_app.store import tables  # noqa: PLC0415 - what no interface shows
 
     return store._run_column(tables.runs.c.lease_owner)
+
+
+def test_each_device_is_answered_in_its_own_round_whatever_the_servers_step(begin):
+    """One device is a round ahead: the step that takes the other's first upload is not the first."""
+    run = begin(mode="async", rounds=2, max_staleness=1)
+    ahead, behind = CLIENTS
+    run.run.store.join(ClientRecord(behind, 15, 5, "portable"))
+
+    def late():
+        while not dict(run.run.store.state().answered).get(ahead):
+            threading.Event().wait(0.005)
+        return run.device(behind)
+
+    state, results = run.together(lambda: run.device(ahead), late)
+    assert (state.phase, [each.rounds for each in results]) == (Phase.FINISHED, [2, 2])
+    for client_id in CLIENTS:
+        asked = [each for each in run.exchanges[client_id] if each.path.endswith("/soft-labels")]
+        assert [(each.path.split("/")[5], each.status) for each in asked] == [("1", 200)]
+    first = run_status(run.run.store).finished_rounds[0]
+    assert first.num_examples == 12, "the first step was the first device's alone"
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -48,8 +48,8 @@ from server_app.rounds.state import Claimed, Failed, Joined, Phase, Released, Re
 from server_app.run_folder import SERVER_WEIGHTS_BLOB
 from server_app.status import run_status
 from server_app.trainer import step_report, trainer
-from server_app.trainer.lease import Lease, LeaseLost
-from server_app.trainer.trainer import Trainer, only_trainer
+from server_app.trainer.lease import Lease, LeaseLost, only_trainer
+from server_app.trainer.trainer import Trainer
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures"]

@@ -20,11 +20,11 @@ from gkt_core.nn.ranks import DistributedRanks, OneProcess
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.protocol import RoundReport
 from gkt_core.wire.shards import ShardKey, read_soft_labels
-from server_app import create_run, serving
+from server_app import create_run
 from server_app.rounds.state import Phase
 from server_app.run_folder import shard_blob, soft_labels_blob
 from server_app.store.base import ClientRecord, ShardRecord
-from server_app.trainer import trainer
+from server_app.trainer import supervisor, trainer
 from server_app.trainer.group import SpawnedGroup
 from server_app.trainer.trainer import Trainer
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
@@ -278,18 +278,18 @@ def ranks_below(process):
 @pytest.mark.slow
 def test_the_server_starts_all_of_them_again(undisturbed, ready):
     run, said = ready(), []
-    supervisor = serving.TrainerProcess(run, 2, said.append, num_procs=2)
-    supervisor.start()
+    watched = supervisor.TrainerProcess(run, 2, said.append, num_procs=2)
+    watched.start()
     try:
-        first = supervisor._process
+        first = watched._process
         (other,) = until(lambda: ranks_below(first), "the start of rank 1")
         # Before it has joined, perhaps: rank 0 must not wait for it.
         other.kill()
-        until(lambda: supervisor._process is not first, "the start of another trainer")
+        until(lambda: watched._process is not first, "the start of another trainer")
         assert first.wait(LONGEST_SECONDS) == 1
         until(lambda: run.store.state().phase in (Phase.FINISHED, Phase.FAILED), "the end of the run")
     finally:
-        supervisor.stop()
+        watched.stop()
     assert run.store.state().phase is Phase.FINISHED, run.store.state().error
     assert outcome(run) == outcome(undisturbed)
     log = (run.folder / "trainer.log").read_text()
@@ -299,10 +299,10 @@ def test_the_server_starts_all_of_them_again(undisturbed, ready):
 @pytest.mark.slow
 def test_ranks_end_with_the_server(ready):
     run = ready()
-    supervisor = serving.TrainerProcess(run, 2, print, num_procs=2)
-    supervisor.start()
-    (other,) = until(lambda: ranks_below(supervisor._process), "the start of rank 1")
-    supervisor.stop()
+    watched = supervisor.TrainerProcess(run, 2, print, num_procs=2)
+    watched.start()
+    (other,) = until(lambda: ranks_below(watched._process), "the start of rank 1")
+    watched.stop()
     until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE, "the end of rank 1")
 
 
@@ -322,15 +322,15 @@ def test_torchrun(undisturbed, ready):
 @pytest.mark.parametrize(("num_threads", "each"), [(6, "3"), (1, "1")])
 def test_the_servers_threads_are_divided(ready, monkeypatch, num_threads, each):
     started = []
-    monkeypatch.setattr(serving, "_popen", lambda command, log: started.append(command))
-    serving.TrainerProcess(ready(), num_threads, print, num_procs=2)._spawn()
+    monkeypatch.setattr(supervisor, "_popen", lambda command, log: started.append(command))
+    supervisor.TrainerProcess(ready(), num_threads, print, num_procs=2)._spawn()
     (command,) = started
     options = dict(zip(command[3::2], command[4::2], strict=True))
     assert (options["--procs"], options["--threads"]) == ("2", each)
 
 
 def test_no_trainer_beside_a_server_whose_trainers_torchrun_starts(ready):
-    supervisor = serving.TrainerProcess(ready(), 1, print, num_procs=0)
-    supervisor.start()
-    assert supervisor._process is None
-    supervisor.stop()
+    watched = supervisor.TrainerProcess(ready(), 1, print, num_procs=0)
+    watched.start()
+    assert watched._process is None
+    watched.stop()

@@ -1,0 +1,69 @@
+"""``python -m server_app.trainer --data-dir DIR``, which ``gkt serve`` starts: one process that trains."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from gkt_core.files import remove_leftovers
+from gkt_core.nn.execution import prepare_torch
+from server_app.run_folder import open_run
+from server_app.trainer.group import (
+    choose_group,
+    end_with_parent,
+    join_spawned,
+    join_torchrun,
+    torchrun_rank,
+)
+from server_app.trainer.lease import only_trainer
+from server_app.trainer.network import own_torch_device
+from server_app.trainer.rank_process import train_along
+from server_app.trainer.trainer import Trainer
+
+log = logging.getLogger("gkt.trainer")
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True)
+@click.option("--threads", "num_threads", default=0, help="CPU threads of each process; 0 means all cores.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--procs", "num_procs", default=1, show_default=True, help="Processes to train with.")
+@click.option("--parent-pid", type=int)
+# What a trainer tells the processes that it starts.
+@click.option("--rank", type=int, hidden=True)
+@click.option("--store-port", type=int, default=0, hidden=True)
+def main(
+    data_dir: Path,
+    num_threads: int,
+    device: str,
+    num_procs: int,
+    parent_pid: int | None,
+    rank: int | None,
+    store_port: int,
+) -> None:
+    """Train the server network of the run in --data-dir.
+
+    Alone, with others that it starts (--procs), or as one of those that torchrun has started.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    prepare_torch(device, num_threads)
+    torch_device = own_torch_device(device, rank)
+    if rank or torchrun_rank():
+        if rank and parent_pid is not None:
+            end_with_parent(parent_pid)
+        join_spawned(device, store_port, rank, num_procs) if rank else join_torchrun(device)
+        train_along(open_run(data_dir), torch_device)
+        return
+    group = choose_group(data_dir, num_procs, num_threads, device)
+    with only_trainer(data_dir, parent_pid) as alone:
+        if alone:
+            # Of the trainer that was killed, and of its server: a run of weeks must not fill the disk.
+            remove_leftovers(data_dir)
+            try:
+                state = Trainer(open_run(data_dir), group, torch_device).run_until_done(parent_pid)
+            except BaseException:
+                group.abandon()
+                raise
+            log.info("the run is %s", state.phase)
