@@ -197,8 +197,8 @@ def open_run(folder: Path) -> RunContext:
     blobs = folder / "blobs"
     # Runs that share a bucket have a folder each.
     url = f"{storage.blobs.rstrip('/')}/{store.run_id}"
-    found = RemoteBlobStore(url, blobs) if storage.blobs else FolderBlobStore(blobs)
-    return RunContext(folder, store, found, bundle, config)
+    blob_store = RemoteBlobStore(url, blobs) if storage.blobs else FolderBlobStore(blobs)
+    return RunContext(folder, store, blob_store, bundle, config)
 
 
 def has_run(folder: Path) -> bool:

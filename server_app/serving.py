@@ -1,4 +1,4 @@
-"""One server: a listening socket, the web server on it, the trainer beside it."""
+"""Run one server: a listening socket, the web server on it, the trainer beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status message, put together from the store."""
+"""Put the status message together from the store."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import time
 
 from gkt_core.wire.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
 from server_app.rounds.machine import rounds_of
-from server_app.rounds.state import Phase, RunState
+from server_app.rounds.state import Phase
 from server_app.store import RoundRecord, RunStore, step_parts
 
 
 def run_status(store: RunStore) -> RunStatus:
     """A run at a glance."""
     state = store.state()
+    rounds = rounds_of(state)
+    parts = rounds.parts(state)
     traffic = store.traffic()
     progress, trainer_seen_at = store.progress()
     records = store.rounds()
@@ -22,7 +24,7 @@ def run_status(store: RunStore) -> RunStatus:
     reports: dict[int, dict[str, RoundReport]] = {0: {}}
     clients = []
     for client in store.clients().values():
-        last = max(state.last_answer(client.client_id), _reported_round(state, client.client_id))
+        last = max(state.last_answer(client.client_id), parts.get(client.client_id, 0))
         if last not in reports:
             reports[last] = store.reports(last)
         report = reports[last].get(client.client_id)
@@ -40,7 +42,7 @@ def run_status(store: RunStore) -> RunStatus:
     return RunStatus(
         run_id=store.run_id,
         phase=str(state.phase),
-        round_num=rounds_of(state).shown_round(state),
+        round_num=rounds.shown_round(state),
         rounds=state.rounds,
         num_clients=state.num_clients,
         clients=clients,
@@ -60,12 +62,8 @@ def run_status(store: RunStore) -> RunStatus:
         quarantined=dict(state.quarantined),
         mode=state.mode,
         server_steps=sum(1 for record in records if record.trained_at),
-        staleness=rounds_of(state).staleness(state),
+        staleness=rounds.staleness(state),
     )
-
-
-def _reported_round(state: RunState, client_id: str) -> int:
-    return rounds_of(state).parts(state).get(client_id, 0)
 
 
 def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:

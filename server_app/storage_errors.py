@@ -1,4 +1,4 @@
-"""What is wrong with a storage that does not answer, in words, and how long to wait for it."""
+"""Say in words what is wrong with a storage that does not answer, and wait for it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Patience:
 
 
 def describe_storage_error(error: Exception) -> str:
-    """One clause, without paths and statements: devices read it too.
+    """Describe the trouble in one clause, without paths and statements: devices read it too.
 
     Args:
         error: One of :data:`STORAGE_ERRORS`.
@@ -80,5 +80,5 @@ def describe_storage_error(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """An error for a log, without the advertisement that SQLAlchemy adds."""
+    """Shorten an error for a log: SQLAlchemy adds lines of advertisement."""
     return (str(error).splitlines() or [type(error).__name__])[0]

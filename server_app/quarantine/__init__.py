@@ -1,4 +1,4 @@
-"""What devices send is compared with what can be: pure functions, and a watch that remembers the past."""
+"""Compare what devices send with what can be: pure functions, and a watch that remembers the past."""
 
 from server_app.quarantine.evidence import Evidence, gather_evidence
 from server_app.quarantine.judge import judge

@@ -1,4 +1,4 @@
-"""What is looked at of one device's upload: a bounded sample of it, and a few numbers."""
+"""Reduce one device's upload to what the checks look at: a bounded sample of it, and a few numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Evidence:
     saturated: float
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file."""
+        """Encode as a safetensors file."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
         # What float16 cannot hold was never accepted as a past, or is as large as makes no difference.
         arrays["pooled"] = np.clip(self.pooled, -6e4, 6e4).astype(np.float16)
@@ -73,16 +73,16 @@ class Evidence:
 
 def gather_evidence(source: FeatureSource) -> dict[str, Evidence]:
     """The evidence of every device of a source, by client id."""
-    found = {}
+    evidence = {}
     for number, client_id in enumerate(source.client_ids):
         rows = np.flatnonzero(source.owners == number)
         # Spread evenly: a device with many samples sends them by ascending id, which may mean by class.
         chosen = rows[np.linspace(0, len(rows) - 1, min(MAX_SAMPLES, len(rows))).astype(np.intp)]
         batch = source.gather(chosen)
-        found[client_id] = summarise(
+        evidence[client_id] = summarise(
             np.asarray(source.sample_ids[chosen]), batch.features, batch.client_logits, batch.labels
         )
-    return found
+    return evidence
 
 
 def summarise(

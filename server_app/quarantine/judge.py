@@ -1,4 +1,4 @@
-"""Which devices of a round are far outside: a pure function of what they sent, now and before.
+"""Name the devices of a round that are far outside, by what they sent, now and before.
 
 Three kinds of checks, each with a limit far from what honest devices were seen to do (docs/adr/0010):
 
@@ -79,19 +79,20 @@ def judge(
     return dict(sorted({**certain, **compared}.items()))
 
 
-def _impossible(found: Evidence, num_classes: int) -> str:
-    if found.confidently_wrong > _MOST_CONFIDENTLY_WRONG:
+def _impossible(evidence: Evidence, num_classes: int) -> str:
+    if evidence.confidently_wrong > _MOST_CONFIDENTLY_WRONG:
         return (
             f"its logits confidently name another class than its own label for "
-            f"{found.confidently_wrong:.0%} of the samples, expected at most {_MOST_CONFIDENTLY_WRONG:.0%}"
+            f"{evidence.confidently_wrong:.0%} of the samples, expected at most {_MOST_CONFIDENTLY_WRONG:.0%}"
         )
     most = _MOST_LOGIT_LOSS * math.log(max(2, num_classes))
-    if found.logit_loss > most:
+    if evidence.logit_loss > most:
         return (
-            f"the loss of its logits on its own labels is {found.logit_loss:.3g}, expected at most {most:.3g}"
+            f"the loss of its logits on its own labels is {evidence.logit_loss:.3g}, "
+            f"expected at most {most:.3g}"
         )
-    if found.zeros > _MOST_ZEROS:
-        return f"{found.zeros:.1%} of its features are zero"
+    if evidence.zeros > _MOST_ZEROS:
+        return f"{evidence.zeros:.1%} of its features are zero"
     return ""
 
 
@@ -117,7 +118,7 @@ def _unlike_its_past(now: Evidence, before: Evidence) -> str:
 
 
 def _correlation(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
-    """Of the channels' means over samples, the median; augmented views move and mirror, but keep them."""
+    """Median over channels of the correlation of their means, which augmented views keep."""
     left, right = (values.astype(np.float64).mean(axis=(2, 3)) for values in (now, before))
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
     spread = np.sqrt(np.mean(left**2, axis=0) * np.mean(right**2, axis=0))
@@ -134,19 +135,19 @@ def _factor(one: float, other: float) -> float:
 
 def _unlike_the_others(evidence: Mapping[str, Evidence], trusted: Collection[str]) -> dict[str, str]:
     named: dict[str, str] = {}
-    for client_id, found in sorted(evidence.items()):
+    for client_id, own in sorted(evidence.items()):
         others = [other for owner, other in evidence.items() if owner != client_id]
         if len(others) < FEWEST_PEERS or client_id in trusted:
             continue
         scale = float(np.median([other.scale for other in others]))
         smoothness = float(np.median([other.smoothness for other in others]))
-        if _factor(found.scale, scale) > _PEER_SCALE_FACTOR:
+        if _factor(own.scale, scale) > _PEER_SCALE_FACTOR:
             named[client_id] = (
-                f"the scale of its features is {found.scale:.3g}, half of the others are near {scale:.3g}"
+                f"the scale of its features is {own.scale:.3g}, half of the others are near {scale:.3g}"
             )
-        elif smoothness > _STRUCTURED and found.smoothness < _LEAST_SMOOTHNESS * smoothness:
+        elif smoothness > _STRUCTURED and own.smoothness < _LEAST_SMOOTHNESS * smoothness:
             named[client_id] = (
-                f"neighbouring features correlate {found.smoothness:.2f}, the others' {smoothness:.2f}: "
+                f"neighbouring features correlate {own.smoothness:.2f}, the others' {smoothness:.2f}: "
                 "no image leads to them"
             )
     return named
@@ -173,10 +174,10 @@ def _mislabelled(
         if not suspects:
             break
         worst = max(suspects)[1]
-        found = agreement[worst]
+        judged = agreement[worst]
         named[worst] = (
-            f"its labels do not go with its features: of {found.num_samples} samples, {found.hits} look like "
-            f"the other devices' samples of that label, expected about {found.expected:.0f}"
+            f"its labels do not go with its features: of {judged.num_samples} samples, {judged.hits} look "
+            f"like the other devices' samples of that label, expected about {judged.expected:.0f}"
         )
         del compared[worst]
         newcomers.discard(worst)

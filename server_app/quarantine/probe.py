@@ -1,4 +1,4 @@
-"""Do a device's labels go with its features as the other devices' do? A linear probe, fitted without it.
+"""Ask a linear probe, fitted without a device, whether its labels go with its features as the others' do.
 
 Features of devices that began from the same extractor are comparable, and a nearest class mean in a whitened
 space finds a good part of the classes in them. The class means come from the other devices alone; each class
@@ -63,10 +63,10 @@ def label_agreement(evidence: Mapping[str, Evidence]) -> dict[str, Agreement]:
     points = {client_id: values @ whitening for client_id, values in points.items()}
     means = {place: mean @ whitening for place, mean in means.items()}
     # Accuracy of each device on each of its classes: (hits, samples).
-    found: dict[str, dict[int, tuple[int, int]]] = {}
+    accuracies: dict[str, dict[int, tuple[int, int]]] = {}
     for client_id in ids:
         classes, centres = _centres_without(client_id, means, counts)
-        found[client_id] = {}
+        accuracies[client_id] = {}
         if len(classes) < 2:
             continue
         distances = np.stack(
@@ -77,8 +77,8 @@ def label_agreement(evidence: Mapping[str, Evidence]) -> dict[str, Agreement]:
         for label in classes:
             mine = labels == label
             if mine.any():
-                found[client_id][label] = (int((named[mine] == label).sum()), int(mine.sum()))
-    return {client_id: _agreement(client_id, found) for client_id in ids}
+                accuracies[client_id][label] = (int((named[mine] == label).sum()), int(mine.sum()))
+    return {client_id: _agreement(client_id, accuracies) for client_id in ids}
 
 
 def _whitenable(evidence: Evidence) -> NDArray[np.float64]:
@@ -90,7 +90,7 @@ def _whitenable(evidence: Evidence) -> NDArray[np.float64]:
 def _class_means(
     ids: list[str], points: Mapping[str, NDArray[np.float64]], evidence: Mapping[str, Evidence]
 ) -> tuple[dict[tuple[str, int], NDArray[np.float64]], dict[tuple[str, int], int], NDArray[np.float64]]:
-    """Mean of each device's class, its samples, and what whitens the scatter around these means.
+    """Mean of each device's class, its number of samples, and what whitens the scatter around these means.
 
     The scatter within one device's class is what it is whatever the class is called.
     """
@@ -128,12 +128,12 @@ def _centres_without(
     return classes, centres
 
 
-def _agreement(client_id: str, found: Mapping[str, Mapping[int, tuple[int, int]]]) -> Agreement:
+def _agreement(client_id: str, accuracies: Mapping[str, Mapping[int, tuple[int, int]]]) -> Agreement:
     hits, expected, num_samples, num_classes = 0, 0.0, 0, 0
-    for label, (right, total) in found[client_id].items():
+    for label, (right, total) in accuracies[client_id].items():
         witnesses = [
             others[label][0] / others[label][1]
-            for other, others in found.items()
+            for other, others in accuracies.items()
             if other != client_id and label in others and others[label][1] >= _FEWEST
         ]
         if total < _FEWEST or len(witnesses) < _WITNESSES:

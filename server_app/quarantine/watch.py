@@ -1,4 +1,4 @@
-"""The trainer's watch over uploads: it keeps what devices sent before beside the shards."""
+"""Watch over uploads for the trainer: what devices sent before is kept beside the shards."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Watch:
         """
         evidence = gather_evidence(source)
         last = {
-            client_id: found
+            client_id: past
             for client_id in evidence
-            if (found := self._read(_name(client_id, answered.get(client_id, 0)))) is not None
+            if (past := self._read(_name(client_id, answered.get(client_id, 0)))) is not None
         }
         known = evidence.keys() | answered.keys()
         first = {
-            client_id: found
+            client_id: past
             for client_id in sorted(known)
-            if (found := self._read(_first(client_id))) is not None
+            if (past := self._read(_first(client_id))) is not None
         }
         reasons = judge(
             evidence,
@@ -62,12 +62,12 @@ class Watch:
             same_start=self._config.shared_init,
             trusted=trusted,
         )
-        for client_id, found in evidence.items():
+        for client_id, own in evidence.items():
             if client_id in reasons:
                 # Should a person release it, its past begins anew.
                 self._blobs.delete(_first(client_id))
                 continue
-            data = found.to_bytes()
+            data = own.to_bytes()
             if client_id not in first:
                 self._blobs.put(_first(client_id), data)
             self._blobs.put(_name(client_id, rounds[client_id]), data)

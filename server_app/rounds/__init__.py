@@ -1,1 +1,1 @@
-"""The rounds of a run as pure state machines: no Flask, no torch, no database, no clock."""
+"""Decide what happens next in a run, by pure functions of its state: no Flask, no PyTorch, no database."""

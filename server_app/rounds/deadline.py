@@ -1,4 +1,4 @@
-"""The clock of the open round, for the state machine that has none."""
+"""Measure how long the open round has waited, for a state machine that has no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's state and its shards are kept, behind two interfaces."""
+"""Keep a run's state and its blobs, behind the interfaces RunStore and BlobStore."""
 
 from server_app.store.base import (
     BlobStore,

@@ -1,4 +1,4 @@
-"""The interfaces that web processes and the trainer see."""
+"""Declare what web processes and the trainer see of a store: two interfaces and their records."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class RunStore(Protocol):
         ...
 
     def take_lease(self, owner: str, seconds: float) -> bool:
-        """Take or renew the right to train, if nobody else has it; whether it is the owner's now."""
+        """Take or renew the right to train, if nobody else has it, and say whether it is the owner's now."""
         ...
 
     def release_lease(self, owner: str) -> None:

@@ -1,4 +1,4 @@
-"""Database engines: SQLite in WAL mode from a path, PostgreSQL from a URL, and their migrations."""
+"""Open and migrate databases: SQLite in WAL mode from a path, PostgreSQL from a URL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MIGRATION_LOCK = 0x676B74
 
 
 def open_engine(database: Path | str) -> sa.Engine:
-    """Connect, lazily.
+    """Make the engine of a database; it connects with its first transaction.
 
     Args:
         database: Path of an SQLite file, or a URL such as ``postgresql://user:password@host/name``.
@@ -94,5 +94,5 @@ def migrate(engine: sa.Engine) -> None:
 def _revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-    return None if found is None else str(found)
+    revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision)

@@ -1,4 +1,4 @@
-"""Blobs as files in a folder."""
+"""Keep blobs as files in a folder."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ class FolderBlobStore:
         """The file itself."""
         path = self._path(name)
         try:
-            found = path.is_file()
+            exists = path.is_file()
         except OSError:
             # A name that no file can have, such as one that is too long.
-            found = False
-        if not found:
+            exists = False
+        if not exists:
             raise FileNotFoundError(name)
         return path
 
     def drop_copy(self, name: str) -> None:
-        """Nothing to do: there is the file itself only."""
+        """Do nothing: the file itself is all there is."""
 
     def delete(self, name: str) -> None:
         """Remove one file."""

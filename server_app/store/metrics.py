@@ -1,4 +1,4 @@
-"""What the trainer measured of its steps, as the store keeps it: numbers by name."""
+"""Read and write what the trainer measures of a step, which the store keeps as numbers by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def step_parts(metrics: dict[str, float]) -> dict[str, int]:
 
 
 def validation_accuracies(store: RunStore) -> list[float]:
-    """Of all finished rounds, oldest first: what learning rates may depend on."""
+    """Validation accuracies of all finished rounds, oldest first: learning rates may depend on them."""
     accuracies: list[float] = []
     for record in store.rounds():
         if not (record.trained_at and record.metrics):

@@ -1,7 +1,6 @@
-"""Statements that are composed once, executed by the driver: SQLAlchemy's part takes longer than SQLite's.
+"""Compose statements once and let the driver execute them: SQLAlchemy's part takes longer than SQLite's.
 
-Only what every upload executes is worth it; values must be text or numbers, as drivers
-take them.
+Only what every upload executes is worth it; values must be text or numbers, as drivers take them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class PreparedStatement:
     """A statement in a database's own words, with named values.
 
     Args:
-        engine: Whose words.
+        engine: Of the database in whose words it is composed.
         statement: Built with ``sa.bindparam`` where values come later.
     """
 
@@ -29,8 +28,8 @@ class PreparedStatement:
 
     def execute(self, cursor: Any, values: Mapping[str, Any]) -> None:
         """Execute with these values."""
-        found = {**self._fixed, **values}
-        cursor.execute(self._text, found if self._order is None else [found[name] for name in self._order])
+        merged = {**self._fixed, **values}
+        cursor.execute(self._text, merged if self._order is None else [merged[name] for name in self._order])
 
 
 @contextlib.contextmanager

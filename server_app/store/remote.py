@@ -1,4 +1,4 @@
-"""Blobs in a bucket, or wherever else fsspec reaches, with a local copy of what was read."""
+"""Keep blobs in a bucket, or wherever else fsspec reaches, with a local copy of what was read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RemoteBlobStore:
         """Write, read and delete a blob, to learn early whether that is possible.
 
         Raises:
-            ConfigError: It is not.
+            ConfigError: One of the three fails.
         """
         try:
             self.put("check", b"gkt")
@@ -101,11 +101,11 @@ class RemoteBlobStore:
         self._cache.put_file(name, path)
 
     def make_durable(self, names: Iterable[str]) -> list[str]:
-        """They are."""
+        """Do nothing: a bucket has what it has taken."""
         return []
 
     def local_path(self, name: str) -> Path:
-        """A local copy."""
+        """A local copy, fetched if there is none."""
         with contextlib.suppress(FileNotFoundError):
             return self._cache.local_path(name)
         path = self._path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,14 @@ class SqlRunStore:
         try:
             migrate(engine)
             with engine.begin() as connection:
-                found = connection.execute(query).scalar()
+                known_id = connection.execute(query).scalar()
         except sa.exc.DatabaseError as error:
             raise InputError(
                 f"{_shown(database)} cannot be read: {error.orig}: begin a new run in another --data-dir"
             ) from error
         finally:
             engine.dispose()
-        return None if found is None else cls(database, found)
+        return None if known_id is None else cls(database, known_id)
 
     def close(self) -> None:
         """Close the database connections of this process."""
@@ -96,6 +97,10 @@ class SqlRunStore:
 
     def _write(self) -> Any:
         return write_transaction(self._engine)
+
+    def _rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        with self._engine.begin() as connection:
+            return connection.execute(query).all()
 
     def _insert(self, table: sa.Table) -> Any:
         # Both know ON CONFLICT, each in its own class.
@@ -179,14 +184,12 @@ class SqlRunStore:
     def clients(self) -> dict[str, ClientRecord]:
         """All devices by id."""
         query = sa.select(tables.clients).where(tables.clients.c.run_id == self.run_id)
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
         return {
             row.client_id: ClientRecord(
                 row.client_id, row.num_examples, row.num_validation_examples, row.engine
             )
             # Databases sort text in many ways.
-            for row in sorted(rows, key=lambda row: str(row.client_id))
+            for row in sorted(self._rows(query), key=lambda row: str(row.client_id))
         }
 
     def upload_view(self, key: ShardKey) -> UploadView:
@@ -211,10 +214,8 @@ class SqlRunStore:
         )
         if client_id is not None:
             query = query.where(tables.shards.c.client_id == client_id)
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).mappings().all()
-        found = [_shard_record(row) for row in rows]
-        return sorted(found, key=lambda each: (each.key.client_id, each.key.split, each.key.index))
+        shards = [_shard_record(row._mapping) for row in self._rows(query)]
+        return sorted(shards, key=lambda each: (each.key.client_id, each.key.split, each.key.index))
 
     def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
         """Close a device's part of a round and remember how it went, or neither."""
@@ -230,10 +231,8 @@ class SqlRunStore:
         query = sa.select(tables.reports.c.client_id, tables.reports.c.report).where(
             tables.reports.c.run_id == self.run_id, tables.reports.c.round_num == round_num
         )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
-        found = {str(row.client_id): from_json(RoundReport, row.report.encode()) for row in rows}
-        return dict(sorted(found.items()))
+        reports = {row.client_id: from_json(RoundReport, row.report.encode()) for row in self._rows(query)}
+        return dict(sorted(reports.items()))
 
     def add_round_metrics(self, round_num: int, metrics: dict[str, float]) -> None:
         """Remember what the trainer measured in a round."""
@@ -247,13 +246,11 @@ class SqlRunStore:
             .where(tables.rounds.c.run_id == self.run_id)
             .order_by(tables.rounds.c.round_num)
         )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
         return [
             RoundRecord(
                 row.round_num, row.opened_at, row.collected_at, row.trained_at, json.loads(row.metrics)
             )
-            for row in rows
+            for row in self._rows(query)
         ]
 
     def count_traffic(self, kind: str, round_num: int, num_bytes: int) -> None:
@@ -263,9 +260,7 @@ class SqlRunStore:
     def traffic(self) -> dict[tuple[str, int], int]:
         """Bytes by kind and round."""
         query = sa.select(tables.traffic).where(tables.traffic.c.run_id == self.run_id)
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
-        return {(row.kind, row.round_num): row.num_bytes for row in rows}
+        return {(row.kind, row.round_num): row.num_bytes for row in self._rows(query)}
 
     def take_lease(self, owner: str, seconds: float) -> bool:
         """Take or renew the right to train, if nobody else has it."""
@@ -309,8 +304,7 @@ class SqlRunStore:
         query = sa.select(tables.runs.c.progress, tables.runs.c.trainer_seen_at).where(
             tables.runs.c.run_id == self.run_id
         )
-        with self._engine.begin() as connection:
-            row = connection.execute(query).one()
+        (row,) = self._rows(query)
         progress = from_json(TrainerProgress, row.progress.encode()) if row.progress else None
         return progress, row.trainer_seen_at
 

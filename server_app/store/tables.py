@@ -1,4 +1,4 @@
-"""The tables of a run; migrations/ makes them, and a test compares the two."""
+"""Declare the tables of a run; migrations/ makes them, and a test compares the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two transactions of an upload: what it is checked against, and what is noted in the end."""
+"""Execute the two transactions of an upload: read what it is checked against, note what was stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY = ("round_num", "client_id", "split", "index")
 
 
 class UploadStatements:
-    """Of one run.
+    """Prepared statements of the uploads of one run.
 
     Args:
         engine: The database.

@@ -1,1 +1,1 @@
-"""The process that trains: claims a round, trains on it, publishes soft labels."""
+"""Train the server network in a process of its own: claim a round, train on it, publish soft labels."""

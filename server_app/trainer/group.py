@@ -1,4 +1,4 @@
-"""The processes that train one run's network together: how they find each other and what rank 0 tells them.
+"""Join the processes that train one run's network together, and tell them what rank 0 wants.
 
 Rank 0 is the trainer: it alone has the lease, changes the run's state, saves and publishes. The others hold
 nothing that is worth keeping: with each order they get network and optimizer anew, train along, and throw
@@ -38,7 +38,7 @@ _END_SECONDS = 10.0
 
 
 class GroupBroken(Exception):
-    """Processes that torchrun started are out of step: it must start all of them again."""
+    """Raised when processes that torchrun started are out of step: it must start all of them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +82,21 @@ class AloneGroup:
     """A :class:`TrainingGroup` of one."""
 
     def begin(self, order: Order, network: nn.Module, optimizer: torch.optim.Optimizer) -> Ranks:
-        """There is nobody to tell."""
+        """Train alone."""
         return OneProcess()
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """There is nobody to send home."""
+        """Do nothing."""
 
     def abandon(self) -> None:
-        """There is nobody to leave."""
+        """Do nothing."""
 
 
 class _Formed:
-    """What both kinds of groups do once it has been formed."""
+    """A group of several processes, however it is formed."""
 
     def __init__(self) -> None:
         self._ranks: DistributedRanks | None = None
@@ -123,12 +123,12 @@ class _Formed:
 class TorchrunGroup(_Formed):
     """Processes that ``torchrun`` started, and starts again, all of them, when one ends."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, torch_device: str) -> None:
         super().__init__()
-        self._device = device
+        self._torch_device = torch_device
 
     def reset(self) -> None:
-        """Nothing, at the beginning.
+        """Refuse to go on after a training that was begun.
 
         Raises:
             GroupBroken: Others may be in the middle of a training.
@@ -143,10 +143,10 @@ class TorchrunGroup(_Formed):
         self._send_home()
 
     def abandon(self) -> None:
-        """Torchrun ends them."""
+        """Do nothing: torchrun ends them."""
 
     def _form(self) -> None:
-        join_torchrun(self._device)
+        join_torchrun(self._torch_device)
 
 
 class SpawnedGroup(_Formed):
@@ -156,7 +156,7 @@ class SpawnedGroup(_Formed):
         folder: The run's folder.
         num_procs: How many with this one.
         num_threads: CPU threads of each.
-        device: ``cpu`` or ``cuda``.
+        torch_device: ``cpu`` or ``cuda``.
         on_death: Called in a thread when another ended by itself. By default this process ends, wherever it
             waits, and whoever watches it starts all of them again.
     """
@@ -166,12 +166,12 @@ class SpawnedGroup(_Formed):
         folder: Path,
         num_procs: int,
         num_threads: int,
-        device: str,
+        torch_device: str,
         on_death: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
         super().__init__()
         self._folder, self._num_procs = folder, num_procs
-        self._num_threads, self._device = num_threads, device
+        self._num_threads, self._torch_device = num_threads, torch_device
         self._on_death = on_death
         self._others: list[subprocess.Popen[bytes]] = []
         self._leaving = threading.Event()
@@ -209,14 +209,14 @@ class SpawnedGroup(_Formed):
         for rank in range(1, self._num_procs):
             command = [sys.executable, "-m", "server_app.trainer", "--data-dir", str(self._folder)]
             command += ["--procs", str(self._num_procs), "--rank", str(rank), "--store-port", str(store.port)]
-            command += ["--threads", str(self._num_threads), "--device", self._device]
+            command += ["--threads", str(self._num_threads), "--device", self._torch_device]
             # They write where this process writes, and end with it.
             command += ["--parent-pid", str(os.getpid())]
             self._others.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
         self._leaving = threading.Event()
         watched = (list(self._others), self._leaving)
         threading.Thread(target=self._watch, args=watched, name="rank-watch", daemon=True).start()
-        _init_local(self._device, store, 0, self._num_procs)
+        _init_local(self._torch_device, store, 0, self._num_procs)
 
     def _watch(self, others: list[subprocess.Popen[bytes]], leaving: threading.Event) -> None:
         while not leaving.wait(_POLL_SECONDS):
@@ -228,21 +228,21 @@ class SpawnedGroup(_Formed):
                     return
 
 
-def choose_group(folder: Path, num_procs: int, num_threads: int, device: str) -> TrainingGroup:
+def choose_group(folder: Path, num_procs: int, num_threads: int, torch_device: str) -> TrainingGroup:
     """The group that this process, as rank 0, trains with; the arguments are :class:`SpawnedGroup`'s."""
     if torchrun_rank() is not None:
-        return TorchrunGroup(device)
-    return SpawnedGroup(folder, num_procs, num_threads, device) if num_procs > 1 else AloneGroup()
+        return TorchrunGroup(torch_device)
+    return SpawnedGroup(folder, num_procs, num_threads, torch_device) if num_procs > 1 else AloneGroup()
 
 
-def join_spawned(device: str, store_port: int, rank: int, num_procs: int) -> None:
+def join_spawned(torch_device: str, store_port: int, rank: int, num_procs: int) -> None:
     """Join the group of the trainer on this machine that has started this process."""
-    _init_local(device, _store(store_port, num_procs, is_master=False), rank, num_procs)
+    _init_local(torch_device, _store(store_port, num_procs, is_master=False), rank, num_procs)
 
 
-def join_torchrun(device: str) -> None:
+def join_torchrun(torch_device: str) -> None:
     """Join the group that torchrun has started."""
-    dist.init_process_group(_backend(device), timeout=_LONGEST_WAIT)
+    dist.init_process_group(_backend(torch_device), timeout=_LONGEST_WAIT)
 
 
 def receive_order(network: nn.Module, optimizer: torch.optim.Optimizer) -> Order | None:
@@ -272,8 +272,8 @@ def torchrun_rank() -> int | None:
     return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
-def _backend(device: str) -> str:
-    return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+def _backend(torch_device: str) -> str:
+    return "cpu:gloo,cuda:nccl" if torch_device == "cuda" else "gloo"
 
 
 def _store(port: int, num_procs: int, *, is_master: bool) -> Any:
@@ -282,16 +282,16 @@ def _store(port: int, num_procs: int, *, is_master: bool) -> Any:
     )
 
 
-def _init_local(device: str, store: Any, rank: int, num_procs: int) -> None:
+def _init_local(torch_device: str, store: Any, rank: int, num_procs: int) -> None:
     # The name of a machine may lead to an address that it cannot reach itself at.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     dist.init_process_group(
-        _backend(device), store=store, rank=rank, world_size=num_procs, timeout=_LONGEST_WAIT
+        _backend(torch_device), store=store, rank=rank, world_size=num_procs, timeout=_LONGEST_WAIT
     )
 
 
 def _broadcast(data: bytes | None) -> bytes:
-    """Rank 0's bytes, on every rank; the others give None."""
+    """Send rank 0's bytes to every rank; the others give None."""
     size = torch.tensor([len(data or b"")])
     dist.broadcast(size, 0)
     if not int(size):

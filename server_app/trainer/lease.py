@@ -1,4 +1,4 @@
-"""Who may train: one process of a folder, by a lock, and one folder of a run, by a lease in the store.
+"""Decide who may train: one process of a folder, by a lock, and one folder of a run, by a lease.
 
 A trainer that was killed leaves its lock at once, and a new one on the same folder takes the lease over as
 its own. One on another machine waits until the lease has run out.
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.1
 
 
 class LeaseLost(Exception):
-    """Another trainer has this run now: what this one computed must not be published."""
+    """Raised when another trainer has this run: what this one computed must not be published."""
 
 
 class Lease:
@@ -40,13 +40,13 @@ class Lease:
         self._renewed_at = -float("inf")
 
     def take(self) -> bool:
-        """Take it if nobody else has it, and say whether it is ours."""
+        """Take the lease if nobody else has it, and say whether it is ours."""
         taken = self._store.take_lease(self.owner, self._seconds)
         self._renewed_at = time.monotonic() if taken else -float("inf")
         return taken
 
     def keep(self) -> None:
-        """Renew it, now and then.
+        """Renew the lease, at most every sixth part of its time.
 
         Raises:
             LeaseLost: It ran out, and another trainer has it.
@@ -57,7 +57,7 @@ class Lease:
             raise LeaseLost
 
     def release(self) -> None:
-        """Give it back."""
+        """Give the lease back."""
         self._store.release_lease(self.owner)
 
 

@@ -1,4 +1,4 @@
-"""The run's server network on its PyTorch device: made, checked and published."""
+"""Make, check and publish the run's server network."""
 
 from __future__ import annotations
 

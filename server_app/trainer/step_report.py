@@ -1,4 +1,4 @@
-"""What the trainer says of itself while it trains, and of the step that it is at."""
+"""Tell the store and the log how a step of the server goes, and whose uploads it is on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROGRESS_SECONDS = 0.5
 
 
 class ServerGone(Exception):
-    """The process that started this one has ended."""
+    """Raised when the process that started this one has ended."""
 
 
 class ProgressReporter:
@@ -28,7 +28,7 @@ class ProgressReporter:
         self._last = 0.0
 
     def __call__(self, progress: ServerProgress) -> None:
-        """After each batch; ends the training when the server has ended."""
+        """Report, after a batch, and end the training when the server has ended."""
         check_parent(self._parent_pid)
         now = time.monotonic()
         if now - self._last < _PROGRESS_SECONDS:
@@ -43,13 +43,13 @@ class ProgressReporter:
 
 
 def describe_step(state: RunState) -> str:
-    """Who is in a step of the server, and how far ahead; nothing for rounds."""
+    """Name the devices of a step and how far ahead they are; an empty string where all do the same round."""
     ahead = rounds_of(state).staleness(state)
-    found = [
+    members = [
         f"{name} in its round {number}, {ahead.get(name, 0)} ahead"
         for name, number in rounds_of(state).parts(state).items()
     ]
-    return f" of {'; '.join(found)}" if ahead else ""
+    return f" of {'; '.join(members)}" if ahead else ""
 
 
 def step_metrics(state: RunState, update: ServerUpdate, evaluation: Evaluation) -> dict[str, float]:
@@ -75,7 +75,7 @@ def step_metrics(state: RunState, update: ServerUpdate, evaluation: Evaluation) 
 
 
 def check_parent(parent_pid: int | None) -> None:
-    """Look whether the server is still there.
+    """Refuse to go on without the server.
 
     Raises:
         ServerGone: It has ended.

@@ -1,4 +1,4 @@
-"""The trainer as a child process of the server: started, watched, started again, ended.
+"""Start the trainer as a child process of the server, watch it, start it again, end it.
 
 Nothing here imports PyTorch: the server's own process holds no network.
 """

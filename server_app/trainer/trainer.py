@@ -1,7 +1,7 @@
-"""The trainer: waits for complete rounds, trains on them and publishes soft labels.
+"""Wait for complete rounds, train on them and publish soft labels.
 
-It holds the only server network that counts, and ends with the process that started it. With ``--procs N``,
-or under ``torchrun``, N processes train together (:mod:`server_app.trainer.group`).
+The trainer holds the only server network that counts, and ends with the process that started it. With
+``--procs N``, or under ``torchrun``, N processes train together (:mod:`server_app.trainer.group`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server's half of a deployed model, on ONNX Runtime: features in, logits out. No torch."""
+"""Classify features with the server's half of a deployed model, on ONNX Runtime and without PyTorch."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class FeatureClassifier:
 
     def _shapes(self) -> tuple[tuple[int, int, int], int]:
         inputs, outputs = (
-            {each.name: each.shape for each in found}
-            for found in (self._session.get_inputs(), self._session.get_outputs())
+            {each.name: each.shape for each in nodes}
+            for nodes in (self._session.get_inputs(), self._session.get_outputs())
         )
-        found, logits = inputs.get("features", []), outputs.get("logits", [])
-        known = len(found) == 4 and len(logits) == 2
-        if len(inputs) != 1 or not known or not all(isinstance(n, int) for n in (*found[1:], logits[1])):
+        features, logits = inputs.get("features", []), outputs.get("logits", [])
+        known = len(features) == 4 and len(logits) == 2
+        if len(inputs) != 1 or not known or not all(isinstance(n, int) for n in (*features[1:], logits[1])):
             raise ArtifactError(
                 f"{self._path} makes {outputs} from {inputs}, expected logits [N, classes] from features "
                 f"[N, C, H, W]: {_REMEDY}"
             )
-        channels, height, width = found[1:]
+        channels, height, width = features[1:]
         return (channels, height, width), logits[1]
 
     def check_fits(self, manifest: Manifest) -> None:
@@ -81,7 +81,7 @@ class FeatureClassifier:
             )
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Classify.
+        """Classify features.
 
         Args:
             features: ``[n, C, H, W] float32``.
@@ -93,16 +93,16 @@ class FeatureClassifier:
             MessageError: The features are so large that logits are not finite.
         """
         with self._at_once:
-            found = self._run(features)
-        if not np.isfinite(found).all():
+            logits = self._run(features)
+        if not np.isfinite(logits).all():
             raise MessageError(
                 "the logits of these features are not finite: send what this deployment's extractor gives"
             )
-        return found
+        return logits
 
     def _run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        found: list[Any] = self._session.run(["logits"], {"features": features})
-        logits: NDArray[np.float32] = found[0]
+        outputs: list[Any] = self._session.run(["logits"], {"features": features})
+        logits: NDArray[np.float32] = outputs[0]
         return logits
 
 

@@ -1,4 +1,4 @@
-"""What a request handler finds in its application."""
+"""Give request handlers the run that their application serves, and the answers that several of them give."""
 
 from __future__ import annotations
 

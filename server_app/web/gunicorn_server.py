@@ -60,7 +60,7 @@ class WebServer:
             "keepalive": _KEEP_ALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "loglevel": "error",
-            # Nobody in front of us is believed what it says about others.
+            # No proxy is believed what it says about others.
             "forwarded_allow_ips": "",
         }
         if tls is not None:

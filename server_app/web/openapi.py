@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of an application, from its routes, the protocol's dataclasses and a table."""
+"""Write the OpenAPI 3.1 document of an application, from routes, dataclasses and a table."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def openapi_page(app: Flask) -> str:
 def _routes(app: Flask) -> tuple[tuple[str, str, str, str], ...]:
     """Endpoint, verb, path and docstring of every route, in the order of the table."""
     order = list(OPERATIONS)
-    found = [
+    routes = [
         (rule.endpoint, verb.lower(), rule.rule, inspect.getdoc(app.view_functions[rule.endpoint]) or "")
         for rule in app.url_map.iter_rules()
         # Added by Flask to every route.
         for verb in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     ]
-    return tuple(sorted(found, key=lambda route: (order.index(route[0]) if route[0] in order else 0, route)))
+    return tuple(sorted(routes, key=lambda route: (order.index(route[0]) if route[0] in order else 0, route)))
 
 
 @functools.cache
@@ -123,12 +123,12 @@ def _schemas(operations: list[Operation]) -> tuple[dict[str, Any], dict[tuple[ty
             inputs.append((operation.answer, "serialization", adapter(operation.answer)))
     inputs.append((ErrorBody, "serialization", adapter(ErrorBody)))
     unique = list({(kind, mode): (kind, mode, each) for kind, mode, each in inputs}.values())
-    found, definitions = TypeAdapter.json_schemas(
+    named, definitions = TypeAdapter.json_schemas(
         unique, ref_template=_SCHEMAS + "{model}", schema_generator=GenerateJsonSchema
     )
     schemas = cast(dict[str, Any], definitions.get("$defs", {}))
     references: dict[tuple[type, str], Any] = {}
-    for (kind, mode), schema in found.items():
+    for (kind, mode), schema in named.items():
         name = cast(type, kind).__name__
         if "$ref" in schema:
             references[cast(type, kind), mode] = schema

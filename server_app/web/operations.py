@@ -1,4 +1,4 @@
-"""What each endpoint takes and answers, as data: the third source of the OpenAPI document.
+"""Describe what each endpoint takes and answers, as data: the third source of the OpenAPI document.
 
 Routes and first lines come from the blueprints, schemas from the dataclasses of
 :mod:`gkt_core.wire.protocol`; here stands what neither of them says. A test holds that no route is

@@ -1,4 +1,4 @@
-"""Request bodies of any size in flat memory: to a file while they are hashed and decompressed.
+"""Receive request bodies of any size in flat memory: to a file while they are hashed and decompressed.
 
 Each piece is received, hashed and written while it is in the processor's cache; nothing holds a whole body.
 Behind gunicorn the pieces come from its socket into one buffer a thread: its own reader copies each byte
@@ -79,16 +79,16 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
                 try:
                     for piece in decompressor.feed(chunk):
                         _write(descriptor, memoryview(piece))
-                except ShardError as found:
+                except ShardError as trouble:
                     # Said later: a body that changed on its way is sent again, whatever it became.
-                    error = found
+                    error = trouble
     finally:
         os.close(descriptor)
     if decompressor is not None and error is None:
         try:
             decompressor.finish()
-        except ShardError as found:
-            error = found
+        except ShardError as trouble:
+            error = trouble
     return Received(digest.hexdigest(), num_bytes, error, is_finite)
 
 
@@ -160,7 +160,7 @@ def _from_stream() -> Iterator[memoryview]:
 
 
 def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
-    """What gunicorn's reader holds already, and the rest from the socket."""
+    """Yield what gunicorn's reader holds already, and then the rest from the socket."""
     connection = request.environ["gunicorn.socket"]
     buffer = getattr(_local, "buffer", None)
     if buffer is None:

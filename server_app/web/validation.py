@@ -1,4 +1,4 @@
-"""What devices say, checked by pydantic; the messages are the dataclasses that devices have, too."""
+"""Check what devices say with pydantic; the messages are the dataclasses that devices have, too."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The HTTP interface, a module per concern. Paths stand in :mod:`gkt_core.wire.protocol`."""
+"""Answer HTTP requests, a module per concern; every endpoint is described in server_app/web/operations.py."""

@@ -1,4 +1,4 @@
-"""Devices join and ask what to do."""
+"""Let devices join and ask what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface describes itself: an OpenAPI document, and a page of it for people.
+"""Describe the interface: an OpenAPI document, and a page of it for people.
 
 Neither needs the token: both say the same of every server of this version, and nothing of its run.
 """

@@ -1,4 +1,4 @@
-"""Artifacts, soft labels and the trained model go out."""
+"""Send artifacts, soft labels and the trained model."""
 
 from __future__ import annotations
 

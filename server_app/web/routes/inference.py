@@ -1,4 +1,4 @@
-"""Online inference: a device sends features of a few images, and has its answer at once."""
+"""Classify features of a few images that a device sends, while it waits."""
 
 from __future__ import annotations
 

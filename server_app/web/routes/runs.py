@@ -1,4 +1,4 @@
-"""What a run is and how it is doing."""
+"""Say what a run is and how it is doing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards come in, checked before they are kept; a report closes a device's part of a round."""
+"""Take shards, checked before they are kept, and the report that closes a device's part of a round."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _check_hash(arrived: Received) -> None:
 
 
 def _checked(arrived: Received, path: Path, key: ShardKey, spec: ShardSpec) -> FeatureShard:
-    """The shard, every value of it looked at while the file is still in memory."""
+    """Check every value of the shard while the file is still in memory."""
     if arrived.error is not None:
         raise arrived.error
     return map_feature_shard(path, key, spec, check_values=True, is_finite=arrived.is_finite)
@@ -121,7 +121,7 @@ def _num_shards(run: RunContext, client: ClientRecord | None, split: str) -> int
 
 
 def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardRecord]:
-    """Shards of a device that even a crash of the machine cannot take any more.
+    """Return the shards of a device that even a crash of the machine cannot take any more.
 
     Shards are not waited for one by one: the disk is waited for once, before a part counts as complete.
     What an earlier crash took is forgotten, so that it is asked for again.
@@ -169,9 +169,9 @@ def _check_complete(run: RunContext, client_id: str, round_num: int, report: Rou
             raise RoundError(f"{client_id}: {split} shards {missing} of {num_shards} have not arrived")
         if len(shards) != num_shards:
             raise RoundError(f"{client_id}: {len(shards)} {split} shards arrived, it reports {num_shards}")
-        found = sum(shard.num_samples for shard in shards)
-        if found != num_samples:
-            raise RoundError(f"{client_id}: {found} {split} samples arrived, it announced {num_samples}")
+        arrived = sum(shard.num_samples for shard in shards)
+        if arrived != num_samples:
+            raise RoundError(f"{client_id}: {arrived} {split} samples arrived, it announced {num_samples}")
         ids = [
             map_feature_shard(run.blobs.local_path(shard.blob), shard.key, run.shard_spec).sample_ids
             for shard in shards
