@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -98,7 +99,9 @@ class SqlRunStore:
     def _write(self) -> Any:
         return write_transaction(self._engine)
 
-    def _rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    def _rows(self, table: sa.Table, **where: Any) -> Sequence[sa.Row[Any]]:
+        wanted = {"run_id": self.run_id, **where}
+        query = sa.select(table).where(*(table.c[name] == value for name, value in wanted.items()))
         with self._engine.begin() as connection:
             return connection.execute(query).all()
 
@@ -169,28 +172,16 @@ class SqlRunStore:
 
     def join(self, client: ClientRecord) -> RunState:
         """Take a device in and remember what it said, or neither."""
-        row = {
-            "run_id": self.run_id,
-            "client_id": client.client_id,
-            "num_examples": client.num_examples,
-            "num_validation_examples": client.num_validation_examples,
-            "engine": client.engine,
-        }
         with self._write() as connection:
             _, after = self._advance(connection, Joined(client.client_id))
-            self._upsert(connection, tables.clients, row)
+            self._upsert(connection, tables.clients, {"run_id": self.run_id, **dataclasses.asdict(client)})
         return after
 
     def clients(self) -> dict[str, ClientRecord]:
         """All devices by id."""
-        query = sa.select(tables.clients).where(tables.clients.c.run_id == self.run_id)
-        return {
-            row.client_id: ClientRecord(
-                row.client_id, row.num_examples, row.num_validation_examples, row.engine
-            )
-            # Databases sort text in many ways.
-            for row in sorted(self._rows(query), key=lambda row: str(row.client_id))
-        }
+        # Databases sort text in many ways.
+        rows = sorted(self._rows(tables.clients), key=lambda row: str(row.client_id))
+        return {row.client_id: ClientRecord(*tuple(row)[1:]) for row in rows}
 
     def upload_view(self, key: ShardKey) -> UploadView:
         """What an upload is checked against, as it is at one moment."""
@@ -209,12 +200,8 @@ class SqlRunStore:
 
     def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
         """Shards of a round in canonical order."""
-        query = sa.select(tables.shards).where(
-            tables.shards.c.run_id == self.run_id, tables.shards.c.round_num == round_num
-        )
-        if client_id is not None:
-            query = query.where(tables.shards.c.client_id == client_id)
-        shards = [_shard_record(row._mapping) for row in self._rows(query)]
+        where = {"round_num": round_num} | ({} if client_id is None else {"client_id": client_id})
+        shards = [_shard_record(row._mapping) for row in self._rows(tables.shards, **where)]
         return sorted(shards, key=lambda each: (each.key.client_id, each.key.split, each.key.index))
 
     def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
@@ -228,10 +215,8 @@ class SqlRunStore:
 
     def reports(self, round_num: int) -> dict[str, RoundReport]:
         """Reports of a round by device."""
-        query = sa.select(tables.reports.c.client_id, tables.reports.c.report).where(
-            tables.reports.c.run_id == self.run_id, tables.reports.c.round_num == round_num
-        )
-        reports = {row.client_id: from_json(RoundReport, row.report.encode()) for row in self._rows(query)}
+        rows = self._rows(tables.reports, round_num=round_num)
+        reports = {row.client_id: from_json(RoundReport, row.report.encode()) for row in rows}
         return dict(sorted(reports.items()))
 
     def add_round_metrics(self, round_num: int, metrics: dict[str, float]) -> None:
@@ -241,16 +226,12 @@ class SqlRunStore:
 
     def rounds(self) -> list[RoundRecord]:
         """All rounds that were opened, oldest first."""
-        query = (
-            sa.select(tables.rounds)
-            .where(tables.rounds.c.run_id == self.run_id)
-            .order_by(tables.rounds.c.round_num)
-        )
+        rows = sorted(self._rows(tables.rounds), key=lambda row: int(row.round_num))
         return [
             RoundRecord(
                 row.round_num, row.opened_at, row.collected_at, row.trained_at, json.loads(row.metrics)
             )
-            for row in self._rows(query)
+            for row in rows
         ]
 
     def count_traffic(self, kind: str, round_num: int, num_bytes: int) -> None:
@@ -259,8 +240,7 @@ class SqlRunStore:
 
     def traffic(self) -> dict[tuple[str, int], int]:
         """Bytes by kind and round."""
-        query = sa.select(tables.traffic).where(tables.traffic.c.run_id == self.run_id)
-        return {(row.kind, row.round_num): row.num_bytes for row in self._rows(query)}
+        return {(row.kind, row.round_num): row.num_bytes for row in self._rows(tables.traffic)}
 
     def take_lease(self, owner: str, seconds: float) -> bool:
         """Take or renew the right to train, if nobody else has it."""
@@ -301,10 +281,7 @@ class SqlRunStore:
 
     def progress(self) -> tuple[TrainerProgress | None, float]:
         """How far the trainer is, and when it last said so."""
-        query = sa.select(tables.runs.c.progress, tables.runs.c.trainer_seen_at).where(
-            tables.runs.c.run_id == self.run_id
-        )
-        (row,) = self._rows(query)
+        (row,) = self._rows(tables.runs)
         progress = from_json(TrainerProgress, row.progress.encode()) if row.progress else None
         return progress, row.trainer_seen_at
 

@@ -1,12 +1,13 @@
 """What the tests of server and devices share: one small artifact bundle, run settings, private data.
 
-A test module that wants the fixtures says
-``pytest_plugins = ["tests.server_app.server_fixtures"]``. It imports the functions as well, and before
-that: PYTEST_DONT_REWRITE keeps pytest from warning about it.
+Tests of other packages say ``pytest_plugins = ["tests.server_app.server_fixtures"]`` and import the functions
+as well: PYTEST_DONT_REWRITE keeps pytest from warning about it.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.wire.shards import ShardKey, write_feature_shard
-from server_app import create_run
+from server_app import RunContext, create_run, open_run, run_folder
+from server_app.store import SqlRunStore
 from tests.conftest import shared_folder
 
 IMAGE_SIZE, NUM_CLASSES = 8, 3
@@ -46,6 +48,29 @@ def empty_run(server_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("runs") / "run"
     create_run(folder, server_bundle, run_config(), TOKEN).store.close()
     return folder
+
+
+@contextlib.contextmanager
+def closing_runs() -> Iterator[None]:
+    """Close the runs that commands open in this process, as the end of theirs would."""
+    opened: list[RunContext] = []
+
+    def noted(folder: Path) -> RunContext:
+        opened.append(open_run(folder))
+        return opened[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "open_run", noted)
+        yield
+    for run in opened:
+        run.store.close()
+
+
+def open_store(path: Path) -> SqlRunStore:
+    """The store of a run that is there."""
+    store = SqlRunStore.open(path)
+    assert store is not None
+    return store
 
 
 def run_config(**changes: Any) -> RunConfig:

@@ -8,49 +8,39 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from gkt_core.cli import gkt
+from gkt_core.errors import GKTError
 from gkt_core.wire.protocol import ErrorBody, RunStatus, from_json
-from server_app import open_run
+from server_app import RunContext, open_run
 from server_app.rounds.state import Failed, Phase
-from server_app.store import SqlRunStore
 from server_app.trainer import supervisor
+from tests.conftest import LONGEST_SECONDS
+from tests.server_app.server_fixtures import closing_runs, open_store
+from tests.server_app.waiting import until
 
-pytest_plugins = ["tests.server_app.server_fixtures"]
-
-# Long enough for any machine: nothing here waits that long unless it fails.
-LONGEST_SECONDS = 240
 RUN_OPTIONS = ("--clients", "2", "--rounds", "2", "--codec", "uint8", "--shard-samples", "8")
 
 
-def until(condition, what):
-    """Wait for something, and return it."""
-    deadline = time.monotonic() + LONGEST_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if found := condition():
-                return found
-        time.sleep(0.02)
-    raise AssertionError(f"{what} did not happen in {LONGEST_SECONDS} s")
-
-
-def is_gone(process):
+def is_gone(process: psutil.Process) -> bool:
     """Whether a process has ended; one that nobody waited for has, too."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
 class Serve:
-    """One ``gkt serve``."""
+    """One ``gkt serve``, once it listens."""
 
-    def __init__(self, folder, data_dir, *options):
+    def __init__(self, folder: Path, data_dir: Path, *options: object) -> None:
         folder.mkdir()
         self.data_dir, self.out, self.err = data_dir, folder / "stdout", folder / "stderr"
         command = [sys.executable, "-m", "gkt_core.cli", "serve", "--data-dir", str(data_dir)]
@@ -64,47 +54,57 @@ class Serve:
                 cwd=folder,
                 env=environment,
             )
+        try:
+            self.info: dict[str, str] = json.loads(until(self._written, "server.json"))
+        except BaseException:
+            self.process.kill()
+            raise
 
-    def wait_until_ready(self):
-        def ready():
-            assert self.process.poll() is None, self.err.read_text()
-            return (self.data_dir / "server.json").is_file()
+    def _written(self) -> str:
+        assert self.process.poll() is None, self.err.read_text()
+        path = self.data_dir / "server.json"
+        # One that a killed server left names another process.
+        text = path.read_text() if path.is_file() else ""
+        return text if text and json.loads(text)["pid"] == self.process.pid else ""
 
-        until(ready, "server.json")
-        self.info = json.loads((self.data_dir / "server.json").read_text())
-        return self
+    def wait_for(self, path: Path, words: str) -> str:
+        """All that a file holds, once it holds these words."""
+        return until(lambda: (text := path.read_text()) and (text if words in text else ""), words)
 
-    def trainer(self, other_than=None):
+    def trainer(self, other_than: psutil.Process | None = None) -> psutil.Process:
         """The trainer process, once it is there."""
 
-        def find():
-            for child in psutil.Process(self.process.pid).children():
-                if "server_app.trainer" in child.cmdline() and child != other_than and not is_gone(child):
-                    return child
+        def find() -> psutil.Process | None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(self.process.pid).children():
+                    if "server_app.trainer" in child.cmdline() and child != other_than and not is_gone(child):
+                        return child
             return None
 
-        return until(find, "the start of a trainer")
+        process = until(find, "the start of a trainer")
+        assert process is not None
+        return process
 
-    def get(self, path, **headers):
+    def get(self, path: str, **headers: str) -> httpx.Response:
         with httpx.Client(trust_env=False, timeout=LONGEST_SECONDS) as http:
             return http.get(self.info["url"] + path, headers=headers)
 
-    def token(self):
+    def token(self) -> str:
         return (self.data_dir / "token").read_text().strip()
 
-    def end(self, number=signal.SIGTERM):
+    def end(self, number: int = signal.SIGTERM) -> int:
         """Stop it, and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=LONGEST_SECONDS)
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
     """Starts ``gkt serve`` on a free port of the loopback address; nothing survives the test."""
-    started = []
+    started: list[Serve] = []
 
-    def start(*options, data_dir=tmp_path / "run"):
-        started.append(Serve(tmp_path / f"process-{len(started)}", data_dir, *options))
+    def start(*options: object) -> Serve:
+        started.append(Serve(tmp_path / f"process-{len(started)}", tmp_path / "run", *options))
         return started[-1]
 
     yield start
@@ -116,12 +116,13 @@ def serve(tmp_path):
         each.process.wait()
 
 
-def test_a_server_starts_stops_and_goes_on(serve, server_bundle):
-    first = serve("--artifacts", server_bundle, "--json", *RUN_OPTIONS).wait_until_ready()
-    assert first.info["pid"] == first.process.pid
+def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], server_bundle: Path) -> None:
+    """Three processes, one run: the first is stopped, the second killed, the third's run fails."""
+    first = serve("--artifacts", server_bundle, "--json", *RUN_OPTIONS)
+    assert int(first.info["pid"]) == first.process.pid
     assert first.info["url"].startswith("http://127.0.0.1:")
     token = first.token()
-    shown = until(first.out.read_text, "the output of --json")
+    shown = first.wait_for(first.out, "}\n")
     assert json.loads(shown) == {"url": first.info["url"], "run_id": first.info["run_id"], "token": token}
 
     # It answers, also to what is wrong.
@@ -130,90 +131,85 @@ def test_a_server_starts_stops_and_goes_on(serve, server_bundle):
     refused = first.get(root)
     assert refused.status_code == 401
     assert from_json(ErrorBody, refused.content).error == "AuthenticationError"
-    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {token}"}) as http:
+    with httpx.Client(trust_env=False, timeout=LONGEST_SECONDS) as http:
         # More than a shard can have, and less than what is not read at all.
-        refused = http.put(f"{first.info['url']}{root}/clients/client-a", content=bytes(120_000))
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{first.info['url']}{root}/clients/client-a"
+        refused = http.put(url, content=bytes(120_000), headers=headers)
     assert refused.status_code == 413
     assert from_json(ErrorBody, refused.content).error == "RequestEntityTooLarge"
 
     # The trainer runs beside it, and ends with it.
     trainer = first.trainer()
 
-    def status():
+    def seen() -> bool:
         answer = first.get(f"{root}/status", Authorization=f"Bearer {token}")
-        return from_json(RunStatus, answer.content)
+        # Seconds since the epoch, until there is a sign.
+        return from_json(RunStatus, answer.content).trainer_idle_seconds < 1e6
 
-    until(lambda: status().trainer_idle_seconds < LONGEST_SECONDS, "the trainer's first sign of life")
+    until(seen, "the trainer's first sign of life")
     assert first.end() == 130
     assert is_gone(trainer)
     assert first.err.read_text().strip().endswith("interrupted")
     assert not (first.data_dir / "server.json").exists()
 
     # The folder alone is enough to go on; settings that the run has may be repeated.
-    again = serve("--rounds", "2", "--round-deadline", "60").wait_until_ready()
-    assert (again.info["run_id"], again.token()) == (first.info["run_id"], token)
-    assert f"gkt edge run --server {again.info['url']} --token {token}" in again.out.read_text()
-    assert again.get(root, Authorization=f"Bearer {token}").status_code == 200
-    trainer = again.trainer()
-    assert again.end() == 130
-    assert is_gone(trainer)
-    store = SqlRunStore.open(again.data_dir / "run.sqlite")
-    assert (store.state().deadline_seconds, store.state().min_clients) == (60, 1)
-    store.close()
+    second = serve("--rounds", "2", "--round-deadline", "60")
+    assert (second.info["run_id"], second.token()) == (first.info["run_id"], token)
+    second.wait_for(second.out, f"gkt edge run --server {second.info['url']} --token {token}")
+    assert second.get(root, Authorization=f"Bearer {token}").status_code == 200
+    with contextlib.closing(open_store(second.data_dir / "run.sqlite")) as store:
+        assert (store.state().deadline_seconds, store.state().min_clients) == (60, 1)
 
+    # Another trainer takes the place of one that is killed, and ends without its server.
+    killed = second.trainer()
+    killed.kill()
+    trainer = second.trainer(other_than=killed)
+    second.wait_for(second.err, "the trainer ended with exit code -9")
+    assert second.get("/v1/health").status_code == 200
+    assert second.end(signal.SIGKILL) == -signal.SIGKILL
+    until(lambda: is_gone(trainer), "the end of the trainer without its server")
 
-def test_trainers_and_servers_that_are_killed(serve, server_bundle):
-    server = serve("--artifacts", server_bundle, *RUN_OPTIONS).wait_until_ready()
-    first = server.trainer()
-    first.kill()
-    second = server.trainer(other_than=first)
-    until(lambda: "the trainer ended with exit code -9" in server.err.read_text(), "the news of its end")
-    assert server.get("/v1/health").status_code == 200
-    assert server.end(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: is_gone(second), "the end of the trainer without its server")
     # What the killed one left lying about hinders nobody.
-    assert (server.data_dir / "server.json").exists()
-    (server.data_dir / "server.json").unlink()
-    again = serve().wait_until_ready()
-    assert again.info["run_id"] == server.info["run_id"]
-
+    assert (second.data_dir / "server.json").exists()
+    third = serve()
+    assert third.info["run_id"] == first.info["run_id"]
     # A trainer that ends because the run has failed is not started again.
-    trainer = again.trainer()
-    store = SqlRunStore.open(again.data_dir / "run.sqlite")
-    store.apply(Failed("disk full"))
-    store.close()
+    trainer = third.trainer()
+    with contextlib.closing(open_store(third.data_dir / "run.sqlite")) as store:
+        store.apply(Failed("disk full"))
     until(lambda: is_gone(trainer), "the end of the trainer")
-    until(lambda: "the run failed: disk full" in again.err.read_text(), "the news of the failure")
-    assert psutil.Process(again.process.pid).children() == []
-    assert again.get("/v1/health").status_code == 200, "devices still learn why"
-    assert again.end() == 130
+    third.wait_for(third.err, "the run failed: disk full")
+    assert psutil.Process(third.process.pid).children() == []
+    assert third.get("/v1/health").status_code == 200, "devices still learn why"
+    assert third.end() == 130
 
 
-@pytest.fixture
-def dying(empty_run, tmp_path, monkeypatch):
+class Dying:
     """A trainer that exits at once, and what the server says about it."""
-    shutil.copytree(empty_run, tmp_path / "run")
-    run = open_run(tmp_path / "run")
-    said, spawned = [], []
 
-    def spawn(self):
+    def __init__(self, run: RunContext, getting_on: int) -> None:
+        self.run, self.getting_on = run, getting_on
+        self.said: list[str] = []
+        self.spawned: list[int] = []
+
+    def spawn(self) -> subprocess.Popen[bytes]:
         # It may get somewhere before it dies.
-        run.epoch_checkpoint_path.write_bytes(b"")
-        moment = min(len(spawned), getting_on[0])
-        os.utime(run.epoch_checkpoint_path, ns=(moment, moment))
-        spawned.append(moment)
+        path, moment = self.run.epoch_checkpoint_path, min(len(self.spawned), self.getting_on)
+        path.write_bytes(b"")
+        os.utime(path, ns=(moment, moment))
+        self.spawned.append(moment)
         return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(3)"])
-
-    getting_on = [0]
-    monkeypatch.setattr(supervisor.TrainerProcess, "_spawn", spawn)
-    monkeypatch.setattr(supervisor, "MAX_TRAINER_RESTARTS", 2)
-    yield types.SimpleNamespace(run=run, said=said, spawned=spawned, getting_on=getting_on)
-    run.store.close()
 
 
 @pytest.mark.parametrize("getting_on", [0, 3])
-def test_a_trainer_that_dies_again_and_again_at_the_same_place(dying, getting_on):
-    dying.getting_on[0] = getting_on
+def test_a_trainer_that_dies_again_and_again_at_the_same_place(
+    empty_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, getting_on: int
+) -> None:
+    shutil.copytree(empty_run, tmp_path / "run")
+    dying = Dying(open_run(tmp_path / "run"), getting_on)
+    monkeypatch.setattr(supervisor.TrainerProcess, "_spawn", dying.spawn)
+    monkeypatch.setattr(supervisor, "MAX_TRAINER_RESTARTS", 2)
     trainer = supervisor.TrainerProcess(dying.run, 1, dying.said.append)
     trainer.start()
     try:
@@ -223,9 +219,14 @@ def test_a_trainer_that_dies_again_and_again_at_the_same_place(dying, getting_on
     assert "died 3 times without getting any further" in dying.run.store.state().error
     assert len(dying.spawned) == 3 + getting_on, "one that gets on may die as often as it likes"
     assert sum("exit code 3" in line for line in dying.said) == len(dying.spawned)
+    dying.run.store.close()
 
 
-def test_what_cannot_be_served_is_refused_and_nothing_is_written(serve, server_bundle, empty_run, tmp_path):
+def test_what_cannot_be_served_is_refused_and_nothing_is_written(
+    server_bundle: Path, empty_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: how an error becomes a line and an exit code is the same for all commands."""
+    monkeypatch.delenv("GKT_TOKEN", raising=False)
     existing = tmp_path / "existing"
     shutil.copytree(empty_run, existing)
     (tmp_path / "damaged").mkdir()
@@ -239,8 +240,9 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(serve, server_b
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        new, bundle = tmp_path / "new", ("--artifacts", server_bundle)
-        cases = [
+        new = tmp_path / "new"
+        bundle: tuple[object, ...] = ("--artifacts", server_bundle)
+        cases: list[tuple[Path, tuple[object, ...], list[str]]] = [
             (new, (*bundle, "--port", port), [f"port {port} of 127.0.0.1 is in use", "--port"]),
             (new, (*bundle, "--port", 99999), ["cannot listen on 127.0.0.1 port 99999"]),
             (new, (*bundle, "--host", "192.0.2.1"), ["cannot listen on 192.0.2.1"]),
@@ -258,14 +260,12 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(serve, server_b
             (existing, ("--rounds", "7"), ["other settings", '{"rounds": "7 instead of 2"}']),
             (existing, ("--token", "another-token"), ["another token", "leave out --token"]),
         ]
-        # All at once: each spends a second on importing.
-        processes = [serve(*options, data_dir=folder) for folder, options, _ in cases]
-        for process, (folder, options, words) in zip(processes, cases, strict=True):
-            code = process.process.wait(timeout=LONGEST_SECONDS)
-            said = process.err.read_text()
-            assert code == 2, f"{folder} {options}: {code} {said}"
-            assert said.startswith("error: ") and len(said.splitlines()) == 1, said
-            assert all(word in said for word in words), said
+        for folder, options, words in cases:
+            arguments = ["serve", "--data-dir", str(folder), "--port", "0", "--threads", "1"]
+            with closing_runs():
+                error = CliRunner().invoke(gkt, [*arguments, *map(str, options)]).exception
+            assert isinstance(error, GKTError) and error.exit_code == 2, (folder, options, error)
+            assert len(str(error).splitlines()) == 1 and all(word in str(error) for word in words), error
     assert not new.exists()
     assert list((tmp_path / "full").iterdir()) == [tmp_path / "full" / "something"]
     left = {path.relative_to(existing) for path in existing.rglob("*")} - set(before)

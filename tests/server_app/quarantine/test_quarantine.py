@@ -3,52 +3,63 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
+from gkt_core.algorithms import Evaluation, ServerUpdate
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.partition import partition
+from gkt_core.errors import InputError
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.protocol import RoundReport
 from gkt_core.wire.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
 from server_app import open_run
+from server_app.cli.clients import clients as clients_command
 from server_app.quarantine import Evidence, Watch, judge
 from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
 from server_app.rounds.state import Claimed, Joined, Quarantined, Reported, Trained
 from server_app.status import run_status
-from server_app.store import ClientRecord, FolderBlobStore
+from server_app.store import ClientRecord, FolderBlobStore, RunStore
 from server_app.trainer.step_report import step_metrics
-
-pytest_plugins = ["tests.server_app.server_fixtures"]
+from tests.conftest import Gkt
+from tests.server_app.server_fixtures import closing_runs
 
 NUM_CLASSES, CHANNELS, SIZE = 6, 8, 8
-NOTHING = {"first": {}, "last": {}, "same_start": True}
+NOTHING: dict[str, Any] = {"first": {}, "last": {}, "same_start": True}
+# Rows, features, logits and labels of one device.
+Upload = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+Uploads = dict[str, Upload]
 
 
-def devices(split, seed, num_clients=8, num_samples=960):
+def devices(split: str, seed: int, num_clients: int = 8, num_samples: int = 960) -> Uploads:
     """What honest devices send: each class has its smooth pattern, extractors drift from a common one."""
     rng = np.random.default_rng([seed, 5])
     labels = rng.integers(0, NUM_CLASSES, num_samples)
     # Blobs of 2 pixels: neighbours go together, as after a convolution.
     coarse = rng.normal(size=(NUM_CLASSES, CHANNELS, SIZE // 2, SIZE // 2))
     patterns = coarse.repeat(2, axis=2).repeat(2, axis=3)
-    found = {}
+    sent: Uploads = {}
     for number, rows in enumerate(partition(labels, num_clients, scheme=split, alpha=0.1, seed=seed)):
         mine = labels[rows]
         noise = rng.normal(size=(len(rows), CHANNELS, SIZE // 2, SIZE // 2)).repeat(2, 2).repeat(2, 3)
         drift = rng.lognormal(0, 0.3, (1, CHANNELS, 1, 1))
         features = np.maximum(drift * (patterns[mine] + noise), 0).astype(np.float32)
         logits = rng.normal(0, 0.3, (len(rows), NUM_CLASSES)).astype(np.float32)
-        found[f"d{number}"] = (rows, features, logits, mine)
-    return found
+        sent[f"d{number}"] = (rows, features, logits, mine)
+    return sent
 
 
-def looked_at(sent):
+def looked_at(sent: Uploads) -> dict[str, Evidence]:
     return {client_id: summarise(*upload) for client_id, upload in sent.items()}
 
 
-def poisoned(upload, attack, seed=0):
+def poisoned(upload: Upload, attack: str, seed: int = 0) -> Upload:
     rows, features, logits, labels = upload
     rng = np.random.default_rng(seed)
     if attack == "shifted_labels":
@@ -70,7 +81,7 @@ WORDS = {
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("attack", WORDS)
-def test_one_of_eight_is_named_and_nobody_else(attack, seed):
+def test_one_of_eight_is_named_and_nobody_else(attack: str, seed: int) -> None:
     sent = devices("iid", seed)
     assert judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING) == {}
     attacker = f"d{seed + 2}"
@@ -83,19 +94,19 @@ def test_one_of_eight_is_named_and_nobody_else(attack, seed):
 
 
 @pytest.mark.parametrize("attack", ["hostile_logits", "random_features"])
-def test_attacks_without_labels_are_named_on_skewed_splits_too(attack):
+def test_attacks_without_labels_are_named_on_skewed_splits_too(attack: str) -> None:
     sent = devices("dirichlet", 1)
     sent["d4"] = poisoned(sent["d4"], attack)
     assert list(judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING)) == ["d4"]
 
 
-def test_nobody_of_a_skewed_split_is_named():
+def test_nobody_of_a_skewed_split_is_named() -> None:
     for seed in range(12):
         evidence = looked_at(devices("dirichlet", seed))
         assert judge(evidence, num_classes=NUM_CLASSES, **NOTHING) == {}, seed
 
 
-def test_what_other_devices_cannot_tell_is_not_held_against_anybody():
+def test_what_other_devices_cannot_tell_is_not_held_against_anybody() -> None:
     # Two devices: labels against labels, and nobody to say whose are right.
     sent = dict(list(devices("iid", 0).items())[:2])
     sent["d1"] = poisoned(sent["d1"], "shifted_labels")
@@ -107,7 +118,7 @@ def test_what_other_devices_cannot_tell_is_not_held_against_anybody():
     assert judge(looked_at(sent), num_classes=NUM_CLASSES, **apart) == {}
 
 
-def test_half_of_the_devices_is_no_outlier():
+def test_half_of_the_devices_is_no_outlier() -> None:
     sent = devices("iid", 0)
     for number in range(4):
         sent[f"d{number}"] = poisoned(sent[f"d{number}"], "random_features", number)
@@ -122,16 +133,16 @@ def test_half_of_the_devices_is_no_outlier():
         (lambda each: dataclasses.replace(each, pooled=each.pooled[::-1]), "correlate"),
     ],
 )
-def test_a_device_that_turns_is_unlike_its_past(change, words):
+def test_a_device_that_turns_is_unlike_its_past(change: Callable[[Evidence], Evidence], words: str) -> None:
     before = looked_at(devices("iid", 0))
-    past = {"first": before, "last": before, "same_start": True}
+    past: dict[str, Any] = {"first": before, "last": before, "same_start": True}
     assert judge(before, num_classes=NUM_CLASSES, **past) == {}
     now = {**before, "d3": change(before["d3"])}
     found = judge(now, num_classes=NUM_CLASSES, **past)
     assert list(found) == ["d3"] and words in found["d3"]
 
 
-def test_features_that_are_all_zero():
+def test_features_that_are_all_zero() -> None:
     sent = devices("iid", 0, num_clients=2)
     rows, features, logits, labels = sent["d0"]
     sent["d0"] = (rows, np.zeros_like(features), logits, labels)
@@ -139,7 +150,7 @@ def test_features_that_are_all_zero():
     assert found == {"d0": "100.0% of its features are zero"}
 
 
-def source_of(sent):
+def source_of(sent: Uploads) -> ShardSource:
     spec = ShardSpec("fp32", (CHANNELS, SIZE, SIZE), NUM_CLASSES, 1000)
     shards = []
     for client_id, (rows, features, logits, labels) in sent.items():
@@ -149,7 +160,7 @@ def source_of(sent):
     return ShardSource(shards)
 
 
-def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path):
+def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path: Path) -> None:
     source = source_of(devices("iid", 0, num_clients=2))
     evidence = gather_evidence(source)
     for number, client_id in enumerate(source.client_ids):
@@ -165,11 +176,11 @@ def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path):
         np.testing.assert_allclose(again.pooled, found.pooled, rtol=1e-3, atol=1e-6)
 
 
-def test_the_watch_remembers_those_that_it_accepts(tmp_path):
+def test_the_watch_remembers_those_that_it_accepts(tmp_path: Path) -> None:
     watch = Watch(FolderBlobStore(tmp_path), RunConfig(num_clients=8), NUM_CLASSES)
     sent = devices("iid", 0)
 
-    def check(round_num, answered, uploads):
+    def check(round_num: int, answered: dict[str, int], uploads: Uploads) -> dict[str, str]:
         rounds = dict.fromkeys(uploads, round_num)
         found = watch.check(source_of(uploads), rounds=rounds, answered=answered, trusted=())
         watch.tidy(rounds, answered)
@@ -190,7 +201,7 @@ def test_the_watch_remembers_those_that_it_accepts(tmp_path):
     assert "another label than before" in found["d1"] and WORDS["shifted_labels"] in found["d5"]
 
 
-def held_run(empty_run, tmp_path):
+def held_run(empty_run: Path, tmp_path: Path) -> RunStore:
     shutil.copytree(empty_run, tmp_path / "run")
     store = open_run(tmp_path / "run").store
     for client_id in ("client-a", "client-b"):
@@ -201,7 +212,9 @@ def held_run(empty_run, tmp_path):
     return store
 
 
-def test_a_quarantined_device_does_not_count_in_the_metrics_of_its_round(empty_run, tmp_path):
+def test_a_quarantined_device_does_not_count_in_the_metrics_of_its_round(
+    empty_run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(empty_run, tmp_path / "run")
     store = open_run(tmp_path / "run").store
     for client_id in ("client-a", "client-b"):
@@ -220,38 +233,47 @@ def test_a_quarantined_device_does_not_count_in_the_metrics_of_its_round(empty_r
         store.close_part(client_id, 1, report)
     store.apply(Claimed(1))
     state = store.apply(Quarantined("client-b", 1, "noise"))
-    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "samples_per_second")
-    store.add_round_metrics(1, {**dict.fromkeys(names, 0.0), **step_metrics(state)})
+    update = ServerUpdate(np.zeros((12, NUM_CLASSES), np.float32), 0.0, 0.0, 0.0)
+    store.add_round_metrics(1, step_metrics(state, update, Evaluation(0.0, 0.0)))
     store.apply(Trained(1))
     (finished,) = run_status(store).finished_rounds
     assert (finished.num_examples, finished.edge_accuracy) == (12, 0.5)
     store.close()
 
 
-def test_the_commands_of_the_person_who_runs_the_server(gkt, empty_run, tmp_path):
+def test_the_commands_of_the_person_who_runs_the_server(
+    gkt: Gkt, empty_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once as a process; then in this one, which saves an import of everything each time."""
     store = held_run(empty_run, tmp_path)
     listed = json.loads(gkt("clients", "list", "--data-dir", "run", "--json").stdout)
     assert [(each["client_id"], each["state"], each["reason"]) for each in listed["clients"]] == [
         ("client-a", "reported", ""),
         ("client-b", "quarantined", "noise"),
     ]
-    assert "client-b  quarantined" in gkt("clients", "list", "--data-dir", "run").stdout
-    released = gkt("clients", "release", "client-b", "--trust", "--data-dir", "run", "--json")
+    monkeypatch.chdir(tmp_path)
+
+    def clients(*arguments: str) -> Result:
+        with closing_runs():
+            return CliRunner().invoke(clients_command, [*arguments, "--data-dir", "run"])
+
+    assert "client-b  quarantined" in clients("list").stdout
+    released = clients("release", "client-b", "--trust", "--json")
     assert json.loads(released.stdout)["state"] == "waiting"
     assert (store.state().quarantined, store.state().trusted) == ((), ("client-b",))
-    revoked = gkt("clients", "revoke", "client-b", "--data-dir", "run")
-    assert revoked.returncode == 0 and "client-b is revoked" in revoked.stdout
+    revoked = clients("revoke", "client-b")
+    assert revoked.exit_code == 0 and "client-b is revoked" in revoked.stdout
     assert store.state().revoked == ("client-b",)
     for arguments, words in (
         (("release", "client-a"), "not quarantined"),
         (("revoke", "nobody"), "expected one of: client-a, client-b"),
     ):
-        refused = gkt("clients", *arguments, "--data-dir", "run")
-        assert refused.returncode == 2 and words in refused.stderr
+        refused = clients(*arguments).exception
+        assert isinstance(refused, InputError) and refused.exit_code == 2 and words in str(refused)
     store.close()
 
 
-def test_joining_again_does_not_lift_a_quarantine(empty_run, tmp_path):
+def test_joining_again_does_not_lift_a_quarantine(empty_run: Path, tmp_path: Path) -> None:
     store = held_run(empty_run, tmp_path)
     state = store.apply(Joined("client-b"))
     assert dict(state.quarantined) == {"client-b": "noise"}

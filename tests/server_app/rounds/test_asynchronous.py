@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from server_app.rounds.machine import advance, part_is_closed
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
+    Event,
     Failed,
     Joined,
     Pardoned,
@@ -34,18 +36,18 @@ ROUNDS = AsyncRounds()
 DEVICES = ("a", "b", "c", "d")
 
 
-def begun(num=3, rounds=2, **changes):
+def begun(num: int = 3, rounds: int = 2, **changes: Any) -> RunState:
     state = RunState(num, rounds, mode="async", **changes)
     return after(state, *(Joined(each) for each in DEVICES[:num]))
 
 
-def after(state, *events):
+def after(state: RunState, *events: Event) -> RunState:
     for event in events:
         state = advance(state, event)
     return state
 
 
-def stepped(state):
+def stepped(state: RunState) -> RunState:
     """The trainer takes what there is."""
     return after(state, Claimed(state.round_num), Trained(state.round_num))
 
@@ -59,7 +61,7 @@ class AsyncMachine(RuleBasedStateMachine):
         max_staleness=st.integers(0, 2),
         min_clients=st.integers(1, 4),
     )
-    def begin(self, num_clients, num_rounds, max_staleness, min_clients):
+    def begin(self, num_clients: int, num_rounds: int, max_staleness: int, min_clients: int) -> None:
         self.state = RunState(
             num_clients,
             num_rounds,
@@ -67,9 +69,9 @@ class AsyncMachine(RuleBasedStateMachine):
             max_staleness=max_staleness,
             min_clients=min(min_clients, num_clients),
         )
-        self.trained = {each: [] for each in DEVICES}
+        self.trained: dict[str, list[int]] = {each: [] for each in DEVICES}
 
-    def send(self, event):
+    def send(self, event: Event) -> bool:
         """Apply an event to a state that was stored and read again; a refusal changes nothing."""
         before = RunState.from_dict(json.loads(json.dumps(self.state.to_dict())))
         assert before == self.state
@@ -80,11 +82,11 @@ class AsyncMachine(RuleBasedStateMachine):
         return True
 
     @rule(client_id=st.sampled_from(DEVICES))
-    def join(self, client_id):
+    def join(self, client_id: str) -> None:
         self.send(Joined(client_id))
 
     @rule(client_id=st.sampled_from(DEVICES), offset=st.sampled_from((0, 0, 0, 0, -1, 1)))
-    def report(self, client_id, offset):
+    def report(self, client_id: str, offset: int) -> None:
         before = self.state
         own = dict(before.done).get(client_id, 0) + 1 + offset
         awaited = ROUNDS.is_working(before, client_id) and offset == 0
@@ -98,21 +100,21 @@ class AsyncMachine(RuleBasedStateMachine):
             assert self.state == before
 
     @rule(offset=st.sampled_from((0, 0, -1)))
-    def deadline(self, offset):
+    def deadline(self, offset: int) -> None:
         assert self.send(DeadlinePassed(self.state.round_num + offset))
 
     @rule(min_clients=st.integers(1, 4))
-    def other_rules(self, min_clients):
+    def other_rules(self, min_clients: int) -> None:
         assert self.send(RulesChanged(min(min_clients, self.state.num_clients), 5.0))
 
     @rule(client_id=st.sampled_from(DEVICES), revokes=st.integers(0, 5))
-    def revoke(self, client_id, revokes):
+    def revoke(self, client_id: str, revokes: int) -> None:
         if not revokes:  # rarely: a revoked device never comes back
             member = client_id in self.state.clients + self.state.revoked
             assert self.send(Revoked(client_id)) is member
 
     @rule(client_id=st.sampled_from(DEVICES), offset=st.sampled_from((0, 0, -1)))
-    def quarantine(self, client_id, offset):
+    def quarantine(self, client_id: str, offset: int) -> None:
         before = self.state
         accepted = before.phase is Phase.TRAINING and client_id in before.in_step and offset == 0
         assert self.send(Quarantined(client_id, before.round_num + offset, "noise")) is accepted
@@ -120,26 +122,26 @@ class AsyncMachine(RuleBasedStateMachine):
             assert client_id not in ROUNDS.parts(self.state) and not ROUNDS.is_working(self.state, client_id)
 
     @rule(client_id=st.sampled_from(DEVICES), trusted=st.booleans())
-    def pardon(self, client_id, trusted):
+    def pardon(self, client_id: str, trusted: bool) -> None:
         held = client_id in dict(self.state.quarantined)
         assert self.send(Pardoned(client_id, trusted)) is held
 
     @rule(offset=st.sampled_from((0, 0, 0, 1)))
-    def claim(self, offset):
+    def claim(self, offset: int) -> None:
         accepted = self.state.phase is Phase.READY and offset == 0
         again = self.state.in_step
         assert self.send(Claimed(self.state.round_num + offset)) is accepted
         assert not (accepted and again) or self.state.in_step == again, "the same step, the same numbers"
 
     @rule()
-    def release(self):
+    def release(self) -> None:
         before = ROUNDS.parts(self.state)
         training = self.state.phase is Phase.TRAINING
         assert self.send(Released())
         assert not (training and before) or ROUNDS.parts(self.state) == before
 
     @rule()
-    def train(self):
+    def train(self) -> None:
         before = self.state
         accepted = before.phase is Phase.TRAINING
         last = ROUNDS.is_last(before)
@@ -151,12 +153,12 @@ class AsyncMachine(RuleBasedStateMachine):
                 assert self.state.last_answer(client_id) == own
 
     @rule(fails=st.integers(0, 9))
-    def fail(self, fails):
+    def fail(self, fails: int) -> None:
         if not fails:  # rarely: nothing comes after it
             assert self.send(Failed("disk full")) is (self.state.phase is not Phase.FINISHED)
 
     @invariant()
-    def nobody_runs_away(self):
+    def nobody_runs_away(self) -> None:
         ahead = ROUNDS.staleness(self.state)
         for client_id, more in ahead.items():
             own = dict(self.state.done).get(client_id, 0)
@@ -166,12 +168,12 @@ class AsyncMachine(RuleBasedStateMachine):
         assert 0 <= ROUNDS.shown_round(self.state) <= self.state.rounds
 
     @invariant()
-    def no_round_is_trained_twice(self):
+    def no_round_is_trained_twice(self) -> None:
         for numbers in self.trained.values():
             assert numbers == sorted(set(numbers))
 
     @invariant()
-    def a_device_is_in_one_place(self):
+    def a_device_is_in_one_place(self) -> None:
         places = (*self.state.selected, *self.state.reported, *self.state.in_step)
         held = dict(self.state.quarantined)
         assert len(set(places)) == len(places)
@@ -179,7 +181,7 @@ class AsyncMachine(RuleBasedStateMachine):
         assert set(self.state.late) <= {*self.state.selected, *self.state.reported, *self.state.in_step}
 
     @invariant()
-    def somebody_has_something_to_do(self):
+    def somebody_has_something_to_do(self) -> None:
         """A run that goes on waits for a device or for the trainer, unless everybody is held or gone."""
         if self.state.phase is Phase.COLLECTING and self.state.active:
             assert self.state.selected
@@ -188,7 +190,7 @@ class AsyncMachine(RuleBasedStateMachine):
             assert ROUNDS.parts(self.state) or ROUNDS.is_last(claimed)
 
     @invariant()
-    def tasks_and_uploads_agree(self):
+    def tasks_and_uploads_agree(self) -> None:
         for client_id in self.state.clients:
             task = ROUNDS.task_for(self.state, client_id, 0.5)
             assert (task.action == "train") is ROUNDS.is_working(self.state, client_id)
@@ -203,7 +205,7 @@ TestAnySequence = AsyncMachine.TestCase
 TestAnySequence.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-def test_a_step_trains_on_what_has_arrived_and_uploads_go_on_meanwhile():
+def test_a_step_trains_on_what_has_arrived_and_uploads_go_on_meanwhile() -> None:
     state = after(begun(), Reported("b", 1))
     assert (state.phase, ROUNDS.parts(state)) == (Phase.READY, {"b": 1})
     state = after(state, Claimed(1), Reported("a", 1))
@@ -216,7 +218,7 @@ def test_a_step_trains_on_what_has_arrived_and_uploads_go_on_meanwhile():
     assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, 1)
 
 
-def test_who_is_too_far_ahead_waits_for_the_slowest():
+def test_who_is_too_far_ahead_waits_for_the_slowest() -> None:
     state = begun(num=2, rounds=5, max_staleness=1)
     for number in (1, 2):
         state = stepped(after(state, Reported("a", number)))
@@ -227,7 +229,7 @@ def test_who_is_too_far_ahead_waits_for_the_slowest():
     assert ROUNDS.task_for(state, "a", 1.0).action == "train"
 
 
-def test_a_vanished_device_is_waited_for_until_the_deadline_and_may_come_back():
+def test_a_vanished_device_is_waited_for_until_the_deadline_and_may_come_back() -> None:
     state = begun(num=2, rounds=4, max_staleness=0)
     state = stepped(after(state, Reported("a", 1)))
     assert ROUNDS.task_for(state, "a", 1.0).action == "wait"
@@ -242,7 +244,7 @@ def test_a_vanished_device_is_waited_for_until_the_deadline_and_may_come_back():
     assert state.phase is Phase.FINISHED
 
 
-def test_a_run_ends_without_a_device_that_never_comes_back():
+def test_a_run_ends_without_a_device_that_never_comes_back() -> None:
     state = begun(num=2, rounds=1, max_staleness=0)
     state = stepped(after(state, Reported("a", 1)))
     assert state.phase is Phase.COLLECTING
@@ -253,7 +255,7 @@ def test_a_run_ends_without_a_device_that_never_comes_back():
     assert stepped(state).phase is Phase.FINISHED
 
 
-def test_a_quarantined_device_has_spent_its_round():
+def test_a_quarantined_device_has_spent_its_round() -> None:
     state = after(begun(), Reported("a", 1), Claimed(1), Quarantined("a", 1, "noise"))
     assert (state.phase, dict(state.done)["a"]) == (Phase.COLLECTING, 1)
     with pytest.raises(RoundClosedError, match="noise"):
@@ -265,7 +267,7 @@ def test_a_quarantined_device_has_spent_its_round():
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1, 3])
-def test_the_order_of_events_is_the_simulations(max_staleness):
+def test_the_order_of_events_is_the_simulations(max_staleness: int) -> None:
     """The server's machine driven by the simulation's clock lets devices begin when the simulation does."""
     num, rounds = 4, 5
     durations = device_slowness(num, 5)
@@ -292,7 +294,7 @@ def test_the_order_of_events_is_the_simulations(max_staleness):
     assert (state.phase, dict(state.done)) == (Phase.FINISHED, dict.fromkeys(DEVICES, rounds))
 
 
-def test_no_event_changes_the_state_that_it_is_given():
+def test_no_event_changes_the_state_that_it_is_given() -> None:
     given = after(begun(), Reported("a", 1))
     kept = dataclasses.replace(given)
     after(given, Claimed(1), Reported("b", 1), Trained(1))

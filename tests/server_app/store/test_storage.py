@@ -1,9 +1,11 @@
 """State in PostgreSQL and blobs in S3: real servers, the same runs, and what happens when they are gone."""
 
 import dataclasses
+import functools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,14 +19,15 @@ from edge_runtime.server_client import ServerClient
 from gkt_core.errors import ConfigError, InputError, StorageUnavailableError
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RoundReport
 from gkt_core.wire.shards import ShardKey
-from server_app import create_app, create_run, open_run
-from server_app.rounds.state import Joined, Phase, RunState
+from server_app import RunContext, create_app, create_run, open_run
+from server_app.rounds.state import Failed, Joined, Phase, RunState
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, Storage
 from server_app.store import RemoteBlobStore, SqlRunStore, engine, tables
 from server_app.trainer.trainer import Trainer
+from tests.conftest import LONGEST_SECONDS
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
-
-pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.store.storage_fixtures"]
+from tests.server_app.store.conftest import Bucket
+from tests.server_app.waiting import until
 
 JOIN = JoinRequest(PROTOCOL_VERSION, 12, 5, NUM_CLASSES, "ort_training")
 REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
@@ -34,36 +37,36 @@ REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     """An empty database of either kind."""
     if request.param == "sqlite":
         return tmp_path / "run.sqlite"
-    return request.getfixturevalue("postgres_url")
+    return str(request.getfixturevalue("postgres_url"))
 
 
-def test_the_migrations_make_the_tables_of_the_code(database):
-    found = engine.open_engine(database)
-    engine.migrate(found)
-    with found.connect() as connection:
+def test_the_migrations_make_the_tables_of_the_code(database: Path | str) -> None:
+    opened = engine.open_engine(database)
+    engine.migrate(opened)
+    with opened.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), tables.metadata)
-    found.dispose()
+    opened.dispose()
     assert differences == []
 
 
-def test_the_newest_migration_is_the_one_that_the_code_knows():
+def test_the_newest_migration_is_the_one_that_the_code_knows() -> None:
     config = Config()
     config.set_main_option("script_location", "server_app/store/migrations")
     assert ScriptDirectory.from_config(config).get_heads() == [engine.HEAD_REVISION]
 
 
-def test_several_processes_may_migrate_at_once(database):
+def test_several_processes_may_migrate_at_once(database: Path | str) -> None:
     engines = [engine.open_engine(database) for _ in range(4)]
     # SQLite cannot wait while another process turns the write-ahead log on; create_run does it alone.
     engines[0].connect().close()
     barrier = threading.Barrier(4)
 
-    def migrate(each):
-        barrier.wait(timeout=30)
+    def migrate(each: sa.Engine) -> None:
+        barrier.wait(timeout=LONGEST_SECONDS)
         engine.migrate(each)
 
     with ThreadPoolExecutor(4) as threads:
@@ -76,10 +79,11 @@ def test_several_processes_may_migrate_at_once(database):
         each.dispose()
 
 
-def test_one_database_holds_several_runs(postgres_url):
+def test_one_database_holds_several_runs(postgres_url: str) -> None:
     for run_id in ("run-1", "run-2"):
         SqlRunStore.create(postgres_url, run_id, {}, RunState(2, 2)).close()
     first, second = (SqlRunStore.open(postgres_url, run_id) for run_id in ("run-1", "run-2"))
+    assert first is not None and second is not None
     first.apply(Joined("a"))
     assert (first.state().clients, second.state().clients) == (("a",), ())
     assert SqlRunStore.open(postgres_url, "run-3") is None
@@ -95,7 +99,7 @@ def test_one_database_holds_several_runs(postgres_url):
         ("postgresql://user:secret@/name?host=/nowhere", InputError, ["cannot be used"]),
     ],
 )
-def test_a_database_that_cannot_be_used(url, error, words):
+def test_a_database_that_cannot_be_used(url: str, error: type[Exception], words: list[str]) -> None:
     with pytest.raises(error) as caught:
         SqlRunStore.create(url, "run-1", {}, RunState(2, 2))
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -106,11 +110,13 @@ def test_a_database_that_cannot_be_used(url, error, words):
 
 
 @pytest.fixture
-def blobs(bucket, tmp_path):
+def blobs(bucket: Bucket, tmp_path: Path) -> RemoteBlobStore:
     return RemoteBlobStore(bucket.url, tmp_path / "copies")
 
 
-def test_a_blob_is_put_found_and_deleted_by_another_process(blobs, bucket, tmp_path):
+def test_a_blob_is_put_found_and_deleted_by_another_process(
+    blobs: RemoteBlobStore, bucket: Bucket, tmp_path: Path
+) -> None:
     other = RemoteBlobStore(bucket.url, tmp_path / "others")
     blobs.put("rounds/000001/a/train-000000", b"first")
     assert other.local_path("rounds/000001/a/train-000000").read_bytes() == b"first"
@@ -130,14 +136,16 @@ def test_a_blob_is_put_found_and_deleted_by_another_process(blobs, bucket, tmp_p
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a//b", "/etc/passwd", "a\0b"])
-def test_hostile_names_are_refused(tmp_path, name):
+def test_hostile_names_are_refused(tmp_path: Path, name: str) -> None:
     blobs = RemoteBlobStore("memory://gkt-tests", tmp_path)
     for call in (blobs.local_path, blobs.delete, blobs.delete_below, lambda name: blobs.put(name, b"x")):
         with pytest.raises(ValueError, match="is no blob name"):
             call(name)
 
 
-def test_a_bucket_that_is_not_there_is_found_early(bucket, server_bundle, tmp_path):
+def test_a_bucket_that_is_not_there_is_found_early(
+    bucket: Bucket, server_bundle: Path, tmp_path: Path
+) -> None:
     for url, word in (("s3://another-bucket/x", "is there such a bucket"), ("nonsense://x", "nonsense")):
         with pytest.raises(ConfigError, match=word):
             create_run(
@@ -146,14 +154,15 @@ def test_a_bucket_that_is_not_there_is_found_early(bucket, server_bundle, tmp_pa
         assert not (tmp_path / "run").exists()
 
 
-def test_a_bucket_that_is_gone_for_a_while(bucket, server_bundle, tmp_path):
+def test_a_bucket_that_is_gone_for_a_while(bucket: Bucket, server_bundle: Path, tmp_path: Path) -> None:
     """Devices are asked for patience, and nothing is lost when it is back."""
     run = create_run(
         tmp_path / "run", server_bundle, run_config(quarantine=False), TOKEN, Storage(blobs=bucket.url)
     )
-    app, slept = create_app(run, TOKEN), []
+    app = create_app(run, TOKEN)
+    slept: list[float] = []
 
-    def sleep(seconds):
+    def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 2:
             bucket.start()
@@ -183,8 +192,12 @@ def test_a_bucket_that_is_gone_for_a_while(bucket, server_bundle, tmp_path):
 PARTS = (("train", 0, 8, 0), ("train", 1, 4, 8), ("validation", 0, 5, 90))
 
 
+def may_train(device: ServerClient, client_id: str) -> bool:
+    return device.task(client_id).action == "train"
+
+
 # Without quarantine: the labels of a device that is no device are random, and other ones in each round.
-def outcome(run):
+def outcome(run: RunContext) -> list[bytes]:
     """Send fixed uploads as two devices, train, and return what the run leaves."""
     transport = httpx.WSGITransport(app=create_app(run, TOKEN))
     devices = {client_id: ServerClient("http://server", TOKEN, transport=transport) for client_id in CLIENTS}
@@ -192,7 +205,7 @@ def outcome(run):
         device.run_info()
         device.join(client_id, JOIN)
 
-    def train():
+    def train() -> RunState:
         # As another process would.
         opened = open_run(run.folder)
         try:
@@ -200,28 +213,36 @@ def outcome(run):
         finally:
             opened.store.close()
 
-    trained = ThreadPoolExecutor(1).submit(train)
-    labels = []
-    for round_num in (1, 2):
-        for number, (client_id, device) in enumerate(devices.items()):
-            while device.task(client_id).action != "train":
-                threading.Event().wait(0.02)
-            for split, index, num, first_id in PARTS:
-                key = ShardKey(client_id, round_num, split, index)
-                data = shard_bytes(key, num, first_id=first_id, seed=number)
-                device.put_shard(key, data, compressed=True)
-            assert device.missing_shards(client_id, round_num).train == []
-            device.report(client_id, round_num, REPORT)
-        while run.store.state().phase in (Phase.READY, Phase.TRAINING):
-            threading.Event().wait(0.02)
-        labels += [device.soft_labels(client_id, round_num) for client_id, device in devices.items()]
-    assert trained.result(timeout=60).phase is Phase.FINISHED
+    labels: list[bytes] = []
+    with ThreadPoolExecutor(1) as threads:
+        trained = threads.submit(train)
+        try:
+            for round_num in (1, 2):
+                for number, (client_id, device) in enumerate(devices.items()):
+                    until(functools.partial(may_train, device, client_id), "a task")
+                    for split, index, num, first_id in PARTS:
+                        key = ShardKey(client_id, round_num, split, index)
+                        data = shard_bytes(key, num, first_id=first_id, seed=number)
+                        device.put_shard(key, data, compressed=True)
+                    assert device.missing_shards(client_id, round_num).train == []
+                    device.report(client_id, round_num, REPORT)
+                until(
+                    lambda: run.store.state().phase not in (Phase.READY, Phase.TRAINING), "the end of a round"
+                )
+                labels += [device.soft_labels(client_id, round_num) for client_id, device in devices.items()]
+            assert trained.result(timeout=LONGEST_SECONDS).phase is Phase.FINISHED
+        except BaseException:
+            # Else the trainer would wait for ever.
+            run.store.apply(Failed("the test failed"))
+            raise
     for device in devices.values():
         device.close()
     return [*labels, run.blobs.local_path(SERVER_WEIGHTS_BLOB).read_bytes()]
 
 
-def test_a_run_elsewhere_is_the_same_run(postgres_url, bucket, server_bundle, tmp_path):
+def test_a_run_elsewhere_is_the_same_run(
+    postgres_url: str, bucket: Bucket, server_bundle: Path, tmp_path: Path
+) -> None:
     here = create_run(tmp_path / "here", server_bundle, run_config(quarantine=False), TOKEN)
     storage = Storage(postgres_url, bucket.url)
     there = create_run(tmp_path / "there", server_bundle, run_config(quarantine=False), TOKEN, storage)

@@ -1,10 +1,12 @@
 """The stores: what one process writes the other one sees, whole or not at all, and nothing is lost."""
 
+import contextlib
+import functools
 import itertools
 import random
-import threading
 import types
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from server_app import open_run
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
+    Event,
     Failed,
     Joined,
     Phase,
@@ -23,9 +26,8 @@ from server_app.rounds.state import (
     RunState,
     Trained,
 )
-from server_app.store import ClientRecord, FolderBlobStore, ShardRecord, SqlRunStore, sql
-
-pytest_plugins = ["tests.server_app.store.storage_fixtures"]
+from server_app.store import ClientRecord, ShardRecord, SqlRunStore, sql
+from tests.server_app.waiting import at_once
 
 CONFIG = {"rounds": 2, "codec": "uint8", "alpha": 0.5}
 REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
@@ -33,50 +35,51 @@ NUM_THREADS = 8
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "run.sqlite"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def opened(request):
+class Stores:
     """Opens stores on one database, and closes them."""
-    stores = []
-    path = request.getfixturevalue("path" if request.param == "sqlite" else "postgres_url")
 
-    def create(num_clients=2, num_rounds=2, run_id="run-1"):
-        stores.append(SqlRunStore.create(path, run_id, CONFIG, RunState(num_clients, num_rounds)))
-        return stores[-1]
+    def __init__(self, database: Path | str) -> None:
+        self._database = database
+        self._opened: list[SqlRunStore] = []
 
-    def again():
-        stores.append(SqlRunStore.open(path))
-        return stores[-1]
+    def create(self, num_clients: int = 2, num_rounds: int = 2) -> SqlRunStore:
+        state = RunState(num_clients, num_rounds)
+        self._opened.append(SqlRunStore.create(self._database, "run-1", CONFIG, state))
+        return self._opened[-1]
 
-    yield types.SimpleNamespace(create=create, again=again)
-    for store in stores:
-        store.close()
+    def again(self) -> SqlRunStore:
+        store = SqlRunStore.open(self._database)
+        assert store is not None
+        self._opened.append(store)
+        return store
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
 
 
-def shard(client_id="a", round_num=1, split="train", index=0, sha256="0" * 64):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    database = request.getfixturevalue("path" if request.param == "sqlite" else "postgres_url")
+    with contextlib.closing(Stores(database)) as stores:
+        yield stores
+
+
+def shard(
+    client_id: str = "a", round_num: int = 1, split: str = "train", index: int = 0, sha256: str = "0" * 64
+) -> ShardRecord:
     key = ShardKey(client_id, round_num, split, index)
     return ShardRecord(key, sha256, 8, 100, f"rounds/{round_num}/{client_id}/{split}-{index}")
-
-
-def at_once(*calls):
-    """Run calls in a thread each, let them begin together, and return what they return."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call):
-        barrier.wait(timeout=30)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return list(threads.map(run, calls))
 
 
 # --- one store
 
 
-def test_what_was_created_is_what_is_opened(opened):
+def test_what_was_created_is_what_is_opened(opened: Stores) -> None:
     created = opened.create(num_clients=3, num_rounds=7)
     found = opened.again()
     assert found.run_id == created.run_id == "run-1"
@@ -86,19 +89,19 @@ def test_what_was_created_is_what_is_opened(opened):
     assert found.rounds() == [] and found.traffic() == {} and found.progress() == (None, 0.0)
 
 
-def test_creating_a_run_again_leaves_it_as_it_is(opened):
+def test_creating_a_run_again_leaves_it_as_it_is(opened: Stores) -> None:
     opened.create().apply(Joined("a"))
     assert opened.create(num_clients=9).state() == RunState(2, 2, clients=("a",))
 
 
-def test_there_is_nothing_to_open(path):
+def test_there_is_nothing_to_open(path: Path) -> None:
     assert SqlRunStore.open(path) is None
     assert not path.exists()
     path.touch()
     assert SqlRunStore.open(path) is None
 
 
-def test_a_file_that_is_no_database_is_an_input_error(path):
+def test_a_file_that_is_no_database_is_an_input_error(path: Path) -> None:
     path.write_bytes(b"not a database, " * 64)
     with pytest.raises(InputError, match=r"run\.sqlite cannot be read"):
         SqlRunStore.open(path)
@@ -106,12 +109,12 @@ def test_a_file_that_is_no_database_is_an_input_error(path):
         open_run(path.parent)
 
 
-def test_a_folder_without_a_run(tmp_path):
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
         open_run(tmp_path)
 
 
-def test_events_persist_and_a_second_store_sees_them(opened):
+def test_events_persist_and_a_second_store_sees_them(opened: Stores) -> None:
     ours, theirs = opened.create(), opened.again()
     assert ours.apply(Joined("b")) == theirs.state() == RunState(2, 2, clients=("b",))
     assert theirs.apply(Joined("a")).phase is Phase.COLLECTING
@@ -120,7 +123,7 @@ def test_events_persist_and_a_second_store_sees_them(opened):
     assert opened.again().state() == theirs.state()
 
 
-def test_a_refused_event_leaves_state_and_times(opened):
+def test_a_refused_event_leaves_state_and_times(opened: Stores) -> None:
     store = opened.create()
     store.apply(Joined("a"))
     before = store.state(), store.rounds()
@@ -130,7 +133,7 @@ def test_a_refused_event_leaves_state_and_times(opened):
     assert (store.state(), store.rounds()) == before
 
 
-def test_devices_are_kept_by_id_and_repeating_replaces(opened):
+def test_devices_are_kept_by_id_and_repeating_replaces(opened: Stores) -> None:
     store = opened.create()
     for client_id in ("b", "a"):
         store.join(ClientRecord(client_id, 10, 2, "ort_training"))
@@ -145,7 +148,7 @@ def test_devices_are_kept_by_id_and_repeating_replaces(opened):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_shards_come_in_canonical_order_whatever_order_they_arrived_in(opened, seed):
+def test_shards_come_in_canonical_order_whatever_order_they_arrived_in(opened: Stores, seed: int) -> None:
     store = opened.create()
     keys = list(itertools.product(("A", "a", "a-b", "b"), ("train", "validation"), (0, 1, 2, 10)))
     arrived = keys.copy()
@@ -162,14 +165,14 @@ def test_shards_come_in_canonical_order_whatever_order_they_arrived_in(opened, s
     assert store.shards(2, "b") == store.shards(3) == []
 
 
-def test_a_shard_that_arrives_again_replaces_the_first(opened):
+def test_a_shard_that_arrives_again_replaces_the_first(opened: Stores) -> None:
     store = opened.create()
     store.add_shard(shard(sha256="1" * 64))
     store.add_shard(shard(sha256="2" * 64))
     assert opened.again().shards(1) == [shard(sha256="2" * 64)]
 
 
-def test_reports_by_device_and_round(opened):
+def test_reports_by_device_and_round(opened: Stores) -> None:
     store = opened.create()
     with pytest.raises(RoundError):
         store.close_part("a", 1, REPORT)
@@ -189,7 +192,9 @@ def test_reports_by_device_and_round(opened):
     assert store.reports(3) == {}
 
 
-def test_round_times_are_noted_when_a_round_opens_closes_and_ends(opened, monkeypatch):
+def test_round_times_are_noted_when_a_round_opens_closes_and_ends(
+    opened: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = opened.create()
     clock = itertools.count(100.0)
     monkeypatch.setattr(sql, "time", types.SimpleNamespace(time=lambda: next(clock)))
@@ -197,26 +202,27 @@ def test_round_times_are_noted_when_a_round_opens_closes_and_ends(opened, monkey
         store.apply(event)
     (first,) = store.rounds()
     assert (first.round_num, first.opened_at, first.collected_at, first.trained_at) == (1, 101, 103, 0)
-    for event in (Released(), Claimed(1)):
-        store.apply(event)
+    store.apply(Released())
+    store.apply(Claimed(1))
     assert store.rounds() == [first], "a round that is trained again was collected when it was collected"
     store.add_round_metrics(1, {"train_loss": 0.5})
-    for event in (Trained(1), Reported("a", 2), Reported("b", 2), Claimed(2), Trained(2)):
-        store.apply(event)
+    later: tuple[Event, ...] = (Trained(1), Reported("a", 2), Reported("b", 2), Claimed(2), Trained(2))
+    for each in later:
+        store.apply(each)
     first, last = opened.again().rounds()
     assert (first.opened_at, first.collected_at, first.trained_at) == (101, 103, 107)
     assert (first.metrics, last.metrics) == ({"train_loss": 0.5}, {})
     assert (last.round_num, last.opened_at, last.collected_at, last.trained_at) == (2, 107, 109, 111)
 
 
-def test_a_failure_is_no_end_of_a_round(opened):
+def test_a_failure_is_no_end_of_a_round(opened: Stores) -> None:
     store = opened.create(num_clients=1)
     for event in (Joined("a"), Reported("a", 1), Claimed(1), Failed("disk full")):
         store.apply(event)
     assert [(record.round_num, record.trained_at) for record in store.rounds()] == [(1, 0.0)]
 
 
-def test_progress_is_also_the_trainers_sign_of_life(opened, monkeypatch):
+def test_progress_is_also_the_trainers_sign_of_life(opened: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened.create()
     clock = itertools.count(50.0)
     monkeypatch.setattr(sql, "time", types.SimpleNamespace(time=lambda: next(clock)))
@@ -226,7 +232,7 @@ def test_progress_is_also_the_trainers_sign_of_life(opened, monkeypatch):
     assert opened.again().progress() == (None, 51.0)
 
 
-def test_traffic_adds_up_by_kind_and_round(opened):
+def test_traffic_adds_up_by_kind_and_round(opened: Stores) -> None:
     store = opened.create()
     for kind, round_num, num_bytes in (
         ("upload/shards", 1, 10),
@@ -243,7 +249,7 @@ def test_traffic_adds_up_by_kind_and_round(opened):
 # --- the lease
 
 
-def test_one_trainer_has_the_lease(opened):
+def test_one_trainer_has_the_lease(opened: Stores) -> None:
     store, other = opened.create(num_clients=1), opened.again()
     assert store.take_lease("first", 60) and store.take_lease("first", 60)
     assert not other.take_lease("second", 60)
@@ -253,7 +259,7 @@ def test_one_trainer_has_the_lease(opened):
     assert other.take_lease("second", 60) and not store.take_lease("first", 60)
 
 
-def test_a_lease_runs_out_and_who_lost_it_publishes_nothing(opened):
+def test_a_lease_runs_out_and_who_lost_it_publishes_nothing(opened: Stores) -> None:
     store, other = opened.create(num_clients=1), opened.again()
     for event in (Joined("a"), Reported("a", 1)):
         store.apply(event)
@@ -269,10 +275,10 @@ def test_a_lease_runs_out_and_who_lost_it_publishes_nothing(opened):
     assert other.apply(Trained(1), "second").round_num == 2
 
 
-def test_all_trainers_want_the_lease_at_once(opened):
+def test_all_trainers_want_the_lease_at_once(opened: Stores) -> None:
     store = opened.create()
     taken = at_once(
-        *(lambda name=name: store.take_lease(f"trainer-{name}", 60) for name in range(NUM_THREADS))
+        *(functools.partial(store.take_lease, f"trainer-{name}", 60) for name in range(NUM_THREADS))
     )
     assert taken.count(True) == 1
 
@@ -280,39 +286,39 @@ def test_all_trainers_want_the_lease_at_once(opened):
 # --- several at once
 
 
-def test_all_devices_report_at_once_and_the_round_closes_once(opened):
+def test_all_devices_report_at_once_and_the_round_closes_once(opened: Stores) -> None:
     store = opened.create(num_clients=NUM_THREADS)
     names = [f"device-{number}" for number in range(NUM_THREADS)]
-    at_once(*(lambda name=name: store.apply(Joined(name)) for name in names))
+    at_once(*(functools.partial(store.apply, Joined(name)) for name in names))
     state = store.state()
     assert (state.phase, state.clients) == (Phase.COLLECTING, tuple(names))
-    states = at_once(*(lambda name=name: store.apply(Reported(name, 1)) for name in names))
+    states = at_once(*(functools.partial(store.apply, Reported(name, 1)) for name in names))
     assert sorted(len(state.reported) for state in states) == list(range(1, NUM_THREADS + 1))
     assert [state.phase for state in states].count(Phase.READY) == 1
     assert store.state().reported == tuple(names)
     assert len(store.rounds()) == 1
 
 
-def test_more_devices_than_places_join_at_once(opened):
+def test_more_devices_than_places_join_at_once(opened: Stores) -> None:
     store = opened.create(num_clients=3)
 
-    def join(name):
+    def join(name: str) -> RunState | None:
         try:
             return store.apply(Joined(name))
         except RoundError:
             return None
 
-    states = at_once(*(lambda name=f"device-{number}": join(name) for number in range(NUM_THREADS)))
+    states = at_once(*(functools.partial(join, f"device-{number}") for number in range(NUM_THREADS)))
     assert sum(state is not None for state in states) == 3
     assert len(store.state().clients) == 3
 
 
-def test_two_trainers_cannot_claim_the_same_round(opened):
+def test_two_trainers_cannot_claim_the_same_round(opened: Stores) -> None:
     store, other = opened.create(num_clients=1), opened.again()
     store.apply(Joined("a"))
     store.apply(Reported("a", 1))
 
-    def claim(each):
+    def claim(each: SqlRunStore) -> RunState | None:
         try:
             return each.apply(Claimed(1))
         except RoundError:
@@ -321,88 +327,18 @@ def test_two_trainers_cannot_claim_the_same_round(opened):
     assert at_once(lambda: claim(store), lambda: claim(other)).count(None) == 1
 
 
-def test_traffic_counts_every_byte_of_two_processes_worth_of_threads(opened):
+def test_traffic_counts_every_byte_of_two_processes_worth_of_threads(opened: Stores) -> None:
     stores = [opened.create(), opened.again()]
-    each = 25
+    times = 25
 
-    def count(number):
-        for _ in range(each):
+    def count(number: int) -> None:
+        for _ in range(times):
             stores[number % 2].count_traffic("upload/shards", 1, 3)
             stores[number % 2].count_traffic(f"download/{number % 2}", 1, 1)
 
-    at_once(*(lambda number=number: count(number) for number in range(NUM_THREADS)))
+    at_once(*(functools.partial(count, number) for number in range(NUM_THREADS)))
     assert stores[0].traffic() == {
-        ("upload/shards", 1): 3 * each * NUM_THREADS,
-        ("download/0", 1): each * NUM_THREADS // 2,
-        ("download/1", 1): each * NUM_THREADS // 2,
+        ("upload/shards", 1): 3 * times * NUM_THREADS,
+        ("download/0", 1): times * NUM_THREADS // 2,
+        ("download/1", 1): times * NUM_THREADS // 2,
     }
-
-
-# --- blobs
-
-
-@pytest.fixture
-def blobs(tmp_path):
-    return FolderBlobStore(tmp_path / "blobs")
-
-
-def test_a_blob_is_put_found_and_replaced(blobs):
-    blobs.put("rounds/000001/a/train-000000.safetensors", b"first")
-    path = blobs.local_path("rounds/000001/a/train-000000.safetensors")
-    assert path.read_bytes() == b"first"
-    blobs.put("rounds/000001/a/train-000000.safetensors", b"")
-    assert blobs.local_path("rounds/000001/a/train-000000.safetensors").read_bytes() == b""
-    assert [each.name for each in path.parent.iterdir()] == [path.name], "no temporary file is left"
-
-
-@pytest.mark.parametrize("name", ["model", "rounds", "rounds/1", "rounds/1/a/b", "rounds/1/a/" + "n" * 300])
-def test_a_blob_that_is_not_there(blobs, name):
-    blobs.put("rounds/1/a", b"a")
-    with pytest.raises(FileNotFoundError):
-        blobs.local_path(name)
-
-
-def test_only_what_lies_below_is_deleted(blobs):
-    kept = ["rounds/000010/a", "rounds/000002", "soft_labels/000001/a"]
-    for name in ("rounds/000001/a", "rounds/000001/b/c", *kept):
-        blobs.put(name, b"x")
-    blobs.delete_below("rounds/000001")
-    blobs.delete_below("rounds/000001")
-    blobs.delete_below("rounds/000099")
-    for name in kept:
-        blobs.local_path(name)
-    for name in ("rounds/000001/a", "rounds/000001/b/c"):
-        with pytest.raises(FileNotFoundError):
-            blobs.local_path(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "/",
-        "/etc/passwd",
-        "..",
-        "../run.sqlite",
-        "a/../../run.sqlite",
-        "a/./b",
-        ".",
-        "a//b",
-        "a/",
-        "a\\b",
-        "a\0b",
-    ],
-)
-def test_hostile_names_are_refused(blobs, tmp_path, name):
-    (tmp_path / "run.sqlite").write_bytes(b"the database")
-    for call in (blobs.local_path, blobs.delete_below, lambda name: blobs.put(name, b"x")):
-        with pytest.raises(ValueError, match="is no blob name"):
-            call(name)
-    assert (tmp_path / "run.sqlite").read_bytes() == b"the database"
-    assert not (tmp_path / "blobs").exists()
-
-
-def test_the_same_blob_is_put_by_several_at_once(blobs):
-    contents = [bytes([number]) * 100_000 for number in range(NUM_THREADS)]
-    at_once(*(lambda data=data: blobs.put("rounds/1/a", data) for data in contents))
-    assert blobs.local_path("rounds/1/a").read_bytes() in contents

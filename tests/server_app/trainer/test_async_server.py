@@ -1,29 +1,34 @@
 """Whole runs with real devices and the real trainer: without rounds, and with a quarantined device."""
 
-import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from edge_runtime.device import DeviceResult
 from gkt_core.errors import RunFailedError
 from gkt_core.rounds import client_shards
-from gkt_core.wire.shards import write_feature_shard
-from server_app import create_run
-from server_app.rounds.state import Phase
+from gkt_core.wire.shards import ShardKey, write_feature_shard
+from server_app import RunContext, create_run
+from server_app.rounds.state import Phase, RunState
 from server_app.status import run_status
-from server_app.store import ClientRecord
+from server_app.store import ClientRecord, RunStore, SqlRunStore
 from server_app.trainer.trainer import Trainer
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, run_config
-from tests.server_app.trainer.test_trainer import Killed, RunOfTwo
+from tests.server_app.trainer.whole_run import Killed, RunOfTwo
+from tests.server_app.waiting import until
 
-pytest_plugins = ["tests.server_app.server_fixtures"]
+Begin = Callable[..., RunOfTwo]
 
 
 @pytest.fixture
-def begin(server_bundle, tmp_path):
-    opened = []
+def begin(server_bundle: Path, tmp_path: Path) -> Iterator[Begin]:
+    opened: list[RunOfTwo] = []
 
-    def start(**changes):
+    def start(**changes: Any) -> RunOfTwo:
         create_run(tmp_path / "run", server_bundle, run_config(**changes), TOKEN).store.close()
         opened.append(RunOfTwo(tmp_path / "run", tmp_path / "devices"))
         return opened[-1]
@@ -33,11 +38,14 @@ def begin(server_bundle, tmp_path):
         each.run.store.close()
 
 
-def test_a_run_without_rounds_through_a_trainer_that_dies(begin, monkeypatch):
+def test_a_run_without_rounds_through_a_trainer_that_dies(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = begin(mode="async", rounds=3, server_epochs=2)
-    save, saved = Trainer._save_epoch, []
+    save = Trainer._save_epoch
+    saved: list[int] = []
 
-    def killed_once(self, state, epoch):
+    def killed_once(self: Trainer, state: RunState, epoch: int) -> None:
         save(self, state, epoch)
         saved.append(state.round_num)
         if len(saved) == 2:
@@ -45,14 +53,14 @@ def test_a_run_without_rounds_through_a_trainer_that_dies(begin, monkeypatch):
 
     monkeypatch.setattr(Trainer, "_save_epoch", killed_once)
 
-    def train(opened):
+    def train(opened: RunContext) -> RunState:
         with pytest.raises(Killed):
             Trainer(opened).run_until_done()
         # The process is gone, and so is its lease after a while.
         opened.store.release_lease(_owner(opened.store))
         return Trainer(opened).run_until_done()
 
-    state, results = run.train(train=train)
+    state, results = run.train(train)
     assert (state.phase, dict(state.done), dict(state.answered)) == (
         Phase.FINISHED,
         dict.fromkeys(CLIENTS, 3),
@@ -70,21 +78,21 @@ def test_a_run_without_rounds_through_a_trainer_that_dies(begin, monkeypatch):
     assert left == {"validation"}
 
 
-def _owner(store):
+def _owner(store: RunStore) -> str:
     from server_app.store import tables  # noqa: PLC0415 - what no interface shows
 
-    return store._run_column(tables.runs.c.lease_owner)
+    assert isinstance(store, SqlRunStore)
+    return str(store._run_column(tables.runs.c.lease_owner))
 
 
-def test_each_device_is_answered_in_its_own_round_whatever_the_servers_step(begin):
+def test_each_device_is_answered_in_its_own_round_whatever_the_servers_step(begin: Begin) -> None:
     """One device is a round ahead: the step that takes the other's first upload is not the first."""
     run = begin(mode="async", rounds=2, max_staleness=1)
     ahead, behind = CLIENTS
     run.run.store.join(ClientRecord(behind, 15, 5, "portable"))
 
-    def late():
-        while not dict(run.run.store.state().answered).get(ahead):
-            threading.Event().wait(0.005)
+    def late() -> DeviceResult:
+        until(lambda: run.run.store.state().last_answer(ahead), "an answer to the first device")
         return run.device(behind)
 
     state, results = run.together(lambda: run.device(ahead), late)
@@ -97,8 +105,17 @@ def test_each_device_is_answered_in_its_own_round_whatever_the_servers_step(begi
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_hostile_device_is_left_out_and_told_so(mode, begin, monkeypatch):
-    def hostile(key, sample_ids, features, logits, labels, codec):
+def test_a_hostile_device_is_left_out_and_told_so(
+    mode: str, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hostile(
+        key: ShardKey,
+        sample_ids: NDArray[np.int64],
+        features: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        codec: str,
+    ) -> bytes:
         if key.client_id == CLIENTS[1]:
             logits = np.full_like(logits, -10)
             logits[np.arange(len(labels)), (labels + 1) % logits.shape[1]] = 10
@@ -107,7 +124,7 @@ def test_a_hostile_device_is_left_out_and_told_so(mode, begin, monkeypatch):
     monkeypatch.setattr(client_shards, "write_feature_shard", hostile)
     run = begin(mode=mode)
 
-    def is_told():
+    def is_told() -> None:
         with pytest.raises(RunFailedError, match="quarantined: its logits confidently name another class"):
             run.device(CLIENTS[1])
 

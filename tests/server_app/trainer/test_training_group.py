@@ -3,35 +3,38 @@
 import os
 import subprocess
 import sys
-import threading
-import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
+from gkt_core.algorithms import ServerUpdate, server_update
 from gkt_core.data.augment import batch_order, batches
 from gkt_core.nn import build_server_network
-from gkt_core.nn.checkpoint import load_checkpoint
+from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
 from gkt_core.nn.losses import server_loss
 from gkt_core.nn.optimizers import large_network_optimizer
-from gkt_core.nn.ranks import DistributedRanks, OneProcess
+from gkt_core.nn.ranks import DistributedRanks, OneProcess, Share
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.protocol import RoundReport
 from gkt_core.wire.shards import ShardKey, read_soft_labels
-from server_app import create_run
+from server_app import RunContext, create_run
 from server_app.rounds.state import Phase
 from server_app.run_folder import shard_blob, soft_labels_blob
 from server_app.store.base import ClientRecord, ShardRecord
 from server_app.trainer import supervisor, trainer
 from server_app.trainer.group import SpawnedGroup
 from server_app.trainer.trainer import Trainer
+from tests.conftest import LONGEST_SECONDS
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
+from tests.server_app.waiting import until
 
-pytest_plugins = ["tests.server_app.server_fixtures"]
-
-LONGEST_SECONDS = 240
 # By client, in batches of 16: the last of each is divided unevenly.
 NUM_SAMPLES = dict(zip(CLIENTS, (29, 27), strict=True))
 CONFIG = run_config(
@@ -47,13 +50,15 @@ CONFIG = run_config(
     compress=False,
 )
 
+MakeRun = Callable[[], RunContext]
+
 
 @pytest.fixture(scope="module")
-def ready(server_bundle, tmp_path_factory):
+def ready(server_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
     """Makes runs whose first round waits to be trained on; all with the same uploads."""
-    opened = []
+    opened: list[RunContext] = []
 
-    def make():
+    def make() -> RunContext:
         folder = tmp_path_factory.mktemp("ready") / "run"
         run = create_run(folder, server_bundle, CONFIG, TOKEN)
         opened.append(run)
@@ -75,7 +80,7 @@ def ready(server_bundle, tmp_path_factory):
         each.store.close()
 
 
-def outcome(run):
+def outcome(run: RunContext) -> dict[str, bytes]:
     """Network and optimizer after the round without the run's own name, and everybody's soft labels."""
     network = build_server_network(run.bundle.manifest.server_network, NUM_CLASSES)
     optimizer = large_network_optimizer(network.parameters(), CONFIG, CONFIG.server_lr)
@@ -88,12 +93,12 @@ def outcome(run):
     return state
 
 
-def group_of_two(run):
+def group_of_two(run: RunContext) -> SpawnedGroup:
     return SpawnedGroup(run.folder, 2, 1, "cpu", on_death=lambda: None)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ready):
+def undisturbed(ready: MakeRun) -> RunContext:
     """A run that two processes trained."""
     run = ready()
     state = Trainer(run, group_of_two(run)).run_until_done()
@@ -104,7 +109,7 @@ def undisturbed(ready):
 # --- what they compute
 
 
-def by_hand(source):
+def by_hand(source: ShardSource) -> tuple[nn.Module, torch.optim.Optimizer, NDArray[np.float32]]:
     """The round in one process that normalises each half of a batch by itself."""
     network = build_server_network("resnet55", NUM_CLASSES, seed=CONFIG.seed)
     optimizer = torch.optim.SGD(
@@ -117,11 +122,11 @@ def by_hand(source):
     statistics = [{name: value.clone() for name, value in network.named_buffers()} for _ in range(2)]
     names = [name for name, value in network.named_buffers() if value.is_floating_point()]
 
-    def set_statistics(values):
+    def set_statistics(values: Any) -> None:
         for name, buffer in network.named_buffers():
             buffer.copy_(values[name])
 
-    def mean_statistics():
+    def mean_statistics() -> dict[str, torch.Tensor]:
         mean = dict(statistics[0])
         mean |= {name: (statistics[0][name] + statistics[1][name]) / 2 for name in names}
         return mean
@@ -146,7 +151,7 @@ def by_hand(source):
                         CONFIG.alpha,
                         CONFIG.temperature,
                     )
-                    (loss * len(part) / sum(map(len, halves))).backward()
+                    torch.autograd.backward(loss * len(part) / sum(map(len, halves)))
                     own.update({name: value.clone() for name, value in network.named_buffers()})
                 optimizer.step()
                 if epoch == 3:
@@ -161,15 +166,17 @@ def by_hand(source):
     return network, optimizer, soft_labels
 
 
-def flat(tensors):
+def flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def relative_difference(found, expected):
+def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def test_two_processes_compute_what_one_does_that_normalises_the_same_parts(undisturbed, ready):
+def test_two_processes_compute_what_one_does_that_normalises_the_same_parts(
+    undisturbed: RunContext, ready: MakeRun
+) -> None:
     run = ready()
     source = ShardSource.from_files(
         (
@@ -203,14 +210,14 @@ def test_two_processes_compute_what_one_does_that_normalises_the_same_parts(undi
         np.testing.assert_allclose(got.server_logits, wanted, rtol=0, atol=1e-4)
 
 
-def share_of(rank, size, num):
+def share_of(rank: int, size: int, num: int) -> Share:
     ranks = object.__new__(DistributedRanks)
     ranks.rank, ranks.size = rank, size
     return ranks.share(np.arange(num))
 
 
 @pytest.mark.parametrize(("size", "num"), [(2, 64), (2, 5), (3, 7), (3, 64), (4, 8)])
-def test_every_sample_is_one_ranks_and_weighs_the_same(size, num):
+def test_every_sample_is_one_ranks_and_weighs_the_same(size: int, num: int) -> None:
     shares = [share_of(rank, size, num) for rank in range(size)]
     assert np.array_equal(np.concatenate([share.rows for share in shares]), np.arange(num))
     assert all(share.counts and len(share.rows) >= 2 for share in shares)
@@ -218,14 +225,14 @@ def test_every_sample_is_one_ranks_and_weighs_the_same(size, num):
 
 
 @pytest.mark.parametrize(("size", "num"), [(2, 3), (4, 7), (3, 2)])
-def test_a_batch_too_small_to_divide_counts_once(size, num):
+def test_a_batch_too_small_to_divide_counts_once(size: int, num: int) -> None:
     shares = [share_of(rank, size, num) for rank in range(size)]
     assert all(len(share.rows) == num for share in shares)
     assert [share.counts for share in shares] == [True] + [False] * (size - 1)
     assert sum(share.weight for share in shares) == pytest.approx(1)
 
 
-def test_one_process_has_everything():
+def test_one_process_has_everything() -> None:
     share = OneProcess().share(np.arange(3))
     assert (share.rows.tolist(), share.weight, share.counts) == ([0, 1, 2], 1.0, True)
 
@@ -233,19 +240,23 @@ def test_one_process_has_everything():
 # --- one of them dies
 
 
-def test_a_killed_rank_costs_an_epoch_and_no_bit(undisturbed, ready, monkeypatch):
-    run, begun = ready(), []
+def test_a_killed_rank_costs_an_epoch_and_no_bit(
+    undisturbed: RunContext, ready: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ready()
+    begun: list[int] = []
     group = group_of_two(run)
-    save, update = trainer.save_checkpoint, trainer.server_update
 
-    def save_and_kill(path, network, optimizer, extra):
-        save(path, network, optimizer, extra)
+    def save_and_kill(
+        path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+    ) -> None:
+        save_checkpoint(path, network, optimizer, extra)
         if extra.get("epoch") == 2 and len(begun) == 1:
             group._others[0].kill()
 
-    def noted_update(*arguments, **options):
+    def noted_update(*arguments: Any, **options: Any) -> ServerUpdate:
         begun.append(options["first_epoch"])
-        return update(*arguments, **options)
+        return server_update(*arguments, **options)
 
     monkeypatch.setattr(trainer, "save_checkpoint", save_and_kill)
     monkeypatch.setattr(trainer, "server_update", noted_update)
@@ -258,16 +269,7 @@ def test_a_killed_rank_costs_an_epoch_and_no_bit(undisturbed, ready, monkeypatch
     assert outcome(run) == outcome(undisturbed)
 
 
-def until(condition, what):
-    deadline = time.monotonic() + LONGEST_SECONDS
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        threading.Event().wait(0.02)
-    raise AssertionError(f"{what} did not happen in {LONGEST_SECONDS} s")
-
-
-def ranks_below(process):
+def ranks_below(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Command lines of the processes that a trainer has started, by process."""
     try:
         return [child for child in psutil.Process(process.pid).children() if "--rank" in child.cmdline()]
@@ -276,12 +278,14 @@ def ranks_below(process):
 
 
 @pytest.mark.slow
-def test_the_server_starts_all_of_them_again(undisturbed, ready):
-    run, said = ready(), []
+def test_the_server_starts_all_of_them_again(undisturbed: RunContext, ready: MakeRun) -> None:
+    run = ready()
+    said: list[str] = []
     watched = supervisor.TrainerProcess(run, 2, said.append, num_procs=2)
     watched.start()
     try:
         first = watched._process
+        assert first is not None
         (other,) = until(lambda: ranks_below(first), "the start of rank 1")
         # Before it has joined, perhaps: rank 0 must not wait for it.
         other.kill()
@@ -297,17 +301,19 @@ def test_the_server_starts_all_of_them_again(undisturbed, ready):
 
 
 @pytest.mark.slow
-def test_ranks_end_with_the_server(ready):
+def test_ranks_end_with_the_server(ready: MakeRun) -> None:
     run = ready()
     watched = supervisor.TrainerProcess(run, 2, print, num_procs=2)
     watched.start()
-    (other,) = until(lambda: ranks_below(watched._process), "the start of rank 1")
+    first = watched._process
+    assert first is not None
+    (other,) = until(lambda: ranks_below(first), "the start of rank 1")
     watched.stop()
     until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE, "the end of rank 1")
 
 
 @pytest.mark.slow
-def test_torchrun(undisturbed, ready):
+def test_torchrun(undisturbed: RunContext, ready: MakeRun) -> None:
     run = ready()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "server_app.trainer", "--data-dir", str(run.folder), "--threads", "1"]
@@ -320,8 +326,10 @@ def test_torchrun(undisturbed, ready):
 
 
 @pytest.mark.parametrize(("num_threads", "each"), [(6, "3"), (1, "1")])
-def test_the_servers_threads_are_divided(ready, monkeypatch, num_threads, each):
-    started = []
+def test_the_servers_threads_are_divided(
+    ready: MakeRun, monkeypatch: pytest.MonkeyPatch, num_threads: int, each: str
+) -> None:
+    started: list[list[str]] = []
     monkeypatch.setattr(supervisor, "_popen", lambda command, log: started.append(command))
     supervisor.TrainerProcess(ready(), num_threads, print, num_procs=2)._spawn()
     (command,) = started
@@ -329,7 +337,7 @@ def test_the_servers_threads_are_divided(ready, monkeypatch, num_threads, each):
     assert (options["--procs"], options["--threads"]) == ("2", each)
 
 
-def test_no_trainer_beside_a_server_whose_trainers_torchrun_starts(ready):
+def test_no_trainer_beside_a_server_whose_trainers_torchrun_starts(ready: MakeRun) -> None:
     watched = supervisor.TrainerProcess(ready(), 1, print, num_procs=0)
     watched.start()
     assert watched._process is None

@@ -2,9 +2,11 @@
 
 import json
 import re
+from typing import Any
 
 import httpx
-from jsonschema import Draft202012Validator
+from flask import Flask
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # it has no types
 
 from server_app.web.openapi import openapi_document
 
@@ -12,35 +14,40 @@ from server_app.web.openapi import openapi_document
 class Documented:
     """The document of an application, and what was called of it."""
 
-    def __init__(self, app):
+    def __init__(self, app: Flask) -> None:
         self.document = openapi_document(app)
-        self.called = set()
+        self.called: set[tuple[str, str, int]] = set()
         self._patterns = {
             path: re.compile(re.sub(r"{\w+}", "[^/]+", path)) for path in self.document["paths"]
         }
 
-    def operations(self):
+    def operations(self) -> set[tuple[str, str]]:
         return {(verb, path) for path, verbs in self.document["paths"].items() for verb in verbs}
 
-    def find(self, verb, path):
+    def find(self, verb: str, path: str) -> tuple[str, dict[str, Any]] | None:
         """The operation of a request; one of a fixed path goes first. None if there is none."""
-        found = [template for template, pattern in self._patterns.items() if pattern.fullmatch(path)]
-        for template in sorted(found, key=lambda template: template.count("{")):
+        templates = [template for template, pattern in self._patterns.items() if pattern.fullmatch(path)]
+        for template in sorted(templates, key=lambda template: template.count("{")):
             if verb.lower() in self.document["paths"][template]:
                 return template, self.document["paths"][template][verb.lower()]
         return None
 
-    def schema(self, reference):
+    def known(self, verb: str, path: str) -> tuple[str, dict[str, Any]]:
+        operation = self.find(verb, path)
+        assert operation is not None, f"{verb} {path} is not documented"
+        return operation
+
+    def schema(self, reference: dict[str, Any]) -> Draft202012Validator:
         return Draft202012Validator({**reference, "components": self.document["components"]})
 
-    def check_request(self, verb, path, body):
-        _, operation = self.find(verb, path)
+    def check_request(self, verb: str, path: str, body: bytes) -> None:
+        _, operation = self.known(verb, path)
         content = operation["requestBody"]["content"].get("application/json")
         if content is not None:
             self.schema(content["schema"]).validate(json.loads(body))
 
-    def check_answer(self, verb, path, status, media_type, body):
-        template, operation = self.find(verb, path)
+    def check_answer(self, verb: str, path: str, status: int, media_type: str, body: bytes) -> None:
+        template, operation = self.known(verb, path)
         where = f"{verb} {template}: {status} {body[:200]!r}"
         assert str(status) in operation["responses"], f"{where}: this status is not documented"
         content = operation["responses"][str(status)]["content"]
@@ -53,10 +60,10 @@ class Documented:
 class CheckedTransport(httpx.BaseTransport):
     """Sends requests to the application itself."""
 
-    def __init__(self, app, documented):
+    def __init__(self, app: Flask, documented: Documented) -> None:
         self._inner, self._documented = httpx.WSGITransport(app=app), documented
 
-    def handle_request(self, request):
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._inner.handle_request(request)
         body = response.read()
         media_type = response.headers["content-type"].split(";")[0]

@@ -7,7 +7,9 @@ import hashlib
 import json
 import random
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,21 @@ PARTS = (("train", 0, 8, 0), ("train", 1, 4, 8), ("validation", 0, 5, 90))
 JOIN = JoinRequest(PROTOCOL_VERSION, 12, 5, NUM_CLASSES, "ort_training")
 REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
 NUMBERS = (0, -1, 1, 7, 255, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), 0.5, 1e308, -1e-320)
-VALUES = (*NUMBERS, None, True, "", "x", "\0", "\ud800", "\u2603" * 50, [], {}, [[]], {"a": {}}, "NaN")
+VALUES: tuple[Any, ...] = (
+    *NUMBERS,
+    None,
+    True,
+    "",
+    "x",
+    "\0",
+    "\ud800",
+    "\u2603" * 50,
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    "NaN",
+)
 PATH_PARTS = (
     "",
     ".",
@@ -45,22 +61,22 @@ class Sent:
     """One request."""
 
     verb: str
-    parts: tuple
+    parts: tuple[str, ...]
     body: bytes = b""
-    headers: dict = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     # Whether the hash follows what the body becomes: else hardly anything passes the first check.
     is_hashed: bool = False
 
     @property
-    def path(self):
+    def path(self) -> str:
         return "/" + "/".join(self.parts)
 
 
-def valid_requests(run_id):
+def valid_requests(run_id: str) -> list[Sent]:
     """One of every kind, from a device that has joined a round that is open."""
     root = ("v1", "runs", run_id)
     part = (*root, "rounds", "1", "clients", "client-a")
-    found = [
+    requests = [
         Sent("GET", ("v1", "health")),
         Sent("GET", ("v1", "openapi.json")),
         Sent("GET", ("docs",)),
@@ -76,17 +92,17 @@ def valid_requests(run_id):
         Sent("PUT", (*part, "report"), to_json(REPORT)),
     ]
     features = write_features(np.random.default_rng(0).random((2, *FEATURE_SHAPE), dtype=np.float32))
-    found.append(Sent("POST", ("v1", "infer"), features))
-    found.append(Sent("POST", ("v1", "infer"), compress(features), {"Content-Encoding": "zstd"}))
+    requests.append(Sent("POST", ("v1", "infer"), features))
+    requests.append(Sent("POST", ("v1", "infer"), compress(features), {"Content-Encoding": "zstd"}))
     for split, index, num, first_id in PARTS:
         data = shard_bytes(ShardKey("client-a", 1, split, index), num, first_id=first_id)
         path = (*part, "shards", split, str(index))
-        found.append(Sent("PUT", path, data, is_hashed=True))
-        found.append(Sent("PUT", path, compress(data), {"Content-Encoding": "zstd"}, is_hashed=True))
-    return found
+        requests.append(Sent("PUT", path, data, is_hashed=True))
+        requests.append(Sent("PUT", path, compress(data), {"Content-Encoding": "zstd"}, is_hashed=True))
+    return requests
 
 
-def bend(request, rng: random.Random):
+def bend(request: Sent, rng: random.Random) -> Sent:
     """The request with one to three things wrong (now and then none: what is right must stay right)."""
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
         request = rng.choice(_BENDS)(request, rng)
@@ -96,7 +112,7 @@ def bend(request, rng: random.Random):
     return request
 
 
-def _bytes(request, rng):
+def _bytes(request: Sent, rng: random.Random) -> Sent:
     body = bytearray(request.body or b"{}")
     for _ in range(rng.choice((1, 1, 2, 8))):
         # Mostly in the beginning, where headers are.
@@ -115,7 +131,7 @@ def _bytes(request, rng):
     return replace(request, body=bytes(body))
 
 
-def _json(request, rng):
+def _json(request: Sent, rng: random.Random) -> Sent:
     if not request.body.startswith(b"{"):
         return _shard_header(request, rng)
     try:
@@ -125,7 +141,7 @@ def _json(request, rng):
     return replace(request, body=json.dumps(_bent_values(values, rng)).encode())
 
 
-def _bent_values(values, rng):
+def _bent_values(values: Any, rng: random.Random) -> Any:
     if not isinstance(values, dict) or not values:
         return rng.choice(VALUES)
     name = rng.choice(sorted(values))
@@ -141,7 +157,7 @@ def _bent_values(values, rng):
     return values
 
 
-def _shard_header(request, rng):
+def _shard_header(request: Sent, rng: random.Random) -> Sent:
     """Another header of a shard, with its length put right: what it says is wrong, not how."""
     if "Content-Encoding" in request.headers or len(request.body) < 8:
         return request
@@ -159,7 +175,7 @@ def _shard_header(request, rng):
     return replace(request, body=struct.pack("<Q", len(text)) + text + request.body[8 + length :])
 
 
-def _path(request, rng):
+def _path(request: Sent, rng: random.Random) -> Sent:
     # Of an address that an earlier bend has emptied one part is bent again.
     parts = list(request.parts) or [""]
     place = rng.randrange(len(parts))
@@ -173,7 +189,7 @@ def _path(request, rng):
     return replace(request, parts=tuple(parts))
 
 
-def _header(request, rng):
+def _header(request: Sent, rng: random.Random) -> Sent:
     name = rng.choice(("Content-Encoding", SHA256_HEADER, "Content-Type", "Authorization", "Content-Length"))
     values = (
         "",
@@ -191,14 +207,24 @@ def _header(request, rng):
     return replace(request, headers={**request.headers, name: rng.choice(values)})
 
 
-def _verb(request, rng):
+def _verb(request: Sent, rng: random.Random) -> Sent:
     return replace(request, verb=rng.choice(VERBS))
 
 
-def _wrap(request, rng):
+def _wrap(request: Sent, rng: random.Random) -> Sent:
     """Compressed once more, or a bomb."""
     body = compress(bytes(20_000_000) if rng.randrange(8) == 0 else request.body)
     return replace(request, body=body, headers={**request.headers, "Content-Encoding": "zstd"})
 
 
-_BENDS = (_bytes, _bytes, _bytes, _json, _json, _path, _header, _verb, _wrap)
+_BENDS: tuple[Callable[[Sent, random.Random], Sent], ...] = (
+    _bytes,
+    _bytes,
+    _bytes,
+    _json,
+    _json,
+    _path,
+    _header,
+    _verb,
+    _wrap,
+)

@@ -7,22 +7,24 @@ import os
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from werkzeug.test import TestResponse
 
-from gkt_core.bundle.manifest import load_bundle
+from gkt_core.bundle.manifest import Bundle, load_bundle
 from gkt_core.errors import MessageError
 from gkt_core.wire.protocol import ErrorBody, from_json, to_json
 from gkt_core.wire.shards import read_feature_shard
 from server_app import create_app
 from server_app.run_folder import DATABASE_NAME, RunContext
-from server_app.store import FolderBlobStore, SqlRunStore
+from server_app.store import FolderBlobStore
 from server_app.web.classifier import FeatureClassifier
-from tests.server_app.server_fixtures import CLIENTS, TOKEN, run_config
+from tests.server_app.server_fixtures import CLIENTS, TOKEN, open_store, run_config
 from tests.server_app.web.documented import Documented
-from tests.server_app.web.fuzzing import JOIN, bend, valid_requests
-
-pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.deployed_fixtures"]
+from tests.server_app.web.fuzzing import JOIN, Sent, bend, valid_requests
 
 NUM_REQUESTS = int(os.environ.get("GKT_FUZZ_REQUESTS", "1000"))
 SEED = int(os.environ.get("GKT_FUZZ_SEED", "0"))
@@ -32,8 +34,8 @@ TABLES = ("runs", "clients", "shards", "reports", "rounds")
 class Target:
     """The application in the middle of a round, and everything that it keeps."""
 
-    def __init__(self, folder, bundle, classifier):
-        store = SqlRunStore.open(folder / DATABASE_NAME)
+    def __init__(self, folder: Path, bundle: Bundle, classifier: FeatureClassifier) -> None:
+        store = open_store(folder / DATABASE_NAME)
         self.run = RunContext(folder, store, FolderBlobStore(folder / "blobs"), bundle, run_config())
         app = create_app(self.run, TOKEN, classifier=classifier)
         self.client, self._documented = app.test_client(), Documented(app)
@@ -41,21 +43,22 @@ class Target:
         for client_id in CLIENTS:
             self.send_path("PUT", f"/v1/runs/{store.run_id}/clients/{client_id}", JOIN)
 
-    def send_path(self, verb, path, message):
+    def send_path(self, verb: str, path: str, message: Any) -> None:
         answer = self.client.open(
             path, method=verb, data=to_json(message), headers={"Authorization": f"Bearer {TOKEN}"}
         )
         assert answer.status_code == 200
 
-    def send(self, request):
+    def send(self, request: Sent) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {TOKEN}", **request.headers}
         # Of a path that begins with two slashes the client would take its beginning for a host.
         url = f"http://localhost{request.path}"
         with self.client.open(url, method=request.verb, data=request.body, headers=headers) as answer:
+            assert isinstance(answer, TestResponse)
             self._check_documented(request, answer)
             return answer.status_code, answer.data
 
-    def _check_documented(self, request, answer):
+    def _check_documented(self, request: Sent, answer: TestResponse) -> None:
         """Whatever comes back is what the OpenAPI document says, where the request is one of it at all."""
         sent = answer.request
         if answer.status_code == 405 or self._documented.find(request.verb, sent.path) is None:
@@ -64,25 +67,28 @@ class Target:
             # Of a body that the operation would not have looked at.
             return
         self._documented.check_answer(
-            request.verb, sent.path, answer.status_code, answer.mimetype, answer.data
+            request.verb, sent.path, answer.status_code, str(answer.mimetype), answer.data
         )
 
-    def contents(self):
+    def contents(self) -> tuple[list[Any], list[str]]:
         rows = [self._database.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES]
         blobs = sorted(path.name for path in (self.run.folder / "blobs").rglob("*") if path.is_file())
         return rows, blobs
 
-    def close(self):
+    def close(self) -> None:
         self._database.close()
         self.run.store.close()
 
 
 @pytest.fixture
-def targets(empty_run, server_bundle, deployed, tmp_path):
+def targets(
+    empty_run: Path, server_bundle: Path, deployed: Path, tmp_path: Path
+) -> Iterator[Callable[[], Target]]:
     """Makes one target after another: what is accepted may close a round."""
-    bundle, classifier, opened = load_bundle(server_bundle), FeatureClassifier(deployed), []
+    bundle, classifier = load_bundle(server_bundle), FeatureClassifier(deployed)
+    opened: list[Target] = []
 
-    def make():
+    def make() -> Target:
         folder = tmp_path / f"run-{len(opened)}"
         folder.mkdir()
         shutil.copy(empty_run / DATABASE_NAME, folder)
@@ -94,7 +100,7 @@ def targets(empty_run, server_bundle, deployed, tmp_path):
         each.close()
 
 
-def check_accepted(target):
+def check_accepted(target: Target) -> None:
     """Whatever is kept is a shard that this run can train on."""
     for record in target.run.store.shards(1):
         data = target.run.blobs.local_path(record.blob).read_bytes()
@@ -102,11 +108,12 @@ def check_accepted(target):
         assert len(shard.sample_ids) == record.num_samples
 
 
-def test_bent_requests_give_no_5xx_and_change_nothing(targets):
+def test_bent_requests_give_no_5xx_and_change_nothing(targets: Callable[[], Target]) -> None:
     rng = random.Random(SEED)
     target = targets()
     valid = valid_requests(target.run.store.run_id)
-    before, statuses = target.contents(), {}
+    before = target.contents()
+    statuses: dict[int, int] = {}
     for number in range(NUM_REQUESTS):
         request = bend(rng.choice(valid), rng)
         status, body = target.send(request)
@@ -115,20 +122,20 @@ def test_bent_requests_give_no_5xx_and_change_nothing(targets):
             f"request {number} of seed {SEED}: {request.verb} {request.path[:120]}: {status} {body[:200]!r}"
         )
         assert status < 500, where
-        found = target.contents()
+        after = target.contents()
         if status >= 400:
-            assert found == before, where
+            assert after == before, where
             if request.verb != "HEAD":
                 try:
                     from_json(ErrorBody, body)
                 except MessageError as error:
                     raise AssertionError(where) from error
-        elif found != before:
+        elif after != before:
             check_accepted(target)
             if target.run.store.reports(1):
                 target = targets()
-                found = target.contents()
-        before = found
+                after = target.contents()
+        before = after
     print(f"{NUM_REQUESTS} requests: {dict(sorted(statuses.items()))}")  # noqa: T201 - for make fuzz
     if NUM_REQUESTS >= 1000:
         assert {200, 400, 401, 404, 405, 409} <= set(statuses), "every kind of answer was seen"

@@ -3,17 +3,21 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from flask import Flask
 from openapi_spec_validator import validate
 
 from edge_runtime.server_client import ServerClient
 from gkt_core.wire.online_features import write_features
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from gkt_core.wire.shards import ShardKey
-from server_app import create_app
+from server_app import RunContext, create_app
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.openapi import openapi_document
 from server_app.web.operations import OPERATIONS
@@ -21,25 +25,19 @@ from tests.server_app.server_fixtures import CLIENTS, FEATURE_SHAPE, TOKEN, shar
 from tests.server_app.web.api_fixtures import JOIN, PARTS, REPORT, Api
 from tests.server_app.web.documented import CheckedTransport, Documented
 
-pytest_plugins = [
-    "tests.server_app.server_fixtures",
-    "tests.server_app.web.api_fixtures",
-    "tests.server_app.deployed_fixtures",
-]
-
 
 @pytest.fixture
-def app(run, deployed):
+def app(run: RunContext, deployed: Path) -> Flask:
     return create_app(run, TOKEN, poll_seconds=0.5, classifier=FeatureClassifier(deployed))
 
 
 @pytest.fixture
-def documented(app):
+def documented(app: Flask) -> Documented:
     return Documented(app)
 
 
 @pytest.fixture
-def checked(app, run, documented):
+def checked(app: Flask, run: RunContext, documented: Documented) -> Iterator[Api]:
     """An API whose every answer is held against the document."""
     with httpx.Client(
         transport=CheckedTransport(app, documented),
@@ -49,7 +47,7 @@ def checked(app, run, documented):
         yield Api(http, run)
 
 
-def test_the_document_is_valid_openapi(app):
+def test_the_document_is_valid_openapi(app: Flask) -> None:
     document = openapi_document(app)
     validate(document)
     assert document["openapi"].startswith("3.1.")
@@ -57,12 +55,12 @@ def test_the_document_is_valid_openapi(app):
     assert len(names) == len(set(names))
 
 
-def test_every_route_is_documented_and_nothing_else(app, documented):
+def test_every_route_is_documented_and_nothing_else(app: Flask, documented: Documented) -> None:
     assert set(OPERATIONS) == {rule.endpoint for rule in app.url_map.iter_rules()}
     routes = {
         (verb.lower(), re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
-        for verb in rule.methods - {"HEAD", "OPTIONS"}
+        for verb in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert documented.operations() == routes
     for verbs in documented.document["paths"].values():
@@ -70,13 +68,15 @@ def test_every_route_is_documented_and_nothing_else(app, documented):
             assert operation["summary"], operation["operationId"]
 
 
-def test_a_route_that_is_not_in_the_table_is_noticed(app):
+def test_a_route_that_is_not_in_the_table_is_noticed(app: Flask) -> None:
     app.add_url_rule("/v1/new", "new", lambda: "")
     with pytest.raises(KeyError, match="new"):
         openapi_document(app)
 
 
-def test_every_documented_operation_answers_as_documented(app, checked, documented, run):
+def test_every_documented_operation_answers_as_documented(
+    app: Flask, checked: Api, documented: Documented, run: RunContext
+) -> None:
     """A whole run, every answer of which is checked: status, media type, body."""
     for path in ("/v1/health", "/docs", "/v1/openapi.json"):
         assert checked.http.get(path, headers={"Authorization": ""}).status_code == 200
@@ -111,7 +111,9 @@ def test_every_documented_operation_answers_as_documented(app, checked, document
     assert called == documented.operations()
 
 
-def test_refusals_are_documented_too(checked, documented, run, monkeypatch):
+def test_refusals_are_documented_too(
+    checked: Api, documented: Documented, run: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, part = checked.root, f"{checked.root}/rounds/1/clients/client-a"
     shard = shard_bytes(ShardKey("client-a", 1, "train", 0), 8)
     missing = [
@@ -143,7 +145,7 @@ def test_refusals_are_documented_too(checked, documented, run, monkeypatch):
     for path in (f"{root}/status", "/v1/runs", root, f"{part}/shards", f"{root}/clients/client-a/task"):
         assert checked.http.get(path, headers={"Authorization": "Bearer x"}).status_code == 401
 
-    def full(*arguments):
+    def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(type(run.store), "state", full)
@@ -152,14 +154,16 @@ def test_refusals_are_documented_too(checked, documented, run, monkeypatch):
 
 
 @pytest.mark.parametrize("message", [JOIN, REPORT], ids=lambda message: type(message).__name__)
-def test_schemas_of_bodies_say_what_the_server_takes(checked, documented, message):
+def test_schemas_of_bodies_say_what_the_server_takes(
+    checked: Api, documented: Documented, message: Any
+) -> None:
     """What the schema refuses is refused, and what it allows is at least understood."""
     for client_id in CLIENTS:
         assert checked.join(client_id).status_code == 200
     path = f"{checked.root}/" + (
         "clients/client-a" if message is JOIN else "rounds/1/clients/client-a/report"
     )
-    _, operation = documented.find("PUT", path)
+    _, operation = documented.known("PUT", path)
     schema = documented.schema(operation["requestBody"]["content"]["application/json"]["schema"])
     good = json.loads(to_json(message))
     bent = [{**good, "unknown": 1}, [good], {}]
@@ -181,7 +185,7 @@ def test_schemas_of_bodies_say_what_the_server_takes(checked, documented, messag
     assert num_refused > 4 * len(good) and schema.is_valid(good)
 
 
-def test_the_page_says_everything_and_loads_nothing(app, documented):
+def test_the_page_says_everything_and_loads_nothing(app: Flask, documented: Documented) -> None:
     answer = app.test_client().get("/docs")
     assert answer.status_code == 200 and answer.mimetype == "text/html"
     page = answer.get_data(as_text=True)
@@ -195,9 +199,9 @@ def test_the_page_says_everything_and_loads_nothing(app, documented):
     assert targets - {"v1/openapi.json"} <= {f"#{name}" for name in re.findall(r'id="([^"]+)"', page)}
 
 
-def test_headers_and_the_token(documented):
-    _, operation = documented.find("PUT", "/v1/runs/a/rounds/1/clients/b/shards/train/0")
+def test_headers_and_the_token(documented: Documented) -> None:
+    _, operation = documented.known("PUT", "/v1/runs/a/rounds/1/clients/b/shards/train/0")
     headers = {each["name"]: each["required"] for each in operation["parameters"] if each["in"] == "header"}
     assert headers == {SHA256_HEADER: True, "Content-Encoding": False}
     assert documented.document["security"] == [{"bearer": []}]
-    assert documented.find("GET", "/v1/health")[1]["security"] == []
+    assert documented.known("GET", "/v1/health")[1]["security"] == []

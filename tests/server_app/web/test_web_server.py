@@ -8,6 +8,9 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,44 +26,42 @@ from gkt_core.wire.protocol import PROTOCOL_VERSION, RunInfo, RunList, to_json
 from server_app.serving import bind
 from server_app.web.gunicorn_server import WebServer, check_tls
 from server_app.web.receiving import body_chunks, drop_body, receive
+from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.server_app.server_fixtures import private_data
-
-SECONDS = 60
 
 
 @pytest.fixture
-def app(tmp_path):
+def app(tmp_path: Path) -> Flask:
     app = Flask("test")
     app.config["MAX_CONTENT_LENGTH"] = 8 << 20
-    app.sizes = []
 
     @app.get("/")
-    def hello():
+    def hello() -> str:
         return "hello"
 
     @app.put("/<name>")
-    def put(name):
-        found = receive(tmp_path / name, 1 << 20, look_at_floats=True)
+    def put(name: str) -> dict[str, object]:
+        arrived = receive(tmp_path / name, 1 << 20, look_at_floats=True)
         return {
-            "sha256": found.sha256,
-            "is_finite": found.is_finite,
+            "sha256": arrived.sha256,
+            "is_finite": arrived.is_finite,
             "socket": "gunicorn.socket" in request.environ,
         }
 
     @app.errorhandler(413)
-    def too_large(error):
+    def too_large(error: Exception) -> tuple[str, int]:
         drop_body()
         return "too large", 413
 
     @app.put("/pieces/<name>")
-    def pieces(name):
+    def pieces(name: str) -> dict[str, list[int]]:
         return {"sizes": [len(chunk) for chunk in body_chunks()]}
 
     return app
 
 
 @contextlib.contextmanager
-def serving(app, **options):
+def serving(app: Flask, **options: Any) -> Iterator[int]:
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     server = WebServer(app, listener, **options)
@@ -70,22 +71,24 @@ def serving(app, **options):
         yield port
     finally:
         server.stop()
-        thread.join(SECONDS)
+        thread.join(LONGEST_SECONDS)
         assert not thread.is_alive()
 
 
-def put(connection, path, body, **headers):
+def put(
+    connection: http.client.HTTPConnection, path: str, body: bytes | Iterator[bytes], **headers: str
+) -> tuple[int, bytes]:
     connection.request("PUT", path, body, headers)
     answer = connection.getresponse()
     return answer.status, answer.read()
 
 
-def test_bodies_arrive_whole_and_connections_are_kept(app, tmp_path):
+def test_bodies_arrive_whole_and_connections_are_kept(app: Flask, tmp_path: Path) -> None:
     floats = np.random.default_rng(0).random(1_000_003, dtype=np.float32)
     spoilt = floats.copy()
     spoilt[700_000] = np.inf
     with serving(app) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_SECONDS)
         for name, body, is_finite in (
             ("floats", floats.tobytes(), b"true"),
             ("spoilt", spoilt.tobytes(), b"false"),
@@ -106,8 +109,8 @@ def test_bodies_arrive_whole_and_connections_are_kept(app, tmp_path):
         connection.close()
 
 
-def test_requests_that_follow_each_other_at_once(app):
-    with serving(app) as port, socket.create_connection(("127.0.0.1", port), SECONDS) as peer:
+def test_requests_that_follow_each_other_at_once(app: Flask) -> None:
+    with serving(app) as port, socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS) as peer:
         one = b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
         peer.sendall(one + one + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b""
@@ -116,32 +119,34 @@ def test_requests_that_follow_each_other_at_once(app):
     assert answer.count(b"200 OK") == 3 and answer.endswith(b"hello")
 
 
-def test_stalled_uploads_stop_nobody_and_end(app):
+def test_stalled_uploads_stop_nobody_and_end(app: Flask) -> None:
     head = b"PUT /stalled HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
     with serving(app, num_threads=8, stall_seconds=1.0) as port, contextlib.ExitStack() as stack:
         peers = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS)) for _ in range(6)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS))
+            for _ in range(6)
         ]
         for peer in peers:
             peer.sendall(head + b"x" * 100_000)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_SECONDS)
         assert put(connection, "/seventh", b"abcd")[0] == 200
         connection.close()
         # More than there are threads, even: each stall ends, and its thread is free again.
         peers += [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS)) for _ in range(6)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS))
+            for _ in range(6)
         ]
         for peer in peers[6:]:
             peer.sendall(head)
         for peer in peers:
             assert b"408" in peer.recv(100)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_SECONDS)
         assert put(connection, "/after", b"abcd")[0] == 200
         connection.close()
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 and its key, as PEM files."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gkt")])
@@ -168,18 +173,20 @@ def certificate(tmp_path_factory):
     return folder / "cert.pem", folder / "key.pem"
 
 
-def test_tls(app, certificate, tmp_path):
+def test_tls(app: Flask, certificate: tuple[Path, Path], tmp_path: Path) -> None:
     body = np.random.default_rng(0).bytes(1_000_000)
     with serving(app, tls=certificate) as port:
         trusted = ssl.create_default_context(cafile=str(certificate[0]))
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=SECONDS, context=trusted)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=LONGEST_SECONDS, context=trusted)
         for name in ("first", "second"):
             assert put(connection, f"/{name}", body)[0] == 200
             assert (tmp_path / name).read_bytes() == body
         connection.close()
 
 
-def test_a_device_trusts_the_certificate_that_it_is_given(app, certificate, gkt, tmp_path):
+def test_a_device_trusts_the_certificate_that_it_is_given(
+    app: Flask, certificate: tuple[Path, Path], gkt: Gkt, tmp_path: Path
+) -> None:
     app.add_url_rule("/v1/runs", "runs", lambda: to_json(RunList(PROTOCOL_VERSION, ["one"])))
     app.add_url_rule("/v1/runs/one", "run", lambda: to_json(RunInfo(PROTOCOL_VERSION, "one", {}, {})))
     save_private_data(tmp_path / "data.npz", private_data(1))
@@ -201,7 +208,7 @@ def test_a_device_trusts_the_certificate_that_it_is_given(app, certificate, gkt,
         assert done.returncode == ServerUnavailableError.exit_code and "--ca-file" in done.stderr
 
 
-def test_what_cannot_be_trusted(certificate, tmp_path):
+def test_what_cannot_be_trusted(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "text").write_text("text")
     for path in (tmp_path / "text", tmp_path / "none", certificate[1]):
         with pytest.raises(ConfigError, match="expected certificates as a PEM file"):
@@ -210,7 +217,7 @@ def test_what_cannot_be_trusted(certificate, tmp_path):
         ServerClient("http://server", "token", ca_file=certificate[0])
 
 
-def test_what_is_no_certificate(certificate, tmp_path):
+def test_what_is_no_certificate(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     for files in ((tmp_path / "x", certificate[1]), (certificate[0], tmp_path / "none")):
         with pytest.raises(ConfigError, match="expected PEM files"):

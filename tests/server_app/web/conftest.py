@@ -1,8 +1,6 @@
-"""A deployed model in two halves, with random weights: nothing here asks what it has learnt.
+"""The application of one run, and a deployed model in two halves."""
 
-A test module that wants the fixture names this module and ``tests.server_app.server_fixtures`` in
-``pytest_plugins``.
-"""
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +10,16 @@ from gkt_core.bundle.manifest import COMBINED_TEMPLATE, load_bundle
 from gkt_core.bundle.template import fill_template
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
 from tests.conftest import shared_folder
+from tests.server_app.web.api_fixtures import api, app, bundle, joined, run
+
+__all__ = ["api", "app", "bundle", "deployed", "joined", "run"]
 
 
 @pytest.fixture(scope="session")
-def deployed(server_bundle, tmp_path_factory):
-    """A folder with model.onnx, extractor.onnx and server.onnx."""
+def deployed(server_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model.onnx, extractor.onnx and server.onnx of random weights."""
 
-    def make(folder):
+    def make(folder: Path) -> None:
         bundle = load_bundle(server_bundle)
         manifest, template = bundle.manifest, bundle.file(COMBINED_TEMPLATE).read_bytes()
         # Initial weights and running statistics of no batch: what a first inference would give.

@@ -1,0 +1,5 @@
+"""Fixtures of all tests of the server."""
+
+from tests.server_app.server_fixtures import empty_run, server_bundle
+
+__all__ = ["empty_run", "server_bundle"]
