@@ -41,7 +41,7 @@ class RoundSaver:
             self.save(progress)
 
     def save(self, progress: LocalProgress) -> None:
-        """Save now."""
+        """Save, whatever the time."""
         state = dataclasses.replace(
             self._state,
             engine=self._engine.name,

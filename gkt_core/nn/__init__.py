@@ -1,4 +1,4 @@
-"""The networks of the paper, in torch. Nothing outside nn/ and algorithms/ imports this."""
+"""The networks of the paper, in torch. Within this package only algorithms/ imports it."""
 
 from gkt_core.nn.building import (
     CombinedNetwork,

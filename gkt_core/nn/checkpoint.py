@@ -25,15 +25,7 @@ def save_state(
     arrays: Mapping[str, NDArray[np.generic]],
     extra: dict[str, Any],
 ) -> None:
-    """Write a checkpoint by atomic rename.
-
-    Args:
-        path: Where.
-        modules: As :func:`state_bytes` takes them.
-        optimizers: As there.
-        arrays: As there.
-        extra: As there.
-    """
+    """Write what :func:`state_bytes` makes of these, by atomic rename."""
     write_atomically(path, state_bytes(modules, optimizers, arrays, extra))
 
 
@@ -92,10 +84,10 @@ def restore_state(
     """Restore what :func:`state_bytes` gave, in place.
 
     Args:
-        data: That.
-        modules: As there.
-        optimizers: As there.
-        name: What errors call it.
+        data: The bytes of a checkpoint.
+        modules: Networks of the same names and layouts; changed.
+        optimizers: Their optimizers; changed.
+        name: What errors call the checkpoint.
 
     Returns:
         The arrays and the extra values.
