@@ -13,6 +13,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from edge_export.combined_template import combined_template
+from edge_export.initial_network import initial_network
 from edge_export.options import ExportOptions
 from edge_export.ort.artifacts import write_ort_artifacts
 from edge_export.ort.format import write_ort_format
@@ -74,7 +75,7 @@ def export_bundle(
         InputError: ``out`` cannot become a new folder.
         VerificationError: An engine is further from float64 than it may be; nothing was written.
     """
-    edge = options.build()
+    edge = initial_network(options)
     server = build_server_network(options.completing_network, options.num_classes, seed=options.seed)
     if options.edge_network in FULL_NETWORKS:
         server = edge.head

@@ -242,7 +242,7 @@ def _check_initial(engine: InspectableEngine, network: EdgeNetwork, name: str) -
     if wrong or set(found) != set(expected):
         raise VerificationError(
             f"{name} does not begin from the weights of the PyTorch model: {', '.join(wrong[:3])}"
-            f"{' and others' if len(wrong) > 3 else ''} differ: report this, and try another --backend"
+            f"{' and others' if len(wrong) > 3 else ''} differ: report this, and try another --engine"
         )
 
 
@@ -257,5 +257,5 @@ def _refuse(found: dict[str, Any]) -> None:
     if further:
         raise VerificationError(
             f"the artifacts differ from the PyTorch model in {len(further)} quantities "
-            f"({'; '.join(further[:4])}): they must not be used; try the other --backend, and report this"
+            f"({'; '.join(further[:4])}): they must not be used; try the other --engine, and report this"
         )

@@ -180,9 +180,9 @@ def gkt() -> None:
     """  # noqa: D301 - click looks for the character itself
 
 
-def json_option(prints: str = "the result") -> Callable[[FunctionT], FunctionT]:
+def json_option(prints: str = "the result as JSON") -> Callable[[FunctionT], FunctionT]:
     """Add ``--json``, which arrives as ``as_json``; see :func:`emit_json`."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print {prints} to stdout as JSON.")
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {prints} to stdout.")
 
 
 def emit_json(value: Any) -> None:

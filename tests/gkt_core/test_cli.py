@@ -74,7 +74,7 @@ def test_every_command_has_help_and_json(path: tuple[str, ...]) -> None:
         (("nothing",), 2, "No such command"),
         (("serve", "--data-dir", "run"), 2, "give --artifacts"),
         (("serve", "--data-dir", "run", "--artifacts", "missing"), 2, "is no artifact bundle"),
-        (("export", "--out", "x", "--num-classes", "1"), 2, "number of classes is 1"),
+        (("export", "--out", "x", "--num-classes", "1"), 2, "--num-classes is 1"),
         (("export", "--out", "x", "--pixel-std", "0"), 2, "pixel_std is"),
         (("export", "--out", "x", "--pixel-mean", "a,b"), 2, "expected three numbers"),
         (("export", "--out", "x", "--split", "missing.json"), 2, "cannot read the split"),

@@ -462,7 +462,7 @@ OPTIMIZERS = (
 def test_every_optimizer_is_exact_on_every_engine_or_refused(optimizer, tmp_path):
     """The export verifies itself against PyTorch's optimizer; momentum survives a restart."""
     if optimizer.amsgrad:
-        with pytest.raises(ConfigError, match="has no AMSGrad: give --backend portable"):
+        with pytest.raises(ConfigError, match="has no AMSGrad: give --engine portable"):
             ExportOptions("resnet4", image_size=8, optimizer=optimizer)
     engines = ("portable",) if optimizer.amsgrad else ENGINES
     options = ExportOptions("resnet4", image_size=8, num_classes=3, optimizer=optimizer, engines=engines)

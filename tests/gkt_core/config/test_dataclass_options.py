@@ -50,6 +50,7 @@ class Work:
         pinned: Whether processes keep to a core.
         checked: Whether results are compared.
         limit: Of samples; all by default.
+        size: Pixels.
         token: The password.
         where: Where it goes.
 
@@ -67,6 +68,7 @@ class Work:
     pinned: bool = option(True, flag="--pin/--no-pin")
     checked: bool = False
     limit: int | None = option(None, low=1, shown_default="all")
+    size: int = option(32, low=8, high=256, multiple_of=4)
     token: str = option("", envvar="GKT_WORK_TOKEN")
     where: Where = field(default_factory=Where)
 
@@ -127,11 +129,11 @@ def test_defaults_are_the_class_s() -> None:
 def test_every_value_arrives_with_its_type() -> None:
     arguments = (
         "--batch-size 8 --steps 2 --rate 0.1 --share 1 --pause 2 --codec uint8 --name c --name a --no-pin "
-        "--checked --limit 5 --token t --out there"
+        "--checked --limit 5 --size 8 --token t --out there"
     )
     given = run(arguments.split())
     expected = Work(
-        8, 2, 0.1, 1.0, 2.0, "uint8", ("c", "a"), False, True, 5, "t", Where(Path("there"))
+        8, 2, 0.1, 1.0, 2.0, "uint8", ("c", "a"), False, True, 5, 8, "t", Where(Path("there"))
     )  # fmt: skip
     assert given == expected
     assert type(given.share) is float
@@ -153,6 +155,8 @@ def test_a_field_without_a_default_is_required() -> None:
         (["--share", "1.5"], "--share is 1.5, expected above 0 and at most 1"),
         (["--pause", "0"], "--pause is 0.0, expected 0.01 to 3600"),
         (["--limit", "-1"], "--limit is -1, expected at least 1"),
+        (["--size", "30"], "--size is 30, expected 8 to 256, a multiple of 4"),
+        (["--size", "4"], "--size is 4, expected 8 to 256, a multiple of 4"),
     ],
 )
 def test_values_outside_of_their_range_are_refused(arguments: list[str], message: str) -> None:

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gkt_core import files
-from gkt_core.data.command import SplitOptions, data, split_dataset
+from gkt_core.data.command import data
 from gkt_core.data.datasets import load_dataset
 from gkt_core.data.private_data import load_private_data, load_test_data
+from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.errors import ConfigError, DatasetError, GKTError, InputError
 from gkt_core.files import new_folder
 
@@ -182,18 +183,18 @@ def test_a_refusal_in_a_real_process_is_one_line_and_exit_code_2(here):
         (["--dataset", ""], "no dataset ''"),
         (["--dataset", "none.npz"], "cannot read none.npz"),
         (["--clients", 360], "at most 359 clients"),
-        (["--clients", 0], "number of clients is 0"),
+        (["--clients", 0], "--clients is 0"),
         (["--clients", 11, "--limit", 40], "at most 10 clients"),
-        (["--image-size", 30], "image size is 30"),
-        (["--image-size", 0], "image size is 0"),
-        (["--image-size", 1024], "image size is 1024"),
-        (["--limit", 0], "limit is 0"),
-        (["--seed", -1], "seed is -1"),
-        (["--validation-share", 0], "validation share is 0.0"),
-        (["--validation-share", 1], "validation share is 1.0"),
-        (["--validation-share", "nan"], "validation share is nan"),
-        (["--partition", "dirichlet", "--dirichlet-alpha", 0], "dirichlet alpha is 0.0"),
-        (["--partition", "dirichlet", "--dirichlet-alpha", "nan"], "dirichlet alpha is nan"),
+        (["--image-size", 30], "--image-size is 30"),
+        (["--image-size", 0], "--image-size is 0"),
+        (["--image-size", 1024], "--image-size is 1024"),
+        (["--limit", 0], "--limit is 0"),
+        (["--seed", -1], "--seed is -1"),
+        (["--validation-share", 0], "--validation-share is 0.0"),
+        (["--validation-share", 1], "--validation-share is 1.0"),
+        (["--validation-share", "nan"], "--validation-share is nan"),
+        (["--partition", "dirichlet", "--dirichlet-alpha", 0], "--dirichlet-alpha is 0.0"),
+        (["--partition", "dirichlet", "--dirichlet-alpha", "nan"], "--dirichlet-alpha is nan"),
         (
             ["--partition", "dirichlet", "--dirichlet-alpha", 0.001, "--clients", 50, "--limit", 200],
             "raise alpha",
@@ -423,5 +424,5 @@ def test_pretraining_images_are_nobodys(here):
         owned_images = {dataset.x_train[row].tobytes() for row in rows}
         assert len(held_back["labels"]) == 40
         assert not owned_images & {image.tobytes() for image in held_back["images"]}
-    with pytest.raises(ConfigError, match="pre-training share is 1"):
+    with pytest.raises(ConfigError, match="--pretraining-share is 1"):
         split_dataset(dataset, SplitOptions(3, "iid", 0.5, 0.1, 0, pretraining_share=1.0), here / "other")
