@@ -59,6 +59,18 @@ _LOGGING = tuple(
 )
 
 
+def grouped_params(command: click.Command, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+    """Parameters by heading: the common ones, the groups as they come, what every command has."""
+    groups: dict[str, list[click.Parameter]] = {COMMON: []}
+    everywhere = []
+    for param in command.get_params(ctx):
+        if param in _LOGGING or "--help" in param.opts:
+            everywhere.append(param)
+        else:
+            groups.setdefault(getattr(param, "group", "") or COMMON, []).append(param)
+    return {**groups, EVERYWHERE: everywhere}
+
+
 class Command(click.Command):
     """A command that lists its options under headings, takes ``-v`` and ``-q``, and ends with an example.
 
@@ -74,20 +86,9 @@ class Command(click.Command):
         """The command's own parameters, ``--help``, and those of logging."""
         return [*super().get_params(ctx), *_LOGGING]
 
-    def grouped_params(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
-        """Parameters by heading: the common ones, the groups as they come, what every command has."""
-        groups: dict[str, list[click.Parameter]] = {COMMON: []}
-        everywhere = []
-        for param in self.get_params(ctx):
-            if param in _LOGGING or "--help" in param.opts:
-                everywhere.append(param)
-            else:
-                groups.setdefault(getattr(param, "group", "") or COMMON, []).append(param)
-        return {**groups, EVERYWHERE: everywhere}
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each heading with its options."""
-        for heading, params in self.grouped_params(ctx).items():
+        for heading, params in grouped_params(self, ctx).items():
             records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
             if records:
                 with formatter.section(heading):

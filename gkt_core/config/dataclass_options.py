@@ -181,13 +181,13 @@ def arguments_of(values: Any) -> list[str]:
 
 def descriptions(cls: type) -> dict[str, str]:
     """Read what a class's docstring, and its bases', say of each attribute."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         # Python 3.13 takes the indentation out of docstrings itself.
         _, _, text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:")
         entries = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-        found |= {name: " ".join(body.split()).replace("``", "") for name, body in entries}
-    return found
+        texts |= {name: " ".join(body.split()).replace("``", "") for name, body in entries}
+    return texts
 
 
 def dataclass_options(

@@ -230,8 +230,8 @@ def _class_folders(path: Path) -> list[Path]:
 def _load_folder(path: Path, image_size: int, seed: int) -> Dataset:
     parts = {part: path / part for part in ("train", "test") if os.path.isdir(path / part)}
     if len(parts) == 1:
-        (found,) = parts
-        raise DatasetError(f"{path} has a {found} folder only, expected train and test, or class folders")
+        (part,) = parts
+        raise DatasetError(f"{path} has a {part} folder only, expected train and test, or class folders")
     try:
         class_names = [folder.name for folder in _class_folders(parts.get("train", path))]
         if parts:

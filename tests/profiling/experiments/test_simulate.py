@@ -58,11 +58,9 @@ def test_help_names_the_defaults_that_are_used() -> None:
             said = words[name]
             if " for " in said:
                 said = next(part for part in said.split("; ") if algorithm in part).split(" for ")[0]
-            as_typed = name.replace("_", "-")
-            expected = (
-                {True: as_typed, False: f"no-{as_typed}"}[value] if isinstance(value, bool) else str(value)
-            )
-            assert said == expected, (algorithm, name)
+            # Of a pair of flags the one that holds.
+            flag = ("" if value is True else "no-") + name.replace("_", "-")
+            assert said == (flag if isinstance(value, bool) else str(value)), (algorithm, name)
 
 
 def test_a_class_without_images_has_no_accuracy(gkt_here: Gkt, tmp_path: Path) -> None:
