@@ -41,6 +41,7 @@ SUMMARIES = {
         "reproduce": "Rerun a table or figure of the paper and print its numbers beside ours.",
     },
 }
+_KNOWN = [name for summaries in SUMMARIES.values() for name in summaries]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
@@ -121,9 +122,8 @@ class EntryPointGroup(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all registered commands, those of other distributions last."""
-        registered = self._entries()
-        known = [name for heading in SUMMARIES.values() for name in heading if name in registered]
-        return known + sorted(set(registered) - set(known))
+        registered = set(self._entries())
+        return [name for name in _KNOWN if name in registered] + sorted(registered - set(_KNOWN))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -140,14 +140,12 @@ class EntryPointGroup(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing one."""
-        rest = dict.fromkeys(self.list_commands(ctx), "")
-        for heading, summaries in SUMMARIES.items():
-            with formatter.section(heading):
-                formatter.write_dl([(name, text) for name, text in summaries.items() if name in rest])
-            rest = {name: text for name, text in rest.items() if name not in summaries}
-        if rest:
-            with formatter.section("Of other packages"):
-                formatter.write_dl(list(rest.items()))
+        registered = self.list_commands(ctx)
+        sections = {**SUMMARIES, "Of other packages": {name: "" for name in registered if name not in _KNOWN}}
+        for heading, summaries in sections.items():
+            if rows := [(name, text) for name, text in summaries.items() if name in registered]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
 
 
 def _unavailable(name: str, error: ImportError) -> click.Command:
