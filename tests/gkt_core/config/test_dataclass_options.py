@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from gkt_core.cli import Command
 from gkt_core.config.dataclass_options import (
     FieldOption,
+    arguments_of,
     check_options,
     dataclass_options,
     descriptions,
@@ -256,3 +257,27 @@ def test_the_environment_gives_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_field_s_flag() -> None:
     names = {each.name: flag_of(each) for each in Work.__dataclass_fields__.values()}
     assert (names["batch_size"], names["pinned"], names["names"]) == ("--batch-size", "--pin", "--name")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Work(8),
+        Work(8, 2, 1 / 3, 1.0, 2.0, "uint8", ("c",), False, True, 5, 8, "t", Where(Path("there"))),
+    ],
+    ids=["defaults", "others"],
+)
+def test_an_instance_as_arguments_gives_an_equal_one(work: Work) -> None:
+    assert run(arguments_of(work)) == work
+
+
+def test_a_pair_of_flags_without_a_default_is_no_argument() -> None:
+    @dataclass(frozen=True)
+    class Config:
+        at_once: bool | None = option(None, flag="--at-once/--one-by-one")
+        checked: bool = True
+
+    assert arguments_of(Config()) == ["--checked"]
+    assert arguments_of(Config(True)) == ["--at-once", "--checked"]
+    assert arguments_of(Config(False, False)) == ["--one-by-one", "--no-checked"]
+    assert run(["--one-by-one"], cls=Config) == Config(False)
