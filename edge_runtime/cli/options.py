@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkt_core.bundle.manifest import ENGINE_FILES
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.protocol import check_client_id
 
@@ -17,7 +17,7 @@ _DRY_RUN_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(CheckedOptions):
     """What every command that runs an engine takes.
 
     Attributes:
@@ -25,14 +25,6 @@ class EngineOptions:
     """
 
     num_threads: int = option(1, flag="--threads", low=1, high=256, group=MACHINE)
-
-    def __post_init__(self) -> None:
-        """Refuse values outside of their ranges.
-
-        Raises:
-            ConfigError: Names the option.
-        """
-        check_options(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,10 @@
 ::
 
     @dataclass(frozen=True, slots=True)
-    class EdgeOptions:
+    class EdgeOptions(CheckedOptions):
         # The docstring's "Attributes:" say "steps: Warm calls of each workload."
         steps: int = option(30, low=1)
         warmup: float = option(0.5, low=0, unit="seconds", group="Timing")
-
-        def __post_init__(self) -> None:
-            check_options(self)
 
 
     @click.command(cls=Command)
@@ -160,6 +157,16 @@ def check_options(values: Any, *, named: Callable[[Field[Any]], str] = flag_of) 
             expected = "" if each is None else settings_of(field).refusal_of(each)
             if expected:
                 raise ConfigError(f"{named(field)} is {each!r}, expected {expected}")
+
+
+class CheckedOptions:
+    """A base class of dataclasses: ranges are checked whenever one is made, by :func:`check_options`."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges."""
+        check_options(self)
 
 
 def arguments_of(values: Any) -> list[str]:

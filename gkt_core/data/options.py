@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from gkt_core.data.datasets import Dataset, load_dataset
 
@@ -13,7 +13,7 @@ IMAGES = "Images and their split"
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetOptions:
+class DatasetOptions(CheckedOptions):
     """Which images, and in which size.
 
     Attributes:
@@ -35,14 +35,6 @@ class DatasetOptions:
     )
     limit: int | None = option(None, low=1, shown_default="all", group=IMAGES)
     data_root: Path = option(Path("data"), group=IMAGES)
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that no network takes, and no images at all.
-
-        Raises:
-            ConfigError: Names the option.
-        """
-        check_options(self)
 
     def load(self, seed: int) -> Dataset:
         """Load the images; see :func:`gkt_core.data.datasets.load_dataset`.

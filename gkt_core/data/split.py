@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.data.datasets import Dataset
 from gkt_core.data.options import IMAGES
 from gkt_core.data.partition import SCHEMES, hold_out, partition
@@ -26,7 +26,7 @@ from gkt_core.files import new_folder
 
 
 @dataclass(frozen=True, slots=True)
-class SplitOptions:
+class SplitOptions(CheckedOptions):
     """How a dataset is split.
 
     Attributes:
@@ -44,14 +44,6 @@ class SplitOptions:
     validation_share: float = option(0.1, above=0, below=1, group=IMAGES)
     seed: int = option(0, low=0)
     pretraining_share: float = option(0.0, low=0, below=1, group=IMAGES)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be split.
-
-        Raises:
-            ConfigError: Names the option.
-        """
-        check_options(self)
 
 
 def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[str, Any]:

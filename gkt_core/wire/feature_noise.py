@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.errors import ConfigError
 
 KEY_BYTES = 32
@@ -23,7 +23,7 @@ _MOST, _HEADING = 1_000_000, "What leaves the device"
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureNoise:
+class FeatureNoise(CheckedOptions):
     """What happens to a device's features before they leave it: clipped first, then blurred.
 
     No guarantee comes with it: noise differs from round to round, so a server that averages a sample over
@@ -41,10 +41,6 @@ class FeatureNoise:
     clip: float = option(0.0, low=0, high=_MOST, flag="--feature-clip", group=_HEADING)
     noise: float = option(0.0, low=0, high=_MOST, flag="--feature-noise", group=_HEADING)
     key: bytes = field(default=b"", repr=False)
-
-    def __post_init__(self) -> None:
-        """Refuse values that would silently do nothing, or spoil every feature."""
-        check_options(self)
 
     @property
     def is_on(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import NetworkOptions
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.options import DatasetOptions
@@ -23,7 +23,7 @@ def _named_by_time() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions:
+class DemoOptions(CheckedOptions):
     """Where the data come from and how they are split; the rest is the run's hyper-parameters.
 
     Attributes:
@@ -46,14 +46,6 @@ class DemoOptions:
     device_threads: int = option(1, low=1, high=256, group=_MACHINE)
     server_threads: int = option(0, low=0, high=256, group=_MACHINE)
     meter_wire: bool = option(False, group=_MACHINE)
-
-    def __post_init__(self) -> None:
-        """Refuse values outside of their ranges.
-
-        Raises:
-            ConfigError: Names the option.
-        """
-        check_options(self)
 
     def describe(self, config: RunConfig) -> dict[str, Any]:
         """Options and hyper-parameters in one JSON-compatible object."""

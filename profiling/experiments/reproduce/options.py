@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.run_config import PRECISIONS
 from profiling.experiments.reproduce.scales import SCALES, Scale
 
@@ -14,7 +14,7 @@ _DATA, _MACHINE = "Data", "This machine"
 
 
 @dataclass(frozen=True, slots=True)
-class ReproduceOptions:
+class ReproduceOptions(CheckedOptions):
     """Which runs of an experiment are wanted, and how they are computed.
 
     Attributes:
@@ -54,14 +54,6 @@ class ReproduceOptions:
     num_threads: int | None = option(
         None, flag="--threads", low=1, shown_default="cores / jobs", group=_MACHINE
     )
-
-    def __post_init__(self) -> None:
-        """Refuse values outside of their ranges.
-
-        Raises:
-            ConfigError: Names the option.
-        """
-        check_options(self)
 
     @property
     def scale(self) -> Scale:

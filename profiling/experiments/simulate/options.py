@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.options import IMAGES, DatasetOptions
@@ -29,7 +29,7 @@ _FEDGKT, _ECOFED, _MACHINE = "Of FedGKT alone", "Of EcoFed alone", "This machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulateOptions:
+class SimulateOptions(CheckedOptions):
     """What is simulated, beside the hyper-parameters.
 
     Attributes:
@@ -80,14 +80,6 @@ class SimulateOptions:
     replay_period: int = option(2, low=1, group=_ECOFED)
     device: str = option("cpu", choices=("cpu", "cuda"), group=_MACHINE)
     num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
-
-    def __post_init__(self) -> None:
-        """Refuse values outside of their ranges.
-
-        Raises:
-            ConfigError: Names the option.
-        """
-        check_options(self)
 
     def split_options(self, given: dict[str, Any]) -> SplitOptions:
         """How the dataset is split, with those hyper-parameters that were given."""
