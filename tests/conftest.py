@@ -57,9 +57,7 @@ Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--fast", action="store_true", help="skip tests that start a process or train"
-    )
+    parser.addoption("--fast", action="store_true", help="skip tests that start a process or train")
 
 
 class Fast:
