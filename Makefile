@@ -7,7 +7,7 @@ PARALLEL ?= -n 2 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast coverage test-slow fuzz chaos bench-devices bench-ingest bench-web readme lint clean
+.PHONY: help install demo test test-fast coverage test-slow fuzz chaos bench-devices bench-ingest bench-web readme docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fuzz: install ## send N bent requests (20,000) of SEED to the server: no 5xx, an
 
 readme: install ## write the measured tables of docs/results.md from profiling/results
 	$(BIN)/python -m profiling.readme.tables
+
+docs: install ## write docs/commands.md from the commands
+	$(BIN)/python -m gkt_core.command_reference
 
 chaos: install ## kill the processes of a run KILLS times (20) at moments of SEED: it must end with the same bytes
 	$(BIN)/gkt profile chaos --kills $(or $(KILLS),20) --seed $(or $(SEED),0) $(ARGS)

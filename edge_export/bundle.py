@@ -13,6 +13,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from edge_export.combined_template import combined_template
+from edge_export.initial_network import initial_network
 from edge_export.options import ExportOptions
 from edge_export.ort.artifacts import write_ort_artifacts
 from edge_export.ort.format import write_ort_format
@@ -74,16 +75,21 @@ def export_bundle(
         InputError: ``out`` cannot become a new folder.
         VerificationError: An engine is further from float64 than it may be; nothing was written.
     """
-    edge = options.build()
+    edge = initial_network(options)
     server = build_server_network(options.completing_network, options.num_classes, seed=options.seed)
     if options.edge_network in FULL_NETWORKS:
         server = edge.head
+    step: dict[str, Any] = {
+        "num_classes": options.num_classes,
+        "image_size": options.image_size,
+        "temperature": options.temperature,
+    }
     with new_folder(out) as folder:
         written = [COMBINED_TEMPLATE]
         runtime_does: dict[str, Any] = {}
         layout: dict[str, Any] = {}
         if ORT_TRAINING in options.engines:
-            runtime_does[ORT_TRAINING] = write_ort_artifacts(edge, options, folder)
+            runtime_does[ORT_TRAINING] = write_ort_artifacts(edge, options.optimizer, folder, **step)
             written += [*ENGINE_FILES[ORT_TRAINING], NOMINAL_CHECKPOINT]
         if PORTABLE in options.engines:
             state = write_portable_artifacts(
@@ -91,10 +97,8 @@ def export_bundle(
                 options.optimizer,
                 folder,
                 name=options.edge_network,
-                num_classes=options.num_classes,
-                image_size=options.image_size,
-                temperature=options.temperature,
                 low_memory=options.low_memory,
+                **step,
             )
             layout = dataclasses.asdict(state)
             written += ENGINE_FILES[PORTABLE]
@@ -151,26 +155,28 @@ def _tensors(path: Path) -> dict[str, Any]:
     wanted = {*INPUT_NAMES, "objective", *OUTPUT_NAMES}
 
     def described(values: Any) -> list[dict[str, Any]]:
-        found = []
+        entries = []
         for value in values:
             if value.name in wanted or not is_ort:
                 kind = value.type.tensor_type
                 dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
                 shape = [side.dim_param or side.dim_value for side in kind.shape.dim]
-                found.append({"name": value.name, "dtype": dtype, "shape": shape})
-        return found
+                entries.append({"name": value.name, "dtype": dtype, "shape": shape})
+        return entries
 
     return {"inputs": described(graph.input), "outputs": described(graph.output)}
 
 
 def _batch_norms(edge: EdgeNetwork, image_size: int) -> list[BatchNormState]:
     """How many pixels each batch normalisation sees, by looking."""
-    found: list[BatchNormState] = []
+    states: list[BatchNormState] = []
 
     def record(name: str, module: torch.nn.BatchNorm2d) -> RemovableHandle:
         def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor], __: torch.Tensor) -> None:
             height, width = inputs[0].shape[2:]
-            found.append(BatchNormState(f"{name}.running_var", height * width, float(module.momentum or 0.0)))
+            states.append(
+                BatchNormState(f"{name}.running_var", height * width, float(module.momentum or 0.0))
+            )
 
         return module.register_forward_hook(hook)
 
@@ -183,4 +189,4 @@ def _batch_norms(edge: EdgeNetwork, image_size: int) -> list[BatchNormState]:
     edge.train(was_training)
     for handle in handles:
         handle.remove()
-    return found
+    return states

@@ -122,10 +122,10 @@ class _Calibration:
         return self
 
     def __next__(self) -> dict[str, NDArray[np.float32]]:
-        found = self.get_next()
-        if found is None:
+        batch = self.get_next()
+        if batch is None:
             raise StopIteration
-        return found
+        return batch
 
 
 def split(model: Path, extractor: Path, server: Path) -> None:

@@ -1,45 +1,91 @@
-"""What to export: validated where it enters, frozen afterwards."""
+"""What to export: validated where it enters, frozen afterwards. Loads no torch itself."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import click
 
 from gkt_core.bundle.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
+from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.edge_optimizer import EdgeOptimizer
-from gkt_core.config.run_config import check_image_size
+from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
+from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from gkt_core.errors import ConfigError
 from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
-from gkt_core.nn import EdgeNetwork, build_edge_network
-from gkt_core.nn.building import build_full_network
-from gkt_core.nn.initial_weights import InitialWeights
+
+_IMAGES, _FILES = "Images (from --split, if it is given)", "What is written"
+
+
+class ThreeNumbers(click.ParamType[tuple[float, ...]]):
+    """Three numbers such as ``0.49,0.48,0.45``, or one for all three channels."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read the numbers."""
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: expected three numbers such as 0.49,0.48,0.45", param, ctx)
+        return numbers * 3 if len(numbers) == 1 else numbers
+
+
+class EngineNames(click.Choice[str]):
+    """An engine as it is typed, or both; stands for the engines' own names."""
+
+    def __init__(self) -> None:
+        super().__init__([*(name.replace("_", "-") for name in ENGINE_FILES), "both"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Look the engines up."""
+        name = super().convert(value, param, ctx)
+        return tuple(ENGINE_FILES) if name == "both" else (name.replace("-", "_"),)
 
 
 @dataclass(frozen=True, slots=True)
-class ExportOptions:
+class ExportOptions(NetworkOptions):
     """What to export; see :class:`gkt_core.bundle.manifest.Manifest` for the other fields' meaning.
 
     Attributes:
-        engines: Engines to write files for.
-        init: Weights to begin from, a ``.safetensors`` file; random ones by default.
-        low_memory: Whether the portable step makes values again rather than to keep them: slower, smaller.
-        ort_format: Whether ``.ort`` files are written beside the ``.onnx`` files, for mobile builds.
+        num_classes: Number of classes.
+        image_size: Pixels.
+        pixel_mean: Mean of R,G,B in 0..1.
+        pixel_std: Standard deviation of R,G,B in 0..1.
+        class_names: One name a class, or none.
+        temperature: T of the distillation loss in the graph.
+        engines: Engines to write files for. portable: one file of standard operators for any ONNX Runtime;
+            ort-training: for its training builds. A device takes what it can run, portable first.
+        init: Weights to begin from, a .safetensors file with PyTorch's names.
+        low_memory: A portable step that makes values again rather than to keep them: a quarter less memory
+            at batch 64, a seventh slower.
+        ort_format: Also write .ort files beside the .onnx files, which mobile builds load.
+        seed: Seed of the initial weights.
     """
 
-    edge_network: str = "resnet8"
-    server_network: str = "resnet55"
-    num_classes: int = 10
-    image_size: int = 32
-    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    edge_network: str = option("resnet8", flag="--model", click_type=EDGE_OR_FULL)
+    num_classes: int = option(10, low=2, high=100_000, group=_IMAGES)
+    image_size: int = option(32, low=MIN_IMAGE_SIZE, high=MAX_IMAGE_SIZE, multiple_of=4, group=_IMAGES)
+    pixel_mean: tuple[float, ...] = option(
+        (0.5, 0.5, 0.5), click_type=ThreeNumbers(), multiple=False, shown_default="0.5", group=_IMAGES
+    )
+    pixel_std: tuple[float, ...] = option(
+        (0.25, 0.25, 0.25), click_type=ThreeNumbers(), multiple=False, shown_default="0.25", group=_IMAGES
+    )
     class_names: tuple[str, ...] = ()
-    temperature: float = 3.0
+    temperature: float = option(3.0, above=0)
     optimizer: EdgeOptimizer = field(default_factory=EdgeOptimizer)
-    engines: tuple[str, ...] = tuple(ENGINE_FILES)
-    init: Path | None = None
-    low_memory: bool = False
-    ort_format: bool = False
+    engines: tuple[str, ...] = option(
+        tuple(ENGINE_FILES), flag="--engine", click_type=EngineNames(), multiple=False, shown_default="both"
+    )
+    init: Path | None = option(None, shown_default="random ones")
+    low_memory: bool = option(False, flag="--low-memory", group=_FILES)
+    ort_format: bool = option(False, flag="--ort-format", group=_FILES)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,25 +94,22 @@ class ExportOptions:
         Raises:
             ConfigError: Names the option, what was found and what is expected.
         """
-        check_image_size(self.image_size)
+        check_options(self)
         for name, low in (("pixel_mean", 0.0), ("pixel_std", 1e-4)):
             values = getattr(self, name)
             if len(values) != 3 or not all(math.isfinite(v) and low <= v <= 1 for v in values):
                 raise ConfigError(f"{name} is {list(values)}, expected three numbers from {low:g} to 1")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ConfigError(f"temperature is {self.temperature}, expected a positive number")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ConfigError(f"{len(self.class_names)} class names, expected {self.num_classes}")
         if not self.engines or not set(self.engines) <= set(ENGINE_FILES):
             raise ConfigError(f"engines are {list(self.engines)}, expected some of {', '.join(ENGINE_FILES)}")
         if ORT_TRAINING in self.engines and self.optimizer.amsgrad:
             raise ConfigError(
-                "ONNX Runtime's optimizer model has no AMSGrad: give --backend portable, whose step has it"
+                "ONNX Runtime's optimizer model has no AMSGrad: give --engine portable, whose step has it"
             )
-
         if self.low_memory and PORTABLE not in self.engines:
             raise ConfigError(
-                "--low-memory is for the portable step, the engine is ort-training: give --backend portable"
+                "--low-memory is for the portable step, the engine is ort-training: give --engine portable"
             )
 
     @property
@@ -75,20 +118,3 @@ class ExportOptions:
         if self.edge_network in FULL_NETWORKS:
             return SERVER_NETWORKS[FULL_NETWORKS.index(self.edge_network)]
         return self.server_network
-
-    def build(self) -> EdgeNetwork:
-        """The network to export, with its initial weights.
-
-        Raises:
-            ConfigError: The name is unknown, or the class count cannot be.
-            ArtifactError: The initial weights cannot be read, or are another network's.
-        """
-        pixels = {"pixel_mean": self.pixel_mean, "pixel_std": self.pixel_std}
-        if self.edge_network in FULL_NETWORKS:
-            # FedAvg trains the whole network on the device: the trunk is the device's head.
-            full = build_full_network(self.edge_network, self.num_classes, **pixels, seed=self.seed)
-            network = EdgeNetwork(full.extractor, full.server, full.normalise)
-        else:
-            network = build_edge_network(self.edge_network, self.num_classes, **pixels, seed=self.seed)
-        InitialWeights(edge=self.init).fill_edge(network)
-        return network

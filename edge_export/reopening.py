@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_export.engines import engine_opener
+from edge_export.initial_network import initial_network
 from edge_export.options import ExportOptions
 from gkt_core.bundle.manifest import INITIAL_STATE, ORT_TRAINING, PORTABLE, Bundle
 from gkt_core.nn import EdgeNetwork
@@ -22,15 +23,16 @@ def network_of(bundle: Bundle) -> EdgeNetwork:
         MissingExtraError: It is, and the installed ONNX Runtime cannot read it.
     """
     manifest = bundle.manifest
-    network = ExportOptions(
+    options = ExportOptions(
         edge_network=manifest.edge_network,
         server_network=manifest.server_network,
         num_classes=manifest.num_classes,
         image_size=manifest.image_size,
-        pixel_mean=(manifest.pixel_mean[0], manifest.pixel_mean[1], manifest.pixel_mean[2]),
-        pixel_std=(manifest.pixel_std[0], manifest.pixel_std[1], manifest.pixel_std[2]),
+        pixel_mean=tuple(manifest.pixel_mean),
+        pixel_std=tuple(manifest.pixel_std),
         seed=manifest.seed,
-    ).build()
+    )
+    network = initial_network(options)
     tensors = _initial_tensors(bundle)
     network.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items()}, strict=False)
     return network

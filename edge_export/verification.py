@@ -107,12 +107,12 @@ def verify_bundle(
                 _check_initial(opened, network, engine)
                 trace = _run_engine(opened, batches, stepped)
                 ours[engine].append(_distances(trace, exact))
-    found = {}
+    results = {}
     for engine, distances in ours.items():
         checks = _compare(distances, pytorch)
-        found[engine] = {"steps": STEPS, "batch_size": batch_size, "runs": runs, "checks": checks}
-    _refuse(found)
-    return found
+        results[engine] = {"steps": STEPS, "batch_size": batch_size, "runs": runs, "checks": checks}
+    _refuse(results)
+    return results
 
 
 def _batch(num: int, image_size: int, num_classes: int, seed: int, step: int) -> Batch:
@@ -196,29 +196,29 @@ def _wide(arrays: dict[str, NDArray[np.float32]]) -> Arrays:
     return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
-def _distances(found: Trace, exact: Trace) -> Distances:
+def _distances(trace: Trace, exact: Trace) -> Distances:
     """Relative L2 distance of every quantity."""
-    quantities = {"loss": abs(found.loss - exact.loss) / abs(exact.loss)}
+    quantities = {"loss": abs(trace.loss - exact.loss) / abs(exact.loss)}
     for name, gradient in exact.gradients.items():
-        quantities[f"gradient of {name}"] = _distance({name: found.gradients[name]}, {name: gradient})
+        quantities[f"gradient of {name}"] = _distance({name: trace.gradients[name]}, {name: gradient})
     for when, ours, theirs in (
-        ("1 step", found.first, exact.first),
-        (f"{FEW_STEPS} steps", found.few, exact.few),
-        (f"{STEPS} steps", found.last, exact.last),
+        ("1 step", trace.first, exact.first),
+        (f"{FEW_STEPS} steps", trace.few, exact.few),
+        (f"{STEPS} steps", trace.last, exact.last),
     ):
         for kind, is_kind in (("parameters", False), ("running statistics", True)):
             names = [name for name in theirs if (".running_" in name) is is_kind]
             if names:
                 quantities[f"{kind} after {when}"] = _distance(ours, {name: theirs[name] for name in names})
-    curves = {"": np.array(found.curve)}, {"": np.array(exact.curve)}
+    curves = {"": np.array(trace.curve)}, {"": np.array(exact.curve)}
     quantities[f"loss curve of {STEPS} steps"] = _distance(*curves)
-    quantities["eval features"] = _distance({"": found.features}, {"": exact.features})
-    quantities["eval logits"] = _distance({"": found.logits}, {"": exact.logits})
+    quantities["eval features"] = _distance({"": trace.features}, {"": exact.features})
+    quantities["eval logits"] = _distance({"": trace.logits}, {"": exact.logits})
     return quantities
 
 
-def _distance(found: Arrays, exact: Arrays) -> float:
-    apart = sum(float(((found[name] - exact[name]) ** 2).sum()) for name in exact)
+def _distance(ours: Arrays, exact: Arrays) -> float:
+    apart = sum(float(((ours[name] - exact[name]) ** 2).sum()) for name in exact)
     size = sum(float((value**2).sum()) for value in exact.values())
     return float(np.sqrt(apart / max(size, 1e-300)))
 
@@ -226,8 +226,8 @@ def _distance(found: Arrays, exact: Arrays) -> float:
 def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[str, float]]:
     checks = {}
     for quantity in ours[0]:
-        distance = float(np.median([found[quantity] for found in ours]))
-        largest = max(found[quantity] for found in pytorch)
+        distance = float(np.median([each[quantity] for each in ours]))
+        largest = max(each[quantity] for each in pytorch)
         checks[quantity] = {
             "distance": distance,
             "pytorch": largest,
@@ -237,19 +237,19 @@ def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[
 
 
 def _check_initial(engine: InspectableEngine, network: EdgeNetwork, name: str) -> None:
-    found, expected = engine.parameters(), _state(network)
-    wrong = [key for key in expected if key not in found or not np.array_equal(found[key], expected[key])]
-    if wrong or set(found) != set(expected):
+    actual, expected = engine.parameters(), _state(network)
+    wrong = [key for key in expected if key not in actual or not np.array_equal(actual[key], expected[key])]
+    if wrong or set(actual) != set(expected):
         raise VerificationError(
             f"{name} does not begin from the weights of the PyTorch model: {', '.join(wrong[:3])}"
-            f"{' and others' if len(wrong) > 3 else ''} differ: report this, and try another --backend"
+            f"{' and others' if len(wrong) > 3 else ''} differ: report this, and try another --engine"
         )
 
 
-def _refuse(found: dict[str, Any]) -> None:
+def _refuse(results: dict[str, Any]) -> None:
     further = [
         f"{engine}: {quantity} is {check['distance']:.1e} from float64, allowed is {check['limit']:.1e}"
-        for engine, result in found.items()
+        for engine, result in results.items()
         for quantity, check in result["checks"].items()
         # A NaN is no distance at all, and passes no comparison.
         if not check["distance"] <= check["limit"]
@@ -257,5 +257,5 @@ def _refuse(found: dict[str, Any]) -> None:
     if further:
         raise VerificationError(
             f"the artifacts differ from the PyTorch model in {len(further)} quantities "
-            f"({'; '.join(further[:4])}): they must not be used; try the other --backend, and report this"
+            f"({'; '.join(further[:4])}): they must not be used; try the other --engine, and report this"
         )

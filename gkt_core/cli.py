@@ -41,6 +41,7 @@ SUMMARIES = {
         "reproduce": "Rerun a table or figure of the paper and print its numbers beside ours.",
     },
 }
+_KNOWN = [name for summaries in SUMMARIES.values() for name in summaries]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
@@ -59,6 +60,18 @@ _LOGGING = tuple(
 )
 
 
+def grouped_params(command: click.Command, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+    """Parameters by heading: the common ones, the groups as they come, what every command has."""
+    groups: dict[str, list[click.Parameter]] = {COMMON: []}
+    everywhere = []
+    for param in command.get_params(ctx):
+        if param in _LOGGING or "--help" in param.opts:
+            everywhere.append(param)
+        else:
+            groups.setdefault(getattr(param, "group", "") or COMMON, []).append(param)
+    return {**groups, EVERYWHERE: everywhere}
+
+
 class Command(click.Command):
     """A command that lists its options under headings, takes ``-v`` and ``-q``, and ends with an example.
 
@@ -74,20 +87,9 @@ class Command(click.Command):
         """The command's own parameters, ``--help``, and those of logging."""
         return [*super().get_params(ctx), *_LOGGING]
 
-    def grouped_params(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
-        """Parameters by heading: the common ones, the groups as they come, what every command has."""
-        groups: dict[str, list[click.Parameter]] = {COMMON: []}
-        everywhere = []
-        for param in self.get_params(ctx):
-            if param in _LOGGING or "--help" in param.opts:
-                everywhere.append(param)
-            else:
-                groups.setdefault(getattr(param, "group", "") or COMMON, []).append(param)
-        return {**groups, EVERYWHERE: everywhere}
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each heading with its options."""
-        for heading, params in self.grouped_params(ctx).items():
+        for heading, params in grouped_params(self, ctx).items():
             records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
             if records:
                 with formatter.section(heading):
@@ -101,15 +103,10 @@ class Command(click.Command):
                 formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
 
 
-class Group(Command, click.Group):
+class Group(click.Group, Command):
     """A group of such commands."""
 
     command_class = Command
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each heading with its options, then the commands."""
-        super().format_options(ctx, formatter)
-        self.format_commands(ctx, formatter)
 
 
 class EntryPointGroup(Group):
@@ -120,9 +117,8 @@ class EntryPointGroup(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all registered commands, those of other distributions last."""
-        registered = self._entries()
-        known = [name for heading in SUMMARIES.values() for name in heading if name in registered]
-        return known + sorted(set(registered) - set(known))
+        registered = set(self._entries())
+        return [name for name in _KNOWN if name in registered] + sorted(registered - set(_KNOWN))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -139,14 +135,12 @@ class EntryPointGroup(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing one."""
-        rest = dict.fromkeys(self.list_commands(ctx), "")
-        for heading, summaries in SUMMARIES.items():
-            with formatter.section(heading):
-                formatter.write_dl([(name, text) for name, text in summaries.items() if name in rest])
-            rest = {name: text for name, text in rest.items() if name not in summaries}
-        if rest:
-            with formatter.section("Of other packages"):
-                formatter.write_dl(list(rest.items()))
+        registered = self.list_commands(ctx)
+        sections = {**SUMMARIES, "Of other packages": {name: "" for name in registered if name not in _KNOWN}}
+        for heading, summaries in sections.items():
+            if rows := [(name, text) for name, text in summaries.items() if name in registered]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
 
 
 def _unavailable(name: str, error: ImportError) -> click.Command:
@@ -180,9 +174,9 @@ def gkt() -> None:
     """  # noqa: D301 - click looks for the character itself
 
 
-def json_option(prints: str = "the result") -> Callable[[FunctionT], FunctionT]:
+def json_option(prints: str = "the result as JSON") -> Callable[[FunctionT], FunctionT]:
     """Add ``--json``, which arrives as ``as_json``; see :func:`emit_json`."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print {prints} to stdout as JSON.")
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {prints} to stdout.")
 
 
 def emit_json(value: Any) -> None:

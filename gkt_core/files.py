@@ -73,7 +73,7 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        # Somebody else's.
+        # It runs, and belongs to another user.
         return True
     return True
 

@@ -23,8 +23,8 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
 from gkt_core.bundle.manifest import Bundle, load_bundle
-from gkt_core.data.command import SplitOptions, split_dataset
 from gkt_core.data.datasets import load_dataset
+from gkt_core.data.split import SplitOptions, split_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,43 +13,34 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gkt_core.bundle.manifest import load_bundle
-from gkt_core.cli import emit_json
-from gkt_core.errors import MissingExtraError
+from gkt_core.cli import Command, emit_json, json_option
+from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.config.network_options import RegisteredNetworks
+from gkt_core.errors import needs
 
 _ROWS_OF_GRADIENTS = 3
 
 
-@click.command()
+@click.command(cls=Command, example="gkt verify artifacts")
 @click.argument("artifacts", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print every quantity as JSON to stdout.")
-@click.option(
-    "--networks",
-    multiple=True,
-    metavar="FILE.py",
-    help="The module that registers the bundle's network, if it is one of your own.",
-)
-def verify(artifacts: Path, as_json: bool, networks: tuple[str, ...]) -> None:
+@dataclass_options(RegisteredNetworks)
+@json_option("every quantity as JSON")
+def verify(artifacts: Path, options: RegisteredNetworks, as_json: bool) -> None:
     """Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.
 
     Loss, every gradient, updated parameters, running statistics, eval features and logits may be no
     further from float64 than twice PyTorch's own float32. Exit code 6 if they are.
     """
-    try:
+    with needs("export"):
         from edge_export.reopening import network_of  # noqa: PLC0415 - imports torch
         from edge_export.verification import verify_bundle  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError.for_module(str(error.name), "export") from error
-    from gkt_core.networks import load_network_module  # noqa: PLC0415
-
-    for source in networks:
-        load_network_module(source)
     bundle = load_bundle(artifacts)
     with verification_progress() as on_step:
-        found = verify_bundle(bundle, network_of(bundle), on_step=on_step)
+        verification = verify_bundle(bundle, network_of(bundle), on_step=on_step)
     if as_json:
-        emit_json(found)
+        emit_json(verification)
     else:
-        show_verification(found)
+        show_verification(verification)
 
 
 @contextlib.contextmanager
@@ -64,9 +55,9 @@ def verification_progress() -> Iterator[Callable[[int, int], None]]:
         yield on_step
 
 
-def show_verification(found: dict[str, Any]) -> None:
+def show_verification(verification: dict[str, Any]) -> None:
     """Print the table: for each engine the distances from float64, of the gradients the largest few."""
-    for engine, result in found.items():
+    for engine, result in verification.items():
         table = Table(
             title=f"{engine}: distance from float64 over {result['steps']} steps", title_justify="left"
         )

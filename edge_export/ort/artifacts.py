@@ -18,16 +18,24 @@ from typing import Any
 
 import onnx
 
-from edge_export.options import ExportOptions
 from edge_export.ort.training_graph import training_graph, use_running_statistics
 from gkt_core.bundle.manifest import EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL
+from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ConfigError
 from gkt_core.nn import EdgeNetwork
 
 _FROZEN_SUFFIXES = (".running_mean", ".running_var")
 
 
-def write_ort_artifacts(network: EdgeNetwork, options: ExportOptions, out: Path) -> dict[str, Any]:
+def write_ort_artifacts(
+    network: EdgeNetwork,
+    settings: EdgeOptimizer,
+    out: Path,
+    *,
+    num_classes: int,
+    image_size: int,
+    temperature: float,
+) -> dict[str, Any]:
     """Write training, eval and optimizer model, checkpoint and nominal checkpoint.
 
     ONNX Runtime's optimizer models are AdamW and plain SGD. An L2 penalty goes into the training graph, as
@@ -35,8 +43,11 @@ def write_ort_artifacts(network: EdgeNetwork, options: ExportOptions, out: Path)
 
     Args:
         network: What to train; left as it was.
-        options: The rest.
+        settings: The devices' optimizer.
         out: An existing folder.
+        num_classes: Width of the logits.
+        image_size: Pixels.
+        temperature: T of the distillation.
 
     Returns:
         What a runtime must do after each step, for the manifest.
@@ -44,12 +55,11 @@ def write_ort_artifacts(network: EdgeNetwork, options: ExportOptions, out: Path)
     Raises:
         ConfigError: ONNX Runtime wrote no training model.
     """
-    settings = options.optimizer
     model = training_graph(
         network,
-        num_classes=options.num_classes,
-        image_size=options.image_size,
-        temperature=options.temperature,
+        num_classes=num_classes,
+        image_size=image_size,
+        temperature=temperature,
         weight_decay=settings.l2_penalty,
     )
     with _quiet():

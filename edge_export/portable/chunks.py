@@ -20,7 +20,7 @@ _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64"}
 
 
 def in_chunks(model: onnx.ModelProto, *, low_memory: bool = False) -> onnx.ModelProto:
-    """The same step, a few images at a time.
+    """Rewrite a step to run a few images at a time.
 
     Args:
         model: A step over the whole batch; every value with a row for each image begins with axis ``N``.

@@ -52,11 +52,11 @@ def convolution(
         outer = Value(gradient, out_shape)
         has_columns = module.stride == (1, 1) and module.kernel_size[1] > 1 and x.needs_gradient
         if has_columns:
-            found, through = _gradients_by_columns(graph, x, outer, weight, module)
+            for_weight, through = _gradients_by_columns(graph, x, outer, weight, module)
         else:
-            found = weight_gradient(graph, x, outer, module)
+            for_weight = weight_gradient(graph, x, outer, module)
             through = input_gradient(graph, x, outer, weight, module) if x.needs_gradient else ""
-        step.tape.give_parameter(f"{name}.weight", found)
+        step.tape.give_parameter(f"{name}.weight", for_weight)
         if bias:
             step.tape.give_parameter(f"{name}.bias", graph.sum_images(gradient))
         if x.needs_gradient:
@@ -101,7 +101,7 @@ def _transposed(
 
 
 def _cut(graph: Graph, wide: str, crop: Sequence[int]) -> str:
-    """Without so many rows and columns on either side."""
+    """Cut rows and columns off on either side."""
     if not any(crop):
         return wide
     axes = [axis for axis, cut in enumerate(crop, start=2) if cut]

@@ -46,7 +46,7 @@ class Graph:
         if is_made and value not in {info.name for info in self._outputs}:
             for node in self._nodes:
                 for names in (node.input, node.output):
-                    names[:] = [name if found == value else found for found in names]
+                    names[:] = [name if each == value else each for each in names]
         else:
             self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
@@ -82,7 +82,7 @@ class Graph:
             node: The node.
             names: Of its inputs here, by those there.
         """
-        attributes = {found.name: helper.get_attribute_value(found) for found in node.attribute}
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         inputs = [names[name] if name else "" for name in node.input]
         made = self.multi_op(node.op_type, len(node.output), *inputs, **attributes)
         return dict(zip(node.output, made, strict=True))
@@ -99,11 +99,11 @@ class Graph:
         return value if factor == 1 else self.op("Mul", value, self.constant(factor))
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
-        """As ONNX: 0 keeps a length, -1 is worked out."""
+        """Reshape as ONNX does: 0 keeps a length, -1 is worked out."""
         return self.op("Reshape", value, self.constant(shape, np.int64))
 
     def transpose(self, matrix: str) -> str:
-        """Of a matrix ``[M, N]``."""
+        """Transpose a matrix ``[M, N]``."""
         return self.op("Transpose", matrix, perm=[1, 0])
 
     def sum(self, value: str, axes: Sequence[int], *, keep: bool = False) -> str:

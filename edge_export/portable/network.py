@@ -181,7 +181,7 @@ class PortableNetwork:
     def _refused(self, reason: str) -> ConfigError:
         return ConfigError(
             f"network {self._name!r} cannot be a portable training step: {reason}; it may have {_SUPPORTED}. "
-            "Export it with --backend ort-training"
+            "Export it with --engine ort-training"
         )
 
 

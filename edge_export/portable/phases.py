@@ -56,7 +56,7 @@ class FlatStep:
         return bool(shape) and shape is not None and shape[0] == "N"
 
     def sample_shape(self, value: str) -> list[int]:
-        """Of one image's part."""
+        """Shape of one image's part."""
         return [int(length) for length in self.shapes[value][1:]]
 
     def is_first_image(self, node: NodeProto) -> bool:
@@ -204,7 +204,7 @@ def _is_cheap(flat: FlatStep, node: NodeProto, *, low_memory: bool) -> bool:
 
 def _is_pointwise_to_no_fewer(flat: FlatStep, node: NodeProto) -> bool:
     """Whether it is a 1x1 convolution with at least as many channels after it as before it."""
-    kernel = [helper.get_attribute_value(found) for found in node.attribute if found.name == "kernel_shape"]
+    kernel = [helper.get_attribute_value(each) for each in node.attribute if each.name == "kernel_shape"]
     if node.op_type != "Conv" or kernel != [[1, 1]] or not flat.is_batch(node.output[0]):
         return False
     return flat.sample_shape(node.output[0])[0] >= flat.sample_shape(node.input[0])[0]

@@ -40,6 +40,6 @@ def choose_engine(manifest: Manifest, wanted: str | None = None) -> str:
             return engine
     raise ArtifactError(
         f"the bundle is for {', '.join(manifest.engines)}, installed is {', '.join(installed)}"
-        f"{f', wanted is {wanted}' if wanted else ''}: export with --backend both, or install "
+        f"{f', wanted is {wanted}' if wanted else ''}: export with --engine both, or install "
         "'gkt-edge[edge]' in place of the installed onnxruntime"
     )

@@ -166,7 +166,7 @@ class Manifest:
         if engine not in self.engines:
             raise ArtifactError(
                 f"the bundle is for {', '.join(self.engines) or 'no engine'}, not for {engine}: "
-                f"export it again with --backend {engine.replace('_', '-')}, or both"
+                f"export it again with --engine {engine.replace('_', '-')}, or both"
             )
         return ENGINE_FILES[engine]
 

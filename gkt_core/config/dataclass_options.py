@@ -3,13 +3,10 @@
 ::
 
     @dataclass(frozen=True, slots=True)
-    class EdgeOptions:
+    class EdgeOptions(CheckedOptions):
         # The docstring's "Attributes:" say "steps: Warm calls of each workload."
         steps: int = option(30, low=1)
         warmup: float = option(0.5, low=0, unit="seconds", group="Timing")
-
-        def __post_init__(self) -> None:
-            check_options(self)
 
 
     @click.command(cls=Command)
@@ -52,8 +49,9 @@ class OptionSettings:
         high: Greatest value.
         above: What every value is greater than.
         below: What every value is less than.
+        multiple_of: What divides every value.
         choices: The only values.
-        unit: Shown beside the default.
+        unit: Shown beside the default, ``seconds``.
         group: Heading in the help text; none for the common options, which come first.
         shown_default: What the help text says of a default that depends on other things.
         click_type: A click type of its own, instead of the one that follows from the annotation.
@@ -66,6 +64,7 @@ class OptionSettings:
     high: float | None = None
     above: float | None = None
     below: float | None = None
+    multiple_of: int | None = None
     choices: tuple[str, ...] = ()
     unit: str = ""
     group: str = ""
@@ -76,10 +75,11 @@ class OptionSettings:
     @property
     def range_words(self) -> str:
         """The range as a person reads it, ``0 to 64`` or ``above 0 and below 1``; empty without one."""
-        if self.low is not None and self.high is not None:
-            return f"{self.low} to {self.high}"
         limits = {"at least": self.low, "above": self.above, "at most": self.high, "below": self.below}
-        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+        words = " and ".join(f"{name} {limit}" for name, limit in limits.items() if limit is not None)
+        if self.low is not None and self.high is not None:
+            words = f"{self.low} to {self.high}"
+        return f"{words}, a multiple of {self.multiple_of}" if self.multiple_of else words
 
     def refusal_of(self, value: Any) -> str:
         """What is expected instead of a value; empty if the option takes it."""
@@ -94,6 +94,7 @@ class OptionSettings:
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
+            and (self.multiple_of is None or value % self.multiple_of == 0)
         )
         return "" if holds else self.range_words
 
@@ -124,7 +125,7 @@ def option(default: Any = MISSING, /, **settings: Any) -> Any:
     own = {field.name for field in dataclasses.fields(OptionSettings)}
     chosen = {name: settings.pop(name) for name in own & set(settings)}
     metadata = {_KEY: OptionSettings(**chosen, settings=settings)}
-    if callable(default) and default is not MISSING:
+    if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -158,15 +159,42 @@ def check_options(values: Any, *, named: Callable[[Field[Any]], str] = flag_of) 
                 raise ConfigError(f"{named(field)} is {each!r}, expected {expected}")
 
 
+class CheckedOptions:
+    """A base class of dataclasses: ranges are checked whenever one is made, by :func:`check_options`."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges."""
+        check_options(self)
+
+
+def arguments_of(values: Any) -> list[str]:
+    """The arguments that give a command in another process an equal instance."""
+    arguments: list[str] = []
+    for field in dataclasses.fields(values):
+        value, flag = getattr(values, field.name), flag_of(field)
+        if dataclasses.is_dataclass(value):
+            arguments += arguments_of(value)
+        elif isinstance(value, bool):
+            _, _, off = settings_of(field).flag.partition("/")
+            if value or field.default is not False or off:
+                arguments.append(flag if value else off or f"--no-{flag[2:]}")
+        elif value is not None:
+            for each in value if isinstance(value, tuple) else (value,):
+                arguments += [flag, str(each)]
+    return arguments
+
+
 def descriptions(cls: type) -> dict[str, str]:
     """Read what a class's docstring, and its bases', say of each attribute."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         # Python 3.13 takes the indentation out of docstrings itself.
         _, _, text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:")
         entries = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-        found |= {name: " ".join(body.split()).replace("``", "") for name, body in entries}
-    return found
+        texts |= {name: " ".join(body.split()).replace("``", "") for name, body in entries}
+    return texts
 
 
 def dataclass_options(
@@ -229,8 +257,8 @@ def _options(
         if dataclasses.is_dataclass(kind):
             yield from _options(kind, defaults, leave_out, given_only)
         else:
-            default = field.default if field.default_factory is MISSING else field.default_factory()
-            default = defaults.get(field.name, default)
+            made = field.default if field.default_factory is MISSING else field.default_factory
+            default = defaults.get(field.name, made)
             yield _option(field, kind, texts.get(field.name, ""), default, given_only)
 
 
@@ -244,9 +272,9 @@ def _option(
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
-        arguments["multiple"] = True
+        arguments.setdefault("multiple", True)
     if kind is bool:
-        if "/" not in flag and (given_only or (default is not False and not settings.flag)):
+        if not settings.flag and (given_only or default is not False):
             flag = f"{flag}/--no-{flag[2:]}"
         if "/" not in flag:
             arguments["is_flag"] = True
@@ -256,8 +284,11 @@ def _option(
         arguments["required"] = True
     else:
         arguments["default"] = None if given_only else default
-    words = settings.shown_default or _shown(default, flag, settings.unit)
+    value = default() if callable(default) else default
+    words = settings.shown_default or _shown(value, flag, settings.unit)
     extras = [f"default: {words}"] if words else []
+    if settings.unit and (settings.shown_default or not words):
+        extras.append(f"in {settings.unit}")
     extras += [settings.range_words] if settings.range_words else []
     extras += [f"env: {arguments['envvar']}"] if "envvar" in arguments else []
     shown = f"{text}  [{'; '.join(extras)}]" if extras else text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.run_config import EDGE_OPTIMIZERS, RunConfig
 from gkt_core.errors import ConfigError
+
+_GROUP = "The devices' optimizer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,11 @@ class EdgeOptimizer:
         eps: Added to the denominator after bias correction.
     """
 
-    name: str = "adam"
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-    nesterov: bool = False
-    amsgrad: bool = False
+    name: str = option("adam", flag="--optimizer", choices=EDGE_OPTIMIZERS, group=_GROUP)
+    weight_decay: float = option(0.0, low=0, group=_GROUP)
+    momentum: float = option(0.0, low=0, below=1, group=_GROUP)
+    nesterov: bool = option(False, flag="--nesterov", group=_GROUP)
+    amsgrad: bool = option(False, flag="--amsgrad", group=_GROUP)
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -40,12 +42,7 @@ class EdgeOptimizer:
         Raises:
             ConfigError: Names the option, what was found and what is expected.
         """
-        if self.name not in EDGE_OPTIMIZERS:
-            raise ConfigError(f"optimizer is {self.name!r}, expected one of {', '.join(EDGE_OPTIMIZERS)}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ConfigError(f"weight decay is {self.weight_decay}, expected a number of at least 0")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum is {self.momentum}, expected at least 0 and below 1")
+        check_options(self)
         if self.momentum and self.name != "sgd":
             raise ConfigError(f"momentum is for sgd, the optimizer is {self.name}: leave out --momentum")
         if self.nesterov and not self.momentum:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.errors import ConfigError
 
 DIRECTIONS = ("none", "s2e", "both")
@@ -22,6 +22,9 @@ LR_SCHEDULES = ("constant", "cosine")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
 PRECISIONS = ("fp32", "bf16")
+# Headings of the options in a command's help.
+ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
+BOTH, DISTILLATION, VIEWS, UPLOADS = "Training on both sides", "Distillation", "Augmented views", "Uploads"
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
 
 
@@ -78,43 +81,44 @@ class RunConfig:
         quarantine: Whether the server checks uploads, and leaves out a device whose uploads are far outside.
     """
 
-    num_clients: int = 4
-    rounds: int = 5
-    mode: str = "sync"
-    max_staleness: int = 1
-    client_fraction: float = 1.0
-    local_epochs: int = 1
-    server_epochs: int = 20
-    batch_size: int = 64
-    server_batch_size: int = 64
-    edge_lr: float = 1e-3
-    edge_optimizer: str = "adam"
-    edge_weight_decay: float = 0.0
-    edge_amsgrad: bool = False
-    server_lr: float = 1e-3
-    weight_decay: float = 1e-4
-    server_optimizer: str = "adam"
-    server_amsgrad: bool = True
-    momentum: float = 0.9
-    nesterov: bool = True
-    lr_schedule: str = "constant"
-    plateau_patience: int = 0
-    plateau_factor: float = 0.5
-    batch_mixing: str = "mixed"
-    temperature: float = 3.0
-    alpha: float = 1.0
-    direction: str = "s2e"
-    soft_labels: str = "last_epoch"
-    teacher_view: str = "reused"
-    shared_init: bool = True
-    crop_padding: int = 4
-    horizontal_flip: bool = True
-    codec: str = "fp32"
-    compress: bool = True
-    shard_samples: int = 64
-    precision: str = "fp32"
-    seed: int = 0
-    quarantine: bool = True
+    num_clients: int = option(4, low=1, flag="--clients")
+    rounds: int = option(5, low=1)
+    mode: str = option("sync", choices=MODES, group=ROUNDS)
+    max_staleness: int = option(1, low=0, group=ROUNDS)
+    client_fraction: float = option(1.0, above=0, high=1, group=ROUNDS)
+    local_epochs: int = option(1, low=1)
+    server_epochs: int = option(20, low=1)
+    # Batch statistics of a single sample are no statistics.
+    batch_size: int = option(64, low=2, group=EDGE)
+    server_batch_size: int = option(64, low=2, group=SERVER)
+    edge_lr: float = option(1e-3, above=0, group=EDGE)
+    edge_optimizer: str = option("adam", choices=EDGE_OPTIMIZERS, group=EDGE)
+    edge_weight_decay: float = option(0.0, low=0, group=EDGE)
+    edge_amsgrad: bool = option(False, group=EDGE)
+    server_lr: float = option(1e-3, above=0, group=SERVER)
+    weight_decay: float = option(1e-4, low=0, group=SERVER)
+    server_optimizer: str = option("adam", choices=SERVER_OPTIMIZERS, group=SERVER)
+    server_amsgrad: bool = option(True, group=SERVER)
+    momentum: float = option(0.9, above=0, below=1, group=BOTH)
+    nesterov: bool = option(True, group=BOTH)
+    lr_schedule: str = option("constant", choices=LR_SCHEDULES, group=BOTH)
+    plateau_patience: int = option(0, low=0, group=BOTH)
+    plateau_factor: float = option(0.5, above=0, below=1, group=BOTH)
+    batch_mixing: str = option("mixed", choices=BATCH_MIXING, group=SERVER)
+    temperature: float = option(3.0, above=0, group=DISTILLATION)
+    alpha: float = option(1.0, low=0, group=DISTILLATION)
+    direction: str = option("s2e", choices=DIRECTIONS, group=DISTILLATION)
+    soft_labels: str = option("last_epoch", choices=SOFT_LABEL_SOURCES, group=DISTILLATION)
+    teacher_view: str = option("reused", choices=TEACHER_VIEWS, group=DISTILLATION)
+    shared_init: bool = option(True, group=EDGE)
+    crop_padding: int = option(4, low=0, high=64, group=VIEWS)
+    horizontal_flip: bool = option(True, group=VIEWS)
+    codec: str = option("fp32", choices=CODECS)
+    compress: bool = option(True, group=UPLOADS)
+    shard_samples: int = option(64, low=1, group=UPLOADS)
+    precision: str = option("fp32", choices=PRECISIONS, group=SERVER)
+    seed: int = option(0, low=0, high=2**63 - 1)
+    quarantine: bool = option(True, group=ROUNDS)
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have.
@@ -129,41 +133,8 @@ class RunConfig:
                 object.__setattr__(self, field, float(value))
             elif type(value) is not expected_type:
                 raise ConfigError(f"{field} is {value!r}, expected {_WORDS[expected_type]}")
-        for field in ("num_clients", "rounds", "local_epochs", "server_epochs", "shard_samples"):
-            self._check(field, getattr(self, field) >= 1, "at least 1")
-        # Batch statistics of a single sample are no statistics.
-        for field in ("batch_size", "server_batch_size"):
-            self._check(field, getattr(self, field) >= 2, "at least 2")
-        for field in ("edge_lr", "server_lr", "temperature"):
-            value = getattr(self, field)
-            self._check(field, math.isfinite(value) and value > 0, "a positive number")
-        for field in ("alpha", "weight_decay", "edge_weight_decay"):
-            value = getattr(self, field)
-            self._check(field, math.isfinite(value) and value >= 0, "a number of at least 0")
-        for field in ("momentum", "plateau_factor"):
-            self._check(field, 0 < getattr(self, field) < 1, "a number between 0 and 1")
-        for field in ("plateau_patience", "max_staleness"):
-            self._check(field, getattr(self, field) >= 0, "at least 0")
-        self._check("client_fraction", 0 < self.client_fraction <= 1, "above 0 and at most 1")
-        self._check("crop_padding", 0 <= self.crop_padding <= 64, "between 0 and 64")
-        self._check("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
-        for field, allowed in (
-            ("direction", DIRECTIONS),
-            ("codec", CODECS),
-            ("soft_labels", SOFT_LABEL_SOURCES),
-            ("mode", MODES),
-            ("server_optimizer", SERVER_OPTIMIZERS),
-            ("edge_optimizer", EDGE_OPTIMIZERS),
-            ("lr_schedule", LR_SCHEDULES),
-            ("batch_mixing", BATCH_MIXING),
-            ("teacher_view", TEACHER_VIEWS),
-            ("precision", PRECISIONS),
-        ):
-            self._check(field, getattr(self, field) in allowed, f"one of {', '.join(allowed)}")
-
-    def _check(self, field: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise ConfigError(f"{field} is {getattr(self, field)!r}, expected {expected}")
+        # A run file has the fields' names, not the options'.
+        check_options(self, named=lambda field: field.name)
 
     @property
     def edge_distils(self) -> bool:
@@ -194,21 +165,29 @@ class RunConfig:
 
     @classmethod
     def from_toml(cls, path: Path) -> RunConfig:
-        """Read a run file: one table of ``key = value`` lines, the keys those of this class.
+        """Read a run file; see :func:`read_run_file`."""
+        return cls.from_dict(read_run_file(path))
 
-        Raises:
-            ConfigError: The file cannot be read or parsed, or a key or value is wrong.
-        """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the run file {path}: {error}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from error
-        try:
-            return cls.from_dict(values)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """Read a run file: one table of ``key = value`` lines, the keys those of :class:`RunConfig`.
+
+    Returns:
+        Only the keys that the file has.
+
+    Raises:
+        ConfigError: The file cannot be read or parsed, or a key or value is wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        RunConfig.from_dict(values)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the run file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return values
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

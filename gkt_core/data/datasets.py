@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gkt_core.config.run_config import check_image_size
 from gkt_core.data.private_data import read_arrays
-from gkt_core.errors import ConfigError, DatasetError, MissingExtraError
+from gkt_core.errors import ConfigError, DatasetError, needs
 
 NAMED_DATASETS = ("digits", "cifar10", "cifar100")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -190,10 +190,8 @@ def make_dataset(
 
 
 def _load_digits(image_size: int, seed: int) -> Dataset:
-    try:
+    with needs("profile", "scikit-learn"):
         from sklearn.datasets import load_digits  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError.for_module("scikit-learn", "profile") from error
     digits = load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = _scale(np.repeat(gray[..., None], 3, axis=3), image_size)
@@ -208,10 +206,8 @@ def _load_digits(image_size: int, seed: int) -> Dataset:
 
 
 def _load_torchvision(name: str, data_root: Path) -> Dataset:
-    try:
+    with needs("profile", "torchvision"):
         from gkt_core.nn.torchvision_datasets import load_cifar  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError.for_module("torchvision", "profile") from error
     train, test, class_names = load_cifar(name, data_root)
     return make_dataset(name, train, test, class_names, horizontal_flip=True)
 
@@ -230,8 +226,8 @@ def _class_folders(path: Path) -> list[Path]:
 def _load_folder(path: Path, image_size: int, seed: int) -> Dataset:
     parts = {part: path / part for part in ("train", "test") if os.path.isdir(path / part)}
     if len(parts) == 1:
-        (found,) = parts
-        raise DatasetError(f"{path} has a {found} folder only, expected train and test, or class folders")
+        (part,) = parts
+        raise DatasetError(f"{path} has a {part} folder only, expected train and test, or class folders")
     try:
         class_names = [folder.name for folder in _class_folders(parts.get("train", path))]
         if parts:
@@ -255,10 +251,8 @@ def _load_folder(path: Path, image_size: int, seed: int) -> Dataset:
 def _read_images(
     path: Path, class_names: Sequence[str], image_size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    try:
+    with needs("profile", "Pillow"):
         from PIL import Image  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError.for_module("Pillow", "profile") from error
     unknown = sorted({folder.name for folder in _class_folders(path)} - set(class_names))
     if unknown:
         raise DatasetError(f"{path} has the class {unknown[0]}, which the training part lacks")
@@ -284,10 +278,8 @@ def _read_images(
 
 
 def _scale(images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-    try:
+    with needs("profile", "Pillow"):
         from PIL import Image  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError.for_module("Pillow", "profile") from error
     size = (image_size, image_size)
     return np.stack(
         [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images]

@@ -9,20 +9,21 @@ the hash of :mod:`gkt_core.data.augment`, which a few known values give away.
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.errors import ConfigError
 
 KEY_BYTES = 32
+_MOST, _HEADING = 1_000_000, "What leaves the device"
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureNoise:
+class FeatureNoise(CheckedOptions):
     """What happens to a device's features before they leave it: clipped first, then blurred.
 
     No guarantee comes with it: noise differs from round to round, so a server that averages a sample over
@@ -37,15 +38,9 @@ class FeatureNoise:
         ConfigError: A value is negative or no number.
     """
 
-    clip: float = 0.0
-    noise: float = 0.0
+    clip: float = option(0.0, low=0, high=_MOST, flag="--feature-clip", group=_HEADING)
+    noise: float = option(0.0, low=0, high=_MOST, flag="--feature-noise", group=_HEADING)
     key: bytes = field(default=b"", repr=False)
-
-    def __post_init__(self) -> None:
-        """Refuse values that would silently do nothing, or spoil every feature."""
-        for option, value in (("--feature-clip", self.clip), ("--feature-noise", self.noise)):
-            if not math.isfinite(value) or not 0 <= value <= 1e6:
-                raise ConfigError(f"{option} is {value}, expected a number from 0 (none) to 1000000")
 
     @property
     def is_on(self) -> bool:

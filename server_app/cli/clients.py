@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gkt_core.cli import emit_json
-from gkt_core.errors import InputError, MissingExtraError, RoundError
+from gkt_core.cli import Group, emit_json, json_option
+from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.errors import InputError, RoundError, needs
+from server_app.cli.options import ReleaseOptions, RunFolder
 
 if TYPE_CHECKING:
     from server_app.rounds.state import Event, RunState
 
-_data_dir = click.option(
-    "--data-dir", type=click.Path(path_type=Path), required=True, help="Folder of the run, as for gkt serve."
-)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
-
-@click.group()
+@click.group(cls=Group)
 def clients() -> None:
     """List a run's devices, revoke one, or release one from quarantine.
 
@@ -28,16 +25,16 @@ def clients() -> None:
     """
 
 
-@clients.command("list")
-@_data_dir
-@_as_json
-def list_clients(data_dir: Path, as_json: bool) -> None:
+@clients.command("list", example="gkt clients list --data-dir run")
+@dataclass_options(RunFolder)
+@json_option()
+def list_clients(options: RunFolder, as_json: bool) -> None:
     """List the devices of a run and what each of them does.
 
     States: training (its part of the round is awaited), reported, waiting, quarantined (with the reason),
     revoked.
     """
-    store, state = _open(data_dir)
+    store, state = _open(options.data_dir)
     rows = _rows(store, state)
     if as_json:
         emit_json({"run_id": store.run_id, "phase": str(state.phase), "clients": rows})
@@ -49,11 +46,11 @@ def list_clients(data_dir: Path, as_json: bool) -> None:
         click.echo(f"{row['client_id']}  {row['state']}  {about}{reason}")
 
 
-@clients.command()
+@clients.command(example="gkt clients revoke client-003 --data-dir run")
 @click.argument("client_id")
-@_data_dir
-@_as_json
-def revoke(client_id: str, data_dir: Path, as_json: bool) -> None:
+@dataclass_options(RunFolder)
+@json_option()
+def revoke(client_id: str, options: RunFolder, as_json: bool) -> None:
     """Exclude a device from the run for good.
 
     Nobody waits for it any more, and it cannot join this run again. What was trained on its features
@@ -61,15 +58,14 @@ def revoke(client_id: str, data_dir: Path, as_json: bool) -> None:
     """
     from server_app.rounds.state import Revoked  # noqa: PLC0415 - imports an extra
 
-    _apply(data_dir, client_id, Revoked(client_id), "revoked", as_json)
+    _apply(options.data_dir, client_id, Revoked(client_id), "revoked", as_json)
 
 
-@clients.command()
+@clients.command(example="gkt clients release client-003 --data-dir run")
 @click.argument("client_id")
-@_data_dir
-@click.option("--trust", is_flag=True, help="Do not check this device again in this run.")
-@_as_json
-def release(client_id: str, data_dir: Path, trust: bool, as_json: bool) -> None:
+@dataclass_options(ReleaseOptions)
+@json_option()
+def release(client_id: str, options: ReleaseOptions, as_json: bool) -> None:
     """Let a quarantined device take part again, from the next round on.
 
     Its past is forgotten and its next upload is checked as if it were its first: a device that sends the
@@ -77,14 +73,12 @@ def release(client_id: str, data_dir: Path, trust: bool, as_json: bool) -> None:
     """
     from server_app.rounds.state import Pardoned  # noqa: PLC0415 - imports an extra
 
-    _apply(data_dir, client_id, Pardoned(client_id, trust), "released", as_json)
+    _apply(options.data_dir, client_id, Pardoned(client_id, options.trust), "released", as_json)
 
 
 def _open(data_dir: Path) -> tuple[Any, RunState]:
-    try:
+    with needs("server"):
         from server_app.run_folder import open_run  # noqa: PLC0415 - imports an extra
-    except ImportError as error:
-        raise MissingExtraError.for_module(str(error.name), "server") from error
     store = open_run(data_dir).store
     return store, store.state()
 

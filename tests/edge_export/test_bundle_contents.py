@@ -1,8 +1,13 @@
 """What an export leaves: a manifest that says what is in it, .ort files, and a proof that repeats."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,14 +30,15 @@ from gkt_core.bundle.manifest import (
     PREDICT,
     TRAIN_STEP,
     TRAINING_MODEL,
+    Bundle,
     load_bundle,
 )
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ArtifactError
 from gkt_core.nn import build_edge_network
 from server_app import create_app
+from server_app.run_folder import RunContext
 from tests.server_app.server_fixtures import TOKEN
-from tests.server_app.web.api_fixtures import Api
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
 
@@ -41,13 +47,13 @@ OPTIONS = ExportOptions("resnet4", image_size=8, num_classes=3, optimizer=SGD)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("contents") / "bundle"
     export_bundle(dataclasses.replace(OPTIONS, ort_format=True), folder, verify=False)
     return load_bundle(folder)
 
 
-def test_the_manifest_says_which_tensors_go_in_and_out(exported):
+def test_the_manifest_says_which_tensors_go_in_and_out(exported: Bundle) -> None:
     tensors = exported.manifest.tensors
     assert set(tensors) == {TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE}
     images = {"name": "images", "dtype": "float32", "shape": ["N", 3, 8, 8]}
@@ -56,7 +62,7 @@ def test_the_manifest_says_which_tensors_go_in_and_out(exported):
     assert {"name": "labels", "dtype": "int64", "shape": ["N"]} in step["inputs"]
     assert {"name": "learning_rate", "dtype": "float32", "shape": []} in step["inputs"]
 
-    def names(file, side):
+    def names(file: str, side: str) -> list[str]:
         return [tensor["name"] for tensor in tensors[file][side]]
 
     graph = onnx.load(exported.file(TRAIN_STEP)).graph
@@ -77,7 +83,9 @@ def test_the_manifest_says_which_tensors_go_in_and_out(exported):
         (lambda t: t.update({PREDICT: None}), "no names and shapes"),
     ],
 )
-def test_graphs_of_other_images_are_refused(exported, tmp_path, change, message):
+def test_graphs_of_other_images_are_refused(
+    exported: Bundle, tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
     copy = shutil.copytree(exported.path, tmp_path / "bundle")
     values = json.loads((copy / MANIFEST_NAME).read_text())
     change(values["tensors"])
@@ -86,7 +94,7 @@ def test_graphs_of_other_images_are_refused(exported, tmp_path, change, message)
         load_bundle(copy)
 
 
-def test_a_manifest_of_before_has_no_tensors(exported, tmp_path):
+def test_a_manifest_of_before_has_no_tensors(exported: Bundle, tmp_path: Path) -> None:
     copy = shutil.copytree(exported.path, tmp_path / "bundle")
     values = json.loads((copy / MANIFEST_NAME).read_text())
     del values["tensors"]
@@ -94,7 +102,7 @@ def test_a_manifest_of_before_has_no_tensors(exported, tmp_path):
     assert load_bundle(copy).manifest.tensors == {}
 
 
-def test_ort_files_are_the_onnx_files(exported):
+def test_ort_files_are_the_onnx_files(exported: Bundle) -> None:
     assert set(ORT_FORMAT_FILES) <= set(exported.manifest.files)
     rng = np.random.default_rng(0)
     inputs = {
@@ -118,28 +126,28 @@ def test_ort_files_are_the_onnx_files(exported):
         onnxruntime.InferenceSession(exported.file(name), providers=["CPUExecutionProvider"])
 
 
-def test_a_phone_takes_ort_files_from_the_server(run, exported):
+def test_a_phone_takes_ort_files_from_the_server(run: RunContext, exported: Bundle) -> None:
     run = dataclasses.replace(run, bundle=exported)
     app = create_app(run, TOKEN)
     client, headers = app.test_client(), {"Authorization": f"Bearer {TOKEN}"}
     for name in (*DEVICE_FILES, *ORT_FORMAT_FILES):
-        answer = client.get(f"{Api(None, run).root}/artifacts/{name}", headers=headers)
+        answer = client.get(f"/v1/runs/{run.store.run_id}/artifacts/{name}", headers=headers)
         assert (answer.status_code, answer.data) == (200, exported.file(name).read_bytes()), name
         answer.close()
 
 
-def test_a_run_without_ort_files_has_none(api):
+def test_a_run_without_ort_files_has_none(api: Any) -> None:
     answer = api.http.get(f"{api.root}/artifacts/{ORT_FORMAT_FILES[0]}")
     assert answer.status_code == 404 and "expected one of" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("engine", ["ort_training", "portable"])
-def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path, engine):
+def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path: Path, engine: str) -> None:
     weights = build_edge_network("resnet4", 3, seed=9).state_dict()
     safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
     options = dataclasses.replace(OPTIONS, init=tmp_path / "weights.safetensors", engines=(engine,))
     export_bundle(options, tmp_path / "bundle", verify=False)
     bundle = load_bundle(tmp_path / "bundle")
-    found = network_of(bundle).state_dict()
-    assert all(torch.equal(found[name], weights[name]) for name in weights if "num_batches" not in name)
+    state = network_of(bundle).state_dict()
+    assert all(torch.equal(state[name], weights[name]) for name in weights if "num_batches" not in name)
     assert set(verify_bundle(bundle, network_of(bundle))) == {engine}

@@ -5,26 +5,30 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from gkt_core.bundle.manifest import COMBINED_TEMPLATE
+from gkt_core.bundle.manifest import COMBINED_TEMPLATE, Bundle
 from gkt_core.bundle.template import fill_template
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import load_private_data, load_test_data
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
+from tests.conftest import Gkt
 
 
 @pytest.fixture(scope="module")
-def model(digits_bundle, digits_split, tmp_path_factory):
+def model(digits_bundle: Bundle, digits_split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A combined model that was trained a little: int8 of random logits would prove nothing."""
     manifest = digits_bundle.manifest
-    pixels = {"pixel_mean": tuple(manifest.pixel_mean), "pixel_std": tuple(manifest.pixel_std)}
-    edge = build_edge_network("resnet8", 10, **pixels)
+    mean, std = tuple(manifest.pixel_mean), tuple(manifest.pixel_std)
+    edge = build_edge_network("resnet8", 10, pixel_mean=mean, pixel_std=std)
     network = CombinedNetwork(edge.extractor, build_server_network("resnet55", 10), edge.normalise)
     data = load_private_data(digits_split / "clients" / "client-000.npz").train
     images, labels = torch.from_numpy(to_float_nchw(data.images)), torch.from_numpy(data.labels)
@@ -35,7 +39,7 @@ def model(digits_bundle, digits_split, tmp_path_factory):
     for step in range(40):
         rows = torch.arange(step * 32, step * 32 + 32) % len(labels)
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(network(images[rows]), labels[rows]))
         optimizer.step()
     tensors = {n: v.numpy() for n, v in network.state_dict().items() if "num_batches" not in n}
     template = (digits_bundle.path / COMBINED_TEMPLATE).read_bytes()
@@ -45,22 +49,22 @@ def model(digits_bundle, digits_split, tmp_path_factory):
     return path
 
 
-def run(path, **inputs):
+def run(path: Path, **inputs: NDArray[np.float32]) -> Any:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (output,) = session.run(None, inputs)
     return output
 
 
-def test_fp32_int8_and_halves(gkt, model, digits_split, tmp_path):
+def test_fp32_int8_and_halves(gkt: Gkt, model: Path, digits_split: Path, tmp_path: Path) -> None:
     data, test_file = digits_split / "clients" / "client-000.npz", digits_split / "test.npz"
     out = tmp_path / "deployed"
     done = gkt(
         "deploy", "--model", model, "--data", data, "--test", test_file, "--out", out, "--split", "--json"
     )
     assert done.returncode == 0, done.stderr
-    found = {each["file"]: each for each in json.loads(done.stdout)["files"]}
-    assert set(found) == {path.name for path in out.iterdir()}
-    fp32, int8 = found["model_fp32.onnx"], found["model_int8.onnx"]
+    files = {each["file"]: each for each in json.loads(done.stdout)["files"]}
+    assert set(files) == {path.name for path in out.iterdir()}
+    fp32, int8 = files["model_fp32.onnx"], files["model_int8.onnx"]
     assert int8["num_bytes"] < 0.5 * fp32["num_bytes"]
     assert fp32["latency_ms"] > 0 and int8["latency_ms"] > 0
     test = load_test_data(test_file)
@@ -79,11 +83,11 @@ def test_fp32_int8_and_halves(gkt, model, digits_split, tmp_path):
     assert not any(name.startswith("server.") for name in weights)
 
 
-def test_deploying_needs_no_torch():
+def test_deploying_needs_no_torch() -> None:
     """It would take seconds, and torch's warnings would stand on stderr."""
     code = (
-        "import sys; from edge_export import deployment, deploy_command; found = deployment.quantiser();"
-        "assert callable(found.quantize_static); assert 'torch' not in sys.modules"
+        "import sys; from edge_export import deployment; import edge_export.cli.deploy;"
+        "assert callable(deployment.quantiser().quantize_static); assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240
@@ -91,7 +95,7 @@ def test_deploying_needs_no_torch():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_model_and_nothing_is_written(gkt, digits_split, tmp_path):
+def test_no_model_and_nothing_is_written(gkt: Gkt, digits_split: Path, tmp_path: Path) -> None:
     data, test_file = digits_split / "clients" / "client-000.npz", digits_split / "test.npz"
     out = tmp_path / "deployed"
     done = gkt("deploy", "--model", data, "--data", data, "--test", test_file, "--out", out)

@@ -108,10 +108,12 @@ def run_torch(bundle: Bundle, batches: list[Batch], dtype: torch.dtype, *, layou
             optimizer.zero_grad()
             _, logits = network(tensor(images))
             loss = edge_loss(logits, torch.from_numpy(labels), torch.from_numpy(teacher).to(dtype), 1.0, 3.0)
-            loss.backward()
+            torch.autograd.backward(loss)
             if step == 0:
                 first_loss = loss.item()
-                first_gradients = {n: p.grad.double().numpy() for n, p in network.named_parameters()}
+                first_gradients = {
+                    n: p.grad.double().numpy() for n, p in network.named_parameters() if p.grad is not None
+                }
                 first_gradients = copy.deepcopy(first_gradients)
             optimizer.step()
         network.eval()

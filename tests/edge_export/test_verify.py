@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,33 +20,34 @@ from edge_export.verification import verify_bundle
 from gkt_core.bundle.bundle_files import describe_files
 from gkt_core.bundle.manifest import INITIAL_STATE, MANIFEST_NAME, TRAIN_STEP, load_bundle
 from gkt_core.errors import VerificationError
+from tests.conftest import Gkt
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify") / "bundle"
     export_bundle(ExportOptions("resnet4", image_size=8, num_classes=3, engines=("portable",)), folder)
     return folder
 
 
 @pytest.fixture
-def spoilt(good, tmp_path):
+def spoilt(good: Path, tmp_path: Path) -> Path:
     return shutil.copytree(good, tmp_path / "bundle")
 
 
-def sign_again(folder):
+def sign_again(folder: Path) -> None:
     """As a faulty exporter would: the hashes are right, the content is not."""
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["files"] = describe_files(folder, manifest["files"])
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
 
 
-def verified(folder):
+def verified(folder: Path) -> dict[str, Any]:
     bundle = load_bundle(folder)
     return verify_bundle(bundle, network_of(bundle))
 
 
-def test_a_good_bundle_passes_and_says_what_was_measured(good):
+def test_a_good_bundle_passes_and_says_what_was_measured(good: Path) -> None:
     recorded = load_bundle(good).manifest.verification["portable"]
     assert recorded["steps"] == 20
     checks = recorded["checks"]
@@ -55,8 +59,8 @@ def test_a_good_bundle_passes_and_says_what_was_measured(good):
     assert all(0 <= check["distance"] <= check["limit"] for check in checks.values())
 
 
-def constants_of(graph):
-    """Of a graph, and of those in its nodes."""
+def constants_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Constants of a graph, and of those in its nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -72,15 +76,15 @@ def constants_of(graph):
         (3.0, 3.01, "loss"),
     ],
 )
-def test_one_changed_constant_is_found(spoilt, value, becomes, quantity):
+def test_one_changed_constant_is_found(spoilt: Path, value: float, becomes: float, quantity: str) -> None:
     model = onnx.load(spoilt / TRAIN_STEP)
-    found = [
+    changed = [
         tensor
         for tensor in constants_of(model.graph)
         if tensor.dims == [] and numpy_helper.to_array(tensor) == np.float32(value)
     ]
-    assert found, "the constant is in the graph"
-    for tensor in found:
+    assert changed, "the constant is in the graph"
+    for tensor in changed:
         tensor.CopyFrom(numpy_helper.from_array(np.array(becomes, np.float32), tensor.name))
     onnx.save(model, spoilt / TRAIN_STEP)
     sign_again(spoilt)
@@ -89,7 +93,7 @@ def test_one_changed_constant_is_found(spoilt, value, becomes, quantity):
     assert caught.value.exit_code == 6
 
 
-def test_a_biased_running_variance_is_found(spoilt):
+def test_a_biased_running_variance_is_found(spoilt: Path) -> None:
     """Off by n / (n - 1), which is what ONNX's own operator computes."""
     model = onnx.load(spoilt / TRAIN_STEP)
     unbiased = [
@@ -112,7 +116,7 @@ def test_a_biased_running_variance_is_found(spoilt):
         verified(spoilt)
 
 
-def test_other_initial_weights_are_found(spoilt):
+def test_other_initial_weights_are_found(spoilt: Path) -> None:
     state = safetensors.numpy.load((spoilt / INITIAL_STATE).read_bytes())
     network = network_of(load_bundle(spoilt))
     state["parameters"] = state["parameters"].copy()
@@ -123,7 +127,7 @@ def test_other_initial_weights_are_found(spoilt):
         verify_bundle(load_bundle(spoilt), network)
 
 
-def test_the_command_repeats_it(gkt, good, tmp_path):
+def test_the_command_repeats_it(gkt: Gkt, good: Path, tmp_path: Path) -> None:
     done = gkt("verify", good, "--json")
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {"portable"}

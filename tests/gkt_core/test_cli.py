@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import logging
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+import gkt_core
 from gkt_core import cli, errors
 from gkt_core.config.run_config import RunConfig
 from gkt_core.config.run_options import build_run_config, run_config_options
@@ -23,19 +28,83 @@ from tests.conftest import ROOT, Gkt
 PACKAGES = ("gkt_core", "edge_export", "edge_runtime", "server_app", "profiling")
 
 
-def test_help_lists_every_command_without_loading_torch() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"]], ids=" ".join)
+def test_help_imports_no_command(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom gkt_core.cli import main\n"
-        "sys.argv = ['gkt', '--help']\n"
+        f"sys.argv = ['gkt', *{arguments}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "assert not {'torch', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules), 'slow help'\n"
+        "slow = {'torch', 'numpy', 'onnx', 'onnxruntime', 'flask', 'sqlalchemy', 'matplotlib'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    for command in ("data", "demo", "deploy", "edge", "export", "profile", "serve", "verify"):
-        assert re.search(rf"^  {command}  ", done.stdout, re.MULTILINE)
+
+
+def test_help_says_of_each_command_what_it_says_itself() -> None:
+    """The one line is not asked of the command, which would import it."""
+    listed = {name: text for summaries in cli.SUMMARIES.values() for name, text in summaries.items()}
+    context = click.Context(cli.gkt)
+    assert list(listed) == cli.gkt.list_commands(context)
+    for name, text in listed.items():
+        command = cli.gkt.get_command(context, name)
+        assert command is not None and command.help is not None
+        said = inspect.cleandoc(command.help).partition("\n\n")[0].replace("\n", " ")
+        assert said == text or said.startswith(f"{text} "), name
+
+
+def test_a_command_whose_extra_is_missing_is_listed_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = EntryPoint("serve", "absent_module:serve", cli.COMMAND_GROUP)
+    other = EntryPoint("bake", "absent_module:bake", cli.COMMAND_GROUP)
+    monkeypatch.setattr(cli.gkt, "_entries", lambda: {"serve": missing, "bake": other})
+    text = CliRunner().invoke(cli.gkt, ["--help"]).output
+    assert "  serve  Serve one run: collect features" in text
+    assert "Of other packages:\n  bake" in text
+    assert "simulate" not in text
+    result = CliRunner().invoke(cli.gkt, ["serve", "--data-dir", "run"])
+    assert isinstance(result.exception, errors.MissingExtraError)
+    assert "gkt serve needs absent_module, which is not installed: pip install" in str(result.exception)
+
+
+def test_levels_of_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[int] = []
+    monkeypatch.setattr(logging, "basicConfig", lambda **settings: levels.append(settings["level"]))
+
+    @click.group(cls=cli.Group)
+    def bakery() -> None:
+        """Bake."""
+
+    @bakery.command(example="bakery bread")
+    def bread() -> None:
+        """Bake bread."""
+
+    for words in ("bread", "-v bread", "bread -v", "bread -vv", "-q bread", "bread --quiet"):
+        levels.append(0)
+        assert CliRunner().invoke(bakery, words.split()).exit_code == 0
+    assert levels == [
+        0,
+        *(0, logging.INFO),
+        *(0, logging.INFO),
+        *(0, logging.DEBUG),
+        *(0, logging.ERROR),
+        *(0, logging.ERROR),
+    ]
+
+
+def test_where_an_error_was_raised_is_logged_if_asked_for(gkt: Gkt) -> None:
+    plain, detailed = gkt("data", "show", "x.npz"), gkt("data", "show", "x.npz", "-vv")
+    assert plain.returncode == detailed.returncode == 2
+    assert plain.stderr.count("\n") == 1
+    assert "DEBUG gkt: raised here" in detailed.stderr and "Traceback" in detailed.stderr
+    assert detailed.stderr.endswith(plain.stderr)
+
+
+def test_the_version() -> None:
+    assert CliRunner().invoke(cli.gkt, ["--version"]).output == f"gkt, version {gkt_core.__version__}\n"
 
 
 def _commands(command: click.Command, path: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -49,15 +118,23 @@ def _commands(command: click.Command, path: tuple[str, ...]) -> list[tuple[str, 
     return [path]
 
 
-@pytest.mark.parametrize("path", _commands(cli.gkt, ()), ids=" ".join)
+COMMANDS = _commands(cli.gkt, ())
+
+
+def command_at(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = cli.gkt
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)  # type: ignore[assignment] # it is there
+    return command
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_help_and_json(path: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(cli.gkt, [*path, "--help"])
     assert shown.exit_code == 0
     assert "--json" in shown.output
-    command: click.Command = cli.gkt
-    for name in path:
-        assert isinstance(command, click.Group)
-        command = command.get_command(click.Context(command), name)  # type: ignore[assignment]
+    command = command_at(path)
     assert command.help
     undocumented = [
         option.opts
@@ -68,13 +145,27 @@ def test_every_command_has_help_and_json(path: tuple[str, ...]) -> None:
     assert all(set(opts) <= {"--seed", "--threads", "--json", "--data-root"} for opts in undocumented)
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_ends_its_help_with_an_example_that_it_takes(path: tuple[str, ...]) -> None:
+    command = command_at(path)
+    assert isinstance(command, cli.Command)
+    lines = command.example.splitlines()
+    assert lines
+    for line in lines:
+        gkt, *words = shlex.split(line)
+        assert (gkt, *words[: len(path)]) == ("gkt", *path)
+        command.make_context(path[-1], words[len(path) :])
+    shown = CliRunner().invoke(cli.gkt, [*path, "--help"]).output
+    assert shown.endswith("Example:\n" + "".join(f"  {line}\n" for line in lines))
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
         (("nothing",), 2, "No such command"),
         (("serve", "--data-dir", "run"), 2, "give --artifacts"),
         (("serve", "--data-dir", "run", "--artifacts", "missing"), 2, "is no artifact bundle"),
-        (("export", "--out", "x", "--num-classes", "1"), 2, "number of classes is 1"),
+        (("export", "--out", "x", "--num-classes", "1"), 2, "--num-classes is 1"),
         (("export", "--out", "x", "--pixel-std", "0"), 2, "pixel_std is"),
         (("export", "--out", "x", "--pixel-mean", "a,b"), 2, "expected three numbers"),
         (("export", "--out", "x", "--split", "missing.json"), 2, "cannot read the split"),

@@ -43,7 +43,7 @@ def device_run_peak_bytes(folder: Path, options: EnginesOptions) -> int | None:
     with ProcessGroup() as processes:
         arguments = ["data", "split", "--dataset", str(folder / "images.npz"), "--clients", "1"]
         processes.run("gkt data split", [*arguments, "--out", str(split)], log=logs / "split.log")
-        arguments = ["export", "--split", str(split / "partition.json"), "--backend", "portable"]
+        arguments = ["export", "--split", str(split / "partition.json"), "--engine", "portable"]
         processes.run("gkt export", [*arguments, "--out", str(artifacts)], log=logs / "export.log")
         arguments = ["serve", "--artifacts", str(artifacts), "--data-dir", str(folder / "server")]
         arguments += ["--port", "0", "--clients", "1", "--rounds", "1", "--server-epochs", "1"]

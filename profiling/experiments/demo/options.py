@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gkt_core.config.dataclass_options import CheckedOptions, option
+from gkt_core.config.network_options import NetworkOptions
 from gkt_core.config.run_config import RunConfig
+from gkt_core.data.options import DatasetOptions
+from gkt_core.data.split import SplitOptions
+
+# Fields of the options without an option of their own: hyper-parameters, or of no use here.
+LEFT_OUT = ("num_clients", "seed", "pretraining_share")
+_MACHINE = "This machine"
+
+
+def _named_by_time() -> Path:
+    return Path("gkt-demo") / time.strftime("%Y%m%d-%H%M%S")
 
 
 @dataclass(frozen=True, slots=True)
-class DemoOptions:
+class DemoOptions(CheckedOptions):
     """Where the data come from and how they are split; the rest is the run's hyper-parameters.
 
     Attributes:
-        dataset: ``digits``, ``cifar10``, a path to an ``.npz`` or to an image folder.
-        partition: ``iid`` or ``dirichlet``.
-        dirichlet_alpha: Concentration of the Dirichlet split.
-        validation_share: Share of each device's samples that is never trained on.
-        image_size: Pixels, or None for the dataset's own.
-        limit: Number of training images, or None for all.
-        data_root: Where downloads are kept.
-        edge_network: The devices' network.
-        server_network: The server's.
-        port: Of the server; 0 for a free one.
+        images: Which images.
+        split: How they are split over devices; their number and the seed are the run's.
+        networks: The devices' network and the server's.
+        out: A new folder.
+        port: The server's port; 0 for a free one.
         device_threads: CPU threads of each device.
-        server_threads: CPU threads of the trainer; 0 for all cores.
-        out: Output folder.
-        meter_wire: Whether devices connect through a relay that counts every byte, into ``wire.json``.
+        server_threads: CPU threads of the trainer; 0 for all.
+        meter_wire: Let devices connect through a relay that counts every byte, HTTP heads included, into
+            wire.json.
     """
 
-    dataset: str
-    partition: str
-    dirichlet_alpha: float
-    validation_share: float
-    image_size: int | None
-    limit: int | None
-    data_root: Path
-    edge_network: str
-    server_network: str
-    port: int
-    device_threads: int
-    server_threads: int
-    out: Path
-    meter_wire: bool = False
+    images: DatasetOptions = field(default_factory=DatasetOptions)
+    split: SplitOptions = field(default_factory=SplitOptions)
+    networks: NetworkOptions = field(default_factory=NetworkOptions)
+    out: Path = option(_named_by_time, shown_default="one below gkt-demo/, named by the time")
+    port: int = option(0, low=0, high=65535, group=_MACHINE)
+    device_threads: int = option(1, low=1, high=256, group=_MACHINE)
+    server_threads: int = option(0, low=0, high=256, group=_MACHINE)
+    meter_wire: bool = option(False, group=_MACHINE)
 
     def describe(self, config: RunConfig) -> dict[str, Any]:
         """Options and hyper-parameters in one JSON-compatible object."""
-        own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-        return {**own, **config.to_dict()}
+        own = asdict(self)
+        parts = own.pop("images") | own.pop("split") | own.pop("networks")
+        shown = {name: parts[name] for name in parts if name not in (*LEFT_OUT, "networks")} | own
+        texts = {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
+        return {**texts, **config.to_dict()}
 
 
 # What suits a laptop and a few minutes, where it differs from the paper's setting.

@@ -8,11 +8,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edge_runtime.server_client import ServerClient
+from gkt_core.config.dataclass_options import arguments_of
 from gkt_core.config.run_config import RunConfig
 from gkt_core.config.run_options import build_run_config
 from gkt_core.data.private_data import SPLIT_NAME, TEST_NAME
@@ -90,14 +91,8 @@ class DemoRun:
     def _split(self, processes: ProcessGroup) -> dict[str, Any]:
         options, data = self._options, self._out / "data"
         num_clients = self._given.get("num_clients") or DEMO_DEFAULTS["num_clients"]
-        arguments = ["data", "split", "--dataset", options.dataset, "--clients", str(num_clients)]
-        arguments += ["--partition", options.partition, "--dirichlet-alpha", str(options.dirichlet_alpha)]
-        arguments += ["--validation-share", str(options.validation_share)]
-        arguments += ["--seed", str(self._given.get("seed") or 0), "--data-root", str(options.data_root)]
-        if options.image_size is not None:
-            arguments += ["--image-size", str(options.image_size)]
-        if options.limit is not None:
-            arguments += ["--limit", str(options.limit)]
+        how = replace(options.split, num_clients=num_clients, seed=self._given.get("seed") or 0)
+        arguments = ["data", "split", *arguments_of(options.images), *arguments_of(how)]
         existed = self._out.exists()
         try:
             processes.run("gkt data split", [*arguments, "--out", str(data)], log=self._logs / "data.log")
@@ -108,10 +103,10 @@ class DemoRun:
         split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
         (data / TEST_NAME).rename(self._out / TEST_NAME)
         self._display.say(
-            f"{options.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
+            f"{options.images.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
             f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
             f"{split['num_test_examples']} test images of {split['image_size']} px, "
-            f"{len(split['clients'])} devices ({options.partition})"
+            f"{len(split['clients'])} devices ({options.split.partition})"
         )
         return split
 
@@ -122,11 +117,11 @@ class DemoRun:
     def _export(self, processes: ProcessGroup) -> None:
         options, run_file = self._options, RunConfig.from_toml(self._out / "run.toml")
         arguments = ["export", "--split", str(self._out / "data" / SPLIT_NAME)]
-        arguments += ["--model", options.edge_network, "--server-model", options.server_network]
+        arguments += arguments_of(options.networks)
         arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
         arguments += ["--out", str(self._out / "artifacts")]
         processes.run("gkt export", arguments, log=self._logs / "export.log")
-        self._display.say(f"exported {options.edge_network} as ONNX Runtime training artifacts")
+        self._display.say(f"exported {options.networks.edge_network} as ONNX Runtime training artifacts")
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
         server = self._start_server(processes)

@@ -10,8 +10,8 @@ from typing import Any
 
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
-from gkt_core.data.command import SplitOptions, split_dataset
 from gkt_core.data.datasets import load_dataset
+from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.errors import RunFailedError
 from gkt_core.files import check_new_folder
 from profiling.frame import Announce

@@ -15,8 +15,8 @@ from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
 from gkt_core.config.run_config import RunConfig
-from gkt_core.data.command import SplitOptions, split_dataset
 from gkt_core.data.datasets import Dataset, load_dataset
+from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.nn.execution import prepare_torch
 from profiling.frame import Announce
 from profiling.server.poisoning.attacks import ATTACKS, PoisonedUploads

@@ -18,13 +18,13 @@ from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.registry import ALGORITHMS, AlgorithmOptions, build_algorithm
 from gkt_core.algorithms.simulation.federation import Federation, load_federation, training_batches
 from gkt_core.config.run_config import RunConfig
-from gkt_core.data.command import SplitOptions, split_dataset
 from gkt_core.data.datasets import load_dataset
+from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.errors import ConfigError, DatasetError
 from gkt_core.nn import CombinedNetwork, build_full_network
 from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.wire.shards import SoftLabels
-from profiling.experiments.simulate import command
+from profiling.experiments.simulate import options
 
 CONFIG = RunConfig(
     num_clients=2,
@@ -55,8 +55,8 @@ def full_network(federation: Federation) -> torch.nn.Module:
 
 
 def test_names_are_the_same_on_the_command_line() -> None:
-    assert command.ALGORITHMS == ALGORITHMS
-    assert set(command.SIMULATION_DEFAULTS) == set(ALGORITHMS)
+    assert options.ALGORITHMS == ALGORITHMS
+    assert set(options.SIMULATION_DEFAULTS) == set(ALGORITHMS)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

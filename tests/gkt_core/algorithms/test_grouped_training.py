@@ -12,8 +12,8 @@ import torch
 from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
 from gkt_core.config.run_config import RunConfig
-from gkt_core.data.command import SplitOptions, split_dataset
 from gkt_core.data.datasets import load_dataset
+from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.errors import GKTError
 from gkt_core.nn.checkpoint import load_state, save_state
 from gkt_core.wire.shards import SoftLabels

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from gkt_core.cli import Command
 from gkt_core.config.dataclass_options import (
     FieldOption,
+    arguments_of,
     check_options,
     dataclass_options,
     descriptions,
@@ -50,6 +51,7 @@ class Work:
         pinned: Whether processes keep to a core.
         checked: Whether results are compared.
         limit: Of samples; all by default.
+        size: Pixels.
         token: The password.
         where: Where it goes.
 
@@ -67,6 +69,7 @@ class Work:
     pinned: bool = option(True, flag="--pin/--no-pin")
     checked: bool = False
     limit: int | None = option(None, low=1, shown_default="all")
+    size: int = option(32, low=8, high=256, multiple_of=4)
     token: str = option("", envvar="GKT_WORK_TOKEN")
     where: Where = field(default_factory=Where)
 
@@ -127,11 +130,11 @@ def test_defaults_are_the_class_s() -> None:
 def test_every_value_arrives_with_its_type() -> None:
     arguments = (
         "--batch-size 8 --steps 2 --rate 0.1 --share 1 --pause 2 --codec uint8 --name c --name a --no-pin "
-        "--checked --limit 5 --token t --out there"
+        "--checked --limit 5 --size 8 --token t --out there"
     )
     given = run(arguments.split())
     expected = Work(
-        8, 2, 0.1, 1.0, 2.0, "uint8", ("c", "a"), False, True, 5, "t", Where(Path("there"))
+        8, 2, 0.1, 1.0, 2.0, "uint8", ("c", "a"), False, True, 5, 8, "t", Where(Path("there"))
     )  # fmt: skip
     assert given == expected
     assert type(given.share) is float
@@ -153,6 +156,8 @@ def test_a_field_without_a_default_is_required() -> None:
         (["--share", "1.5"], "--share is 1.5, expected above 0 and at most 1"),
         (["--pause", "0"], "--pause is 0.0, expected 0.01 to 3600"),
         (["--limit", "-1"], "--limit is -1, expected at least 1"),
+        (["--size", "30"], "--size is 30, expected 8 to 256, a multiple of 4"),
+        (["--size", "4"], "--size is 4, expected 8 to 256, a multiple of 4"),
     ],
 )
 def test_values_outside_of_their_range_are_refused(arguments: list[str], message: str) -> None:
@@ -252,3 +257,27 @@ def test_the_environment_gives_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_field_s_flag() -> None:
     names = {each.name: flag_of(each) for each in Work.__dataclass_fields__.values()}
     assert (names["batch_size"], names["pinned"], names["names"]) == ("--batch-size", "--pin", "--name")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Work(8),
+        Work(8, 2, 1 / 3, 1.0, 2.0, "uint8", ("c",), False, True, 5, 8, "t", Where(Path("there"))),
+    ],
+    ids=["defaults", "others"],
+)
+def test_an_instance_as_arguments_gives_an_equal_one(work: Work) -> None:
+    assert run(arguments_of(work)) == work
+
+
+def test_a_pair_of_flags_without_a_default_is_no_argument() -> None:
+    @dataclass(frozen=True)
+    class Config:
+        at_once: bool | None = option(None, flag="--at-once/--one-by-one")
+        checked: bool = True
+
+    assert arguments_of(Config()) == ["--checked"]
+    assert arguments_of(Config(True)) == ["--at-once", "--checked"]
+    assert arguments_of(Config(False, False)) == ["--one-by-one", "--no-checked"]
+    assert run(["--one-by-one"], cls=Config) == Config(False)

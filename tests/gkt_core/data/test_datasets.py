@@ -1,5 +1,7 @@
 """Datasets by name or path: what is read, and one named error for everything that cannot be."""
 
+from __future__ import annotations
+
 import hashlib
 import http.client
 import io
@@ -10,32 +12,33 @@ import tarfile
 import urllib.error
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gkt_core.data.datasets import load_dataset, make_dataset
+from gkt_core.data.datasets import Dataset, load_dataset, make_dataset
 from gkt_core.errors import ConfigError, DatasetError, MissingExtraError
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch):
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test of this file may reach for the network, not even by mistake."""
 
-    def refuse(*_arguments):
+    def refuse(*_arguments: Any) -> None:
         raise AssertionError("a test reached for the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def refused(source, match, **options):
+def refused(source: Any, match: str, **options: Any) -> None:
     with pytest.raises(DatasetError, match=match):
         load_dataset(str(source), **options)
 
 
-def check_dataset(dataset, num_train, num_test, size):
+def check_dataset(dataset: Dataset, num_train: int, num_test: int, size: int) -> None:
     assert dataset.x_train.shape == (num_train, size, size, 3)
     assert dataset.x_test.shape == (num_test, size, size, 3)
     assert dataset.x_train.dtype == dataset.x_test.dtype == np.uint8
@@ -49,7 +52,7 @@ def check_dataset(dataset, num_train, num_test, size):
 # --- digits
 
 
-def test_digits():
+def test_digits() -> None:
     dataset = load_dataset("digits")
     check_dataset(dataset, 1437, 360, 16)
     assert dataset.class_names == tuple("0123456789")
@@ -63,28 +66,28 @@ def test_digits():
     assert np.array_equal(dataset.x_train[..., 0], dataset.x_train[..., 2])
 
 
-def test_no_digit_is_in_both_parts():
+def test_no_digit_is_in_both_parts() -> None:
     dataset = load_dataset("digits", image_size=8)
     train = {image.tobytes() for image in dataset.x_train}
     assert not [image for image in dataset.x_test if image.tobytes() in train]
     assert len(train) == 1437
 
 
-def test_the_test_part_of_digits_is_the_same_for_every_seed():
+def test_the_test_part_of_digits_is_the_same_for_every_seed() -> None:
     one, other = (load_dataset("digits", seed=seed, limit=50) for seed in (0, 9))
     assert np.array_equal(one.x_test, other.x_test)
     assert np.array_equal(one.y_test, other.y_test)
     assert one.sample_ids.tolist() != other.sample_ids.tolist()
 
 
-def test_digits_of_another_size_are_the_same_digits():
+def test_digits_of_another_size_are_the_same_digits() -> None:
     small, large = load_dataset("digits", image_size=8), load_dataset("digits", image_size=32)
     assert large.image_size == 32
     assert np.array_equal(small.y_train, large.y_train)
     assert np.array_equal(small.y_test, large.y_test)
 
 
-def test_pixel_statistics_are_those_of_numpy():
+def test_pixel_statistics_are_those_of_numpy() -> None:
     dataset = load_dataset("digits", limit=100)
     mean, std = dataset.pixel_statistics()
     scaled = dataset.x_train.reshape(-1, 3).astype(np.float64) / 255
@@ -92,7 +95,7 @@ def test_pixel_statistics_are_those_of_numpy():
     np.testing.assert_allclose(std, scaled.std(axis=0), atol=1e-6)
 
 
-def test_pixel_statistics_of_one_colour_do_not_divide_by_zero_later():
+def test_pixel_statistics_of_one_colour_do_not_divide_by_zero_later() -> None:
     gray = np.full((4, 8, 8, 3), 7, np.uint8)
     labels = np.array([0, 1, 0, 1])
     mean, std = make_dataset(
@@ -102,7 +105,7 @@ def test_pixel_statistics_of_one_colour_do_not_divide_by_zero_later():
     assert std == [0.001] * 3
 
 
-def test_a_missing_extra_is_named_with_the_remedy(monkeypatch):
+def test_a_missing_extra_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
     with pytest.raises(MissingExtraError, match="scikit-learn is not installed: pip install 'gkt-edge"):
         load_dataset("digits")
@@ -111,7 +114,7 @@ def test_a_missing_extra_is_named_with_the_remedy(monkeypatch):
 # --- limit, image size, unknown names
 
 
-def test_limit_keeps_ids_images_and_labels_together():
+def test_limit_keeps_ids_images_and_labels_together() -> None:
     whole, part = load_dataset("digits"), load_dataset("digits", limit=40, seed=3)
     check_dataset(part, 40, 360, 16)
     assert (np.diff(part.sample_ids) > 0).all()
@@ -133,7 +136,7 @@ def test_limit_keeps_ids_images_and_labels_together():
     ],
     ids=str,
 )
-def test_options_out_of_range_are_named(options, match):
+def test_options_out_of_range_are_named(options: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         load_dataset("digits", **options)
 
@@ -141,14 +144,14 @@ def test_options_out_of_range_are_named(options, match):
 @pytest.mark.parametrize(
     "source", ["imagenet", "", "Digits", "no/such/folder", "data.npy", "x" * 5000, "a\0b"]
 )
-def test_an_unknown_dataset_is_told_what_there_is(source):
+def test_an_unknown_dataset_is_told_what_there_is(source: Any) -> None:
     refused(source, "expected digits, cifar10, cifar100, a path to an .npz file, or a folder|cannot read")
 
 
 # --- .npz
 
 
-def npz_arrays(size=8, num_train=6, num_test=4):
+def npz_arrays(size: int = 8, num_train: int = 6, num_test: int = 4) -> Any:
     rng = np.random.default_rng(0)
     return {
         "x_train": rng.integers(0, 256, (num_train, size, size, 3)).astype(np.uint8),
@@ -158,13 +161,13 @@ def npz_arrays(size=8, num_train=6, num_test=4):
     }
 
 
-def write_npz(path, **changes):
+def write_npz(path: Path, **changes: Any) -> Any:
     arrays = {name: array for name, array in {**npz_arrays(), **changes}.items() if array is not None}
     np.savez(path, **arrays)
     return path
 
 
-def test_an_npz_file_and_whatever_else_it_holds(tmp_path):
+def test_an_npz_file_and_whatever_else_it_holds(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "d.npz", exact_train=np.ones(6, bool), note=np.array("made by hand"))
     dataset = load_dataset(str(path))
     check_dataset(dataset, 6, 4, 8)
@@ -175,26 +178,26 @@ def test_an_npz_file_and_whatever_else_it_holds(tmp_path):
     assert dataset.horizontal_flip
 
 
-def test_an_npz_file_may_be_compressed_and_its_labels_of_any_integer(tmp_path):
+def test_an_npz_file_may_be_compressed_and_its_labels_of_any_integer(tmp_path: Path) -> None:
     arrays = npz_arrays()
     np.savez_compressed(tmp_path / "d.npz", **{**arrays, "y_train": arrays["y_train"].astype(np.uint8)})
     check_dataset(load_dataset(str(tmp_path / "d.npz")), 6, 4, 8)
 
 
-def test_an_npz_file_is_scaled_on_demand(tmp_path):
+def test_an_npz_file_is_scaled_on_demand(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "d.npz")
     check_dataset(load_dataset(str(path), image_size=16, limit=3), 3, 4, 16)
     check_dataset(load_dataset(str(path), image_size=8), 6, 4, 8)
 
 
-def test_an_npz_file_of_an_odd_size_asks_for_an_image_size(tmp_path):
+def test_an_npz_file_of_an_odd_size_asks_for_an_image_size(tmp_path: Path) -> None:
     odd = npz_arrays(size=30)
     path = write_npz(tmp_path / "d.npz", x_train=odd["x_train"], x_test=odd["x_test"])
     refused(path, "image size is 30, .*give --image-size")
     check_dataset(load_dataset(str(path), image_size=32), 6, 4, 32)
 
 
-def test_classes_that_the_training_part_lacks_can_be_declared(tmp_path):
+def test_classes_that_the_training_part_lacks_can_be_declared(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "d.npz", y_test=np.array([0, 1, 2, 5]))
     refused(path, "y_test holds the label 5, expected 0 to 2: the training part shows 3 classes")
     assert load_dataset(str(path), num_classes=7).num_classes == 7
@@ -231,25 +234,25 @@ X, Y = npz_arrays()["x_train"], npz_arrays()["y_train"]
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_an_npz_file_with_wrong_arrays(tmp_path, changes, match):
+def test_an_npz_file_with_wrong_arrays(tmp_path: Path, changes: Any, match: str) -> None:
     refused(write_npz(tmp_path / "d.npz", **changes), match)
 
 
 class Alarm:
     """Unpickling this would run code."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return pytest.fail, ("a pickled object was loaded",)
 
 
-def test_pickled_objects_are_never_loaded(tmp_path):
+def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", **{**npz_arrays(), "y_train": np.array([Alarm()] * 6, object)})
     refused(tmp_path / "d.npz", "cannot read .*Object arrays cannot be loaded")
     (tmp_path / "p.npz").write_bytes(pickle.dumps(Alarm()))
     refused(tmp_path / "p.npz", "cannot read")
 
 
-def spoilt_npz(kind, path):
+def spoilt_npz(kind: str, path: Path) -> None:
     whole = write_npz(path).read_bytes()
     if kind == "not there":
         path.unlink()
@@ -298,7 +301,7 @@ def spoilt_npz(kind, path):
         "unknown compression",
     ],
 )
-def test_what_is_no_npz_file(tmp_path, kind):
+def test_what_is_no_npz_file(tmp_path: Path, kind: str) -> None:
     spoilt_npz(kind, tmp_path / "d.npz")
     refused(tmp_path / "d.npz", f"cannot read {tmp_path}|x_train is \\[\\]")
 
@@ -308,27 +311,27 @@ def test_what_is_no_npz_file(tmp_path, kind):
 COLOURS = {"bird": (250, 10, 10), "cat": (10, 250, 10), "dog": (10, 10, 250)}
 
 
-def draw(path, colour, size=(32, 32), mode="RGB"):
+def draw(path: Path, colour: Any, size: tuple[int, int] = (32, 32), mode: Any = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.new("RGB", size, colour)
     (picture.quantize() if mode == "P" else picture.convert(mode)).save(path)
 
 
-def draw_folder(root, num=2, classes=COLOURS):
+def draw_folder(root: Any, num: int = 2, classes: Any = COLOURS) -> Any:
     for name in classes:
         for number in range(num):
             draw(root / name / f"{number}.png", COLOURS[name])
     return root
 
 
-def check_colours(dataset, images, labels):
+def check_colours(dataset: Dataset, images: Any, labels: Any) -> None:
     """Each image still belongs to its own label."""
     for image, label in zip(images, labels, strict=True):
         expected = np.array(COLOURS[dataset.class_names[label]])
         assert np.abs(image.reshape(-1, 3).astype(int) - expected).max() <= 5
 
 
-def test_a_folder_with_train_and_test(tmp_path):
+def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     draw_folder(tmp_path / "train", 3)
     draw_folder(tmp_path / "test", 1)
     dataset = load_dataset(str(tmp_path))
@@ -341,7 +344,7 @@ def test_a_folder_with_train_and_test(tmp_path):
     check_colours(dataset, dataset.x_test, dataset.y_test)
 
 
-def test_cinic_10_with_its_train_valid_and_test(tmp_path):
+def test_cinic_10_with_its_train_valid_and_test(tmp_path: Path) -> None:
     draw_folder(tmp_path / "train", 2)
     draw_folder(tmp_path / "valid", 5)
     draw_folder(tmp_path / "test", 1)
@@ -349,7 +352,7 @@ def test_cinic_10_with_its_train_valid_and_test(tmp_path):
     check_dataset(load_dataset(str(tmp_path)), 6, 3, 32)
 
 
-def test_a_flat_folder_is_split_by_the_seed(tmp_path):
+def test_a_flat_folder_is_split_by_the_seed(tmp_path: Path) -> None:
     draw_folder(tmp_path, 10)
     dataset = load_dataset(str(tmp_path), seed=1)
     check_dataset(dataset, 24, 6, 32)
@@ -359,7 +362,7 @@ def test_a_flat_folder_is_split_by_the_seed(tmp_path):
     assert any(not np.array_equal(load_dataset(str(tmp_path), seed=s).y_test, dataset.y_test) for s in (2, 3))
 
 
-def test_images_of_all_kinds_and_sizes_become_one(tmp_path):
+def test_images_of_all_kinds_and_sizes_become_one(tmp_path: Path) -> None:
     draw(tmp_path / "train" / "bird" / "a.png", COLOURS["bird"], (64, 48))
     draw(tmp_path / "train" / "bird" / "deeper" / "b.JPG", COLOURS["bird"])
     draw(tmp_path / "train" / "bird" / "c.gif", COLOURS["bird"], (5, 5), "P")
@@ -376,7 +379,9 @@ def test_images_of_all_kinds_and_sizes_become_one(tmp_path):
     assert (dataset.x_train[5] == 200).all()
 
 
-def test_folders_are_read_in_the_same_order_everywhere(tmp_path, monkeypatch):
+def test_folders_are_read_in_the_same_order_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw_folder(tmp_path / "train", 3)
     draw_folder(tmp_path / "test", 1)
     first = load_dataset(str(tmp_path))
@@ -393,7 +398,7 @@ def test_folders_are_read_in_the_same_order_everywhere(tmp_path, monkeypatch):
     [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0"],
     ids=["empty", "text", "PNG signature", "GIF signature", "JPEG signature"],
 )
-def test_a_corrupt_image_is_named(tmp_path, content):
+def test_a_corrupt_image_is_named(tmp_path: Path, content: Any) -> None:
     draw_folder(tmp_path / "train")
     draw_folder(tmp_path / "test")
     broken = tmp_path / "train" / "cat" / "broken.png"
@@ -404,7 +409,7 @@ def test_a_corrupt_image_is_named(tmp_path, content):
     assert "mend or remove it" in str(caught.value)
 
 
-def test_an_image_that_is_cut_short_is_named_wherever_the_cut_is(tmp_path):
+def test_an_image_that_is_cut_short_is_named_wherever_the_cut_is(tmp_path: Path) -> None:
     draw_folder(tmp_path)
     whole = (tmp_path / "cat" / "0.png").read_bytes()
     # The last bytes only hold checksums and say that the image ends.
@@ -413,20 +418,20 @@ def test_an_image_that_is_cut_short_is_named_wherever_the_cut_is(tmp_path):
         refused(tmp_path, r"cannot read the image .*0\.png")
 
 
-def test_an_image_of_more_than_8_bits_is_refused_not_turned_white(tmp_path):
+def test_an_image_of_more_than_8_bits_is_refused_not_turned_white(tmp_path: Path) -> None:
     draw_folder(tmp_path)
     deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     Image.fromarray(deep).save(tmp_path / "cat" / "xray.png")
     refused(tmp_path, r"xray\.png: more than 8 bits a channel: mend or remove it")
 
 
-def test_an_image_too_large_to_open_is_refused(tmp_path, monkeypatch):
+def test_an_image_too_large_to_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_folder(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     refused(tmp_path, "cannot read the image .*exceeds limit")
 
 
-def test_an_empty_class_folder_is_named(tmp_path):
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     draw_folder(tmp_path / "train")
     draw_folder(tmp_path / "test")
     (tmp_path / "train" / "emu").mkdir()
@@ -437,14 +442,14 @@ def test_an_empty_class_folder_is_named(tmp_path):
     refused(tmp_path / "flat", "class folder docs holds no images")
 
 
-def test_a_class_that_the_test_part_lacks_is_allowed(tmp_path):
+def test_a_class_that_the_test_part_lacks_is_allowed(tmp_path: Path) -> None:
     draw_folder(tmp_path / "train")
     draw_folder(tmp_path / "test", 1, ["dog", "bird"])
     (tmp_path / "test" / "cat").mkdir()
     assert load_dataset(str(tmp_path)).y_test.tolist() == [0, 2]
 
 
-def test_folders_without_any_image(tmp_path):
+def test_folders_without_any_image(tmp_path: Path) -> None:
     refused(tmp_path, "holds no images: expected one folder a class")
     draw(tmp_path / "0.png", COLOURS["cat"])
     refused(tmp_path, "holds no images: expected one folder a class")
@@ -453,30 +458,30 @@ def test_folders_without_any_image(tmp_path):
     refused(tmp_path / "two", f"{tmp_path / 'two' / 'test'} holds no images")
 
 
-def test_a_class_that_only_the_test_part_has(tmp_path):
+def test_a_class_that_only_the_test_part_has(tmp_path: Path) -> None:
     draw_folder(tmp_path / "train", 1, ["bird", "cat"])
     draw_folder(tmp_path / "test", 1)
     refused(tmp_path, "test has the class dog, which the training part lacks")
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_one_part_only(tmp_path, part):
+def test_one_part_only(tmp_path: Path, part: Any) -> None:
     draw_folder(tmp_path / part)
     refused(tmp_path, f"has a {part} folder only, expected train and test, or class folders")
 
 
-def test_a_single_class(tmp_path):
+def test_a_single_class(tmp_path: Path) -> None:
     draw_folder(tmp_path, 10, ["cat"])
     refused(tmp_path, "there is 1 class, expected at least 2")
 
 
-def test_a_single_image(tmp_path):
+def test_a_single_image(tmp_path: Path) -> None:
     draw_folder(tmp_path, 1, ["cat"])
     refused(tmp_path, "the train part holds no images")
 
 
-def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
-    def forbidden(path):
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     draw_folder(tmp_path)
@@ -487,14 +492,14 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
 # --- CIFAR through torchvision
 
 
-def cifar_files(name, num=8):
+def cifar_files(name: str, num: int = 8) -> Any:
     """A small dataset in the official archive's format: ``{file: pickled bytes}``."""
     rng = np.random.default_rng(0)
 
-    def batch(labels):
+    def batch(labels: Any) -> Any:
         return {"data": rng.integers(0, 256, (len(labels), 3072)).astype(np.uint8), **labels_key(labels)}
 
-    def labels_key(labels):
+    def labels_key(labels: Any) -> Any:
         return {"labels": labels} if name == "cifar10" else {"fine_labels": labels, "coarse_labels": labels}
 
     if name == "cifar10":
@@ -509,10 +514,10 @@ def cifar_files(name, num=8):
 
 
 @pytest.fixture
-def cifar_archive(tmp_path, monkeypatch):
+def cifar_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Write a small archive where torchvision keeps its download, its MD5 sums in place of the published."""
 
-    def write(name):
+    def write(name: str) -> Any:
         cifar = pytest.importorskip("torchvision.datasets.cifar")
         kind = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100}[name]
         files = cifar_files(name)
@@ -532,14 +537,14 @@ def cifar_archive(tmp_path, monkeypatch):
     return write
 
 
-def as_image(row):
+def as_image(row: Any) -> Any:
     """One row of an archive: 1024 red values, then green, then blue, each row by row."""
     return np.stack([row[:1024], row[1024:2048], row[2048:]], axis=-1).reshape(32, 32, 3)
 
 
 # From Python 3.12 to 3.13 tarfile warns about torchvision's call.
 @pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
-def test_cifar10_from_the_official_archive(tmp_path, cifar_archive, capsys):
+def test_cifar10_from_the_official_archive(tmp_path: Path, cifar_archive: Any, capsys: Any) -> None:
     files = cifar_archive("cifar10")
     dataset = load_dataset("cifar10", data_root=tmp_path)
     check_dataset(dataset, 40, 3, 32)
@@ -557,7 +562,7 @@ def test_cifar10_from_the_official_archive(tmp_path, cifar_archive, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
-def test_cifar100_from_the_official_archive(tmp_path, cifar_archive):
+def test_cifar100_from_the_official_archive(tmp_path: Path, cifar_archive: Any) -> None:
     files = cifar_archive("cifar100")
     dataset = load_dataset("cifar100", data_root=tmp_path)
     check_dataset(dataset, 4, 2, 32)
@@ -568,7 +573,9 @@ def test_cifar100_from_the_official_archive(tmp_path, cifar_archive):
 
 
 @pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
-def test_a_changed_cifar_file_is_not_unpickled(tmp_path, cifar_archive, monkeypatch):
+def test_a_changed_cifar_file_is_not_unpickled(
+    tmp_path: Path, cifar_archive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cifar_archive("cifar10")
     load_dataset("cifar10", data_root=tmp_path)
     cifar = pytest.importorskip("torchvision.datasets.cifar")
@@ -589,11 +596,13 @@ def test_a_changed_cifar_file_is_not_unpickled(tmp_path, cifar_archive, monkeypa
     ],
     ids=lambda failure: type(failure).__name__,
 )
-def test_a_download_that_fails_is_told_what_to_do(tmp_path, monkeypatch, name, failure):
+def test_a_download_that_fails_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, failure: Any
+) -> None:
     cifar = pytest.importorskip("torchvision.datasets.cifar")
     asked = []
 
-    def download(url, *_arguments, **_options):
+    def download(url: Any, *_arguments: Any, **_options: Any) -> None:
         asked.append(url)
         raise failure
 
@@ -604,7 +613,7 @@ def test_a_download_that_fails_is_told_what_to_do(tmp_path, monkeypatch, name, f
     assert len(asked) == 1
 
 
-def test_real_cifar10_images():
+def test_real_cifar10_images() -> None:
     folder = os.environ.get("GKT_TEST_DATA")
     path = Path(folder or ".") / "cifar10.npz"
     if not folder or not path.is_file():

@@ -1,5 +1,9 @@
 """Partitions: every sample belongs to one device, the same one every time."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,11 +15,11 @@ from gkt_core.errors import ConfigError, PartitionError
 SEEDS = st.integers(0, 2**40)
 
 
-def labels_of(num, num_classes=10, seed=0):
+def labels_of(num: int, num_classes: int = 10, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, num_classes, num)
 
 
-def check_parts(parts, num, num_clients):
+def check_parts(parts: Any, num: int, num_clients: int) -> None:
     assert len(parts) == num_clients
     assert sorted(np.concatenate(parts).tolist()) == list(range(num))
     for part in parts:
@@ -26,7 +30,9 @@ def check_parts(parts, num, num_clients):
 
 @given(st.integers(1, 12), st.integers(0, 200), st.integers(1, 10), SEEDS)
 @settings(deadline=None)
-def test_iid_gives_every_index_once_in_equal_parts(num_clients, more, num_classes, seed):
+def test_iid_gives_every_index_once_in_equal_parts(
+    num_clients: int, more: int, num_classes: int, seed: int
+) -> None:
     num = num_clients * MIN_SAMPLES_PER_CLIENT + more
     parts = partition(labels_of(num, num_classes), num_clients, seed=seed)
     check_parts(parts, num, num_clients)
@@ -36,7 +42,9 @@ def test_iid_gives_every_index_once_in_equal_parts(num_clients, more, num_classe
 
 @given(st.integers(1, 6), st.integers(0, 300), st.integers(1, 10), st.floats(0.05, 1e6), SEEDS)
 @settings(deadline=None)
-def test_dirichlet_gives_every_index_once_or_says_that_it_cannot(num_clients, more, num_classes, alpha, seed):
+def test_dirichlet_gives_every_index_once_or_says_that_it_cannot(
+    num_clients: int, more: int, num_classes: int, alpha: float, seed: int
+) -> None:
     num = num_clients * MIN_SAMPLES_PER_CLIENT + more
     labels = labels_of(num, num_classes)
     try:
@@ -49,19 +57,19 @@ def test_dirichlet_gives_every_index_once_or_says_that_it_cannot(num_clients, mo
 
 @given(SEEDS)
 @settings(deadline=None)
-def test_dirichlet_succeeds_where_there_is_plenty(seed):
+def test_dirichlet_succeeds_where_there_is_plenty(seed: int) -> None:
     check_parts(partition(labels_of(1000), 4, scheme="dirichlet", alpha=0.5, seed=seed), 1000, 4)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_seed_decides(scheme):
+def test_the_seed_decides(scheme: str) -> None:
     labels = labels_of(300)
     parts = [partition(labels, 4, scheme=scheme, seed=seed) for seed in (1, 1, 2)]
     assert all(np.array_equal(a, b) for a, b in zip(parts[0], parts[1], strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(parts[0], parts[2], strict=True))
 
 
-def test_the_draw_does_not_depend_on_the_process_wide_random_state():
+def test_the_draw_does_not_depend_on_the_process_wide_random_state() -> None:
     labels = labels_of(100)
     first = partition(labels, 3, scheme="dirichlet")
     np.random.seed(5)
@@ -69,7 +77,7 @@ def test_the_draw_does_not_depend_on_the_process_wide_random_state():
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_iid_mixes_the_classes():
+def test_iid_mixes_the_classes() -> None:
     labels = np.repeat(np.arange(10), 100)
     for part in partition(labels, 4, seed=0):
         counts = np.bincount(labels[part], minlength=10)
@@ -77,7 +85,7 @@ def test_iid_mixes_the_classes():
         assert counts.max() <= 45
 
 
-def skew(alpha, seed):
+def skew(alpha: float, seed: int) -> Any:
     """Mean distance of the devices' class shares from those of the whole, 0 (none) to 1."""
     labels = np.repeat(np.arange(10), 200)
     parts = partition(labels, 5, scheme="dirichlet", alpha=alpha, seed=seed)
@@ -85,27 +93,27 @@ def skew(alpha, seed):
     return float(np.mean([np.abs(share - 0.1).sum() / 2 for share in shares]))
 
 
-def test_a_lower_alpha_is_more_skew():
+def test_a_lower_alpha_is_more_skew() -> None:
     skews = [np.mean([skew(alpha, seed) for seed in range(8)]) for alpha in (0.1, 0.5, 2.0, 10.0, 1000.0)]
     assert skews == sorted(skews, reverse=True)
     assert skews[0] > 0.55
     assert skews[-1] < 0.05
 
 
-def test_dirichlet_repeats_the_draw_until_everyone_has_samples():
+def test_dirichlet_repeats_the_draw_until_everyone_has_samples() -> None:
     # A single draw would often leave a device with nothing here.
     for seed in range(20):
         parts = partition(labels_of(120, 2), 4, scheme="dirichlet", alpha=0.3, seed=seed)
         assert min(len(part) for part in parts) >= MIN_SAMPLES_PER_CLIENT
 
 
-def test_a_draw_that_never_succeeds_ends():
+def test_a_draw_that_never_succeeds_ends() -> None:
     with pytest.raises(PartitionError, match=r"no Dirichlet\(0.001\) draw of 200 left each of 8 clients"):
         partition(np.zeros(40, np.int64), 8, scheme="dirichlet", alpha=0.001)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_too_many_clients_are_told_how_many_would_do(scheme):
+def test_too_many_clients_are_told_how_many_would_do(scheme: str) -> None:
     with pytest.raises(PartitionError, match=r"11 clients and 43 training images.*at most 10 clients"):
         partition(labels_of(43), 11, scheme=scheme)
     assert len(partition(labels_of(43), 10)) == 10
@@ -125,14 +133,14 @@ def test_too_many_clients_are_told_how_many_would_do(scheme):
     ],
     ids=str,
 )
-def test_values_out_of_range_are_named(changes, match):
+def test_values_out_of_range_are_named(changes: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         partition(**{"labels": labels_of(100), "num_clients": 2, **changes})
 
 
 @given(st.integers(3, 500), st.floats(0.001, 0.999), SEEDS)
 @settings(deadline=None)
-def test_hold_out_gives_every_position_to_one_part(num, share, seed):
+def test_hold_out_gives_every_position_to_one_part(num: int, share: float, seed: int) -> None:
     train, validation = hold_out(num, share, seed=seed)
     assert sorted([*train.tolist(), *validation.tolist()]) == list(range(num))
     assert (np.diff(train) > 0).all()
@@ -142,7 +150,7 @@ def test_hold_out_gives_every_position_to_one_part(num, share, seed):
     assert len(validation) == min(max(1, round(num * share)), num - 2)
 
 
-def test_hold_out_is_drawn_by_its_seed():
+def test_hold_out_is_drawn_by_its_seed() -> None:
     first, same, other = (hold_out(100, 0.1, seed=seed)[1].tolist() for seed in (1, 1, 2))
     assert first == same
     assert first != other
@@ -150,6 +158,6 @@ def test_hold_out_is_drawn_by_its_seed():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.1, float("nan")])
-def test_a_share_outside_0_to_1_is_refused(share):
+def test_a_share_outside_0_to_1_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match="validation share is"):
         hold_out(100, share, seed=0)

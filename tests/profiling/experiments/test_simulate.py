@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 
+from gkt_core.config.dataclass_options import FieldOption
 from gkt_core.config.run_config import RunConfig
-from profiling.experiments.simulate.command import SIMULATION_DEFAULTS, simulate
+from profiling.experiments.simulate.command import simulate
+from profiling.experiments.simulate.options import SIMULATION_DEFAULTS
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.killing import run_killed
 
@@ -50,17 +50,17 @@ def test_defaults_learn(algorithm: str, gkt_here: Gkt, tmp_path: Path) -> None:
 
 def test_help_names_the_defaults_that_are_used() -> None:
     """Some depend on the algorithm: each must stand in the help text of its option."""
-    texts = {option.name: option.help for option in simulate.params if isinstance(option, click.Option)}
+    words = {each.name: each.default_words for each in simulate.params if isinstance(each, FieldOption)}
     for algorithm, defaults in SIMULATION_DEFAULTS.items():
         for name, value in (RunConfig().to_dict() | defaults).items():
             if name in ("quarantine", "num_clients", "horizontal_flip", "crop_padding"):
                 continue  # no option, or as the split and its dataset have it
-            default = re.search(r"\[default: (.*)\]$", texts[name] or "")
-            assert default, name
-            said = default[1]
+            said = words[name]
             if " for " in said:
                 said = next(part for part in said.split("; ") if algorithm in part).split(" for ")[0]
-            assert said == str(value), (algorithm, name)
+            # Of a pair of flags the one that holds.
+            flag = ("" if value is True else "no-") + name.replace("_", "-")
+            assert said == (flag if isinstance(value, bool) else str(value)), (algorithm, name)
 
 
 def test_a_class_without_images_has_no_accuracy(gkt_here: Gkt, tmp_path: Path) -> None:

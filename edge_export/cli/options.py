@@ -1,0 +1,40 @@
+"""Options of the commands that are about files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkt_core.config.dataclass_options import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFiles:
+    """What ``gkt export`` reads and where it writes.
+
+    Attributes:
+        split: partition.json of gkt data split: classes, image size and pixel statistics are taken from it.
+        out: A new folder.
+    """
+
+    split: Path | None = None
+    out: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """Options of ``gkt deploy``.
+
+    Attributes:
+        model: model.onnx of gkt edge run.
+        data: This device's file of gkt data split; its validation images calibrate int8.
+        test: test.npz of gkt data split; accuracy is measured on it, nothing is chosen by it.
+        out: A new folder.
+        is_split: Also write extractor.onnx (images to features) and server.onnx (features to logits).
+    """
+
+    model: Path
+    data: Path
+    test: Path
+    out: Path
+    is_split: bool = option(False, flag="--split")

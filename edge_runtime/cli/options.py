@@ -1,0 +1,138 @@
+"""Options of the commands of ``gkt edge``."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gkt_core.bundle.manifest import ENGINE_FILES
+from gkt_core.config.dataclass_options import CheckedOptions, option
+from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.protocol import check_client_id
+
+SERVER, MACHINE = "The server", "The machine that it shares"
+_DRY_RUN_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions(CheckedOptions):
+    """What every command that runs an engine takes.
+
+    Attributes:
+        num_threads: CPU threads.
+    """
+
+    num_threads: int = option(1, flag="--threads", low=1, high=256, group=MACHINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions(EngineOptions):
+    """Options of ``gkt edge evaluate``.
+
+    Attributes:
+        model: model.onnx of gkt edge run.
+        data: test.npz of gkt data split.
+    """
+
+    model: Path
+    data: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOptions(EngineOptions):
+    """What every command that trains on a device's data takes.
+
+    Attributes:
+        data: This device's file of gkt data split.
+        client_id: Name of this device.
+    """
+
+    data: Path
+    client_id: str | None = option(None, shown_default="the data file's name")
+
+    @property
+    def name(self) -> str:
+        """The device's name, from its data file's unless it was given.
+
+        Raises:
+            InputError: The name that was given cannot be one.
+        """
+        from_file = re.sub(r"[^A-Za-z0-9_.-]", "-", self.data.stem).lstrip("-._")[:64]
+        return check_client_id(self.client_id or from_file or "device")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AloneOptions(DeviceOptions):
+    """Options of ``gkt edge train-alone``.
+
+    Attributes:
+        artifacts: Bundle of gkt export.
+        test: test.npz of gkt data split.
+        rounds: Rounds of local epochs, as in the run to compare with.
+        config_file: TOML run file for the rest.
+    """
+
+    artifacts: Path
+    test: Path
+    rounds: int | None = option(None, low=1, shown_default="of --config, or 5")
+    config_file: Path | None = option(None, flag="--config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(DeviceOptions):
+    """Options of ``gkt edge run``.
+
+    Attributes:
+        url: URL that gkt serve printed.
+        token: Token that gkt serve printed.
+        state_dir: Folder of what survives a restart: bundle, weights, model. Needed but for --dry-run.
+        is_dry_run: Show what would leave this device; send nothing of it.
+        noise: What happens to features before they leave.
+        ca_file: Certificates (PEM) to trust, for a server whose certificate no public authority signed.
+        patience_seconds: Give up on a server that has not answered for so long.
+        engine: What trains.
+        checkpoint_seconds: How often the middle of a round is saved to --state-dir; 0 after every step.
+        nice: Priority: 0 as others, 19 when nobody else works.
+        memory_limit_mb: Memory that this process may ask for, in 10^6 bytes; tried before the device joins.
+        pause_below_battery: Wait between steps while the battery has less.
+        pause_above_celsius: Wait between steps while the hottest zone is above that.
+        sysfs: Where the kernel shows battery and temperature; another path in some containers.
+        progress: On stderr: a bar, plain lines, or JSON lines.
+    """
+
+    url: str = option(flag="--server")
+    token: str = option(envvar="GKT_TOKEN")
+    state_dir: Path | None = None
+    is_dry_run: bool = option(False, flag="--dry-run")
+    noise: FeatureNoise = field(default_factory=FeatureNoise)
+    ca_file: Path | None = option(None, group=SERVER)
+    patience_seconds: float | None = option(
+        None,
+        shown_default=f"never, or {_DRY_RUN_PATIENCE_SECONDS:.0f} seconds in a dry run",
+        group=SERVER,
+    )
+    engine: str | None = option(
+        None,
+        choices=tuple(name.replace("_", "-") for name in ENGINE_FILES),
+        shown_default="the fastest that the bundle holds and that is installed",
+    )
+    checkpoint_seconds: float = option(30.0, unit="seconds", group=MACHINE)
+    nice: int = option(0, low=0, high=19, group=MACHINE)
+    memory_limit_mb: int | None = option(None, low=1, shown_default="no limit", group=MACHINE)
+    pause_below_battery: float | None = option(None, shown_default="never", unit="percent", group=MACHINE)
+    pause_above_celsius: float | None = option(None, shown_default="never", group=MACHINE)
+    sysfs: Path = option(Path("/sys"), group=MACHINE)
+    progress: str | None = option(
+        None,
+        choices=("bar", "plain", "json"),
+        shown_default="a bar on a terminal, JSON lines with --json, else plain lines",
+    )
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a call is retried; endless unless it was given, but in a dry run."""
+        if self.patience_seconds is None:
+            return _DRY_RUN_PATIENCE_SECONDS if self.is_dry_run else math.inf
+        return self.patience_seconds

@@ -1,0 +1,111 @@
+"""Options of ``gkt simulate``, and what they are by default for each algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gkt_core.config.dataclass_options import CheckedOptions, option
+from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
+from gkt_core.config.run_config import RunConfig
+from gkt_core.data.options import IMAGES, DatasetOptions
+from gkt_core.data.split import SplitOptions
+from gkt_core.wire.feature_noise import FeatureNoise
+
+# Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
+ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
+SIMULATION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "fedgkt": {"rounds": 10},
+    "fedavg": {"rounds": 10, "local_epochs": 5},
+    "split_learning": {"rounds": 10, "local_epochs": 5},
+    "centralized": {"rounds": 10, "local_epochs": 5},
+    "ecofed": {"rounds": 10, "codec": "uint8"},
+}
+# Fields of the options without an option of their own: hyper-parameters, or a secret of a device.
+LEFT_OUT = ("num_clients", "seed", "pretraining_share", "key")
+_PRETRAINING_SHARE = 0.1
+_FEDGKT, _ECOFED, _MACHINE = "Of FedGKT alone", "Of EcoFed alone", "This machine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateOptions(CheckedOptions):
+    """What is simulated, beside the hyper-parameters.
+
+    Attributes:
+        algorithm: What is run.
+        images: Which images.
+        how: How they are split over devices.
+        split: Use this folder of gkt data split, so that several methods see the same split.
+        networks: The two networks of FedGKT; the other algorithms train them as one.
+        central_network: What --algorithm centralized trains.
+        init_edge: File (.safetensors) of the weights that devices begin from.
+        init_server: File (.safetensors) of the weights that the server's network begins from.
+        grouped: Whether all devices are trained at once, or one after another.
+        feature_store: Where a round's features are kept.
+        noise: What happens to features before they are sent.
+        held_back: Share of the training images that is held back from every device.
+        pretraining_epochs: Epochs over the images that were held back.
+        replay_period: Rounds between two uploads.
+        device: What is trained on.
+        num_threads: CPU threads; 0 for all cores.
+        out: Output folder; an unfinished run goes on.
+    """
+
+    algorithm: str = option("fedgkt", choices=ALGORITHMS)
+    images: DatasetOptions = field(default_factory=DatasetOptions)
+    how: SplitOptions = field(default_factory=SplitOptions)
+    split: Path | None = option(None, group=IMAGES)
+    networks: NetworkOptions = field(default_factory=NetworkOptions)
+    central_network: str | None = option(
+        None, flag="--central-model", click_type=EDGE_OR_FULL, shown_default="the large network"
+    )
+    out: Path
+    init_edge: Path | None = option(None, shown_default="random weights", group=_FEDGKT)
+    init_server: Path | None = option(None, shown_default="random weights", group=_FEDGKT)
+    grouped: bool | None = option(
+        None, flag="--grouped/--one-by-one", shown_default="at once on a GPU", group=_FEDGKT
+    )
+    feature_store: str = option("memory", choices=("memory", "disk"), group=_FEDGKT)
+    noise: FeatureNoise = field(default_factory=FeatureNoise)
+    held_back: float | None = option(
+        None,
+        flag="--pretraining-share",
+        low=0,
+        below=1,
+        shown_default=f"{_PRETRAINING_SHARE} for ecofed, else 0",
+        group=_ECOFED,
+    )
+    pretraining_epochs: int = option(20, low=1, group=_ECOFED)
+    replay_period: int = option(2, low=1, group=_ECOFED)
+    device: str = option("cpu", choices=("cpu", "cuda"), group=_MACHINE)
+    num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
+
+    def split_options(self, given: dict[str, Any]) -> SplitOptions:
+        """How the dataset is split, with those hyper-parameters that were given."""
+        share = _PRETRAINING_SHARE if self.algorithm == "ecofed" else 0.0
+        return replace(
+            self.how,
+            num_clients=given.get("num_clients", RunConfig().num_clients),
+            seed=given.get("seed", 0),
+            pretraining_share=share if self.held_back is None else self.held_back,
+        )
+
+
+def default_words() -> dict[str, str]:
+    """What ``--help`` says of defaults that depend on algorithm or dataset."""
+    plain = RunConfig().to_dict()
+    words = {
+        "num_clients": f"{plain['num_clients']}, or as many as --split holds",
+        "horizontal_flip": "as suits the dataset",
+        "crop_padding": "an eighth of the image's side, or a sixteenth where images are not flipped",
+    }
+    for name in {name for defaults in SIMULATION_DEFAULTS.values() for name in defaults}:
+        algorithms: dict[Any, list[str]] = {}
+        for algorithm, defaults in SIMULATION_DEFAULTS.items():
+            algorithms.setdefault(defaults.get(name, plain[name]), []).append(algorithm)
+        if len(algorithms) == 1:
+            words[name] = str(next(iter(algorithms)))
+        else:
+            words[name] = "; ".join(f"{value} for {', '.join(of)}" for value, of in algorithms.items())
+    return words

@@ -1,0 +1,96 @@
+"""Options of ``gkt serve`` and ``gkt clients``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.errors import ConfigError
+
+NETWORK, STORAGE = "Address and access", "Storage of a new run"
+TRAINING, LATE = "The trainer's machine", "Late devices"
+# Of one machine; each is at least a thread or a GPU.
+MAX_TRAINER_PROCS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """Where a run is.
+
+    Attributes:
+        data_dir: Folder of the run, as for gkt serve.
+    """
+
+    data_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseOptions(RunFolder):
+    """Options of ``gkt clients release``.
+
+    Attributes:
+        trust: Do not check this device again in this run.
+    """
+
+    trust: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions(RunFolder):
+    """Options of ``gkt serve`` beside the hyper-parameters.
+
+    Attributes:
+        data_dir: Folder of the run: a new one begins a run, an existing one goes on with it.
+        artifacts: Bundle of gkt export; not needed to go on with a run.
+        config_file: TOML file of the run's hyper-parameters.
+        host: Address to listen on; 0.0.0.0 for all.
+        port: Port; 0 for a free one.
+        token: The devices' bearer token.
+        tls_cert: Certificate chain (PEM), to serve https.
+        tls_key: Private key of --tls-cert (PEM).
+        deployed: Folder of gkt deploy --split, or its server.onnx: answers features at POST /v1/infer. Needs
+            ONNX Runtime, gkt-edge[server,edge].
+        poll_seconds: How often waiting devices ask again.
+        deadline_seconds: Seconds after which a round goes on without devices that are late; 0 waits for all.
+        min_clients: Devices that a round needs all the same after its deadline.
+        database: PostgreSQL for a new run's state, postgresql://user:password@host/name.
+        blobs: Bucket for a new run's shards, s3://bucket/folder, with credentials as AWS's tools take them.
+        num_threads: Trainer's threads; 0 for all cores.
+        num_procs: Processes that train together and divide the threads; 0 if torchrun starts them elsewhere.
+        device: What the trainer trains on.
+    """
+
+    artifacts: Path | None = None
+    config_file: Path | None = option(None, flag="--config")
+    host: str = option("127.0.0.1", group=NETWORK)
+    port: int = option(8080, low=0, high=65535, group=NETWORK)
+    token: str | None = option(None, envvar="GKT_TOKEN", shown_default="drawn at random", group=NETWORK)
+    tls_cert: Path | None = option(None, group=NETWORK)
+    tls_key: Path | None = option(None, group=NETWORK)
+    deployed: Path | None = option(None, flag="--infer", group=NETWORK)
+    poll_seconds: float = option(1.0, low=0.01, high=3600, unit="seconds", group=NETWORK)
+    deadline_seconds: float | None = option(
+        None, flag="--round-deadline", low=0, shown_default="0", group=LATE
+    )
+    min_clients: int | None = option(None, low=1, shown_default="1", group=LATE)
+    database: str | None = option(None, envvar="GKT_DATABASE", shown_default="a file", group=STORAGE)
+    blobs: str | None = option(None, shown_default="files", group=STORAGE)
+    num_threads: int = option(0, flag="--threads", low=0, group=TRAINING)
+    num_procs: int = option(1, flag="--trainer-procs", low=0, high=MAX_TRAINER_PROCS, group=TRAINING)
+    device: str = option("cpu", choices=("cpu", "cuda"), group=TRAINING)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges, and half of a certificate.
+
+        Raises:
+            ConfigError: Names the option.
+        """
+        check_options(self)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key belong together: give both, or none for plain HTTP")
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Certificate and key, or None for plain HTTP."""
+        return None if self.tls_cert is None or self.tls_key is None else (self.tls_cert, self.tls_key)
