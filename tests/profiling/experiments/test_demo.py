@@ -156,11 +156,11 @@ def _taken_port() -> tuple[socket.socket, str]:
         (("--dataset", "images"), "cannot read the image"),
         (("--dataset", "labels.npz"), "y_test holds the label 7"),
         (("--clients", "1000"), "1000 clients and 1437 training images"),
-        (("--image-size", "15"), "image size is 15"),
+        (("--image-size", "15"), "--image-size is 15"),
         (("--rounds", "0"), "rounds is 0, expected at least 1"),
         (("--temperature", "-1"), "temperature is -1.0"),
-        (("--limit", "0"), "limit is 0"),
-        (("--port", "99999"), "port is 99999"),
+        (("--limit", "0"), "--limit is 0"),
+        (("--port", "99999"), "--port is 99999"),
     ],
 )
 def test_wrong_input_leaves_nothing(

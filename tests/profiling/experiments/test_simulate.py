@@ -147,8 +147,8 @@ def test_other_settings_are_refused(
     [
         (("--dataset", "nothing"), "no dataset 'nothing'"),
         (("--clients", "5000"), "5000 clients"),
-        (("--replay-period", "0"), "--replay-period"),
-        (("--pretraining-share", "1.5"), "pre-training share is 1.5"),
+        (("--replay-period", "0"), "--replay-period is 0, expected at least 1"),
+        (("--pretraining-share", "1.5"), "--pretraining-share is 1.5"),
         (("--split", "missing"), "holds no split"),
         (("--algorithm", "sgd"), "'sgd' is not one of"),
     ],
