@@ -13,7 +13,7 @@ from profiling.traffic.options import TrafficOptions
 
 
 def measure_traffic(options: TrafficOptions) -> dict[str, Any]:
-    """Count.
+    """Count by formula, and read what a run counted beside it.
 
     Raises:
         InputError: An option cannot be used, or there is no finished run in the folder.
