@@ -9,6 +9,7 @@ from profiling.frame.command import measurement_command
 from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.plot_style import BLUE, ORANGE
 from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 from profiling.plan.options import PlanOptions
 
@@ -28,14 +29,8 @@ def _results(document: Document) -> Section:
 
 
 def _constants(document: Document) -> Section:
-    return Section(
-        title="Constants, each measured or given",
-        headings=("", "value", "source"),
-        rows=[
-            (each["name"].replace("_", " "), f"{each['value']:,.4g}", each["source"])
-            for each in document["constants"]
-        ],
-    )
+    columns = {"": "{name:words}", "value": "{value:,.4g}", "source": "{source}"}
+    return table("Constants, each measured or given", columns, document["constants"])
 
 
 def _validation(validation: dict[str, Any]) -> Section:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.run_config import CODECS
+from gkt_core.errors import ConfigError
 
 NUM_SHOWN = 10
 
@@ -47,3 +48,5 @@ class PrivacyOptions:
             ConfigError: Names the option, its value and what is expected.
         """
         check_options(self)
+        if not self.codecs and not self.noise:
+            raise ConfigError("nothing to attack: give --codec or --noise")

@@ -7,52 +7,35 @@ from typing import Any
 
 from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.tables import table
 from profiling.privacy.options import PrivacyOptions
 
 
 def _conditions(document: Document) -> Section:
-    nothing, settings = document["without_features"], document["settings"]
-    rows = [
-        _row(each["name"], each, f"{each['feature_error']:.3f}") for each in document["conditions_attacked"]
-    ]
-    rows.append(_row("no features: the mean image", nothing, ""))
-    best = max(document["conditions_attacked"], key=lambda each: float(each["ssim_median"]), default=None)
-    verdict = ""
-    if best is not None:
-        verdict = (
-            f"A small decoder rebuilds images from {best['name']} features with a median SSIM of "
-            f"{best['ssim_median']:.2f} (1 is the image itself, {nothing['ssim_median']:.2f} needs no "
-            "features at all). Treat features as you would treat the images."
-        )
-    return Section(
-        title=f"Reconstruction of {settings['num_attacked_images']} images that nobody trained on",
-        headings=(
-            "features",
-            "feature\nerror",
-            "SSIM\nmedian",
-            "SSIM\np90",
-            "PSNR\nmedian dB",
-            "PSNR\np90 dB",
-        ),
-        rows=rows,
+    attacked, nothing, settings = (
+        document[key] for key in ("conditions_attacked", "without_features", "settings")
+    )
+    best = max(attacked, key=lambda each: float(each["ssim_median"]))
+    return table(
+        f"Reconstruction of {settings['num_attacked_images']} images that nobody trained on",
+        {
+            "features": "{name}",
+            "feature\nerror": "{feature_error:.3f}",
+            "SSIM\nmedian": "{ssim_median:.3f}",
+            "SSIM\np90": "{ssim_p90:.3f}",
+            "PSNR\nmedian dB": "{psnr_median_db:.1f}",
+            "PSNR\np90 dB": "{psnr_p90_db:.1f}",
+        },
+        [*attacked, {"name": "no features: the mean image", "feature_error": "", **nothing}],
         notes=(
             "Feature maps AND LABELS leave the device: " + "; ".join(document["what_leaves"]) + ".",
-            verdict,
+            f"A small decoder rebuilds images from {best['name']} features with a median SSIM of "
+            f"{best['ssim_median']:.2f} (1 is the image itself, {nothing['ssim_median']:.2f} needs no "
+            "features at all). Treat features as you would treat the images.",
             f"The attacker has {settings['num_known_images']} other images with their features; decoders "
             f"trained for {settings['epochs']} epochs, the extractor {settings['extractor_epochs']}. p90: "
             "one image in ten came out better. Noise is in standard deviations of the features.",
         ),
-    )
-
-
-def _row(name: str, values: dict[str, Any], error: str) -> tuple[str, ...]:
-    return (
-        name,
-        error,
-        f"{values['ssim_median']:.3f}",
-        f"{values['ssim_p90']:.3f}",
-        f"{values['psnr_median_db']:.1f}",
-        f"{values['psnr_p90_db']:.1f}",
     )
 
 

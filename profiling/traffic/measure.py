@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from gkt_core.errors import ConfigError
@@ -10,30 +11,18 @@ from profiling.counted.traffic import Deployment, predict
 from profiling.traffic.measured import measure_demo
 from profiling.traffic.options import TrafficOptions
 
-# Fields of a Deployment, by what the option is called.
-_FIELDS = {
-    "samples": "num_examples",
-    "validation_samples": "num_validation_examples",
-    "clients": "num_clients",
-    "rounds": "rounds",
-    "uploads": "uploads",
-    "codec": "codec",
-    "compression_ratio": "compression_ratio",
-    "image_size": "image_size",
-    "num_classes": "num_classes",
-}
-
 
 def measure_traffic(options: TrafficOptions) -> dict[str, Any]:
-    """Count.
+    """Count by formula, and read what a run counted beside it.
 
     Raises:
         InputError: An option cannot be used, or there is no finished run in the folder.
     """
     measured = None if options.demo_dir is None else measure_demo(options.demo_dir)
-    given = {field: getattr(options, name) for name, field in _FIELDS.items()}
     values = {} if measured is None else _run_values(measured)
-    values |= {field: value for field, value in given.items() if value is not None}
+    for field in dataclasses.fields(Deployment):
+        if (given := getattr(options, field.name, None)) is not None:
+            values[field.name] = given
     values.setdefault("uploads", values.get("rounds", Deployment().rounds))
     network = build_trainable(options.network, values.get("num_classes", Deployment().num_classes))
     values["num_parameters"] = count_parameters(network)

@@ -12,12 +12,12 @@ from gkt_core.networks import FULL_NETWORKS
 
 @dataclass(frozen=True, slots=True)
 class TrafficOptions:
-    """What to count; what is None is the run's of ``demo_dir``, or else the paper's.
+    """What to count: a :class:`~profiling.counted.traffic.Deployment`, None is the run's or the paper's.
 
     Attributes:
-        samples: Training samples of all devices.
-        validation_samples: Validation samples of all devices.
-        clients: Devices.
+        num_examples: Training samples of all devices.
+        num_validation_examples: Validation samples of all devices.
+        num_clients: Devices.
         rounds: Communication rounds; epochs of split learning.
         uploads: Rounds after which features are uploaded.
         codec: How features travel.
@@ -30,9 +30,9 @@ class TrafficOptions:
             predicted ones. Whatever is not given is then that run's, its compression ratio included.
     """
 
-    samples: int | None = option(None, shown_default="50000")
-    validation_samples: int | None = option(None, shown_default="0")
-    clients: int | None = option(None, shown_default="16")
+    num_examples: int | None = option(None, flag="--samples", shown_default="50000")
+    num_validation_examples: int | None = option(None, flag="--validation-samples", shown_default="0")
+    num_clients: int | None = option(None, flag="--clients", shown_default="16")
     rounds: int | None = option(None, shown_default="200")
     uploads: int | None = option(None, shown_default="all")
     codec: str | None = option(None, choices=CODECS, shown_default="fp32")

@@ -8,6 +8,7 @@ from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.plot_style import BLUE, GRAY, ORANGE
 from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.tables import named, table
 from profiling.frame.units import format_bytes
 from profiling.traffic.options import TrafficOptions
 
@@ -19,21 +20,18 @@ def _methods(document: Document) -> Section:
     deployment = prediction["deployment"]
     samples, limit = prediction["samples_per_device"], prediction["break_even_samples_per_device"]
     cheaper = "less" if samples < limit else "more"
-    return Section(
-        title=f"Bytes of all devices, both directions ({document['settings']['network']} for FedAvg)",
-        headings=("method", "up", "down", "bundle,\nmodel", "all", "a device", "x FedAvg"),
-        rows=[
-            (
-                _NAMES[method["name"]],
-                format_bytes(method["upload_bytes"]),
-                format_bytes(method["download_bytes"]),
-                format_bytes(method["once_bytes"]),
-                format_bytes(method["total_bytes"]),
-                format_bytes(method["total_bytes_per_device"]),
-                f"{method['times_fedavg']:.3g}",
-            )
-            for method in prediction["methods"]
-        ],
+    return table(
+        f"Bytes of all devices, both directions ({document['settings']['network']} for FedAvg)",
+        {
+            "method": "{words}",
+            "up": "{upload_bytes:bytes}",
+            "down": "{download_bytes:bytes}",
+            "bundle,\nmodel": "{once_bytes:bytes}",
+            "all": "{total_bytes:bytes}",
+            "a device": "{total_bytes_per_device:bytes}",
+            "x FedAvg": "{times_fedavg:.3g}",
+        },
+        ({"words": _NAMES[method["name"]], **method} for method in prediction["methods"]),
         notes=(
             f"Break-even: {limit:,.0f} training samples a device. Here a device has {samples:,.0f}, so "
             f"FedGKT sends {cheaper} than FedAvg.",
@@ -62,60 +60,47 @@ def _paper(document: Document) -> Section:
 
 
 def _measured(measured: dict[str, Any]) -> list[Section]:
-    parts = [
-        Section(
-            title=f"Counted by the server in a real run: {measured['num_clients']} devices, "
-            f"{measured['num_examples']:,} samples, {measured['rounds_run']} rounds, {measured['codec']}",
-            headings=("bodies of", "predicted", "counted", "difference"),
-            rows=[
-                (
-                    kind["kind"],
-                    f"{kind['predicted_bytes']:,}",
-                    f"{kind['counted_bytes']:,}",
-                    f"{kind['relative_difference']:+.2%}",
-                )
-                for kind in measured["kinds"]
-            ],
-            notes=(_prediction_note(measured),),
-        ),
-        Section(
-            title="What the uploaded shards consist of, to the byte",
-            headings=("part", "bytes"),
-            rows=[
-                *((part["what"], f"{part['num_bytes']:+,}") for part in measured["shard_parts"]),
-                ("all: upload/shards", f"{sum(part['num_bytes'] for part in measured['shard_parts']):,}"),
-            ],
-        ),
-    ]
-    wire = measured["wire"]
-    if wire is None:
-        return parts
-    rows = [
-        (
-            name,
-            f"{kind['num_requests']:,}",
-            *(
-                f"{kind[f'{side}_{part}_bytes']:,}"
-                for side in ("request", "response")
-                for part in ("head", "body")
-            ),
-        )
-        for name, kind in wire["kinds"].items()
-    ]
-    parts.append(
-        Section(
-            title="On the wire: every byte of the devices' connections, by what it was for",
-            headings=("request", "n", "heads\nup", "bodies\nup", "heads\ndown", "bodies\ndown"),
-            rows=rows,
-            notes=(
-                f"{wire['upload_bytes']:,} bytes up and {wire['download_bytes']:,} down in "
-                f"{wire['num_connections']} connections, of which {wire['unexplained_bytes']['upload']} and "
-                f"{wire['unexplained_bytes']['download']} are not explained by the table. TCP, IP and "
-                "Ethernet headers are not among them.",
-            ),
-        )
+    parts, wire = measured["shard_parts"], measured["wire"]
+    all_parts = sum(part["num_bytes"] for part in parts)
+    counted = table(
+        f"Counted by the server in a real run: {measured['num_clients']} devices, "
+        f"{measured['num_examples']:,} samples, {measured['rounds_run']} rounds, {measured['codec']}",
+        {
+            "bodies of": "{kind}",
+            "predicted": "{predicted_bytes:,}",
+            "counted": "{counted_bytes:,}",
+            "difference": "{relative_difference:+.2%}",
+        },
+        measured["kinds"],
+        notes=(_prediction_note(measured),),
     )
-    return parts
+    shards = table(
+        "What the uploaded shards consist of, to the byte",
+        {"part": "{what}", "bytes": "{num_bytes:+,}"},
+        [*parts, {"what": "all: upload/shards", "num_bytes": all_parts}],
+    )
+    return [counted, shards, *([] if wire is None else [_wire(wire)])]
+
+
+def _wire(wire: dict[str, Any]) -> Section:
+    return table(
+        "On the wire: every byte of the devices' connections, by what it was for",
+        {
+            "request": "{name}",
+            "n": "{num_requests:,}",
+            "heads\nup": "{request_head_bytes:,}",
+            "bodies\nup": "{request_body_bytes:,}",
+            "heads\ndown": "{response_head_bytes:,}",
+            "bodies\ndown": "{response_body_bytes:,}",
+        },
+        named(wire["kinds"]),
+        notes=(
+            f"{wire['upload_bytes']:,} bytes up and {wire['download_bytes']:,} down in "
+            f"{wire['num_connections']} connections, of which {wire['unexplained_bytes']['upload']} and "
+            f"{wire['unexplained_bytes']['download']} are not explained by the table. TCP, IP and "
+            "Ethernet headers are not among them.",
+        ),
+    )
 
 
 def _prediction_note(measured: dict[str, Any]) -> str:

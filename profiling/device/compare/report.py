@@ -9,9 +9,10 @@ from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import PAPER_STEP_MS
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
-from profiling.frame.measuring.step_time import TIME_HEADINGS, noise_note, time_cells
+from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
 from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
 from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 
 _QUANTITIES = {
@@ -25,28 +26,19 @@ _FULL = ("resnet56", "resnet110")
 
 
 def _costs(document: Document) -> Section:
-    settings = document["settings"]
+    settings, networks = document["settings"], document["networks"]
     size = settings["image_size"]
-    left_out = sorted({name for network in document["networks"] for name in network["fvcore_unsupported"]})
-    return Section(
-        title=f"One sample, {size} x {size} pixels, {settings['num_classes']} classes (FLOPs = 2 x MACs)",
-        headings=(
-            "network",
-            "parameters",
-            "forward MACs,\nconv + linear",
-            "forward MACs,\nby fvcore",
-            "training FLOPs,\nforw. + backw.",
-        ),
-        rows=[
-            (
-                network["name"],
-                f"{network['num_parameters']:,}",
-                f"{network['forward_macs'] / 1e6:,.3f} M",
-                f"{network['fvcore_macs'] / 1e6:,.3f} M",
-                f"{network['train_flops'] / 1e6:,.2f} M",
-            )
-            for network in document["networks"]
-        ],
+    left_out = sorted({name for network in networks for name in network["fvcore_unsupported"]})
+    return table(
+        f"One sample, {size} x {size} pixels, {settings['num_classes']} classes (FLOPs = 2 x MACs)",
+        {
+            "network": "{name}",
+            "parameters": "{num_parameters:,}",
+            "forward MACs,\nconv + linear": "{forward_macs:.3M}",
+            "forward MACs,\nby fvcore": "{fvcore_macs:.3M}",
+            "training FLOPs,\nforw. + backw.": "{train_flops:.2M}",
+        },
+        networks,
         notes=(
             "fvcore's MACs: forward in training mode, 5 per element for batch norm added. It leaves out "
             f"{', '.join(left_out) or 'nothing'}.",
@@ -55,25 +47,17 @@ def _costs(document: Document) -> Section:
 
 
 def _times(document: Document) -> Section:
-    settings = document["settings"]
-    rows = []
-    for network in document["networks"]:
-        for engine, time in network["step_ms"].items():
-            peak = network["peak_memory_bytes_by_engine"].get(engine)
-            rows.append(
-                (
-                    network["name"],
-                    engine,
-                    *time_cells(time),
-                    "not measured" if peak is None else format_bytes(peak),
-                )
-            )
-    cores = settings["pinned_cores"]
+    settings, cores = document["settings"], document["settings"]["pinned_cores"]
     where = "not pinned" if cores is None else f"pinned to {', '.join(map(str, cores))}"
-    return Section(
-        title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s), {where}",
-        headings=("network", "engine", *TIME_HEADINGS, "peak\nmemory"),
-        rows=rows,
+    times = [
+        {**network, **time, "engine": engine, "peak": network["peak_memory_bytes_by_engine"].get(engine)}
+        for network in document["networks"]
+        for engine, time in network["step_ms"].items()
+    ]
+    return table(
+        f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s), {where}",
+        {"network": "{name}", "engine": "{engine}", **TIME_COLUMNS, "peak\nmemory": "{peak:bytes}"},
+        times,
         notes=(
             noise_note(document["noise"]),
             f"Step = {settings['step']}. Edge loss: {settings['edge_loss']}; full: {settings['full_loss']}. "
@@ -118,20 +102,17 @@ def _cells(beside: Mapping[str, Any]) -> tuple[str, str]:
 
 def _run(document: Document) -> Section:
     run = document["run"]
-    return Section(
-        title=f"A whole run: {run['samples']:,} samples, {run['clients']} devices, {run['rounds']} rounds, "
+    return table(
+        f"A whole run: {run['samples']:,} samples, {run['clients']} devices, {run['rounds']} rounds, "
         f"{run['local_epochs']} local and {run['server_epochs']} server epochs; all devices together",
-        headings=("method", "for", "device FLOPs", "server FLOPs", "bytes"),
-        rows=[
-            (
-                _METHODS[method["method"]],
-                method["network"],
-                f"{method['device_flops']:.3g}",
-                f"{method['server_flops']:.3g}",
-                format_bytes(method["paper_bytes"]),
-            )
-            for method in run["methods"]
-        ],
+        {
+            "method": "{words}",
+            "for": "{network}",
+            "device FLOPs": "{device_flops:.3g}",
+            "server FLOPs": "{server_flops:.3g}",
+            "bytes": "{paper_bytes:bytes}",
+        },
+        ({"words": _METHODS[method["method"]], **method} for method in run["methods"]),
         notes=(
             "FLOPs = 2 x MACs of convolutions and linear layers, forward and backward; FedGKT's devices also "
             "pass forward once a round to extract. Bytes as the paper counts (Eq. 12 and 13, float32), both "

@@ -10,9 +10,8 @@ from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.measuring.step_time import noise_note
 from profiling.frame.plot_style import BLUE
 from profiling.frame.sections import Document, Plot, Section
-from profiling.frame.units import format_bytes
+from profiling.frame.tables import named, names_and_values, table
 
-NOT_MEASURED = "not measured"
 _WORDS = {
     "train_step": "training step",
     "extract": "extraction",
@@ -22,34 +21,28 @@ _WORDS = {
 
 
 def _times(document: Document) -> Section:
-    settings = document["settings"]
+    settings, workloads = document["settings"], document["workloads"]
     pinned = settings["pinned_cores"]
     where = "not pinned" if pinned is None else f"pinned to {', '.join(map(str, pinned))}"
-    rows = []
-    for workload in document["workloads"]:
-        warm, cold = workload["warm_ms"], workload["cold_ms"]
-        rows.append(
-            (
-                _WORDS[workload["name"]],
-                f"{workload['open_ms']['median_ms']:,.0f}",
-                f"{cold['median_ms']:,.1f}",
-                f"{warm['median_ms']:,.1f}",
-                f"{warm['p90_ms']:,.1f}",
-                f"{warm['p95_ms']:,.1f}",
-                f"{warm['iqr_ms']:,.1f}",
-                str(warm["n"]),
-                f"{workload['images_per_second']:,.0f}",
-            )
-        )
-    return Section(
-        title=f"Milliseconds a batch of {settings['batch_size']}, {settings['image_size']} px, "
+    return table(
+        f"Milliseconds a batch of {settings['batch_size']}, {settings['image_size']} px, "
         f"{settings['threads']} thread(s), {where}",
-        headings=("", "open", "first\ncall", "warm\nmedian", "p90", "p95", "IQR", "n", "images/s"),
-        rows=rows,
+        {
+            "": "{words}",
+            "open": "{open_ms[median_ms]:,.0f}",
+            "first\ncall": "{cold_ms[median_ms]:,.1f}",
+            "warm\nmedian": "{warm_ms[median_ms]:,.1f}",
+            "p90": "{warm_ms[p90_ms]:,.1f}",
+            "p95": "{warm_ms[p95_ms]:,.1f}",
+            "IQR": "{warm_ms[iqr_ms]:,.1f}",
+            "n": "{warm_ms[n]}",
+            "images/s": "{images_per_second:,.0f}",
+        },
+        ({"words": _WORDS[workload["name"]], **workload} for workload in workloads),
         notes=(
             noise_note(document["noise"]),
             f"Open: imports, files and engine; open and first call are medians of "
-            f"{document['workloads'][0]['cold_ms']['n']} fresh processes, {settings['warmup']} calls of "
+            f"{workloads[0]['cold_ms']['n']} fresh processes, {settings['warmup']} calls of "
             f"warm-up do not count. Extraction: features and logits; packing: one shard of them as "
             f"{settings['codec']}, safetensors, Zstandard; augmentation: random crop and flip of a batch.",
         ),
@@ -57,90 +50,65 @@ def _times(document: Document) -> Section:
 
 
 def _memory(document: Document) -> Section:
-    workloads = document["workloads"]
     stages = {
-        "start_bytes": "at the start",
-        "opened_bytes": "engine open",
-        "first_call_bytes": "after the first call",
-        "end_bytes": "at the end",
-        "peak_bytes": "peak",
-        "growth_bytes_per_call": "growth a warm call",
+        "at the start": "{memory[start_bytes]:bytes}",
+        "engine open": "{memory[opened_bytes]:bytes}",
+        "after the first call": "{memory[first_call_bytes]:bytes}",
+        "at the end": "{memory[end_bytes]:bytes}",
+        "peak": "{memory[peak_bytes]:bytes}",
+        "growth a warm call": "{memory[growth_bytes_per_call]:bytes}",
+        "energy a call": "{joules_per_call:.2f}",
     }
-    rows = [
-        (words, *(_bytes(workload["memory"][stage]) for workload in workloads))
-        for stage, words in stages.items()
-    ]
-    joules = [workload["joules_per_call"] for workload in workloads]
-    rows.append(("energy a call", *(NOT_MEASURED if value is None else f"{value:.2f} J" for value in joules)))
+    by_workload = table("", stages, document["workloads"]).rows
     return Section(
-        title="Memory of a fresh process, and energy",
-        headings=("", *(_WORDS[workload["name"]] for workload in workloads)),
-        rows=rows,
+        title="Memory of a fresh process, and energy in J",
+        headings=("", *(_WORDS[workload["name"]] for workload in document["workloads"])),
+        rows=[(stage, *cells) for stage, *cells in zip(stages, *by_workload, strict=True)],
         notes=("Energy is the processor package's, whatever else ran on it included.",),
     )
 
 
 def _sustained(sustained: dict[str, Any]) -> Section:
-    return Section(
-        title=f"Training without a pause: the last fifth took {sustained['slowdown']:.2f} times the first",
-        headings=("second", "median ms", "n", "MHz", "degrees C"),
-        rows=[
-            (
-                f"{window['second']:.1f}",
-                f"{window['median_ms']:,.1f}",
-                str(window["n"]),
-                _plain(window["frequency_mhz"]),
-                _plain(window["temperature_celsius"]),
-            )
-            for window in sustained["windows"]
-        ],
-    )
+    columns = {
+        "second": "{second:.1f}",
+        "median ms": "{median_ms:,.1f}",
+        "n": "{n}",
+        "MHz": "{frequency_mhz:,.0f}",
+        "degrees C": "{temperature_celsius:,.0f}",
+    }
+    title = f"Training without a pause: the last fifth took {sustained['slowdown']:.2f} times the first"
+    return table(title, columns, sustained["windows"])
 
 
 def _contention(contention: dict[str, Any]) -> Section:
-    return Section(
-        title=f"{contention['processes']} devices on this machine: a training step takes "
+    several = f"{contention['processes']} at once"
+    return table(
+        f"{contention['processes']} devices on this machine: a training step takes "
         f"{contention['factor']:.2f} times as long",
-        headings=("", "median ms"),
-        rows=[
-            ("alone", f"{contention['alone_ms']:,.1f}"),
-            (f"{contention['processes']} at once", f"{contention['together_ms']:,.1f}"),
-        ],
+        {"": "{name}", "median ms": "{value:,.1f}"},
+        names_and_values({"alone": contention["alone_ms"], several: contention["together_ms"]}),
     )
 
 
 def _sizes(document: Document) -> Section:
     sizes = document["sizes"]
-    installed = sizes["install_bytes"] or {}
-    rows = [(name, format_bytes(num_bytes)) for name, num_bytes in sizes["bundle_bytes"].items()]
-    rows += [(f"package {name}", format_bytes(num_bytes)) for name, num_bytes in installed.items()]
-    total = sizes["total_install_bytes"]
-    rows.append(("all packages", NOT_MEASURED if total is None else format_bytes(total)))
-    return Section(
-        title=f"Files of the bundle, and packages of [{sizes['extra']}]", headings=("", ""), rows=rows
-    )
+    packages = {f"package {name}": size for name, size in (sizes["install_bytes"] or {}).items()}
+    weighed = {**sizes["bundle_bytes"], **packages, "all packages": sizes["total_install_bytes"]}
+    title = f"Files of the bundle, and packages of [{sizes['extra']}]"
+    return table(title, {"": "{name}", "size": "{value:bytes}"}, names_and_values(weighed))
 
 
 def _conditions(document: Document) -> Section:
-    before, after = document["conditions"]["before"], document["conditions"]["after"]
-    return Section(
-        title="The processor",
-        headings=("", "before", "after"),
-        rows=[
-            (name.replace("_", " "), _plain(before[name]), _plain(after[name]))
-            for name in ("governor", "frequency_mhz", "temperature_celsius")
-        ],
+    return table(
+        "The processor",
+        {
+            "": "{name}",
+            "governor": "{governor}",
+            "frequency, MHz": "{frequency_mhz:,.0f}",
+            "temperature, degrees C": "{temperature_celsius:,.0f}",
+        },
+        named(document["conditions"]),
     )
-
-
-def _bytes(num_bytes: float | None) -> str:
-    return NOT_MEASURED if num_bytes is None else format_bytes(num_bytes)
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return NOT_MEASURED
-    return value if isinstance(value, str) else f"{value:,.0f}"
 
 
 def _draw(document: Document) -> Any:

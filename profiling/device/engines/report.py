@@ -7,9 +7,10 @@ from typing import Any
 from profiling.device.engines.options import EnginesOptions
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
-from profiling.frame.measuring.step_time import TIME_HEADINGS, noise_note, time_cells
+from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
 from profiling.frame.plot_style import BLUE, ORANGE
 from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.tables import named, names_and_values, table
 from profiling.frame.units import format_bytes
 
 
@@ -41,10 +42,10 @@ def _targets(document: Document) -> Section:
 def _times(document: Document) -> Section:
     settings, sgemm = document["settings"], document["sgemm"]
     layouts = ", ".join(f"{name} in {layout}" for name, layout in document["pytorch_layouts"].items())
-    return Section(
-        title=f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s)",
-        headings=("engine", *TIME_HEADINGS),
-        rows=[(name, *time_cells(time)) for name, time in document["step_ms"].items()],
+    return table(
+        f"One training step, batch {settings['batch_size']}, {settings['threads']} thread(s)",
+        {"engine": "{name}", **TIME_COLUMNS},
+        named(document["step_ms"]),
         notes=(
             f"Bound: {sgemm['step_gflops']:.2f} GFLOP at the {sgemm['gflops_per_second']:.0f} GFLOP/s that "
             f"sgemm reaches here ({sgemm['library']}), {sgemm['bound_ms']:.1f} ms.",
@@ -54,50 +55,38 @@ def _times(document: Document) -> Section:
 
 
 def _extraction(document: Document) -> Section:
-    return Section(
-        title=f"Features and logits in eval mode, batch {document['settings']['batch_size']}",
-        headings=("engine", *TIME_HEADINGS),
-        rows=[(name, *time_cells(time)) for name, time in document["extraction_ms"].items()],
-    )
+    title = f"Features and logits in eval mode, batch {document['settings']['batch_size']}"
+    return table(title, {"engine": "{name}", **TIME_COLUMNS}, named(document["extraction_ms"]))
 
 
 def _threads(document: Document) -> Section:
-    return Section(
-        title="The portable step with one thread and with two",
-        headings=("batch", "one, ms", "two, ms", "two over one"),
-        rows=[
-            (
-                str(entry["batch_size"]),
-                f"{entry['one_thread_ms']['median_ms']:.2f}",
-                f"{entry['two_threads_ms']['median_ms']:.2f}",
-                f"{entry['two_over_one']:.2f}",
-            )
-            for entry in document["threads"]
-        ],
-    )
+    columns = {
+        "batch": "{batch_size}",
+        "one, ms": "{one_thread_ms[median_ms]:.2f}",
+        "two, ms": "{two_threads_ms[median_ms]:.2f}",
+        "two over one": "{two_over_one:.2f}",
+    }
+    return table("The portable step with one thread and with two", columns, document["threads"])
 
 
 def _memory(document: Document) -> Section:
-    rows = [
-        (f"{engine}, batch {document['settings']['batch_size']}", format_bytes(peak))
+    batch_size = document["settings"]["batch_size"]
+    peaks = {
+        f"{engine}, batch {batch_size}": peak
         for engine, peak in (document["peak_memory_bytes"] or {}).items()
-    ]
-    rows += [
-        (f"portable, batch {size}", format_bytes(peak))
-        for size, peak in (document["portable_peak_memory_bytes_by_batch_size"] or {}).items()
-        if size != str(document["settings"]["batch_size"])
-    ]
-    whole = document["edge_run_peak_memory_bytes"]
-    rows.append(("a whole gkt edge run", "not measured" if whole is None else format_bytes(whole)))
-    return Section(title="Peak memory of a fresh process", headings=("process", "peak"), rows=rows)
+    }
+    for size, peak in (document["portable_peak_memory_bytes_by_batch_size"] or {}).items():
+        peaks.setdefault(f"portable, batch {size}", peak)
+    peaks["a whole gkt edge run"] = document["edge_run_peak_memory_bytes"]
+    columns = {"process": "{name}", "peak": "{value:bytes}"}
+    return table("Peak memory of a fresh process", columns, names_and_values(peaks))
 
 
 def _batch_sizes(document: Document) -> Section:
-    entries = document["batch_sizes"]
-    return Section(
-        title="Batch sizes of one session",
-        headings=("batch", "first step, ms"),
-        rows=[(str(entry["batch_size"]), f"{entry['first_ms']:.1f}") for entry in entries],
+    return table(
+        "Batch sizes of one session",
+        {"batch": "{batch_size}", "first step, ms": "{first_ms:.1f}"},
+        document["batch_sizes"],
         notes=("A first step of a size also takes the memory for it.",),
     )
 

@@ -8,44 +8,35 @@ from profiling.experiments.speed.options import SpeedOptions
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.tables import named, table
 
 
 def _rates(document: Document) -> Section:
     settings = document["settings"]
-    return Section(
-        title=f"Samples a second, batch {settings['batch_size']}, {settings['image_size']} px, "
+    return table(
+        f"Samples a second, batch {settings['batch_size']}, {settings['image_size']} px, "
         f"{settings['num_clients']} devices against one",
-        headings=("", "median", "lowest", "highest", "n"),
-        rows=[
-            (
-                _words(name),
-                *(f"{rate[key]:,.0f}" for key in ("samples_per_second", "lowest", "highest")),
-                str(rate["n"]),
-            )
-            for name, rate in document["candidates"].items()
-        ],
+        {
+            "": "{name:words}",
+            "median": "{samples_per_second:,.0f}",
+            "lowest": "{lowest:,.0f}",
+            "highest": "{highest:,.0f}",
+            "n": "{n}",
+        },
+        named(document["candidates"]),
         notes=("All of them take turns in one run.",),
     )
 
 
 def _ratios(document: Document) -> Section:
-    return Section(
-        title="Times, one over the other, within a turn",
-        headings=("", "median", "lowest", "highest"),
-        rows=[
-            (_words(name), *(f"{rate[key]:.3f}" for key in ("median", "lowest", "highest")))
-            for name, rate in document["ratios"].items()
-        ],
-    )
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+    numbers = {name: f"{{{name}:.3f}}" for name in ("median", "lowest", "highest")}
+    title = "Times, one over the other, within a turn"
+    return table(title, {"": "{name:words}", **numbers}, named(document["ratios"]))
 
 
 def _draw(document: Document) -> Any:
     bars = [
-        Bar(_words(name), ratio["median"], interval=(ratio["lowest"], ratio["highest"]))
+        Bar(name.replace("_", " "), ratio["median"], interval=(ratio["lowest"], ratio["highest"]))
         for name, ratio in document["ratios"].items()
     ]
     unit = "times as long: median, lowest and highest of all turns"

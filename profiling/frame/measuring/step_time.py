@@ -138,12 +138,13 @@ def _median_interval(ordered: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[fl
     return float(ordered[first]), float(ordered[n - 1 - first])
 
 
-TIME_HEADINGS = ("median ms", "p90 ms", "IQR ms", "n")
-
-
-def time_cells(time: Mapping[str, Any]) -> tuple[str, ...]:
-    """The time of a document in a table, below :data:`TIME_HEADINGS`."""
-    return (*(f"{time[key]:,.1f}" for key in ("median_ms", "p90_ms", "iqr_ms")), str(time["n"]))
+# Of a time in a table.
+TIME_COLUMNS = {
+    "median ms": "{median_ms:,.1f}",
+    "p90 ms": "{p90_ms:,.1f}",
+    "IQR ms": "{iqr_ms:,.1f}",
+    "n": "{n}",
+}
 
 
 def noise_note(noise: Mapping[str, Any], num_shown: int = 3) -> str:

@@ -68,7 +68,7 @@ def test_what_needs_a_program_that_is_missing_is_left_out(
 
 
 def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
-    command = ("profile", "all", "--out-dir", "out", "--only", "artifacts")
+    command = ("profile", "all", "--out-dir", "out", "--quick", "--only", "artifacts")
     # As a stop in the middle of the export leaves it.
     (tmp_path / "gkt-profile" / "artifacts").mkdir(parents=True)
     (tmp_path / "gkt-profile" / "artifacts" / "half").touch()
