@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gkt_core.cli import Command, emit_json
 from gkt_core.config.dataclass_options import check_options, dataclass_options, option
-from gkt_core.errors import InputError, needs
+from gkt_core.errors import InputError, RunFailedError, needs
 from profiling.frame.output import SUFFIXES
 from profiling.frame.registry import MEASUREMENTS, measurement, read_document
 
@@ -143,6 +143,7 @@ def _run(chosen: Iterable[Step], options: AllOptions) -> None:
         # A device has no psutil, and measures with gkt profile edge alone.
         from profiling.frame.processes import ProcessGroup  # noqa: PLC0415
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    failed: list[str] = []
     with ProcessGroup() as processes:
         for step in chosen:
             if is_done(step, options):
@@ -156,7 +157,17 @@ def _run(chosen: Iterable[Step], options: AllOptions) -> None:
                 # What an earlier call left unfinished; no command writes into it.
                 shutil.rmtree(options.work_dir / step.name, ignore_errors=True)
             log = options.work_dir / "logs" / f"{step.name}.log"
-            processes.run(step.name, [*step.arguments, *_outputs(step, options)], log=log)
+            try:
+                processes.run(step.name, [*step.arguments, *_outputs(step, options)], log=log)
+            except RunFailedError as error:
+                if not (step.suffixes and is_done(step, options)):
+                    raise
+                # It measured, and its report says what must not be: no reason to leave out the others.
+                console.print(f"{step.name}: {error}")
+                failed.append(step.name)
+    # A verdict on a quick run is one on its quickness.
+    if failed and not options.is_quick:
+        raise RunFailedError(f"the reports say what must not be: {', '.join(failed)}")
 
 
 def is_done(step: Step, options: AllOptions) -> bool:

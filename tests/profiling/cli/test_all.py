@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from click.testing import CliRunner
 
 from gkt_core.cli import Group
 from gkt_core.cli import gkt as gkt_group
+from gkt_core.errors import RunFailedError
 from profiling.cli.all import AllOptions, Step, is_done, steps
 from profiling.cli.profile import profile
+from profiling.frame.processes import ProcessGroup
 from profiling.frame.registry import MEASUREMENTS
+from profiling.readme.tables import RESULTS
 from profiling.server.web.report import Ingest
 from tests.conftest import Gkt
 from tests.profiling.frame.test_diff import measured
@@ -65,6 +69,28 @@ def test_what_needs_a_program_that_is_missing_is_left_out(
     assert result.exit_code == 0
     assert "ingest: left out, no-such-program and no_such_module not installed" in result.stderr
     assert json.loads(result.stdout) == {}
+
+
+@pytest.mark.parametrize("quick", [(), ("--quick",)])
+def test_a_verdict_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: tuple[str, ...]
+) -> None:
+    def run(group: ProcessGroup, name: str, arguments: Sequence[str], *, log: Path) -> None:
+        for file in arguments[arguments.index("--out") :][1::2]:
+            Path(file).parent.mkdir(exist_ok=True)
+            Path(file).write_text((RESULTS / f"{name}.json").read_text())
+        if name == "load":
+            raise RunFailedError("memory grows")
+
+    monkeypatch.setattr(ProcessGroup, "run", run)
+    arguments = ["all", "--out-dir", str(tmp_path / "out"), "--work-dir", str(tmp_path), "--only", "load"]
+    result = CliRunner().invoke(profile, [*arguments, "--only", "poisoning", *quick])
+    assert "load: memory grows" in result.stderr
+    assert (tmp_path / "out" / "poisoning.json").is_file()
+    if quick:
+        assert result.exit_code == 0
+    else:
+        assert isinstance(result.exception, RunFailedError) and "must not be: load" in str(result.exception)
 
 
 def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
