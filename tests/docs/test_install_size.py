@@ -51,8 +51,9 @@ def test_edge_extras_are_light_and_without_torch(tmp_path: Path, digits_bundle: 
     python = venv / "bin" / "python"
     pip = f"{python} -m pip install --quiet -c {ROOT / 'constraints.txt'}"
     if extra.endswith("--no-deps"):
-        # The README's own line, with this tree for the package.
-        (line,) = re.findall(r"^pip install gkt-edge .*--no-deps.*$", (ROOT / "README.md").read_text(), re.M)
+        # The page's own line, with this tree for the package.
+        page = (ROOT / "docs" / "devices.md").read_text()
+        (line,) = re.findall(r"^pip install gkt-edge .*--no-deps.*$", page, re.M)
         install = line.replace("pip install", pip).replace(" gkt-edge ", f" {ROOT} ")
     else:
         install = f"{pip} '{ROOT}[{extra}]'"

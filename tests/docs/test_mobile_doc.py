@@ -38,11 +38,6 @@ def test_the_code_is_the_examples_own(language: str, example: str) -> None:
     assert [line for line in lines(code) if line not in theirs] == []
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^):]+)\)", TEXT)
-    assert links and all((DOCS / link).exists() for link in links)
-
-
 def test_every_call_of_the_wire_is_one_of_the_server(run: RunContext) -> None:
     table = TEXT[TEXT.index("## The wire") :]
     calls = re.findall(r"`(GET|PUT|POST) ([^`]+)`", table)

@@ -1,8 +1,9 @@
-"""What the README says, run or compared with the code."""
+"""What the README says, and what it said before other pages did, run or compared with the code."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -12,22 +13,22 @@ import sys
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
 
 from gkt_core import errors
-from gkt_core.cli import gkt
 from tests.conftest import LONGEST_SECONDS, ROOT, free_port
+from tests.docs.pages import all_commands, blocks_of, text_of
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = text_of("README.md")
+RUNNING = text_of("docs/running.md")
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def test_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 180
 
 
 def test_begins_with_the_two_commands() -> None:
-    first = _blocks("bash")[0].split("\n")
+    first = blocks_of("README.md", "bash")[0].split("\n")
     commands = [line.split("#")[0].strip() for line in first if line.strip()]
     assert commands == ["make demo", "make test"]
     assert README.index("make demo") < README.index("docs/images/") < README.index("\n## ")
@@ -54,7 +55,7 @@ def test_make_help_lists_all_targets() -> None:
 
 def test_the_walk_through_runs(tmp_path: Path) -> None:
     """The two-machine walk-through, as written, on loopback and a free port."""
-    (script,) = [block for block in _blocks("bash") if "gkt serve" in block]
+    (script,) = [block for block in blocks_of("README.md", "bash") if "gkt serve" in block]
     # As written, but for fewer epochs of the server: what it learns is not the point here.
     script = script.replace("--server-epochs 3", "--server-epochs 1")
     script = script.replace("8080", str(free_port()))
@@ -83,35 +84,20 @@ def test_the_walk_through_runs(tmp_path: Path) -> None:
     assert "This would leave the device in every round (nothing was sent)" in printed
 
 
-def test_every_other_gkt_command_parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Options in the README exist: each ``gkt`` line is parsed, not run."""
-    # Networks are registered when --networks is parsed.
-    (tmp_path / "my_networks.py").write_text(_blocks("python")[0])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GKT_TOKEN", "as the README exports it")
-    for block in _blocks("bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            written = line.split("#")[0].split(" &")[0].strip()
-            if not written.startswith("gkt "):
-                continue
-            words = written.split()[1:]
-            context = gkt.make_context("gkt", list(words))
-            name, command, rest = gkt.resolve_command(context, list(words))
-            while isinstance(command, click.Group):
-                name, command, rest = command.resolve_command(context, rest)
-            assert command is not None, line
-            with command.make_context(name or "", rest, resilient_parsing=False):
-                pass
-
-
 def test_exit_codes_are_those_of_the_code() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| `(\w+)`", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| (\d+) \| `(\w+)`", RUNNING, re.MULTILINE))
     by_code: dict[int, str] = {}
     for value in vars(errors).values():
         if isinstance(value, type) and issubclass(value, errors.GKTError):
             by_code.setdefault(value.exit_code, value.__name__)
     assert {int(code): name for code, name in rows.items()} == by_code
-    assert re.search(rf"^\| {errors.EXIT_INTERRUPTED} \| ", README, re.MULTILINE)
+    assert re.search(rf"^\| {errors.EXIT_INTERRUPTED} \| ", RUNNING, re.MULTILINE)
+
+
+def test_environment_variables_are_those_of_the_commands() -> None:
+    params = [param for command in all_commands().values() for param in command.params]
+    variables = {str(param.envvar) for param in params if param.envvar}
+    assert set(re.findall(r"\bGKT_[A-Z_]+\b", RUNNING)) == variables
 
 
 def test_extras_are_those_of_pyproject() -> None:
@@ -120,7 +106,32 @@ def test_extras_are_those_of_pyproject() -> None:
     assert rows == set(project["optional-dependencies"])
 
 
-def test_every_link_into_the_repository_exists() -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
-        if not target.startswith(("http://", "https://")):
-            assert (ROOT / target).exists(), target
+def test_numbers_are_those_of_the_results() -> None:
+    results = ROOT / "profiling" / "results"
+    networks = json.loads((results / "compare.json").read_text())["networks"]
+    sizes = {network["name"]: network["num_parameters"] for network in networks}
+    assert f"ResNet-8 ({sizes['resnet8']:,} parameters)" in README
+    # What is left of ResNet-56 without the devices' extractor.
+    assert f"ResNet-55 ({sizes['resnet56'] - sizes['extractor']:,} parameters)" in README
+    cells = json.loads((results / "small" / "table1.json").read_text())["cells"]
+    measured = {
+        cell["row"]: (cell["mean_test_accuracy"], cell["mean_upload_bytes"])
+        for cell in cells
+        if cell["column"] == "CIFAR-10 IID"
+    }
+    fedgkt = measured["FedGKT, ResNet-56 (ResNet-8 on devices)"]
+    fedavg, central = measured["FedAvg, ResNet-56"], measured["Centralised, ResNet-56"]
+    said = " ".join(README.split())
+    for text in (
+        f"FedGKT reached {fedgkt[0]:.1f} % and sent {fedgkt[1] / 1e9:.1f} GB",
+        f"FedAvg {fedavg[0]:.1f} % with {fedavg[1] / 1e6:.1f} MB",
+        f"central training {central[0]:.1f} %",
+    ):
+        assert text in said
+
+
+def test_the_picture_is_of_the_run_that_is_shown() -> None:
+    (output,) = blocks_of("README.md", "text")
+    accuracy, alone = re.findall(r"test accuracy (0\.\d+) .* alone on each device (0\.\d+)", output)[0]
+    (caption,) = re.findall(r"!\[([^]]*)\]\(docs/images/demo-digits\.png\)", README)
+    assert f"{100 * float(accuracy):.1f} %" in caption and f"{100 * float(alone):.1f} %" in caption

@@ -15,15 +15,15 @@ from gkt_core.networks import load_network_module, register_edge_network, regist
 from gkt_core.nn import build_combined_network, build_edge_network, feature_shape
 from tests.conftest import ROOT, Gkt
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "own-networks.md").read_text(encoding="utf-8")
 PAIR = ("--networks", "my_networks.py", "--model", "small_edge", "--server-model", "wide_server")
 FAST = ("--image-size", "8", "--limit", "150", "--clients", "2", "--server-epochs", "1", "--rounds", "2")
 
 
 @pytest.fixture
 def module(tmp_path: Path) -> Path:
-    """The module as the README shows it."""
-    (text,) = re.findall(r"```python\n(.*?register_edge_network.*?)```", README, re.DOTALL)
+    """The module as docs/own-networks.md shows it."""
+    (text,) = re.findall(r"```python\n(.*?register_edge_network.*?)```", PAGE, re.DOTALL)
     assert len([line for line in text.splitlines() if line.strip()]) <= 15
     path = tmp_path / "my_networks.py"
     path.write_text(text)
