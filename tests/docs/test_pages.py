@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.docs.pages import (
 from tests.house.test_imports import PRODUCT
 
 COMMANDS = all_commands()
-OF_OTHERS = {"--no-deps", "--nnodes", "--nproc-per-node"}
+OF_OTHERS = {"--no-deps"}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -84,7 +85,7 @@ def test_every_command_line_in_a_block_parses(
 def test_every_command_that_is_named_exists_and_has_its_options(page: Path) -> None:
     named = [code for code in inline_code(page) if code.startswith("gkt ")]
     named += [line for block in blocks_of(page, "") for line in shell_lines(block) if line.startswith("gkt ")]
-    for line in named:
+    for line in map(str.strip, named):
         known = [path for path in COMMANDS if f"{line} ".startswith(f"{path} ")]
         if not known:
             # A group, or a group with a word that stands for each of its commands.
@@ -123,6 +124,15 @@ def test_architecture_names_the_way_of_a_feature_and_is_short() -> None:
     text = text_of("docs/architecture.md")
     assert len(text.splitlines()) <= 120
     assert len(set(re.findall(rf"`((?:{'|'.join(PRODUCT)})/[\w/]+\.py)`", text))) >= 25
+
+
+def test_modules_that_the_changelog_calls_new_are_there() -> None:
+    rows = re.findall(r"^\| (`.*`) \| (`.*`) \|$", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert len(rows) >= 9
+    for old, new in rows:
+        assert old.count(",") == new.count(",")
+        for module in new.replace("`", "").split(", "):
+            assert importlib.util.find_spec(module) is not None, module
 
 
 def test_docs_lists_every_page() -> None:
