@@ -130,6 +130,16 @@ def test_numbers_are_those_of_the_results() -> None:
         assert text in said
 
 
+def test_what_a_sample_and_an_update_weigh_is_what_was_measured() -> None:
+    results = ROOT / "profiling" / "results"
+    networks = json.loads((results / "compare.json").read_text())["networks"]
+    (update,) = (4 * network["num_parameters"] for network in networks if network["name"] == "resnet56")
+    ratio = json.loads((results / "traffic.json").read_text())["measured"]["compression_ratio"]
+    said = " ".join(text_of("docs/research.md").split())
+    assert f"update of FedAvg is {update / 1e6:.1f} MB a device" in said
+    assert f"features cost about {ratio * 16 * 32 * 32 / 1e3:.0f} kB a sample" in said
+
+
 def test_the_picture_is_of_the_run_that_is_shown() -> None:
     (output,) = blocks_of("README.md", "text")
     accuracy, alone = re.findall(r"test accuracy (0\.\d+) .* alone on each device (0\.\d+)", output)[0]
