@@ -16,6 +16,7 @@ from profiling.frame.confusion_figure import split_figure
 from profiling.frame.pictures import data_uri, templates
 from profiling.frame.plot_style import BLUE, GREEN, ORANGE, STYLE, render
 from profiling.frame.sections import Section
+from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 
 
@@ -53,45 +54,39 @@ def _traffic(report: Mapping[str, Any], kind: str) -> int:
 
 
 def _rounds(report: Mapping[str, Any]) -> Section:
-    headings = ("round", "validation accuracy", "server loss", "device loss", "up", "down", "devices")
-    return Section(
-        title="Rounds",
-        headings=(*headings, "server", "seconds"),
-        rows=[
-            (
-                str(line["round_num"]),
-                f"{100 * line['validation_accuracy']:.1f} %",
-                *(f"{line[name]:.3f}" for name in ("train_loss", "edge_loss")),
-                *(format_bytes(line[name]) for name in ("upload_bytes", "download_bytes")),
-                f"{line['edge_images_per_second']:.0f} images/s",
-                f"{line['server_samples_per_second']:.0f} samples/s",
-                f"{line['seconds']:.1f}",
-            )
-            for line in report["rounds"]
-        ],
-        notes=(
-            "The devices' loss is Eq. 7: cross entropy on augmented images plus T² times the divergence from "
-            "the server's soft labels. It may rise while all goes well: a teacher that grows confident is "
-            "harder to follow.",
-        ),
+    columns = {
+        "round": "{round_num}",
+        "validation accuracy": "{validation_accuracy:.1%}",
+        "server loss": "{train_loss:.3f}",
+        "device loss": "{edge_loss:.3f}",
+        "up": "{upload_bytes:bytes}",
+        "down": "{download_bytes:bytes}",
+        "devices": "{edge_images_per_second:.0f} images/s",
+        "server": "{server_samples_per_second:.0f} samples/s",
+        "seconds": "{seconds:.1f}",
+    }
+    note = (
+        "The devices' loss is Eq. 7: cross entropy on augmented images plus T² times the divergence from the "
+        "server's soft labels. It may rise while all goes well: a teacher that grows confident is harder to "
+        "follow."
     )
+    return table("Rounds", columns, report["rounds"], [note])
 
 
 def _devices(report: Mapping[str, Any]) -> Section:
+    columns = {
+        "device": "{client_id}",
+        "training images": "{num_examples}",
+        "validation images": "{num_validation_examples}",
+        "combined model, test": "{combined:.2%}",
+        "alone, test": "{alone:.2%}",
+    }
     accuracies = zip(report["test_accuracies"], report["edge_only_test_accuracies"], strict=True)
-    return Section(
-        title="Devices",
-        headings=("device", "training images", "validation images", "combined model, test", "alone, test"),
-        rows=[
-            (
-                client["client_id"],
-                str(client["num_examples"]),
-                str(client["num_validation_examples"]),
-                *(f"{100 * accuracy:.2f} %" for accuracy in both),
-            )
-            for client, both in zip(report["clients"], accuracies, strict=True)
-        ],
+    devices = (
+        {**client, "combined": combined, "alone": alone}
+        for client, (combined, alone) in zip(report["clients"], accuracies, strict=True)
     )
+    return table("Devices", columns, devices)
 
 
 def _what_left(report: Mapping[str, Any]) -> Section:

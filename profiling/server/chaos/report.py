@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from profiling.frame import Announce, Document, Measurement, Plot, Section
+from profiling.frame.tables import table
 from profiling.server.chaos.options import ChaosOptions
 
 
@@ -30,15 +31,19 @@ def _verdict(document: Document) -> Section:
 
 
 def _kills(document: Document) -> Section:
-    return Section(
-        title="Kills",
-        headings=("kill", "s", "process", "pid", "run is", "round", "epoch"),
-        rows=[
-            (str(number), f"{kill['seconds']:.1f}", kill["victim"], str(kill["pid"]), kill["phase"],
-             str(kill["round_num"]), str(kill["epoch"] or ""))
-            for number, kill in enumerate(document["kills"], start=1)
-        ],
-    )  # fmt: skip
+    columns = {
+        "kill": "{number}",
+        "s": "{seconds:.1f}",
+        "process": "{victim}",
+        "pid": "{pid}",
+        "run is": "{phase}",
+        "round": "{round_num}",
+        "epoch": "{epoch}",
+    }
+    kills = enumerate(document["kills"], start=1)
+    return table(
+        "Kills", columns, ({"number": num, **kill, "epoch": kill["epoch"] or ""} for num, kill in kills)
+    )
 
 
 def _hashes(document: Document) -> Section:

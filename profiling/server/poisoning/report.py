@@ -6,6 +6,7 @@ from typing import Any
 
 from gkt_core.errors import GKTError
 from profiling.frame import Announce, Document, Measurement, Section
+from profiling.frame.tables import table
 from profiling.server.poisoning.options import PoisoningOptions
 
 MOST_LOST_POINTS = 2.0
@@ -33,21 +34,21 @@ def _attacks(document: Document) -> Section:
 
 
 def _runs(document: Document) -> Section:
-    rows = []
-    for run in document["runs"]:
-        quarantined = (f"{name} in round {each['round_num']}" for name, each in run["quarantined"].items())
-        rows.append(
-            (
-                f"{run['partition']}, seed {run['seed']}",
-                run["attack"].replace("_", " "),
-                "on" if run["quarantine"] else "off",
-                f"{run['accuracy']:.4f}",
-                f"{run['lost_points']:.2f}" if "lost_points" in run else "",
-                ", ".join(quarantined),
-            )
-        )
-    headings = ("split", "attack", "quarantine", "test accuracy", "points lost", "quarantined")
-    return Section("Runs", headings, rows)
+    columns = {
+        "split": "{partition}, seed {seed}",
+        "attack": "{attack:words}",
+        "quarantine": "{watched}",
+        "test accuracy": "{accuracy:.4f}",
+        "points lost": "{lost_points:.2f}",
+        "quarantined": "{named}",
+    }
+
+    def entry(run: dict[str, Any]) -> dict[str, Any]:
+        named = (f"{name} in round {each['round_num']}" for name, each in run["quarantined"].items())
+        watched = "on" if run["quarantine"] else "off"
+        return {"lost_points": "", **run, "named": ", ".join(named), "watched": watched}
+
+    return table("Runs", columns, map(entry, document["runs"]))
 
 
 class Poisoning(Measurement[PoisoningOptions]):

@@ -5,39 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.frame import Announce, Document, Measurement, Section
-from profiling.frame.units import format_bytes
+from profiling.frame.tables import named, table
 from profiling.server.trainer.options import TrainerOptions
 
 
 def _speed(document: Document) -> Section:
-    rates = {**document["samples_per_second"], "trainer / bare_loop": document["ratio"]}
-    return Section(
-        title="Samples a second of the trainer beside a bare PyTorch loop over tensors in memory",
-        headings=("", "median", "lowest", "highest", "n"),
-        rows=[
-            (
-                name.replace("_", " "),
-                *(f"{rate[key]:.{2 if '/' in name else 1}f}" for key in ("median", "lowest", "highest")),
-                str(rate["n"]),
-            )
-            for name, rate in rates.items()
-        ],
-    )
+    title = "Samples a second of the trainer beside a bare PyTorch loop over tensors in memory"
+    columns = {
+        "": "{name:words}",
+        "median": "{median:.2f}",
+        "lowest": "{lowest:.2f}",
+        "highest": "{highest:.2f}",
+        "n": "{n}",
+    }
+    rates = {**document["samples_per_second"], "trainer over bare_loop": document["ratio"]}
+    return table(title, columns, named(rates))
 
 
 def _memory(document: Document) -> Section:
     few, many = document["memory"]["small"], document["memory"]["large"]
     share = many["anonymous_bytes"] / few["anonymous_bytes"]
-    return Section(
-        title=f"Peak memory with {many['num_examples'] // few['num_examples']} times as many samples",
-        headings=("run", "features", "anonymous", "mapped files"),
-        rows=[
-            (
-                f"{each['num_clients']} devices, {each['num_examples']} samples",
-                *(format_bytes(each[f"{key}_bytes"]) for key in ("features", "anonymous", "mapped")),
-            )
-            for each in (few, many)
-        ],
+    return table(
+        f"Peak memory with {many['num_examples'] // few['num_examples']} times as many samples",
+        {
+            "run": "{num_clients} devices, {num_examples} samples",
+            "features": "{features_bytes:bytes}",
+            "anonymous": "{anonymous_bytes:bytes}",
+            "mapped files": "{mapped_bytes:bytes}",
+        },
+        (few, many),
         notes=(f"Mapped files apart, the larger run takes {share:.2f} of the smaller one's memory.",),
     )
 
