@@ -159,9 +159,6 @@ def _accuracy_figure(report: Mapping[str, Any], accuracies: list[float]) -> Figu
     test, alone = 100 * report["test_accuracy"], 100 * report["edge_only_test_accuracy"]
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(test, color=GREEN, linestyle="--", label=f"the same, test: {test:.1f} %")
-    label = f"{config['edge_network']} alone on each device, test: {alone:.1f} %"
-    axes.axhline(alone, color=ORANGE, linestyle=":", linewidth=2, label=label)
     draw_lines(
         axes,
         f"{Path(config['dataset']).name}: accuracy of the combined models",
@@ -169,4 +166,8 @@ def _accuracy_figure(report: Mapping[str, Any], accuracies: list[float]) -> Figu
         Series(f"extractor + {config['server_network']}, validation", accuracies, BLUE),
         top=102,
     )
+    axes.axhline(test, color=GREEN, linestyle="--", label=f"the same, test: {test:.1f} %")
+    label = f"{config['edge_network']} alone on each device, test: {alone:.1f} %"
+    axes.axhline(alone, color=ORANGE, linestyle=":", linewidth=2, label=label)
+    axes.legend(frameon=False, loc="best")
     return figure

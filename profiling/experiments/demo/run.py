@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gkt_core.wire.protocol import RunStatus
 from profiling.experiments.demo.live import LiveDisplay
 from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
 from profiling.frame.machine import describe_machine
-from profiling.frame.processes import Child, ProcessGroup, wait_for_server
+from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server
 from profiling.traffic.wire_meter import WIRE_NAME, WireMeter
 
 _POLL_SECONDS = 0.5
@@ -92,10 +92,10 @@ class DemoRun:
         options, data = self._options, self._out / "data"
         num_clients = self._given.get("num_clients") or DEMO_DEFAULTS["num_clients"]
         how = replace(options.split, num_clients=num_clients, seed=self._given.get("seed") or 0)
-        arguments = ["data", "split", *arguments_of(options.images), *arguments_of(how)]
+        words = arguments("data split", out=data) + arguments_of(options.images) + arguments_of(how)
         existed = self._out.exists()
         try:
-            processes.run("gkt data split", [*arguments, "--out", str(data)], log=self._logs / "data.log")
+            processes.run("gkt data split", words, log=self._logs / "data.log")
         except Exception:
             # Input that was refused leaves nothing behind.
             shutil.rmtree(self._logs if existed else self._out, ignore_errors=True)
@@ -116,11 +116,15 @@ class DemoRun:
 
     def _export(self, processes: ProcessGroup) -> None:
         options, run_file = self._options, RunConfig.from_toml(self._out / "run.toml")
-        arguments = ["export", "--split", str(self._out / "data" / SPLIT_NAME)]
-        arguments += arguments_of(options.networks)
-        arguments += ["--temperature", str(run_file.temperature), "--seed", str(run_file.seed)]
-        arguments += ["--out", str(self._out / "artifacts")]
-        processes.run("gkt export", arguments, log=self._logs / "export.log")
+        words = arguments(
+            "export",
+            split=self._out / "data" / SPLIT_NAME,
+            temperature=run_file.temperature,
+            seed=run_file.seed,
+            out=self._out / "artifacts",
+        )
+        words += arguments_of(options.networks)
+        processes.run("gkt export", words, log=self._logs / "export.log")
         self._display.say(f"exported {options.networks.edge_network} as ONNX Runtime training artifacts")
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
@@ -169,29 +173,28 @@ class DemoRun:
             client.close()
 
     def _start_server(self, processes: ProcessGroup) -> Child:
-        options = self._options
-        arguments = [
+        words = arguments(
             "serve",
-            "--artifacts",
-            str(self._out / "artifacts"),
-            "--data-dir",
-            str(self._out / "server"),
-        ]
-        arguments += ["--port", str(options.port), "--poll-seconds", str(_POLL_SECONDS)]
-        arguments += ["--threads", str(options.server_threads), "--config", str(self._out / "run.toml")]
-        return processes.start("gkt serve", arguments, log=self._logs / "server.log")
+            artifacts=self._out / "artifacts",
+            data_dir=self._out / "server",
+            port=self._options.port,
+            poll_seconds=_POLL_SECONDS,
+            threads=self._options.server_threads,
+            config=self._out / "run.toml",
+        )
+        return processes.start("gkt serve", words, log=self._logs / "server.log")
 
     def _start_device(self, processes: ProcessGroup, client_id: str, url: str, token: str) -> Child:
-        arguments = ["edge", "run", "--server", url, "--client-id", client_id]
-        arguments += [
-            "--data",
-            str(self._data_file(client_id)),
-            "--state-dir",
-            str(self._state_dir(client_id)),
-        ]
-        arguments += ["--threads", str(self._options.device_threads)]
-        log = self._logs / f"{client_id}.log"
-        return processes.start(f"device {client_id}", arguments, log=log, environment={"GKT_TOKEN": token})
+        words = arguments(
+            "edge run",
+            server=url,
+            client_id=client_id,
+            data=self._data_file(client_id),
+            state_dir=self._state_dir(client_id),
+            threads=self._options.device_threads,
+        )
+        log, secret = self._logs / f"{client_id}.log", {"GKT_TOKEN": token}
+        return processes.start(f"device {client_id}", words, log=log, environment=secret)
 
     def _data_file(self, client_id: str) -> Path:
         return self._out / "data" / "clients" / f"{client_id}.npz"
@@ -210,43 +213,44 @@ class DemoRun:
         return models
 
     def _evaluate(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
-        def arguments(client_id: str) -> list[str]:
-            model = str(self._out / "models" / f"{client_id}.onnx")
-            return ["edge", "evaluate", "--model", model, "--data", str(self._out / TEST_NAME)]
-
-        return self._accuracies(processes, "evaluate", client_ids, arguments)
+        test = self._out / TEST_NAME
+        commands = {
+            client_id: arguments("edge evaluate", model=self._out / "models" / f"{client_id}.onnx", data=test)
+            for client_id in client_ids
+        }
+        return self._accuracies(processes, "evaluate", commands)
 
     def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
-        def arguments(client_id: str) -> list[str]:
-            common = ["edge", "train-alone", "--artifacts", str(self._out / "artifacts")]
-            common += ["--data", str(self._data_file(client_id)), "--test", str(self._out / TEST_NAME)]
-            return [*common, "--client-id", client_id, "--config", str(self._out / "run.toml")]
-
-        return self._accuracies(processes, "alone", client_ids, arguments)
+        commands = {
+            client_id: arguments(
+                "edge train-alone",
+                artifacts=self._out / "artifacts",
+                data=self._data_file(client_id),
+                test=self._out / TEST_NAME,
+                client_id=client_id,
+                config=self._out / "run.toml",
+            )
+            for client_id in client_ids
+        }
+        return self._accuracies(processes, "alone", commands)
 
     def _accuracies(
-        self,
-        processes: ProcessGroup,
-        name: str,
-        client_ids: list[str],
-        arguments: Callable[[str], list[str]],
+        self, processes: ProcessGroup, name: str, commands: Mapping[str, list[str]]
     ) -> list[float]:
         """Run one single-threaded command a device, as many at once as there are cores."""
-        waiting, at_once = list(client_ids), os.cpu_count() or 1
-        results: dict[str, Path] = {}
+        results = {client_id: self._logs / f"{name}-{client_id}.json" for client_id in commands}
+        waiting, at_once = list(commands), os.cpu_count() or 1
         while waiting:
             chosen, waiting = waiting[:at_once], waiting[at_once:]
-            children = []
-            for client_id in chosen:
-                results[client_id] = self._logs / f"{name}-{client_id}.json"
-                log = self._logs / f"{name}-{client_id}.log"
-                children.append(
+            processes.wait(
+                [
                     processes.start(
                         f"{name} {client_id}",
-                        [*arguments(client_id), "--threads", "1", "--json"],
-                        log=log,
+                        [*commands[client_id], "--threads", "1", "--json"],
+                        log=results[client_id].with_suffix(".log"),
                         stdout=results[client_id],
                     )
-                )
-            processes.wait(children)
-        return [json.loads(results[c].read_text(encoding="utf-8"))["accuracy"] for c in client_ids]
+                    for client_id in chosen
+                ]
+            )
+        return [json.loads(path.read_text(encoding="utf-8"))["accuracy"] for path in results.values()]

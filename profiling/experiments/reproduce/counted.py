@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
 
 from gkt_core.networks import TAP_CHANNELS
 from profiling.counted.network_cost import count_network
 from profiling.experiments.reproduce.paper import DATASETS, FLOPS_RATIO, TITLES
-from profiling.experiments.reproduce.scales import Scale
-from profiling.frame.plot_style import BLUE, STYLE
 
 _NUM_TRAIN = {"cifar10": 50_000, "cifar100": 50_000, "cinic10": 90_000}
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "cinic10": 10}
@@ -30,13 +24,19 @@ class Bar:
     unit: str
     paper: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-compatible values."""
-        return {"label": self.label, "value": self.value, "unit": self.unit, "paper": self.paper}
+
+@dataclass(frozen=True, slots=True)
+class CountedFigure:
+    """A figure whose bars are counted; title and note are for its report."""
+
+    name: str
+    title: str
+    note: str
+    bars: list[Bar]
 
 
-def fig4(scale: Scale) -> tuple[str, str, list[Bar]]:
-    """Forward MACs of one CIFAR-100 sample on the edge; title, note and bars."""
+def fig4() -> CountedFigure:
+    """Count the forward MACs of one CIFAR-100 sample on the edge."""
     macs = {
         name: count_network(name, num_classes=100).forward_macs
         for name in ("resnet8", "resnet56", "resnet110")
@@ -47,11 +47,11 @@ def fig4(scale: Scale) -> tuple[str, str, list[Bar]]:
         times = f"{ratio} times ResNet-8; here {macs[name] / macs['resnet8']:.2f}"
         bars.append(Bar(label, macs[name] / 1e6, "million MACs", times))
     note = "MACs of convolutions and linear layers in a forward pass of one sample; FLOPs are twice that."
-    return "Figure 4: what an edge computes (CIFAR-100)", note, bars
+    return CountedFigure("fig4", "Figure 4: what an edge computes (CIFAR-100)", note, bars)
 
 
-def fig5(scale: Scale) -> tuple[str, str, list[Bar]]:
-    """Bytes between all edges and the server, as Eq. 12 and 13 count them; title, note and bars."""
+def fig5() -> CountedFigure:
+    """Count the bytes between all edges and the server, as Eq. 12 and 13 do."""
     bars = []
     for dataset in DATASETS:
         num, feature_bytes = _NUM_TRAIN[dataset], _FLOAT_BYTES * TAP_CHANNELS * 32 * 32
@@ -68,18 +68,4 @@ def fig5(scale: Scale) -> tuple[str, str, list[Bar]]:
         f"ResNet-56, float32 without compression, {_EPOCHS} rounds of FedGKT with one local epoch against "
         f"{_EPOCHS} epochs of split learning. gkt profile traffic counts other settings, codecs and FedAvg."
     )
-    return "Figure 5: what edges and server exchange", note, bars
-
-
-def bar_figure(title: str, bars: list[Bar]) -> Figure:
-    """Horizontal bars."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 1.2 + 0.42 * len(bars)), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title)
-        drawn = axes.barh([bar.label for bar in bars], [bar.value for bar in bars], color=BLUE, height=0.6)
-        axes.bar_label(drawn, [f"{bar.value:,.1f}" for bar in bars], padding=4)
-        axes.margins(x=0.15)
-        axes.invert_yaxis()
-        axes.set_xlabel(bars[0].unit)
-        return figure
+    return CountedFigure("fig5", "Figure 5: what edges and server exchange", note, bars)

@@ -93,13 +93,9 @@ class RunSpec:
             options |= {"direction": self.direction, "mode": self.mode}
             if self.partition == "dirichlet":
                 options |= scale.non_iid
-        words: list[str] = []
-        for name, value in options.items():
-            if isinstance(value, bool):
-                words.append(f"--{name}" if value else f"--no-{name}")
-            else:
-                words += [f"--{name}", str(value)]
-        return words
+        from profiling.frame.processes import arguments  # noqa: PLC0415 - psutil is an extra
+
+        return arguments("", **options)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-compatible values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
-from profiling.experiments.reproduce.counted import Bar
+from profiling.experiments.reproduce.counted import CountedFigure
 from profiling.experiments.reproduce.experiments import Experiment
 from profiling.experiments.reproduce.plots import accuracy_figure
 from profiling.experiments.reproduce.scales import Scale
@@ -31,32 +32,23 @@ def table_report(
     """Compose what the files of a table hold, as JSON-compatible values."""
     cells = [result.to_dict() for result in results]
     return {
-        "name": experiment.name,
-        "title": experiment.title,
-        "note": experiment.note,
-        "scale": scale.name,
-        "setting": scale.says,
-        "command": command,
+        **_head(experiment, scale.name, scale.says, command),
         "cells": cells,
         "precisions": sorted({precision for cell in cells for precision in cell["precisions"]}),
         "machines": _machines(results),
     }
 
 
-def counted_report(
-    name: str, title: str, note: str, bars: Sequence[Bar], scale: Scale, command: str
-) -> dict[str, Any]:
+def counted_report(figure: CountedFigure, scale: Scale, command: str) -> dict[str, Any]:
     """Compose what the files of a counted figure hold."""
-    return {
-        "name": name,
-        "title": title,
-        "note": note,
-        "scale": scale.name,
-        "setting": "Counted, not trained: the same at every scale.",
-        "command": command,
-        "bars": [bar.to_dict() for bar in bars],
-        "machines": [describe_machine()],
-    }
+    setting = "Counted, not trained: the same at every scale."
+    bars = [asdict(bar) for bar in figure.bars]
+    return {**_head(figure, scale.name, setting, command), "bars": bars, "machines": [describe_machine()]}
+
+
+def _head(shown: Experiment | CountedFigure, scale: str, setting: str, command: str) -> dict[str, Any]:
+    about = {"name": shown.name, "title": shown.title, "note": shown.note}
+    return {**about, "scale": scale, "setting": setting, "command": command}
 
 
 def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure]) -> None:
@@ -67,7 +59,8 @@ def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure
         report: What :func:`table_report` or :func:`counted_report` returned.
         figures: Figures by file name without ending.
     """
-    page = Page(report["title"], [_table(report), _setting(report)])
+    setting = Section("Setting", notes=[report["setting"], report["note"], f"Made by: {report['command']}"])
+    page = Page(report["title"], [setting, _table(report), _machine(report)])
     inline = {}
     for stem, figure in figures.items():
         write_atomically(out / f"{stem}.png", render(figure, "png"))
@@ -112,16 +105,15 @@ def _table(report: Mapping[str, Any]) -> Section:
     )
 
 
-def _setting(report: Mapping[str, Any]) -> Section:
-    machines = []
+def _machine(report: Mapping[str, Any]) -> Section:
+    notes = []
     for machine in report["machines"]:
         packages = "".join(f", {name} {version}" for name, version in machine["packages"].items())
-        machines.append(
+        notes.append(
             f"Machine: {machine['cpu_model']}, {machine['num_usable_cores']} cores, "
             f"Python {machine['python']}{packages}."
         )
-    notes = [report["setting"], report["note"], f"Made by: {report['command']}", *machines]
-    return Section("Setting", notes=notes)
+    return Section("Where", notes=notes)
 
 
 def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict[str, Figure]:

@@ -22,7 +22,7 @@ from gkt_core.files import lock_exclusively, write_atomically
 from profiling.experiments.reproduce.experiments import RunSpec
 from profiling.experiments.reproduce.scales import Scale
 from profiling.frame.machine import describe_machine
-from profiling.frame.processes import Child
+from profiling.frame.processes import Child, arguments
 
 _FORMAT_VERSION = 1
 
@@ -67,19 +67,19 @@ class RunFolder:
         """
         path = self.result_path(job)
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise GKTError(f"cannot read {path}: {error}: remove it, and the run is made again") from error
         expected = self._identity(job)
-        differing = [name for name in expected if found.get(name) != expected[name]]
+        differing = [name for name in expected if run.get(name) != expected[name]]
         if differing:
             raise GKTError(
                 f"{path} is a run with other settings ({', '.join(differing)}): "
                 "choose another --out, or remove it"
             )
-        return found
+        return run
 
     def store(self, job: Job, precision: str) -> dict[str, Any]:
         """Keep what a finished run left in its work folder; where the data lay is no part of it."""
@@ -88,10 +88,10 @@ class RunFolder:
         timings = _json_lines(work / "timings.jsonl")
         result = json.loads((work / "result.json").read_text(encoding="utf-8"))
         result["config"]["dataset"] = job.spec.dataset
-        arguments = job.spec.arguments(self.scale, job.seed, job.spec.dataset)
+        words = job.spec.arguments(self.scale, job.seed, job.spec.dataset)
         run = {
             **self._identity(job),
-            "command": " ".join(["gkt simulate", *arguments, "--precision", precision]),
+            "command": " ".join(["gkt simulate", *words, "--precision", precision]),
             "result": result,
             "metrics": _json_lines(work / "metrics.jsonl"),
             "training_seconds": sum(line["seconds"] for line in timings),
@@ -193,11 +193,16 @@ def _run(
 ) -> dict[str, Any]:
     work = folder.work_path(job)
     work.mkdir(parents=True, exist_ok=True)
-    arguments = job.spec.arguments(folder.scale, job.seed, execution.sources[job.spec.dataset])
-    arguments += ["--precision", execution.precision]
-    arguments = ["simulate", *arguments, "--out", str(work), "--device", execution.device]
-    arguments += ["--threads", str(execution.num_threads), "--data-root", str(execution.data_root)]
-    run = Child(f"the run {job.name}", arguments, log=work / "log.txt")
+    words = arguments(
+        "simulate",
+        out=work,
+        precision=execution.precision,
+        device=execution.device,
+        threads=execution.num_threads,
+        data_root=execution.data_root,
+    )
+    words += job.spec.arguments(folder.scale, job.seed, execution.sources[job.spec.dataset])
+    run = Child(f"the run {job.name}", words, log=work / "log.txt")
     try:
         while run.exit_code is None and not stop.wait(0.5):
             on_progress(job, _num_rounds(work))

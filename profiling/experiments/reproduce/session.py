@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+
 from gkt_core.errors import ConfigError
-from profiling.experiments.reproduce import counted
+from profiling.experiments.reproduce.counted import fig4, fig5
 from profiling.experiments.reproduce.experiments import SERVER_OF, Cell, Experiment
 from profiling.experiments.reproduce.live import ReproductionDisplay
 from profiling.experiments.reproduce.report import counted_report, table_figures, table_report, write_report
 from profiling.experiments.reproduce.runs import Execution, Job, RunFolder, run_missing
 from profiling.experiments.reproduce.scales import Scale
 from profiling.experiments.reproduce.summary import collect
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.plot_style import STYLE
 
-_COUNTED = {"fig4": counted.fig4, "fig5": counted.fig5}
+_COUNTED = {"fig4": fig4, "fig5": fig5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,10 @@ class Session:
 
     def count(self, name: str, command: str) -> dict[str, Any]:
         """Write a figure that is counted rather than trained."""
-        title, note, bars = _COUNTED[name](self._scale)
-        report = counted_report(name, title, note, bars, self._scale, command)
-        write_report(self._out, report, {name: counted.bar_figure(title, bars)})
+        counted = _COUNTED[name]()
+        report = counted_report(counted, self._scale, command)
+        shown = [Bar(bar.label, bar.value, note=f"{bar.value:,.1f}") for bar in counted.bars]
+        with mpl.rc_context(STYLE):
+            figure = bar_figure(counted.title, counted.bars[0].unit, shown)
+        write_report(self._out, report, {name: figure})
         return report

@@ -28,8 +28,9 @@ def write_curves(path: Path, metrics: list[dict[str, Any]], result: dict[str, An
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 4), layout="constrained")
         accuracy, loss = figure.subplots(1, 2)
-        accuracy.axhline(test, color=GREEN, linestyle="--", label=f"test, at the end: {test:.2f} %")
         draw_lines(accuracy, title, "accuracy (%)", Series("validation", accuracies, BLUE), top=102)
+        accuracy.axhline(test, color=GREEN, linestyle="--", label=f"test, at the end: {test:.2f} %")
+        accuracy.legend(frameon=False)
         draw_lines(
             loss,
             "",

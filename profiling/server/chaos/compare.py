@@ -78,24 +78,22 @@ def compare_runs(
             announce=announce,
         )
         outcomes[name] = run.run(planned)
-        announce(f"{name} run: finished after {outcomes[name].seconds:.1f} s")
-    happened = outcomes["disturbed"].kills
-    if len(happened) < options.num_kills:
+        announce(f"{name} run: finished after {outcomes[name]['seconds']:.1f} s")
+    disturbed = outcomes["disturbed"]
+    if len(disturbed["kills"]) < options.num_kills:
         raise RunFailedError(
-            f"the run was over after {len(happened)} of {options.num_kills} kills: take more rounds"
+            f"the run was over after {len(disturbed['kills'])} of {options.num_kills} kills: take more rounds"
         )
-    hashes = {name: outcome.hashes for name, outcome in outcomes.items()}
+    hashes = {name: outcome["hashes"] for name, outcome in outcomes.items()}
     differing = sorted(
         name for name, value in hashes["undisturbed"].items() if hashes["disturbed"][name] != value
     )
     return {
         "equal": not differing,
         "differing": differing,
+        **disturbed,
         "hashes": hashes,
-        "kills": outcomes["disturbed"].to_dict()["kills"],
-        "starts": outcomes["disturbed"].starts,
-        "leftovers": outcomes["disturbed"].leftovers,
-        "seconds": {name: outcome.seconds for name, outcome in outcomes.items()},
+        "seconds": {name: outcome["seconds"] for name, outcome in outcomes.items()},
         # Where it ran says nothing.
         "settings": {"work_dir": None, "config": config.to_dict()},
     }

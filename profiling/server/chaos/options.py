@@ -38,11 +38,6 @@ class ChaosOptions:
     work_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
         check_options(self)
         check_image_size(self.image_size)
 

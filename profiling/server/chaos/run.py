@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import RunFailedError
-from profiling.frame.processes import Child, ProcessGroup, free_port
+from profiling.frame.processes import Child, ProcessGroup, arguments, free_port
 from profiling.server.chaos.kills import SERVER, TRAINER, Kill, share_done
 from profiling.server.chaos.outcome import left_over, run_hashes
 from server_app.rounds.state import Phase
@@ -43,29 +43,6 @@ class Happened:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """How a run ended.
-
-    Attributes:
-        hashes: SHA-256 by name of what it left.
-        kills: That it survived.
-        seconds: It took.
-        starts: How often each command was started.
-        leftovers: Unfinished files that stayed behind.
-    """
-
-    hashes: dict[str, str]
-    kills: list[Happened]
-    seconds: float
-    starts: dict[str, int]
-    leftovers: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-compatible values."""
-        return asdict(self)
-
-
 class SupervisedRun:
     """A server and its devices, each a process that is started again when it was killed.
 
@@ -94,11 +71,15 @@ class SupervisedRun:
         self._started = 0.0
         self._happened: list[Happened] = []
 
-    def run(self, kills: Sequence[Kill] = ()) -> RunOutcome:
+    def run(self, kills: Sequence[Kill] = ()) -> dict[str, Any]:
         """Run to the end.
 
         Args:
             kills: What happens meanwhile, by ascending moment.
+
+        Returns:
+            ``hashes``, SHA-256 by name of what the run left; ``kills`` that it survived; ``starts`` of each
+            command; ``leftovers``, unfinished files that stayed behind; ``seconds`` it took.
 
         Raises:
             RunFailedError: A process ended by itself, was left behind, or the run took too long or failed.
@@ -110,25 +91,27 @@ class SupervisedRun:
             self._watch(run, list(kills))
             seconds = time.monotonic() - self._started
             hashes = run_hashes(run, self._state_dirs)
-        return RunOutcome(
-            hashes,
-            self._happened,
-            seconds,
-            {command.name: command.num_starts for command in (self._server, *self._devices)},
-            left_over(self._data_dir, *self._state_dirs),
-        )
+        return {
+            "hashes": hashes,
+            "kills": [asdict(kill) for kill in self._happened],
+            "starts": {command.name: command.num_starts for command in (self._server, *self._devices)},
+            "leftovers": left_over(self._data_dir, *self._state_dirs),
+            "seconds": seconds,
+        }
 
     def _start(self, processes: ProcessGroup) -> None:
-        port, logs = str(free_port()), self._folder / "logs"
-        serve = ("serve", "--data-dir", str(self._data_dir), "--port", port, *self._threads)
-        poll = ("--poll-seconds", str(_DEVICE_POLL_SECONDS))
-        self._server = processes.start(SERVER, [*serve, *poll], log=logs / "server.log")
+        port, logs = free_port(), self._folder / "logs"
+        serve = arguments("serve", data_dir=self._data_dir, port=port, poll_seconds=_DEVICE_POLL_SECONDS)
+        self._server = processes.start(SERVER, [*serve, *self._threads], log=logs / "server.log")
         self._devices: list[Child] = []
+        token = {"GKT_TOKEN": read_token(self._data_dir)}
         for file, state_dir in zip(self._data_files, self._state_dirs, strict=True):
-            arguments = ["edge", "run", "--server", f"http://127.0.0.1:{port}", "--data", str(file)]
-            arguments += ["--state-dir", str(state_dir), *self._threads, "--checkpoint-seconds", "0.2"]
-            log, token = logs / f"{state_dir.name}.log", {"GKT_TOKEN": read_token(self._data_dir)}
-            self._devices.append(processes.start(state_dir.name, arguments, log=log, environment=token))
+            url = f"http://127.0.0.1:{port}"
+            words = arguments("edge run", server=url, data=file, state_dir=state_dir, checkpoint_seconds=0.2)
+            log = logs / f"{state_dir.name}.log"
+            self._devices.append(
+                processes.start(state_dir.name, [*words, *self._threads], log=log, environment=token)
+            )
 
     def _watch(self, run: RunContext, kills: list[Kill]) -> None:
         due_at: float | None = None

@@ -28,27 +28,6 @@ AnswerT = TypeVar("AnswerT")
 _FIRST_IDS = {"train": 0, "validation": 1_000_000}
 
 
-@dataclass(frozen=True, slots=True)
-class LightDeviceResult:
-    """What one device saw.
-
-    Attributes:
-        rounds: It took part in.
-        requests: Answers it got.
-        retries: Requests that it had to repeat.
-        longest_seconds: The longest that one request took until its answer, repeats included.
-        upload_bytes: It sent.
-        download_bytes: It was sent.
-    """
-
-    rounds: int
-    requests: int
-    retries: int
-    longest_seconds: float
-    upload_bytes: int
-    download_bytes: int
-
-
 @dataclass(slots=True)
 class LightDevice:
     """One device, run by a thread of its own.
@@ -63,6 +42,12 @@ class LightDevice:
         together: All devices wait for each other before they join.
         on_uploaded: Called with the round when this device has reported.
         stopping: Set when another device has failed: nobody will finish then.
+        num_rounds: It took part in.
+        num_requests: Answers it got.
+        num_retries: Requests that it had to repeat.
+        longest_seconds: The longest that one request took until its answer, repeats included.
+        upload_bytes: It sent.
+        download_bytes: It was sent.
     """
 
     url: str
@@ -74,11 +59,14 @@ class LightDevice:
     together: threading.Barrier
     on_uploaded: Callable[[int], None]
     stopping: threading.Event
-    _requests: int = field(default=0, init=False)
-    _retries: int = field(default=0, init=False)
-    _longest_seconds: float = field(default=0.0, init=False)
+    num_rounds: int = field(default=0, init=False)
+    num_requests: int = field(default=0, init=False)
+    num_retries: int = field(default=0, init=False)
+    longest_seconds: float = field(default=0.0, init=False)
+    upload_bytes: int = field(default=0, init=False)
+    download_bytes: int = field(default=0, init=False)
 
-    def run(self, tls: ssl.SSLContext) -> LightDeviceResult:
+    def run(self, tls: ssl.SSLContext) -> None:
         """Take part until the run has ended.
 
         Args:
@@ -95,11 +83,12 @@ class LightDevice:
             sleep=self._pause,
         )
         try:
-            return self._take_part(server)
+            self._take_part(server)
         finally:
             server.close()
+        self.upload_bytes, self.download_bytes = server.upload_bytes, server.download_bytes
 
-    def _take_part(self, server: ServerClient) -> LightDeviceResult:
+    def _take_part(self, server: ServerClient) -> None:
         self.together.wait()
         info = self._timed(server.run_info)
         config, manifest = RunConfig.from_dict(info.config), Manifest.from_dict(info.manifest)
@@ -111,24 +100,15 @@ class LightDevice:
             "load",
         )
         task = self._timed(lambda: server.join(self.client_id, join))
-        rounds = 0
         while task.action != "finish":
             if task.action == "train":
                 task = self._round(server, config, manifest, task)
-                rounds += 1
+                self.num_rounds += 1
             elif task.action == "wait":
                 self._pause(task.retry_after_seconds)
                 task = self._timed(lambda: server.task(self.client_id))
             else:
                 raise RunFailedError(f"{self.client_id} was told to {task.action}: {task.reason}")
-        return LightDeviceResult(
-            rounds,
-            self._requests,
-            self._retries,
-            self._longest_seconds,
-            server.upload_bytes,
-            server.download_bytes,
-        )
 
     def _round(self, server: ServerClient, config: RunConfig, manifest: Manifest, task: Task) -> Task:
         round_num, answered = task.round_num, task.soft_labels_round
@@ -174,8 +154,8 @@ class LightDevice:
     def _timed(self, call: Callable[[], AnswerT]) -> AnswerT:
         started = time.perf_counter()
         answer = call()
-        self._requests += 1
-        self._longest_seconds = max(self._longest_seconds, time.perf_counter() - started)
+        self.num_requests += 1
+        self.longest_seconds = max(self.longest_seconds, time.perf_counter() - started)
         return answer
 
     def _pause(self, seconds: float) -> None:
@@ -183,4 +163,4 @@ class LightDevice:
             raise RunFailedError(f"{self.client_id} was stopped")
 
     def _count_retry(self, line: str) -> None:
-        self._retries += 1
+        self.num_retries += 1

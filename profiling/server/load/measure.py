@@ -17,8 +17,8 @@ from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from profiling.frame import Announce
-from profiling.frame.processes import Child, ProcessGroup, free_port, wait_for_server, wait_until
-from profiling.server.load.light_device import LightDevice, LightDeviceResult
+from profiling.frame.processes import Child, ProcessGroup, arguments, free_port, wait_for_server, wait_until
+from profiling.server.load.light_device import LightDevice
 from profiling.server.load.memory import MemorySample, MemorySampler, between, growth_per_round
 from profiling.server.load.options import LoadOptions
 from server_app.run_folder import RunContext, create_run, read_token
@@ -71,10 +71,15 @@ def load_server(options: LoadOptions, artifacts: Path, out: Path, announce: Anno
         quarantine=False,
     )
     run = create_run(out / "server", artifacts, config)
-    arguments = ["serve", "--data-dir", str((out / "server").absolute()), "--port", str(free_port())]
-    arguments += ["--threads", str(options.num_threads), "--poll-seconds", str(options.poll_seconds)]
+    words = arguments(
+        "serve",
+        data_dir=(out / "server").absolute(),
+        port=free_port(),
+        threads=options.num_threads,
+        poll_seconds=options.poll_seconds,
+    )
     with contextlib.closing(run.store), ProcessGroup(out) as processes:
-        server = processes.start("gkt serve", arguments, log=out / "server.log")
+        server = processes.start("gkt serve", words, log=out / "server.log")
         return _under_load(options, run, server, announce)
 
 
@@ -94,7 +99,7 @@ def _under_load(options: LoadOptions, run: RunContext, server: Child, announce: 
         threading.Event().wait(_IDLE_SECONDS)
         announce(f"{options.num_devices} devices join {info['url']}")
         began = sampler.now()
-        results = _all_devices(options, run, info["url"], rounds.uploaded)
+        devices = _all_devices(options, run, info["url"], rounds.uploaded)
         announce(f"all rounds done after {sampler.now() - began:.0f} s")
         wait_until(
             lambda: server.own_child("server_app.trainer") is None,
@@ -105,7 +110,7 @@ def _under_load(options: LoadOptions, run: RunContext, server: Child, announce: 
         threading.Event().wait(_IDLE_SECONDS)
         samples = list(sampler.samples)
     server.check()
-    return _report(options, run, results, samples, began, ended, rounds)
+    return _report(options, run, devices, samples, began, ended, rounds)
 
 
 class _Rounds:
@@ -130,7 +135,7 @@ class _Rounds:
 
 def _all_devices(
     options: LoadOptions, run: RunContext, url: str, on_uploaded: Callable[[int], None]
-) -> list[LightDeviceResult]:
+) -> list[LightDevice]:
     token, tls, stopping = read_token(run.folder), ssl.create_default_context(), threading.Event()
     together = threading.Barrier(options.num_devices)
     devices = [
@@ -162,19 +167,19 @@ def _all_devices(
             f"{options.limit_seconds:.0f} s: the run is {run.store.state().phase} in round "
             f"{run.store.state().round_num}"
         )
-    return [each.result() for each in running]
+    return devices
 
 
 def _report(
     options: LoadOptions,
     run: RunContext,
-    results: list[LightDeviceResult],
+    devices: list[LightDevice],
     samples: list[MemorySample],
     began: float,
     ended: float,
     rounds: _Rounds,
 ) -> dict[str, Any]:
-    if any(result.rounds != options.rounds for result in results):
+    if any(device.num_rounds != options.rounds for device in devices):
         raise RunFailedError("a device did not take part in every round")
     trained = [record for record in run.store.rounds() if record.trained_at]
     # A round lasts until the last device has sent its part of the next one; the last, until all have ended.
@@ -184,11 +189,11 @@ def _report(
     seconds = [record.trained_at - record.opened_at for record in trained]
     return {
         "devices": {
-            "num_requests": sum(result.requests for result in results),
-            "num_retries": sum(result.retries for result in results),
-            "longest_request_seconds": max(result.longest_seconds for result in results),
-            "upload_bytes": sum(result.upload_bytes for result in results),
-            "download_bytes": sum(result.download_bytes for result in results),
+            "num_requests": sum(device.num_requests for device in devices),
+            "num_retries": sum(device.num_retries for device in devices),
+            "longest_request_seconds": max(device.longest_seconds for device in devices),
+            "upload_bytes": sum(device.upload_bytes for device in devices),
+            "download_bytes": sum(device.download_bytes for device in devices),
         },
         "seconds": {"all": ended - began, "rounds": seconds},
         "memory": memory,

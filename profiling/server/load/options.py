@@ -31,10 +31,5 @@ class LoadOptions:
     limit_seconds: float = option(600.0, low=1)
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
         check_options(self)
         check_image_size(self.image_size)

@@ -58,9 +58,4 @@ class PoisoningOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
         check_options(self)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.machine.process_status import status_bytes
 from profiling.frame.measuring.fresh_process import answer, measure_fresh
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
 
@@ -63,14 +64,9 @@ def measure_memory(
 
 
 def _read_fields() -> dict[str, int] | None:
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    values = dict(line.split(":", 1) for line in lines if ":" in line)
-    if not set(_FIELDS.values()) <= set(values):
-        return None
-    return {name: int(values[field].split()[0]) * 1024 for name, field in _FIELDS.items()}
+    values = {name: status_bytes(field) for name, field in _FIELDS.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    return known if len(known) == len(_FIELDS) else None
 
 
 def peaks(spec: Mapping[str, Any]) -> dict[str, int]:

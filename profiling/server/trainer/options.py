@@ -36,11 +36,6 @@ class TrainerOptions:
     memory_examples: int = 128
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
         check_options(self)
         check_image_size(self.image_size)
         if self.num_examples < 2 * self.num_clients:

@@ -20,11 +20,6 @@ class IngestOptions:
     bodies: int = option(24, low=1, high=200)
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
         check_options(self)
 
 
@@ -43,9 +38,4 @@ class WebOptions:
     large_mb: int = option(256, low=1, high=1000)
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
         check_options(self)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.frame import Announce, Document, Measurement, Plot, Section
+from profiling.frame.bars import Bar, bar_figure
+from profiling.frame.plot_style import BLUE, GRAY
 from profiling.frame.units import format_bytes
 from profiling.server.web.options import IngestOptions, WebOptions
 
@@ -16,21 +18,12 @@ _CANDIDATES = {
 
 
 def _bars(title: str, rates: dict[str, tuple[float, float, float]]) -> Any:
-    """Draw bytes a CPU-second: median, lowest and highest by name."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, GRAY, INK  # noqa: PLC0415
-
-    figure = Figure(figsize=(7.2, 1.2 + 0.4 * len(rates)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    for place, (median, lowest, highest) in enumerate(rates.values()):
-        axes.barh(place, median / 1e6, color=GRAY if place else BLUE)
-        axes.plot([lowest / 1e6, highest / 1e6], [place, place], color=INK, linewidth=2)
-    axes.set_yticks(range(len(rates)), list(rates))
-    axes.invert_yaxis()
-    axes.set_xlabel("MB a CPU-second: median, lowest and highest of all turns")
-    return figure
+    """Draw bytes a CPU-second: median, lowest and highest by name, ours first."""
+    bars = [
+        Bar(name, median / 1e6, GRAY if place else BLUE, (lowest / 1e6, highest / 1e6))
+        for place, (name, (median, lowest, highest)) in enumerate(rates.items())
+    ]
+    return bar_figure(title, "MB a CPU-second: median, lowest and highest of all turns", bars)
 
 
 def _draw_ingest(document: Document) -> Any:

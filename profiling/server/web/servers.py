@@ -11,10 +11,9 @@ import contextlib
 import http.client
 import importlib.util
 import socket
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ from profiling.frame import Announce
 from profiling.frame.processes import ProcessGroup, free_port, wait_until
 from profiling.server.web.options import WebOptions
 from profiling.server.web.process_cost import cpu_seconds, serving_processes
-from profiling.server.web.target import Uploader, remove_files
+from profiling.server.web.target import Upload, Uploader
+from profiling.server.web.turns import Candidate, bytes_per_cpu_second, remove_files
 
 SERVERS = ("gkt", "gunicorn", "granian", "waitress")
 NUM_STALLS = 6
@@ -55,22 +55,23 @@ def measure_servers(options: WebOptions, announce: Announce) -> dict[str, Any]:
     for name in SERVERS[1:]:
         if importlib.util.find_spec(name) is None:
             raise MissingExtraError.for_module(name, "dev")
-    bodies = [_body(index) for index in range(options.bodies)]
+    uploads = [Upload(index, _body(index), "") for index in range(options.bodies)]
     with tempfile.TemporaryDirectory(prefix="gkt-servers-") as temporary, contextlib.ExitStack() as stack:
         folders = {name: Path(temporary) / name for name in SERVERS}
         running = {}
         for name, folder in folders.items():
             announce(f"starting {name}")
             running[name] = stack.enter_context(_running(name, folder, _MANY_THREADS))
-        rates = _rates(options, bodies, running, folders, announce)
+        candidates = {name: _candidate(*running[name], folders[name]) for name in SERVERS}
+        rates = bytes_per_cpu_second(candidates, options.turns, lambda turn: uploads, announce)
         servers = {name: _memory(*running[name], folders[name], options.large_mb << 20) for name in SERVERS}
     for name in SERVERS:
         announce(f"{name}: stalled uploads")
         with tempfile.TemporaryDirectory(prefix="gkt-servers-") as temporary:
             seconds = _seventh_client(name, Path(temporary) / name)
         servers[name] |= {
-            "bytes_per_cpu_second": statistics.median(rates[name]),
-            "spread": [min(rates[name]), max(rates[name])],
+            "bytes_per_cpu_second": rates[name]["median"],
+            "spread": rates[name]["spread"],
             "seventh_client_seconds": seconds,
         }
     return {
@@ -117,30 +118,13 @@ def _running(name: str, folder: Path, num_threads: int) -> Iterator[tuple[int, i
             server.kill_all()
 
 
-def _rates(
-    options: WebOptions,
-    bodies: list[bytes],
-    running: dict[str, tuple[int, int]],
-    folders: dict[str, Path],
-    announce: Announce,
-) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in running}
-    for turn in range(options.turns + 1):
-        announce(f"turn {turn} of {options.turns}")
-        # Another one begins each time: whatever the machine does meanwhile befalls all.
-        for place in range(len(SERVERS)):
-            name = SERVERS[(place + turn) % len(SERVERS)]
-            pid, port = running[name]
-            uploader = Uploader(port)
-            begin = cpu_seconds(pid)
-            for index, body in enumerate(bodies):
-                uploader.put(f"/{index}", body)
-            spent = max(cpu_seconds(pid) - begin, 0.01)
-            uploader.close()
-            remove_files(folders[name])
-            if turn > 0:
-                rates[name].append(sum(map(len, bodies)) / spent)
-    return rates
+def _candidate(pid: int, port: int, folder: Path) -> Candidate:
+    def take(uploads: Sequence[Upload]) -> None:
+        # Some servers hang up on who is silent for a turn.
+        with contextlib.closing(Uploader(port)) as uploader:
+            uploader.take(uploads)
+
+    return Candidate(take, lambda: cpu_seconds(pid), folder)
 
 
 def _memory(pid: int, port: int, folder: Path, num_bytes: int) -> dict[str, Any]:
