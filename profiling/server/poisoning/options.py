@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gkt_core.config.dataclass_options import check_options, option
-from gkt_core.config.network_options import NetworkName
-from gkt_core.networks import edge_network_names, load_network_module, server_network_names
-
-
-def _load(context: Any, parameter: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
-    for source in sources:
-        load_network_module(source)
-    return sources
+from gkt_core.config.network_options import NetworkOptions
 
 
 @dataclass(frozen=True, slots=True)
-class PoisoningOptions:
+class PoisoningOptions(NetworkOptions):
     """What is measured.
 
     Attributes:
@@ -34,9 +26,6 @@ class PoisoningOptions:
         server_epochs: Epochs of each round.
         unprotected: Whether every attack runs without quarantine too.
         threads: CPU threads; 0 for all cores.
-        networks: A module that registers networks of your own, which --model and --server-model then take.
-        edge_network: What a device trains.
-        server_network: What the server trains on features.
     """
 
     dataset: str = "digits"
@@ -51,11 +40,6 @@ class PoisoningOptions:
     server_epochs: int = option(4, low=1)
     unprotected: bool = option(True, flag="--unprotected/--protected-only")
     threads: int = option(0, low=0)
-    networks: tuple[str, ...] = option((), is_eager=True, callback=_load, metavar="FILE.py")
-    edge_network: str = option("resnet8", flag="--model", click_type=NetworkName(edge_network_names))
-    server_network: str = option(
-        "resnet55", flag="--server-model", click_type=NetworkName(server_network_names)
-    )
 
     def __post_init__(self) -> None:
         check_options(self)
