@@ -38,10 +38,8 @@ from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.store import (
     BlobStore,
-    FolderBlobStore,
     RemoteBlobStore,
     RunStore,
-    SqlRunStore,
     validation_accuracies,
 )
 
@@ -175,7 +173,7 @@ def create_run(
                 RemoteBlobStore(storage.blobs, temporary / "blobs").check()
             values = dataclasses.asdict(dataclasses.replace(storage, run_id=run_id))
             _write_secret(temporary / STORAGE_NAME, json.dumps(values))
-        SqlRunStore.create(database, run_id, config.to_dict(), state).close()
+        RunStore.create(database, run_id, config.to_dict(), state).close()
     return open_run(folder)
 
 
@@ -187,7 +185,7 @@ def open_run(folder: Path) -> RunContext:
         ArtifactError: Its artifacts are changed.
     """
     storage = _read_storage(folder)
-    store = SqlRunStore.open(storage.database or folder / DATABASE_NAME, storage.run_id or None)
+    store = RunStore.open(storage.database or folder / DATABASE_NAME, storage.run_id or None)
     if store is None:
         raise InputError(
             f"{folder} holds no run: start one with gkt serve --artifacts DIR --data-dir {folder}"
@@ -197,7 +195,7 @@ def open_run(folder: Path) -> RunContext:
     blobs = folder / "blobs"
     # Runs that share a bucket have a folder each.
     url = f"{storage.blobs.rstrip('/')}/{store.run_id}"
-    blob_store = RemoteBlobStore(url, blobs) if storage.blobs else FolderBlobStore(blobs)
+    blob_store = RemoteBlobStore(url, blobs) if storage.blobs else BlobStore(blobs)
     return RunContext(folder, store, blob_store, bundle, config)
 
 

@@ -8,7 +8,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import FeatureSource
 from server_app.quarantine.evidence import Evidence, gather_evidence
 from server_app.quarantine.judge import judge
-from server_app.store.base import BlobStore
+from server_app.store.folder import BlobStore
 
 
 class Watch:

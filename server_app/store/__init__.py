@@ -1,27 +1,18 @@
-"""Keep a run's state and its blobs, behind the interfaces RunStore and BlobStore."""
+"""Keep a run's state in a database and its blobs in a folder or a bucket."""
 
-from server_app.store.base import (
-    BlobStore,
-    ClientRecord,
-    RoundRecord,
-    RunStore,
-    ShardRecord,
-    UploadView,
-)
-from server_app.store.folder import FolderBlobStore
+from server_app.store.folder import BlobStore
 from server_app.store.metrics import part_metrics, step_parts, validation_accuracies
+from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.remote import RemoteBlobStore
-from server_app.store.sql import SqlRunStore
+from server_app.store.sql import RunStore
 
 __all__ = [
     "BlobStore",
     "ClientRecord",
-    "FolderBlobStore",
     "RemoteBlobStore",
     "RoundRecord",
     "RunStore",
     "ShardRecord",
-    "SqlRunStore",
     "UploadView",
     "part_metrics",
     "step_parts",

@@ -15,19 +15,20 @@ from gkt_core.files import write_atomically
 INCOMING = ".incoming"
 
 
-class FolderBlobStore:
-    """A :class:`server_app.store.base.BlobStore` in a local folder."""
+class BlobStore:
+    """Shards, soft labels and models by name, in a local folder; names have ``/`` between parts."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def put(self, name: str, data: bytes) -> None:
-        """Store whole or not at all."""
+        """Store whole or not at all; repeating it replaces."""
         write_atomically(self._path(name), data)
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Path]:
-        """A path beside the blobs, so that taking a file over is renaming it."""
+        """A path for a new file that :meth:`put_file` may take; what is left there is removed."""
+        # Beside the blobs: taking a file over is renaming it.
         path = self._root / INCOMING / f"{os.getpid()}.{threading.get_ident()}"
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ class FolderBlobStore:
         shutil.rmtree(self._root / INCOMING, ignore_errors=True)
 
     def put_file(self, name: str, path: Path) -> None:
-        """Take over a file, without waiting for the disk."""
+        """Take over a file of :meth:`incoming`, whole or not at all; a crash of the machine may lose it."""
         target = self._path(name)
         try:
             path.replace(target)
@@ -50,7 +51,7 @@ class FolderBlobStore:
             path.replace(target)
 
     def make_durable(self, names: Iterable[str]) -> list[str]:
-        """Wait until the disk has these files and their names."""
+        """Let blobs of :meth:`put_file` survive a crash of the machine; return those that one has taken."""
         lost, folders = [], set()
         for name in names:
             path = self._path(name)
@@ -67,7 +68,11 @@ class FolderBlobStore:
         return lost
 
     def local_path(self, name: str) -> Path:
-        """The file itself."""
+        """A file with this content, for reading and memory-mapping.
+
+        Raises:
+            FileNotFoundError: There is no such blob.
+        """
         path = self._path(name)
         try:
             exists = path.is_file()
@@ -79,10 +84,10 @@ class FolderBlobStore:
         return path
 
     def drop_copy(self, name: str) -> None:
-        """Do nothing: the file itself is all there is."""
+        """Remove what :meth:`local_path` keeps here of a blob that is stored elsewhere: nothing."""
 
     def delete(self, name: str) -> None:
-        """Remove one file."""
+        """Forget one blob; there may be none."""
         path = self._path(name)
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -90,7 +95,7 @@ class FolderBlobStore:
             path.parent.rmdir()
 
     def delete_below(self, prefix: str) -> None:
-        """Remove a folder of blobs."""
+        """Forget all blobs whose names begin with ``prefix/``."""
         shutil.rmtree(self._path(prefix), ignore_errors=True)
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from server_app.store.base import RunStore
+from server_app.store.sql import RunStore
 
 _PART = "part/"
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
 from gkt_core.errors import ConfigError, GKTError, MissingExtraError, StorageUnavailableError
-from server_app.store.folder import FolderBlobStore
+from server_app.store.folder import BlobStore
 
 # Together shorter than devices wait for an answer. A bucket that is gone must not hold a thread for minutes
 # (Amazon's defaults: 60 seconds, five times, and five times again); devices and trainer come back anyway.
@@ -25,8 +24,8 @@ def _patience(url: str) -> dict[str, Any]:
     return {"config_kwargs": {**timeouts, "retries": {"total_max_attempts": 2}}}
 
 
-class RemoteBlobStore:
-    """A :class:`server_app.store.base.BlobStore` behind a URL such as ``s3://bucket/folder``.
+class RemoteBlobStore(BlobStore):
+    """Blobs behind a URL such as ``s3://bucket/folder``; the local folder holds copies of them.
 
     A name is never given to other content (:func:`server_app.run_folder.shard_blob`), so that a local copy
     never grows old.
@@ -56,9 +55,8 @@ class RemoteBlobStore:
         if hasattr(self._fs, "retries"):
             # Of s3fs itself, around botocore's.
             self._fs.retries = 1
-        self._root = root.rstrip("/")
-        self._url = url
-        self._cache = FolderBlobStore(cache)
+        self._url, self._remote_root = url, root.rstrip("/")
+        super().__init__(cache)
 
     def check(self) -> None:
         """Write, read and delete a blob, to learn early whether that is possible.
@@ -68,7 +66,7 @@ class RemoteBlobStore:
         """
         try:
             self.put("check", b"gkt")
-            self._cache.delete("check")
+            self.drop_copy("check")
             if self.local_path("check").read_bytes() != b"gkt":
                 raise ConfigError(f"blob store {self._url} gives back other bytes than it was given")
             self.delete("check")
@@ -78,27 +76,19 @@ class RemoteBlobStore:
             ) from error
 
     def put(self, name: str, data: bytes) -> None:
-        """Store whole or not at all."""
-        path = self._path(name)
+        """Store whole or not at all; repeating it replaces."""
+        path = self._remote_path(name)
         with self._reachable():
             self._fs.pipe_file(path, data, **self._bounded())
         # Whoever stored it usually reads it next.
-        self._cache.put(name, data)
-
-    def incoming(self) -> AbstractContextManager[Path]:
-        """A path beside the local copies."""
-        return self._cache.incoming()
-
-    def drop_incoming(self) -> None:
-        """Remove what a killed server left of files that it received."""
-        self._cache.drop_incoming()
+        super().put(name, data)
 
     def put_file(self, name: str, path: Path) -> None:
         """Store whole or not at all; it is durable when this returns."""
-        target = self._path(name)
+        target = self._remote_path(name)
         with self._reachable():
             self._fs.put_file(str(path), target, **self._bounded())
-        self._cache.put_file(name, path)
+        super().put_file(name, path)
 
     def make_durable(self, names: Iterable[str]) -> list[str]:
         """Do nothing: a bucket has what it has taken."""
@@ -107,34 +97,34 @@ class RemoteBlobStore:
     def local_path(self, name: str) -> Path:
         """A local copy, fetched if there is none."""
         with contextlib.suppress(FileNotFoundError):
-            return self._cache.local_path(name)
-        path = self._path(name)
+            return super().local_path(name)
+        path = self._remote_path(name)
         with self._reachable():
             data = self._fs.cat_file(path, **self._bounded())
-        self._cache.put(name, data)
-        return self._cache.local_path(name)
+        super().put(name, data)
+        return super().local_path(name)
 
     def drop_copy(self, name: str) -> None:
         """Remove the local copy; it is fetched again where it is needed again."""
-        self._cache.delete(name)
+        super().delete(name)
 
     def delete(self, name: str) -> None:
         """Remove one blob."""
-        path = self._path(name)
-        self._cache.delete(name)
+        path = self._remote_path(name)
+        super().delete(name)
         with self._reachable(), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(path)
 
     def delete_below(self, prefix: str) -> None:
         """Remove all blobs whose names begin with ``prefix/``."""
-        path = self._path(prefix)
-        self._cache.delete_below(prefix)
+        path = self._remote_path(prefix)
+        super().delete_below(prefix)
         with self._reachable(), contextlib.suppress(FileNotFoundError):
             self._fs.rm(path + "/", recursive=True)
 
-    def _path(self, name: str) -> str:
-        self._cache.check_name(name)
-        return f"{self._root}/{name}"
+    def _remote_path(self, name: str) -> str:
+        self.check_name(name)
+        return f"{self._remote_root}/{name}"
 
     def _bounded(self) -> dict[str, float]:
         # Of everything together: a bucket that is silent when a client asks whether to go on

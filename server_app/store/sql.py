@@ -1,4 +1,4 @@
-"""The run's state in a database through SQLAlchemy, SQLite or PostgreSQL."""
+"""Keep the run's state in a database, SQLite or PostgreSQL, through SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gkt_core.wire.shards import ShardKey
 from server_app.rounds.machine import advance
 from server_app.rounds.state import Event, Joined, Phase, Reported, RunState, Trained
 from server_app.store import tables
-from server_app.store.base import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.engine import migrate, open_engine, write_transaction
-from server_app.store.uploads import UploadStatements
+from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
+from server_app.store.uploads import CONTENT, KEY, UploadStatements
 
 
-class SqlRunStore:
-    """A :class:`server_app.store.base.RunStore` in a database.
+class RunStore:
+    """State of one run, shared by processes. Every method is one transaction.
 
     Args:
         database: Path of an SQLite file, or a URL.
@@ -35,12 +35,11 @@ class SqlRunStore:
         self._engine = open_engine(database)
         self._dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         self.run_id = run_id
+        self._mine = tables.runs.c.run_id == run_id
         self._uploads = UploadStatements(self._engine, run_id, self._dialect.insert)
 
     @classmethod
-    def create(
-        cls, database: Path | str, run_id: str, config: dict[str, Any], state: RunState
-    ) -> SqlRunStore:
+    def create(cls, database: Path | str, run_id: str, config: dict[str, Any], state: RunState) -> RunStore:
         """Make the tables, if there are none, and a run; an existing run of this id is left as it is.
 
         Raises:
@@ -51,10 +50,6 @@ class SqlRunStore:
             "run_id": run_id,
             "config": json.dumps(config, sort_keys=True),
             "state": json.dumps(state.to_dict()),
-            "progress": "",
-            "trainer_seen_at": 0.0,
-            "lease_owner": "",
-            "lease_until": 0.0,
         }
         try:
             migrate(store._engine)
@@ -68,7 +63,7 @@ class SqlRunStore:
         return store
 
     @classmethod
-    def open(cls, database: Path | str, run_id: str | None = None) -> SqlRunStore | None:
+    def open(cls, database: Path | str, run_id: str | None = None) -> RunStore | None:
         """Open a run of an existing database, its only one by default; None if there is none.
 
         Raises:
@@ -99,7 +94,7 @@ class SqlRunStore:
     def _write(self) -> Any:
         return write_transaction(self._engine)
 
-    def _rows(self, table: sa.Table, **where: Any) -> Sequence[sa.Row[Any]]:
+    def _rows(self, table: sa.Table, **where: Any) -> Sequence[sa.Row[tuple[Any, ...]]]:
         wanted = {"run_id": self.run_id, **where}
         query = sa.select(table).where(*(table.c[name] == value for name, value in wanted.items()))
         with self._engine.begin() as connection:
@@ -111,9 +106,10 @@ class SqlRunStore:
 
     def _run_column(self, column: sa.Column[Any]) -> Any:
         with self._engine.begin() as connection:
-            return connection.execute(
-                sa.select(column).where(tables.runs.c.run_id == self.run_id)
-            ).scalar_one()
+            return connection.execute(sa.select(column).where(self._mine)).scalar_one()
+
+    def _update(self, connection: sa.Connection, **values: Any) -> None:
+        connection.execute(sa.update(tables.runs).where(self._mine).values(values))
 
     def config(self) -> dict[str, Any]:
         """The run's hyper-parameters."""
@@ -124,10 +120,14 @@ class SqlRunStore:
         return RunState.from_dict(json.loads(self._run_column(tables.runs.c.state)))
 
     def apply(self, event: Event, lease_owner: str | None = None) -> RunState:
-        """Advance the state machine in one transaction, noting when rounds open, close and end."""
+        """Advance the state machine by one event, noting when rounds open, close and end.
+
+        Raises:
+            RoundError: The event is refused, or somebody else than ``lease_owner`` holds the lease.
+        """
         with self._write() as connection:
             if lease_owner is not None:
-                query = sa.select(tables.runs.c.lease_owner).where(tables.runs.c.run_id == self.run_id)
+                query = sa.select(tables.runs.c.lease_owner).where(self._mine)
                 holder = connection.execute(query.with_for_update()).scalar_one()
                 if holder != lease_owner:
                     raise RoundError(f"{event} comes from {lease_owner}, but {holder} trains this run now")
@@ -135,16 +135,12 @@ class SqlRunStore:
 
     def _advance(self, connection: sa.Connection, event: Event) -> tuple[RunState, RunState]:
         now = time.time()
-        row = sa.select(tables.runs.c.state).where(tables.runs.c.run_id == self.run_id).with_for_update()
+        row = sa.select(tables.runs.c.state).where(self._mine).with_for_update()
         before = RunState.from_dict(json.loads(connection.execute(row).scalar_one()))
         after = advance(before, event)
         if after == before:
             return before, after
-        connection.execute(
-            sa.update(tables.runs)
-            .where(tables.runs.c.run_id == self.run_id)
-            .values(state=json.dumps(after.to_dict()))
-        )
+        self._update(connection, state=json.dumps(after.to_dict()))
         opened = after.round_num != before.round_num
         if opened:
             self._note_round(connection, after.round_num, opened_at=now)
@@ -155,26 +151,21 @@ class SqlRunStore:
         return before, after
 
     def _note_round(self, connection: sa.Connection, round_num: int, **values: Any) -> None:
-        defaults = {"opened_at": 0.0, "collected_at": 0.0, "trained_at": 0.0, "metrics": "{}"}
-        row = {"run_id": self.run_id, "round_num": round_num, **defaults, **values}
-        connection.execute(
-            self._insert(tables.rounds)
-            .values(row)
-            .on_conflict_do_update(index_elements=["run_id", "round_num"], set_=values)
-        )
+        self._upsert(connection, tables.rounds, {"round_num": round_num}, values)
 
-    def _upsert(self, connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
-        keys = [column.name for column in table.primary_key]
-        values = {name: value for name, value in row.items() if name not in keys}
-        connection.execute(
-            self._insert(table).values(row).on_conflict_do_update(index_elements=keys, set_=values)
-        )
+    def _upsert(
+        self, connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]
+    ) -> None:
+        insert = self._insert(table).values({"run_id": self.run_id, **key, **values})
+        connection.execute(insert.on_conflict_do_update(index_elements=["run_id", *key], set_=values))
 
     def join(self, client: ClientRecord) -> RunState:
-        """Take a device in and remember what it said, or neither."""
+        """Take a device in and remember what it said, or neither; repeating it replaces what it said."""
+        values = dataclasses.asdict(client)
+        key = {"client_id": values.pop("client_id")}
         with self._write() as connection:
             _, after = self._advance(connection, Joined(client.client_id))
-            self._upsert(connection, tables.clients, {"run_id": self.run_id, **dataclasses.asdict(client)})
+            self._upsert(connection, tables.clients, key, values)
         return after
 
     def clients(self) -> dict[str, ClientRecord]:
@@ -188,29 +179,33 @@ class SqlRunStore:
         return self._uploads.view(key)
 
     def add_shard(self, shard: ShardRecord, traffic: str | None = None) -> None:
-        """Remember a shard."""
+        """Remember a shard, and count its bytes as this kind of traffic; repeating it replaces it."""
         self._uploads.add_shard(shard, traffic)
 
     def forget_shard(self, key: ShardKey) -> None:
-        """Forget a shard whose blob is lost."""
+        """Forget a shard whose blob is lost, so that it is asked for again."""
         with self._write() as connection:
             shards = tables.shards
             where = [shards.c[name] == value for name, value in key.metadata().items()]
             connection.execute(sa.delete(shards).where(shards.c.run_id == self.run_id, *where))
 
     def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
-        """Shards of a round in canonical order."""
+        """Shards of a round, of one device or of all, in canonical order."""
         where = {"round_num": round_num} | ({} if client_id is None else {"client_id": client_id})
-        shards = [_shard_record(row._mapping) for row in self._rows(tables.shards, **where)]
+        rows = [row._mapping for row in self._rows(tables.shards, **where)]
+        shards = [
+            ShardRecord(ShardKey(**{name: row[name] for name in KEY}), *(row[name] for name in CONTENT))
+            for row in rows
+        ]
         return sorted(shards, key=lambda each: (each.key.client_id, each.key.split, each.key.index))
 
     def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
-        """Close a device's part of a round and remember how it went, or neither."""
-        row = {"run_id": self.run_id, "round_num": round_num, "client_id": client_id}
+        """Close a device's part of a round and remember how it went, or neither; RoundError if refused."""
+        key = {"round_num": round_num, "client_id": client_id}
         with self._write() as connection:
             before, after = self._advance(connection, Reported(client_id, round_num))
             if after != before:
-                self._upsert(connection, tables.reports, {**row, "report": to_json(report).decode()})
+                self._upsert(connection, tables.reports, key, {"report": to_json(report).decode()})
         return after
 
     def reports(self, round_num: int) -> dict[str, RoundReport]:
@@ -228,14 +223,12 @@ class SqlRunStore:
         """All rounds that were opened, oldest first."""
         rows = sorted(self._rows(tables.rounds), key=lambda row: int(row.round_num))
         return [
-            RoundRecord(
-                row.round_num, row.opened_at, row.collected_at, row.trained_at, json.loads(row.metrics)
-            )
-            for row in rows
+            RoundRecord(num, opened, collected, trained, json.loads(metrics))
+            for _, num, opened, collected, trained, metrics in rows
         ]
 
     def count_traffic(self, kind: str, round_num: int, num_bytes: int) -> None:
-        """Add to the bytes of one kind in one round."""
+        """Add to the bytes of one kind (``upload/shards`` and so on) in one round."""
         self._uploads.count_traffic(kind, round_num, num_bytes)
 
     def traffic(self) -> dict[tuple[str, int], int]:
@@ -243,52 +236,39 @@ class SqlRunStore:
         return {(row.kind, row.round_num): row.num_bytes for row in self._rows(tables.traffic)}
 
     def take_lease(self, owner: str, seconds: float) -> bool:
-        """Take or renew the right to train, if nobody else has it."""
+        """Take or renew the right to train, if nobody else has it, and say whether it is the owner's now."""
         runs = tables.runs
         with self._write() as connection:
             now = self._now(connection)
             free = sa.or_(runs.c.lease_owner.in_(("", owner)), runs.c.lease_until < now)
-            taken = connection.execute(
-                sa.update(runs)
-                .where(runs.c.run_id == self.run_id, free)
-                .values(lease_owner=owner, lease_until=now + seconds)
-            )
+            update = sa.update(runs).where(self._mine, free)
+            taken = connection.execute(update.values(lease_owner=owner, lease_until=now + seconds))
         return bool(taken.rowcount == 1)
 
     def release_lease(self, owner: str) -> None:
-        """Give the right to train back."""
-        mine = sa.and_(tables.runs.c.run_id == self.run_id, tables.runs.c.lease_owner == owner)
+        """Give the right to train back, if it is the owner's."""
+        held = sa.update(tables.runs).where(self._mine, tables.runs.c.lease_owner == owner)
         with self._write() as connection:
-            connection.execute(sa.update(tables.runs).where(mine).values(lease_owner="", lease_until=0.0))
+            connection.execute(held.values(lease_owner="", lease_until=0.0))
 
     def _now(self, connection: sa.Connection) -> float:
         if self._dialect is postgresql:
             # Machines that share a database need not agree on the time.
-            return float(
-                connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
-            )
+            query = sa.text("SELECT extract(epoch FROM clock_timestamp())")
+            return float(connection.execute(query).scalar_one())
         return time.time()
 
     def report_progress(self, progress: TrainerProgress | None) -> None:
-        """Say how far the trainer is."""
+        """Say how far the trainer is; also its sign of life."""
         text = "" if progress is None else to_json(progress).decode()
         with self._write() as connection:
-            connection.execute(
-                sa.update(tables.runs)
-                .where(tables.runs.c.run_id == self.run_id)
-                .values(progress=text, trainer_seen_at=time.time())
-            )
+            self._update(connection, progress=text, trainer_seen_at=time.time())
 
     def progress(self) -> tuple[TrainerProgress | None, float]:
-        """How far the trainer is, and when it last said so."""
+        """How far the trainer is, and when it last said so (seconds since the epoch)."""
         (row,) = self._rows(tables.runs)
         progress = from_json(TrainerProgress, row.progress.encode()) if row.progress else None
         return progress, row.trainer_seen_at
-
-
-def _shard_record(row: Any) -> ShardRecord:
-    key = ShardKey(row["client_id"], row["round_num"], row["split"], row["index"])
-    return ShardRecord(key, row["sha256"], row["num_samples"], row["upload_bytes"], row["blob"])
 
 
 def _shown(database: Path | str) -> str:

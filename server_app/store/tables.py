@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
 
-runs = sa.Table(
+
+def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(name, metadata, sa.Column("run_id", sa.String, primary_key=True), *columns)
+
+
+runs = _table(
     "runs",
-    metadata,
-    sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("config", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("progress", sa.Text, nullable=False, default=""),
@@ -17,19 +22,15 @@ runs = sa.Table(
     sa.Column("lease_owner", sa.String, nullable=False, server_default=""),
     sa.Column("lease_until", sa.Float, nullable=False, server_default="0"),
 )
-clients = sa.Table(
+clients = _table(
     "clients",
-    metadata,
-    sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("client_id", sa.String, primary_key=True),
     sa.Column("num_examples", sa.BigInteger, nullable=False),
     sa.Column("num_validation_examples", sa.BigInteger, nullable=False),
     sa.Column("engine", sa.String, nullable=False),
 )
-shards = sa.Table(
+shards = _table(
     "shards",
-    metadata,
-    sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("round_num", sa.BigInteger, primary_key=True),
     sa.Column("client_id", sa.String, primary_key=True),
     sa.Column("split", sa.String, primary_key=True),
@@ -39,28 +40,22 @@ shards = sa.Table(
     sa.Column("upload_bytes", sa.BigInteger, nullable=False),
     sa.Column("blob", sa.String, nullable=False),
 )
-reports = sa.Table(
+reports = _table(
     "reports",
-    metadata,
-    sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("round_num", sa.BigInteger, primary_key=True),
     sa.Column("client_id", sa.String, primary_key=True),
     sa.Column("report", sa.Text, nullable=False),
 )
-rounds = sa.Table(
+rounds = _table(
     "rounds",
-    metadata,
-    sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("round_num", sa.BigInteger, primary_key=True),
     sa.Column("opened_at", sa.Float, nullable=False, default=0.0),
     sa.Column("collected_at", sa.Float, nullable=False, default=0.0),
     sa.Column("trained_at", sa.Float, nullable=False, default=0.0),
     sa.Column("metrics", sa.Text, nullable=False, default="{}"),
 )
-traffic = sa.Table(
+traffic = _table(
     "traffic",
-    metadata,
-    sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("round_num", sa.BigInteger, primary_key=True),
     sa.Column("num_bytes", sa.BigInteger, nullable=False, default=0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,12 +13,14 @@ from gkt_core.wire.protocol import is_client_id
 from gkt_core.wire.shards import ShardKey
 from server_app.rounds.state import RunState
 from server_app.store import tables
-from server_app.store.base import ClientRecord, ShardRecord, UploadView
 from server_app.store.prepared import PreparedStatement, driver_cursor
+from server_app.store.records import ClientRecord, ShardRecord, UploadView
 
 # Numbers in a path may be larger than a database takes.
 _INT_LIMIT = 1 << 63
-_KEY = ("round_num", "client_id", "split", "index")
+# Columns of a shard's key, and those of what else is known of it.
+KEY = ("round_num", "client_id", "split", "index")
+CONTENT = ("sha256", "num_samples", "upload_bytes", "blob")
 
 
 class UploadStatements:
@@ -36,43 +39,22 @@ class UploadStatements:
             clients, sa.and_(clients.c.run_id == run_id, clients.c.client_id == sa.bindparam("client_id"))
         ).outerjoin(
             shards,
-            sa.and_(shards.c.run_id == run_id, *(shards.c[name] == sa.bindparam(name) for name in _KEY)),
+            sa.and_(shards.c.run_id == run_id, *(shards.c[name] == sa.bindparam(name) for name in KEY)),
         )
-        columns = (
-            runs.c.state,
-            clients.c.client_id,
-            clients.c.num_examples,
-            clients.c.num_validation_examples,
-            clients.c.engine,
-            shards.c.sha256,
-            shards.c.num_samples,
-            shards.c.upload_bytes,
-            shards.c.blob,
-        )
-        self._view = PreparedStatement(
-            engine, sa.select(*columns).select_from(joined).where(runs.c.run_id == run_id)
-        )
-        insert_shard = insert(shards).values(
-            {column.name: sa.bindparam(column.name) for column in shards.c} | {"run_id": run_id}
-        )
-        changed = {column.name: insert_shard.excluded[column.name] for column in shards.c}
-        keys = [column.name for column in shards.primary_key]
-        self._add_shard = PreparedStatement(
-            engine,
-            insert_shard.on_conflict_do_update(
-                index_elements=keys, set_={name: new for name, new in changed.items() if name not in keys}
-            ),
-        )
-        insert_traffic = insert(traffic).values(
-            {column.name: sa.bindparam(column.name) for column in traffic.c} | {"run_id": run_id}
-        )
-        self._count = PreparedStatement(
-            engine,
-            insert_traffic.on_conflict_do_update(
-                index_elements=["run_id", "kind", "round_num"],
-                set_={"num_bytes": traffic.c.num_bytes + insert_traffic.excluded.num_bytes},
-            ),
-        )
+        columns = (runs.c.state, *list(clients.c)[1:], *(shards.c[name] for name in CONTENT))
+        view = sa.select(*columns).select_from(joined).where(runs.c.run_id == run_id)
+        self._view = PreparedStatement(engine, view)
+
+        def upsert(table: sa.Table, changed: Callable[[Any], dict[str, Any]]) -> PreparedStatement:
+            values: dict[str, Any] = {column.name: sa.bindparam(column.name) for column in table.c}
+            new = insert(table).values({**values, "run_id": run_id})
+            keys = list(table.primary_key)
+            return PreparedStatement(
+                engine, new.on_conflict_do_update(index_elements=keys, set_=changed(new.excluded))
+            )
+
+        self._add_shard = upsert(shards, lambda new: {name: new[name] for name in CONTENT})
+        self._count = upsert(traffic, lambda new: {"num_bytes": traffic.c.num_bytes + new.num_bytes})
 
     def view(self, key: ShardKey) -> UploadView:
         """What an upload is checked against; a key that nothing can be stored under finds nothing."""
@@ -92,13 +74,7 @@ class UploadStatements:
 
     def add_shard(self, shard: ShardRecord, traffic: str | None) -> None:
         """Remember a shard, and count its bytes as this kind of traffic."""
-        values = {
-            **shard.key.metadata(),
-            "sha256": shard.sha256,
-            "num_samples": shard.num_samples,
-            "upload_bytes": shard.upload_bytes,
-            "blob": shard.blob,
-        }
+        values = {**shard.key.metadata(), **{name: getattr(shard, name) for name in CONTENT}}
         counted = {"kind": traffic, "round_num": shard.key.round_num, "num_bytes": shard.upload_bytes}
         with driver_cursor(self._engine, writes=True) as cursor:
             self._add_shard.execute(cursor, values)

@@ -19,7 +19,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import RunContext, create_run, open_run, run_folder
-from server_app.store import SqlRunStore
+from server_app.store import RunStore
 from tests.conftest import shared_folder
 
 IMAGE_SIZE, NUM_CLASSES = 8, 3
@@ -66,9 +66,9 @@ def closing_runs() -> Iterator[None]:
         run.store.close()
 
 
-def open_store(path: Path) -> SqlRunStore:
+def open_store(path: Path) -> RunStore:
     """The store of a run that is there."""
-    store = SqlRunStore.open(path)
+    store = RunStore.open(path)
     assert store is not None
     return store
 

@@ -22,7 +22,7 @@ from profiling.frame import Announce
 from profiling.server.poisoning.attacks import ATTACKS, PoisonedUploads
 from profiling.server.poisoning.options import PoisoningOptions
 from server_app.quarantine import Watch
-from server_app.store import FolderBlobStore
+from server_app.store import BlobStore
 
 
 class WatchedFedGKT(FedGKT):
@@ -44,7 +44,7 @@ class WatchedFedGKT(FedGKT):
     ) -> None:
         super().__init__(federation, config, **options)
         self._attack, self._attacker = attack, attacker
-        self._watch = Watch(FolderBlobStore(folder), config, federation.num_classes)
+        self._watch = Watch(BlobStore(folder), config, federation.num_classes)
         self._answered: dict[str, int] = {}
         self.quarantined: dict[str, tuple[int, str]] = {}
 

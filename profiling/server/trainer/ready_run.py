@@ -12,7 +12,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.wire.protocol import RoundReport
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app.run_folder import RunContext, create_run, shard_blob
-from server_app.store.base import ClientRecord, ShardRecord
+from server_app.store.records import ClientRecord, ShardRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from server_app import create_app, create_run
 from server_app.rounds.state import Failed, Phase
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, RunContext, soft_labels_blob
 from server_app.status import run_status
-from server_app.store import FolderBlobStore
+from server_app.store import BlobStore
 from server_app.trainer.trainer import Trainer
 from tests.conftest import LONGEST_SECONDS
 from tests.edge_runtime.device_fixtures import Silent
@@ -92,9 +92,9 @@ class Served:
         self.engines: dict[str, PyTorchDevice] = {}
         self.blobs: dict[str, bytes] = {}
         self._app = create_app(self.run, TOKEN, poll_seconds=0.01)
-        self._folder, put = folder, FolderBlobStore.put
+        self._folder, put = folder, BlobStore.put
 
-        def recorded(store: FolderBlobStore, name: str, data: bytes) -> None:
+        def recorded(store: BlobStore, name: str, data: bytes) -> None:
             self.blobs[name] = data
             put(store, name, data)
 
@@ -104,7 +104,7 @@ class Served:
             self.engines[threading.current_thread().name] = engine
             return engine
 
-        patch.setattr(FolderBlobStore, "put", recorded)
+        patch.setattr(BlobStore, "put", recorded)
         patch.setattr(device_module, "open_backend", open_pytorch)
 
     def to_the_end(self) -> None:

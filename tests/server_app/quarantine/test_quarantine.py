@@ -25,7 +25,7 @@ from server_app.quarantine import Evidence, Watch, judge
 from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
 from server_app.rounds.state import Claimed, Joined, Quarantined, Reported, Trained
 from server_app.status import run_status
-from server_app.store import ClientRecord, FolderBlobStore, RunStore
+from server_app.store import BlobStore, ClientRecord, RunStore
 from server_app.trainer.step_report import step_metrics
 from tests.conftest import Gkt
 from tests.server_app.server_fixtures import closing_runs
@@ -177,7 +177,7 @@ def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path: Path) -> None:
 
 
 def test_the_watch_remembers_those_that_it_accepts(tmp_path: Path) -> None:
-    watch = Watch(FolderBlobStore(tmp_path), RunConfig(num_clients=8), NUM_CLASSES)
+    watch = Watch(BlobStore(tmp_path), RunConfig(num_clients=8), NUM_CLASSES)
     sent = devices("iid", 0)
 
     def check(round_num: int, answered: dict[str, int], uploads: Uploads) -> dict[str, str]:

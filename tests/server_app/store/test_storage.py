@@ -22,7 +22,7 @@ from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app, create_run, open_run
 from server_app.rounds.state import Failed, Joined, Phase, RunState
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, Storage
-from server_app.store import RemoteBlobStore, SqlRunStore, engine, tables
+from server_app.store import RemoteBlobStore, RunStore, engine, tables
 from server_app.trainer.trainer import Trainer
 from tests.conftest import LONGEST_SECONDS
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
@@ -81,12 +81,12 @@ def test_several_processes_may_migrate_at_once(database: Path | str) -> None:
 
 def test_one_database_holds_several_runs(postgres_url: str) -> None:
     for run_id in ("run-1", "run-2"):
-        SqlRunStore.create(postgres_url, run_id, {}, RunState(2, 2)).close()
-    first, second = (SqlRunStore.open(postgres_url, run_id) for run_id in ("run-1", "run-2"))
+        RunStore.create(postgres_url, run_id, {}, RunState(2, 2)).close()
+    first, second = (RunStore.open(postgres_url, run_id) for run_id in ("run-1", "run-2"))
     assert first is not None and second is not None
     first.apply(Joined("a"))
     assert (first.state().clients, second.state().clients) == (("a",), ())
-    assert SqlRunStore.open(postgres_url, "run-3") is None
+    assert RunStore.open(postgres_url, "run-3") is None
     first.close()
     second.close()
 
@@ -101,7 +101,7 @@ def test_one_database_holds_several_runs(postgres_url: str) -> None:
 )
 def test_a_database_that_cannot_be_used(url: str, error: type[Exception], words: list[str]) -> None:
     with pytest.raises(error) as caught:
-        SqlRunStore.create(url, "run-1", {}, RunState(2, 2))
+        RunStore.create(url, "run-1", {}, RunState(2, 2))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "secret" not in str(caught.value)
 

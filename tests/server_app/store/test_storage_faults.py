@@ -23,7 +23,7 @@ from server_app import RunContext, create_app, create_run, open_run, storage_err
 from server_app.rounds.state import Failed, Phase, RunState
 from server_app.run_folder import DATABASE_NAME, SERVER_WEIGHTS_BLOB, Storage
 from server_app.storage_errors import describe_storage_error
-from server_app.store import SqlRunStore, engine, remote
+from server_app.store import RunStore, engine, remote
 from server_app.trainer import trainer
 from tests.conftest import LONGEST_SECONDS
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
@@ -291,7 +291,7 @@ def test_an_error_of_the_storage_in_words(error: Exception, words: str) -> None:
 
 
 def test_as_many_threads_as_come_have_a_connection_each(tmp_path: Path) -> None:
-    store = SqlRunStore.create(tmp_path / "run.sqlite", "run-1", {}, RunState(2, 2))
+    store = RunStore.create(tmp_path / "run.sqlite", "run-1", {}, RunState(2, 2))
     together = threading.Barrier(40)
 
     def hold() -> None:

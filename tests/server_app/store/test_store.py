@@ -26,7 +26,7 @@ from server_app.rounds.state import (
     RunState,
     Trained,
 )
-from server_app.store import ClientRecord, ShardRecord, SqlRunStore, sql
+from server_app.store import ClientRecord, RunStore, ShardRecord, sql
 from tests.server_app.waiting import at_once
 
 CONFIG = {"rounds": 2, "codec": "uint8", "alpha": 0.5}
@@ -44,15 +44,15 @@ class Stores:
 
     def __init__(self, database: Path | str) -> None:
         self._database = database
-        self._opened: list[SqlRunStore] = []
+        self._opened: list[RunStore] = []
 
-    def create(self, num_clients: int = 2, num_rounds: int = 2) -> SqlRunStore:
+    def create(self, num_clients: int = 2, num_rounds: int = 2) -> RunStore:
         state = RunState(num_clients, num_rounds)
-        self._opened.append(SqlRunStore.create(self._database, "run-1", CONFIG, state))
+        self._opened.append(RunStore.create(self._database, "run-1", CONFIG, state))
         return self._opened[-1]
 
-    def again(self) -> SqlRunStore:
-        store = SqlRunStore.open(self._database)
+    def again(self) -> RunStore:
+        store = RunStore.open(self._database)
         assert store is not None
         self._opened.append(store)
         return store
@@ -95,16 +95,16 @@ def test_creating_a_run_again_leaves_it_as_it_is(opened: Stores) -> None:
 
 
 def test_there_is_nothing_to_open(path: Path) -> None:
-    assert SqlRunStore.open(path) is None
+    assert RunStore.open(path) is None
     assert not path.exists()
     path.touch()
-    assert SqlRunStore.open(path) is None
+    assert RunStore.open(path) is None
 
 
 def test_a_file_that_is_no_database_is_an_input_error(path: Path) -> None:
     path.write_bytes(b"not a database, " * 64)
     with pytest.raises(InputError, match=r"run\.sqlite cannot be read"):
-        SqlRunStore.open(path)
+        RunStore.open(path)
     with pytest.raises(InputError, match=r"run\.sqlite cannot be read"):
         open_run(path.parent)
 
@@ -318,7 +318,7 @@ def test_two_trainers_cannot_claim_the_same_round(opened: Stores) -> None:
     store.apply(Joined("a"))
     store.apply(Reported("a", 1))
 
-    def claim(each: SqlRunStore) -> RunState | None:
+    def claim(each: RunStore) -> RunState | None:
         try:
             return each.apply(Claimed(1))
         except RoundError:

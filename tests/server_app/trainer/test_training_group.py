@@ -27,7 +27,7 @@ from gkt_core.wire.shards import ShardKey, read_soft_labels
 from server_app import RunContext, create_run
 from server_app.rounds.state import Phase
 from server_app.run_folder import shard_blob, soft_labels_blob
-from server_app.store.base import ClientRecord, ShardRecord
+from server_app.store.records import ClientRecord, ShardRecord
 from server_app.trainer import supervisor, trainer
 from server_app.trainer.group import SpawnedGroup
 from server_app.trainer.trainer import Trainer

@@ -40,7 +40,7 @@ from server_app.run_folder import (
     RunContext,
     soft_labels_blob,
 )
-from server_app.store import FolderBlobStore
+from server_app.store import BlobStore
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, open_store, run_config, shard_bytes
 
 NUM_TRAIN, NUM_VALIDATION = 12, 5
@@ -69,7 +69,7 @@ def run(empty_run: Path, bundle: Bundle, tmp_path: Path) -> Iterator[RunContext]
     """A new run; as open_run gives it, but for the bundle, which is read once for all tests."""
     shutil.copy(empty_run / DATABASE_NAME, tmp_path)
     store = open_store(tmp_path / DATABASE_NAME)
-    yield RunContext(tmp_path, store, FolderBlobStore(tmp_path / "blobs"), bundle, run_config())
+    yield RunContext(tmp_path, store, BlobStore(tmp_path / "blobs"), bundle, run_config())
     store.close()
 
 

@@ -20,7 +20,7 @@ from gkt_core.wire.protocol import ErrorBody, from_json, to_json
 from gkt_core.wire.shards import read_feature_shard
 from server_app import create_app
 from server_app.run_folder import DATABASE_NAME, RunContext
-from server_app.store import FolderBlobStore
+from server_app.store import BlobStore
 from server_app.web.classifier import FeatureClassifier
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, open_store, run_config
 from tests.server_app.web.documented import Documented
@@ -36,7 +36,7 @@ class Target:
 
     def __init__(self, folder: Path, bundle: Bundle, classifier: FeatureClassifier) -> None:
         store = open_store(folder / DATABASE_NAME)
-        self.run = RunContext(folder, store, FolderBlobStore(folder / "blobs"), bundle, run_config())
+        self.run = RunContext(folder, store, BlobStore(folder / "blobs"), bundle, run_config())
         app = create_app(self.run, TOKEN, classifier=classifier)
         self.client, self._documented = app.test_client(), Documented(app)
         self._database = sqlite3.connect(folder / DATABASE_NAME)
