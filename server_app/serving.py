@@ -52,12 +52,9 @@ def bind(host: str, port: int) -> socket.socket:
 def serve_run(
     run: RunContext,
     listener: socket.socket,
+    trainer: TrainerProcess,
     *,
-    num_threads: int,
-    num_procs: int,
-    device: str,
     poll_seconds: float,
-    announce: Callable[[str], None],
     on_ready: Callable[[str], None],
     tls: tuple[Path, Path] | None = None,
     classifier: FeatureClassifier | None = None,
@@ -67,11 +64,8 @@ def serve_run(
     Args:
         run: The run.
         listener: The bound socket.
-        num_threads: CPU threads of the trainer; 0 means all cores.
-        num_procs: Processes of the trainer; 0 where torchrun starts them elsewhere.
-        device: What it trains on, ``cpu`` or ``cuda``.
+        trainer: The run's, not yet started.
         poll_seconds: How often waiting devices ask again.
-        announce: Takes a line for the person who watches.
         on_ready: Called with the URL once the server listens.
         tls: Certificate and key files (PEM); None for plain HTTP.
         classifier: What answers features; None for a server that does not.
@@ -85,7 +79,6 @@ def serve_run(
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     app = create_app(run, read_token(run.folder), poll_seconds=poll_seconds, classifier=classifier)
     server = WebServer(app, listener, tls=tls)
-    trainer = TrainerProcess(run, num_threads, announce, num_procs=num_procs, device=device)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
     info_path = run.folder / SERVER_INFO_NAME
     with lock_exclusively(

@@ -41,6 +41,7 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
     """
     with needs("server"):
         from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
+        from server_app.trainer.supervisor import TrainerProcess  # noqa: PLC0415 - imports an extra
         from server_app.web.classifier import FeatureClassifier  # noqa: PLC0415 - imports an extra
         from server_app.web.gunicorn_server import check_tls  # noqa: PLC0415 - imports an extra
     if options.tls is not None:
@@ -66,14 +67,14 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
             else:
                 _print_address(run, url, token)
 
+        trainer = TrainerProcess(
+            run, options.num_threads, _announce, num_procs=options.num_procs, device=options.device
+        )
         serving.serve_run(
             run,
             listener,
-            num_threads=options.num_threads,
-            num_procs=options.num_procs,
-            device=options.device,
+            trainer,
             poll_seconds=options.poll_seconds,
-            announce=_announce,
             on_ready=on_ready,
             tls=options.tls,
             classifier=classifier,

@@ -94,7 +94,7 @@ class RunStore:
     def _write(self) -> Any:
         return write_transaction(self._engine)
 
-    def _rows(self, table: sa.Table, **where: Any) -> Sequence[sa.Row[tuple[Any, ...]]]:
+    def _rows(self, table: sa.Table, **where: Any) -> Sequence[Any]:
         wanted = {"run_id": self.run_id, **where}
         query = sa.select(table).where(*(table.c[name] == value for name, value in wanted.items()))
         with self._engine.begin() as connection:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,44 +58,24 @@ class Order:
     shards: list[tuple[ShardKey, str]]
 
 
-class TrainingGroup(Protocol):
-    """The processes, seen from rank 0."""
+class TrainingGroup:
+    """The processes, seen from rank 0; of this class itself, rank 0 alone."""
 
     def begin(self, order: Order, network: nn.Module, optimizer: torch.optim.Optimizer) -> Ranks:
         """Have everybody train with this process, from these weights; before each ``server_update``."""
-        ...
-
-    def reset(self) -> None:
-        """Forget a training that was left half done, or another network."""
-        ...
-
-    def close(self) -> None:
-        """Send the others home: all is done."""
-        ...
-
-    def abandon(self) -> None:
-        """Leave the others alone, before this process ends with an error."""
-        ...
-
-
-class AloneGroup:
-    """A :class:`TrainingGroup` of one."""
-
-    def begin(self, order: Order, network: nn.Module, optimizer: torch.optim.Optimizer) -> Ranks:
-        """Train alone."""
         return OneProcess()
 
     def reset(self) -> None:
-        """Do nothing."""
+        """Forget a training that was left half done, or another network."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Send the others home: all is done."""
 
     def abandon(self) -> None:
-        """Do nothing."""
+        """Leave the others alone, before this process ends with an error."""
 
 
-class _Formed:
+class _Formed(TrainingGroup):
     """A group of several processes, however it is formed."""
 
     def __init__(self) -> None:
@@ -121,7 +101,7 @@ class _Formed:
 
 
 class TorchrunGroup(_Formed):
-    """Processes that ``torchrun`` started, and starts again, all of them, when one ends."""
+    """Processes that ``torchrun`` started, ends, and starts again, all of them, when one ends."""
 
     def __init__(self, torch_device: str) -> None:
         super().__init__()
@@ -141,9 +121,6 @@ class TorchrunGroup(_Formed):
         if self._ranks is None:
             self._form()
         self._send_home()
-
-    def abandon(self) -> None:
-        """Do nothing: torchrun ends them."""
 
     def _form(self) -> None:
         join_torchrun(self._torch_device)
@@ -232,7 +209,7 @@ def choose_group(folder: Path, num_procs: int, num_threads: int, torch_device: s
     """The group that this process, as rank 0, trains with; the arguments are :class:`SpawnedGroup`'s."""
     if torchrun_rank() is not None:
         return TorchrunGroup(torch_device)
-    return SpawnedGroup(folder, num_procs, num_threads, torch_device) if num_procs > 1 else AloneGroup()
+    return SpawnedGroup(folder, num_procs, num_threads, torch_device) if num_procs > 1 else TrainingGroup()
 
 
 def join_spawned(torch_device: str, store_port: int, rank: int, num_procs: int) -> None:

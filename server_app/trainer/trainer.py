@@ -33,7 +33,7 @@ from server_app.rounds.state import (
 )
 from server_app.run_folder import RunContext, soft_labels_blob
 from server_app.storage_errors import STORAGE_ERRORS, Patience
-from server_app.trainer.group import AloneGroup, Order, TrainingGroup
+from server_app.trainer.group import Order, TrainingGroup
 from server_app.trainer.lease import Lease, LeaseLost
 from server_app.trainer.network import build_network, check_finite, publish_model
 from server_app.trainer.step_report import (
@@ -63,7 +63,7 @@ class Trainer:
         self, run: RunContext, group: TrainingGroup | None = None, torch_device: torch.device | None = None
     ) -> None:
         self._run = run
-        self._group = group or AloneGroup()
+        self._group = group or TrainingGroup()
         self._torch_device = torch_device or torch.device("cpu")
         self._lease = Lease(run.store, run.folder)
         self._parent_pid: int | None = None
@@ -147,11 +147,8 @@ class Trainer:
 
     def _save_epoch(self, state: RunState, epoch: int) -> None:
         self._lease.keep()
-        extra = {
-            "round_num": state.round_num,
-            "epoch": epoch,
-            "clients": sorted(rounds_of(state).parts(state)),
-        }
+        clients = sorted(rounds_of(state).parts(state))
+        extra = {"round_num": state.round_num, "epoch": epoch, "clients": clients}
         save_checkpoint(self._run.epoch_checkpoint_path, self._network, self._optimizer, extra)
 
     def _save(self, round_num: int) -> None:

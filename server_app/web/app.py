@@ -26,6 +26,15 @@ from server_app.web.routes import clients, documents, downloads, inference, runs
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
 _BODY_SLACK = 64 * 1024
+# Of an error, that of the nearest of its classes holds.
+_STATUSES: dict[type, int] = {
+    AuthenticationError: 401,
+    GKTError: 500,
+    InputError: 422,
+    ProtocolError: 400,
+    RoundError: 409,
+    StorageUnavailableError: 503,
+}
 # Of a storage that does not answer; devices wait longer by themselves when it goes on.
 _RETRY_AFTER_SECONDS = 2
 
@@ -60,7 +69,8 @@ def create_app(
 
     @app.errorhandler(GKTError)
     def _refuse(error: GKTError) -> Response:
-        return _error_response(_status_of(error), error.code, str(error))
+        status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
+        return _error_response(status, error.code, str(error))
 
     def _storage(error: Exception) -> Response:
         """Disk full, database locked, blob store gone: for a person to mend, and for devices to wait."""
@@ -84,22 +94,6 @@ def create_app(
     for module in (runs, clients, uploads, downloads, inference, documents):
         app.register_blueprint(module.blueprint)
     return app
-
-
-def _status_of(error: GKTError) -> int:
-    match error:
-        case AuthenticationError():
-            return 401
-        case RoundError():
-            return 409
-        case ProtocolError():
-            return 400
-        case InputError():
-            return 422
-        case StorageUnavailableError():
-            return 503
-        case _:
-            return 500
 
 
 def _error_response(status: int, code: str, message: str) -> Response:

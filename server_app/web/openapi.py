@@ -6,19 +6,17 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Hashable
 from typing import Any, cast
 
 import jinja2
 from flask import Flask
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic.json_schema import JsonSchemaMode
 
 from gkt_core.wire.protocol import PROTOCOL_VERSION, ErrorBody
 from server_app.web.operations import OPERATIONS, PATH_PARTS, REFUSALS, USUAL_REFUSALS, Operation
 from server_app.web.validation import adapter
 
-OPENAPI_VERSION = "3.1.0"
 _SCHEMAS = "#/components/schemas/"
 _ABOUT = (
     "What devices and a gkt server say to each other. Bodies are JSON unless a media type says otherwise; "
@@ -101,7 +99,7 @@ def _document(routes: tuple[tuple[str, str, str, str], ...]) -> dict[str, Any]:
             "parameters": parameters + described["parameters"],
         }
     return {
-        "openapi": OPENAPI_VERSION,
+        "openapi": "3.1.0",
         "info": {"title": "gkt", "version": str(PROTOCOL_VERSION), "description": _ABOUT},
         "security": [{"bearer": []}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
@@ -115,16 +113,11 @@ def _document(routes: tuple[tuple[str, str, str, str], ...]) -> dict[str, Any]:
 
 def _schemas(operations: list[Operation]) -> tuple[dict[str, Any], dict[tuple[type, str], Any]]:
     """JSON schemas of all messages, and how each is referred to."""
-    inputs: list[tuple[Hashable, JsonSchemaMode, TypeAdapter[Any]]] = []
-    for operation in operations:
-        if isinstance(operation.body, type):
-            inputs.append((operation.body, "validation", adapter(operation.body)))
-        if isinstance(operation.answer, type):
-            inputs.append((operation.answer, "serialization", adapter(operation.answer)))
-    inputs.append((ErrorBody, "serialization", adapter(ErrorBody)))
-    unique = list({(kind, mode): (kind, mode, each) for kind, mode, each in inputs}.values())
+    messages: set[tuple[Any, JsonSchemaMode]] = {(ErrorBody, "serialization")}
+    messages |= {(each.body, "validation") for each in operations if isinstance(each.body, type)}
+    messages |= {(each.answer, "serialization") for each in operations if isinstance(each.answer, type)}
     named, definitions = TypeAdapter.json_schemas(
-        unique, ref_template=_SCHEMAS + "{model}", schema_generator=GenerateJsonSchema
+        [(kind, mode, adapter(kind)) for kind, mode in messages], ref_template=_SCHEMAS + "{model}"
     )
     schemas = cast(dict[str, Any], definitions.get("$defs", {}))
     references: dict[tuple[type, str], Any] = {}
