@@ -36,12 +36,7 @@ from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
-from server_app.store import (
-    BlobStore,
-    RemoteBlobStore,
-    RunStore,
-    validation_accuracies,
-)
+from server_app.store import BlobStore, RemoteBlobStore, RunStore, validation_accuracies
 
 DATABASE_NAME = "run.sqlite"
 STORAGE_NAME = "storage.json"

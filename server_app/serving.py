@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
@@ -86,30 +85,20 @@ def serve_run(
         f"another gkt serve runs on {run.folder}: stop it, or choose another --data-dir",
     ):
         run.blobs.drop_incoming()
-        _serve_until_interrupted(server, trainer, info_path, info, on_ready)
-
-
-def _serve_until_interrupted(
-    server: WebServer,
-    trainer: TrainerProcess,
-    info_path: Path,
-    info: dict[str, Any],
-    on_ready: Callable[[str], None],
-) -> None:
-    # In a thread of its own: a signal interrupts the waiting below, never the handling of a request, where
-    # the interrupt could be swallowed.
-    web = threading.Thread(target=server.run, name="web", daemon=True)
-    try:
-        trainer.start()
-        web.start()
-        write_atomically(info_path, (json.dumps(info) + "\n").encode())
-        on_ready(info["url"])
-        while web.is_alive():
-            web.join(timeout=1.0)
-        raise RunFailedError("the web server ended by itself")
-    finally:
-        info_path.unlink(missing_ok=True)
-        trainer.stop()
-        # Requests that are being handled may end; devices repeat the others.
-        server.stop()
-        web.join(timeout=_LAST_REQUESTS_SECONDS)
+        # In a thread of its own: a signal interrupts the waiting below, never the handling of a request,
+        # where the interrupt could be swallowed.
+        web = threading.Thread(target=server.run, name="web", daemon=True)
+        try:
+            trainer.start()
+            web.start()
+            write_atomically(info_path, (json.dumps(info) + "\n").encode())
+            on_ready(url)
+            while web.is_alive():
+                web.join(timeout=1.0)
+            raise RunFailedError("the web server ended by itself")
+        finally:
+            info_path.unlink(missing_ok=True)
+            trainer.stop()
+            # Requests that are being handled may end; devices repeat the others.
+            server.stop()
+            web.join(timeout=_LAST_REQUESTS_SECONDS)

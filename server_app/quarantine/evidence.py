@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from gkt_core.rounds.feature_source import FeatureSource
 
@@ -64,11 +64,10 @@ class Evidence:
     @classmethod
     def from_file(cls, path: str) -> Evidence:
         """The inverse of :meth:`to_bytes`."""
-        with open(path, "rb") as file:
-            arrays = load(file.read())
         with safe_open(path, framework="numpy") as opened:
+            sample_ids, labels, pooled = (opened.get_tensor(name) for name in _ARRAYS)
             numbers = json.loads(opened.metadata()["numbers"])
-        return cls(arrays["sample_ids"], arrays["labels"], arrays["pooled"].astype(np.float32), **numbers)
+        return cls(sample_ids, labels, pooled.astype(np.float32), **numbers)
 
 
 def gather_evidence(source: FeatureSource) -> dict[str, Evidence]:

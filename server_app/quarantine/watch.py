@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from gkt_core.config.run_config import RunConfig
@@ -43,17 +44,8 @@ class Watch:
             Reasons by client id.
         """
         evidence = gather_evidence(source)
-        last = {
-            client_id: past
-            for client_id in evidence
-            if (past := self._read(_name(client_id, answered.get(client_id, 0)))) is not None
-        }
-        known = evidence.keys() | answered.keys()
-        first = {
-            client_id: past
-            for client_id in sorted(known)
-            if (past := self._read(_first(client_id))) is not None
-        }
+        last = self._past({each: _name(each, answered.get(each, 0)) for each in evidence})
+        first = self._past({each: _first(each) for each in sorted(evidence.keys() | answered.keys())})
         reasons = judge(
             evidence,
             num_classes=self._num_classes,
@@ -84,11 +76,13 @@ class Watch:
             if before.get(client_id, round_num) != round_num:
                 self._blobs.delete(_name(client_id, before[client_id]))
 
-    def _read(self, name: str) -> Evidence | None:
-        try:
-            return Evidence.from_file(str(self._blobs.local_path(name)))
-        except FileNotFoundError:
-            return None
+    def _past(self, names: Mapping[str, str]) -> dict[str, Evidence]:
+        """What is kept under the name of each device, where anything is."""
+        past = {}
+        for client_id, name in names.items():
+            with contextlib.suppress(FileNotFoundError):
+                past[client_id] = Evidence.from_file(str(self._blobs.local_path(name)))
+        return past
 
 
 def _first(client_id: str) -> str:

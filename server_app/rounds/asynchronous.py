@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.rounds.staleness import may_begin
 from gkt_core.wire.protocol import Task
-from server_app.rounds.members import check_member, check_not_held, held, held_task, without
+from server_app.rounds.members import check_takes_part, held, held_task, without
 from server_app.rounds.state import Phase, RunState
 
 
@@ -60,13 +60,9 @@ class AsyncRounds:
 
     def reported(self, state: RunState, client_id: str) -> RunState:
         """Put the device's part into the next step."""
-        return self.settled(
-            dataclasses.replace(
-                state,
-                selected=without(state.selected, client_id),
-                reported=tuple(sorted((*state.reported, client_id))),
-            )
-        )
+        left = without(state.selected, client_id)
+        reported = tuple(sorted((*state.reported, client_id)))
+        return self.settled(dataclasses.replace(state, selected=left, reported=reported))
 
     def revoked(self, state: RunState, client_id: str) -> RunState:
         """Drop the device's part, unless the trainer has it already."""
@@ -122,8 +118,7 @@ class AsyncRounds:
             RoundClosedError: The device's round is over, and it may ask what is next.
             RoundError: The device has not joined, or this is not the round that it is in.
         """
-        check_member(state, client_id)
-        check_not_held(state, client_id)
+        check_takes_part(state, client_id)
         if self.has_reported(state, client_id, round_num):
             raise RoundError(f"{client_id} has closed its part of its round {round_num}")
         mine = _done(state, client_id) + 1

@@ -8,10 +8,7 @@ from server_app.rounds.state import Phase, RunState
 
 
 class Deadline:
-    """When a round has waited long enough.
-
-    It begins anew with the process that keeps it: no device is late for a server that was down.
-    """
+    """When a round has waited long enough for this process: no device is late for a server that was down."""
 
     def __init__(self) -> None:
         self._round_num, self._opened_at = -1, 0.0

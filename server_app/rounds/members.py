@@ -56,8 +56,7 @@ def held(state: RunState, client_id: str, reason: str, taking_part: tuple[str, .
         RoundError: It does not take part in this step.
     """
     if client_id not in taking_part:
-        where = f"{_step_name(state)} {state.round_num}"
-        raise RoundError(f"{client_id} has no part in {where}: there is nothing to quarantine")
+        raise RoundError(f"{client_id} has no part in {_where(state)}: there is nothing to quarantine")
     if client_id not in state.clients:
         # Revoked meanwhile.
         return state
@@ -87,12 +86,11 @@ def check_fits(state: RunState, event: Event, phase: Phase, round_num: int) -> N
         RoundError: Phase or step differ.
     """
     if state.phase is not phase or state.round_num != round_num:
-        where = f"{_step_name(state)} {state.round_num}"
-        raise RoundError(f"{event} does not fit a run that is {state.phase} in {where}")
+        raise RoundError(f"{event} does not fit a run that is {state.phase} in {_where(state)}")
 
 
-def _step_name(state: RunState) -> str:
-    return "step" if state.mode == "async" else "round"
+def _where(state: RunState) -> str:
+    return f"{'step' if state.mode == 'async' else 'round'} {state.round_num}"
 
 
 def released(state: RunState) -> RunState:
@@ -123,12 +121,14 @@ def check_member(state: RunState, client_id: str) -> None:
         raise RoundError(f"{client_id} has not joined this run")
 
 
-def check_not_held(state: RunState, client_id: str) -> None:
-    """Refuse uploads of a quarantined device, which may ask again what to do.
+def check_takes_part(state: RunState, client_id: str) -> None:
+    """Refuse uploads of who is no member, or is quarantined and may ask again what to do.
 
     Raises:
         RoundClosedError: The device is quarantined.
+        RoundError: The device is no member.
     """
+    check_member(state, client_id)
     if reason := dict(state.quarantined).get(client_id):
         raise RoundClosedError(f"{client_id} is quarantined: {reason}")
 

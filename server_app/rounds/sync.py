@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.rounds.sampling import sample_clients
 from gkt_core.wire.protocol import Task
-from server_app.rounds.members import check_member, check_not_held, held, held_task, without
+from server_app.rounds.members import check_takes_part, held, held_task, without
 from server_app.rounds.state import Phase, RunState
 
 
@@ -88,8 +88,7 @@ class SyncRounds:
             RoundClosedError: The round went on without this device, which may join the next one.
             RoundError: The device has not joined, or the round is not open for it.
         """
-        check_member(state, client_id)
-        check_not_held(state, client_id)
+        check_takes_part(state, client_id)
         if self.has_reported(state, client_id, round_num):
             raise RoundError(f"{client_id} has closed its part of round {round_num}")
         where = f"round {round_num} is not open: the run is {state.phase} in round {state.round_num}"

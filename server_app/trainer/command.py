@@ -10,13 +10,7 @@ import click
 from gkt_core.files import remove_leftovers
 from gkt_core.nn.execution import prepare_torch
 from server_app.run_folder import open_run
-from server_app.trainer.group import (
-    choose_group,
-    end_with_parent,
-    join_spawned,
-    join_torchrun,
-    torchrun_rank,
-)
+from server_app.trainer.group import choose_group, end_with_parent, join_spawned, join_torchrun, torchrun_rank
 from server_app.trainer.lease import only_trainer
 from server_app.trainer.network import own_torch_device
 from server_app.trainer.rank_process import train_along

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import IO
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -88,7 +87,15 @@ class TrainerProcess:
             command += ["--procs", str(self._num_procs)]
         command += ["--threads", str(threads), "--device", self._device, "--parent-pid", str(os.getpid())]
         with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
-            return _popen(command, log)
+            # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**TRAINING_ALLOCATOR, **os.environ},
+                start_new_session=True,
+            )
 
     def _watch(self) -> None:
         num_deaths, last_mark = 0, None
@@ -133,18 +140,6 @@ class TrainerProcess:
             return state.round_num, self._run.epoch_checkpoint_path.stat().st_mtime_ns
         except OSError:
             return state.round_num, 0
-
-
-def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**TRAINING_ALLOCATOR, **os.environ},
-        start_new_session=True,
-    )
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -10,12 +10,7 @@ from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from gkt_core.errors import RoundError
 from gkt_core.wire.paths import ARTIFACT, MODEL, RUN, SOFT_LABELS
 from server_app.rounds.state import Phase
-from server_app.run_folder import (
-    SERVER_WEIGHTS_BLOB,
-    TEMPLATE_BLOB,
-    RunContext,
-    soft_labels_blob,
-)
+from server_app.run_folder import SERVER_WEIGHTS_BLOB, TEMPLATE_BLOB, RunContext, soft_labels_blob
 from server_app.web.context import run_of
 
 blueprint = Blueprint("downloads", __name__, url_prefix=RUN)

@@ -10,13 +10,7 @@ from flask import Blueprint, Response, request
 
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
-from gkt_core.wire.protocol import (
-    MAX_MISSING_SHARDS,
-    SHA256_HEADER,
-    MissingShards,
-    RoundReport,
-    ShardReceipt,
-)
+from gkt_core.wire.protocol import MAX_MISSING_SHARDS, SHA256_HEADER, MissingShards, RoundReport, ShardReceipt
 from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
 from server_app.rounds.machine import part_is_closed, rounds_of
 from server_app.run_folder import RunContext, shard_blob
