@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-STYLES = ("bar", "plain", "json")
 _SECONDS_BETWEEN_LINES = 1.0
 _WORDS = {
     "train": "trains",
@@ -30,7 +29,7 @@ class DeviceProgress:
 
     Args:
         client_id: The device.
-        style: One of :data:`STYLES`; by default a bar on a terminal and plain lines elsewhere.
+        style: ``bar``, ``plain`` or ``json``; by default a bar on a terminal and plain lines elsewhere.
     """
 
     def __init__(self, client_id: str, style: str | None = None) -> None:

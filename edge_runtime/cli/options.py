@@ -96,8 +96,8 @@ class RunOptions(DeviceOptions):
         checkpoint_seconds: How often the middle of a round is saved to --state-dir; 0 after every step.
         nice: Priority: 0 as others, 19 when nobody else works.
         memory_limit_mb: Memory that this process may ask for, in 10^6 bytes; tried before the device joins.
-        pause_below_battery: Wait between steps while the battery has less.
-        pause_above_celsius: Wait between steps while the hottest zone is above that.
+        pause_below_battery: Wait between steps while the battery has less, until it has 5 points more.
+        pause_above_celsius: Wait between steps while the hottest zone is above that, until it is 5 below.
         sysfs: Where the kernel shows battery and temperature; another path in some containers.
         progress: On stderr: a bar, plain lines, or JSON lines.
     """
@@ -121,8 +121,10 @@ class RunOptions(DeviceOptions):
     checkpoint_seconds: float = option(30.0, unit="seconds", group=MACHINE)
     nice: int = option(0, low=0, high=19, group=MACHINE)
     memory_limit_mb: int | None = option(None, low=1, shown_default="no limit", group=MACHINE)
-    pause_below_battery: float | None = option(None, shown_default="never", unit="percent", group=MACHINE)
-    pause_above_celsius: float | None = option(None, shown_default="never", group=MACHINE)
+    pause_below_battery: float | None = option(
+        None, above=0, high=95, shown_default="never", unit="percent", group=MACHINE
+    )
+    pause_above_celsius: float | None = option(None, above=0, below=150, shown_default="never", group=MACHINE)
     sysfs: Path = option(Path("/sys"), group=MACHINE)
     progress: str | None = option(
         None,

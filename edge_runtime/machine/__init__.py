@@ -1,1 +1,1 @@
-"""What a device takes of its machine: memory, battery, heat, priority."""
+"""What a device takes of its machine: memory, battery, heat."""

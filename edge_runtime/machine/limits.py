@@ -1,9 +1,8 @@
-"""What a device lets training take of the machine: memory and priority."""
+"""Limit the memory that a device lets training take of the machine."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from collections.abc import Iterator
 
@@ -13,23 +12,11 @@ from edge_runtime.engines.base import open_backend
 from edge_runtime.machine.process_status import status_bytes
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
-from gkt_core.errors import ConfigError, MemoryLimitError
+from gkt_core.errors import MemoryLimitError
 
 # How ONNX Runtime says that memory ran out; its exceptions have no class of their own for it.
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 _MEGABYTE = 1_000_000
-
-
-def be_nice(level: int) -> None:
-    """Let everything else on the machine go first.
-
-    Raises:
-        ConfigError: The level is not from 0 to 19.
-    """
-    if not 0 <= level <= 19:
-        raise ConfigError(f"--nice is {level}, expected 0 (as others) to 19 (only when nobody else works)")
-    if level:
-        os.nice(level)
 
 
 def limit_memory(megabytes: int) -> None:
@@ -98,11 +85,9 @@ def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_thread
 def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = "" if limit == resource.RLIM_INFINITY else f", --memory-limit-mb allows {limit / _MEGABYTE:.0f}"
-    needed = (
-        ""
-        if config is None
-        else f" for batches of {config.batch_size} and shards of {config.shard_samples} samples"
-    )
+    needed = ""
+    if config is not None:
+        needed = f" for batches of {config.batch_size} and shards of {config.shard_samples} samples"
     return MemoryLimitError(
         f"memory does not suffice{needed}: {_allocated_bytes() / _MEGABYTE:.0f} MB are taken{allowed}: allow "
         "more, or begin the run with a smaller --batch-size and --shard-samples on the server"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_runtime.machine.sysfs import read_text
+
 
 def status_bytes(field: str, process: int | str = "self") -> int | None:
     """Read one field of a process; None where the system does not say, or the process is gone.
@@ -12,11 +14,7 @@ def status_bytes(field: str, process: int | str = "self") -> int | None:
         field: Such as ``VmHWM``, the most that ever lay in memory.
         process: Its id.
     """
-    try:
-        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
+    for line in (read_text(Path(f"/proc/{process}/status")) or "").splitlines():
         key, _, value = line.partition(":")
         if key == field:
             return int(value.split()[0]) * 1024

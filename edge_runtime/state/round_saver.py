@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from dataclasses import dataclass, field
 
 from edge_runtime.engines.base import TrainingBackend
 from edge_runtime.state.state_dir import DeviceState, StateDir
 from gkt_core.rounds.client_round import LocalProgress
 
 
+@dataclass(slots=True)
 class RoundSaver:
     """Called after each step with how far the round has come.
 
-    Args:
+    Attributes:
         state_dir: Where to save.
         engine: Whose weights.
         state: Where the device stood when the round, or the rest of it, began.
@@ -21,34 +24,27 @@ class RoundSaver:
         every_seconds: Between two saves.
     """
 
-    def __init__(
-        self,
-        state_dir: StateDir,
-        engine: TrainingBackend,
-        state: DeviceState,
-        started: float,
-        every_seconds: float,
-    ) -> None:
-        self._state_dir = state_dir
-        self._engine = engine
-        self._state = state
-        self._started = self._saved = started
-        self._every_seconds = every_seconds
+    state_dir: StateDir
+    engine: TrainingBackend
+    state: DeviceState
+    started: float
+    every_seconds: float
+    _saved: float = field(default=-math.inf, init=False)
 
     def __call__(self, progress: LocalProgress) -> None:
         """Save if it is time to."""
-        if time.perf_counter() - self._saved >= self._every_seconds:
+        if time.perf_counter() - max(self.started, self._saved) >= self.every_seconds:
             self.save(progress)
 
     def save(self, progress: LocalProgress) -> None:
         """Save, whatever the time."""
         state = dataclasses.replace(
-            self._state,
-            engine=self._engine.name,
+            self.state,
+            engine=self.engine.name,
             partial=progress,
-            train_seconds=train_seconds(self._state, self._started),
+            train_seconds=train_seconds(self.state, self.started),
         )
-        self._state_dir.save(state, self._engine.save)
+        self.state_dir.save(state, self.engine.save)
         self._saved = time.perf_counter()
 
 

@@ -68,7 +68,7 @@ class StateDir:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._state_path = path, path / "state.json"
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_exclusively(
@@ -184,7 +184,3 @@ class StateDir:
         text = json.dumps(manifest_values, indent=2, sort_keys=True)
         write_atomically(folder / MANIFEST_NAME, text.encode())
         return load_bundle(folder, names)
-
-    @property
-    def _state_path(self) -> Path:
-        return self.path / "state.json"

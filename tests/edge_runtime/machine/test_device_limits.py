@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.cli.options import RunOptions
 from edge_runtime.machine import pauses
 from edge_runtime.machine.pauses import Pauses, hottest_celsius, read_battery
 from gkt_core.data.private_data import save_private_data
@@ -128,7 +129,13 @@ def test_where_there_are_no_files_nothing_waits(tmp_path: Path) -> None:
     ]
     for below_battery, above_celsius in ((99.0, None), (0.0, None), (None, 500.0)):
         with pytest.raises(ConfigError, match="expected"):
-            Pauses(below_battery, above_celsius)
+            RunOptions(
+                url="http://server",
+                token="t",
+                data=tmp_path,
+                pause_below_battery=below_battery,
+                pause_above_celsius=above_celsius,
+            )
 
 
 def test_a_device_waits_between_two_steps_with_its_state_saved(
