@@ -113,16 +113,8 @@ class Device:
             noise = self.state_dir.feature_noise(self.noise, state)
         part = ClientPart(self.client_id, self.data, config, manifest.num_classes, noise)
         engine = self._open(info, part, state)
-        task = self.server.join(
-            self.client_id,
-            JoinRequest(
-                PROTOCOL_VERSION,
-                len(self.data.train),
-                len(self.data.validation),
-                self.data.num_classes,
-                engine.name,
-            ),
-        )
+        counts = len(self.data.train), len(self.data.validation), self.data.num_classes
+        task = self.server.join(self.client_id, JoinRequest(PROTOCOL_VERSION, *counts, engine.name))
         while task.action != "finish":
             if task.action == "train":
                 state, task = self._round(engine, part, state, task)
@@ -172,13 +164,10 @@ class Device:
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         if state.partial is not None:
             begin += f" and {state.partial.num_steps} steps of the next"
-        noise = part.noise
-        blurred = (
-            f", features clipped at {noise.clip:g} and with noise {noise.noise:g}" if noise.is_on else ""
-        )
-        self.listener.note(
-            f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s){blurred}"
-        )
+        line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
+        if part.noise.is_on:
+            line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        self.listener.note(line)
         return engine
 
     def _round(

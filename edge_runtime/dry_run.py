@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from edge_runtime.engines.base import open_backend
 from gkt_core.bundle.manifest import Bundle
@@ -17,20 +16,15 @@ from gkt_core.wire.feature_noise import FeatureNoise, new_key
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would leave.
+    """What would leave in a round; all samples do in every one.
 
     Attributes:
         engine: What would train, and made the features below.
         leaves: Kinds of data that would be sent, in words.
         stays: Kinds of data that would not.
         tensors: Shape and dtype of each tensor of one shard.
-        num_train_samples: Training samples, in every round.
-        num_validation_samples: Validation samples, in every round.
         shard_bytes: The first training shard as it would be sent.
         round_bytes: All shards of a round, estimated from that shard.
-        run_bytes: All rounds.
-        rounds: Rounds.
-        codec: How features would travel.
         compressed: Whether Zstandard is applied.
         feature_clip: What features would be limited to; 0 for no limit.
         feature_noise: Standard deviation of the noise on them; 0 for none.
@@ -79,12 +73,9 @@ def dry_run(
     shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
     num_samples = len(data.train) + len(data.validation)
     round_bytes = round(shard_bytes / len(shard.labels) * num_samples)
-
     spread = float(shard.features.std())
-
-    def describe(array: Any) -> str:
-        return f"{array.dtype} {list(array.shape)}"
-
+    arrays = {name: getattr(shard, name) for name in ("sample_ids", "features", "client_logits", "labels")}
+    tensors = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
     return DryRun(
         engine=opened.name,
         leaves=[
@@ -95,12 +86,7 @@ def dry_run(
             "sample ids (numbers), client id, sample counts, training loss, accuracy and speed",
         ],
         stays=["the images themselves", "all weights of the device's network, extractor included"],
-        tensors={
-            "sample_ids": describe(shard.sample_ids),
-            "features": f"{describe(shard.features)}, sent as {config.codec}",
-            "client_logits": describe(shard.client_logits),
-            "labels": describe(shard.labels),
-        },
+        tensors=tensors | {"features": f"{tensors['features']}, sent as {config.codec}"},
         num_train_samples=len(data.train),
         num_validation_samples=len(data.validation),
         shard_bytes=shard_bytes,

@@ -41,9 +41,8 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
     Raises:
         ArtifactError: The model does not load, or takes other images.
     """
-    options = session_options(num_threads)
     try:
-        session = cpu_session(path, options)
+        session = cpu_session(path, session_options(num_threads))
         return _accuracy(test, lambda images: session.run(["logits"], {"images": images})[0], str(path))
     except ArtifactError:
         raise
@@ -71,13 +70,11 @@ def train_alone(
     config: RunConfig,
     *,
     client_id: str,
-    num_rounds: int,
     num_threads: int,
-    on_batch: Callable[[int], None] = lambda num_images: None,
 ) -> Accuracy:
     """Train the edge network on one device's data alone: what the device would have without the others.
 
-    It sees the same views in the same order as in a run of ``num_rounds`` rounds, without a teacher.
+    It sees the same views in the same order as in a run of this config, without a teacher.
 
     Args:
         bundle: The artifacts.
@@ -85,9 +82,7 @@ def train_alone(
         test: Where the accuracy is measured.
         config: Hyper-parameters.
         client_id: The device, for its views.
-        num_rounds: Rounds of ``config.local_epochs`` epochs.
         num_threads: CPU threads.
-        on_batch: Called after each step with the number of images.
 
     Raises:
         DatasetError: The test set has other images than the artifacts.
@@ -99,6 +94,6 @@ def train_alone(
         )
     part = ClientPart(client_id, data, config, bundle.manifest.num_classes)
     engine = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
-    for round_num in range(1, num_rounds + 1):
-        client_update(engine, part, None, round_num, on_batch=on_batch)
+    for round_num in range(1, config.rounds + 1):
+        client_update(engine, part, None, round_num)
     return _accuracy(test, lambda images: engine.predict(images)[1], f"{client_id}'s network")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from types import TracebackType
 from typing import Any
 
 import click
@@ -37,7 +36,7 @@ class DeviceProgress:
         self._client_id = client_id
         self._is_json = style == "json"
         self._task: TaskID | None = None
-        self._phase, self._num_images = ("", 0), 0
+        self._phase: dict[str, Any] = {"phase": "", "round_num": 0, "num_images": 0}
         self._bar: Progress | None = None
         if style == "bar" or (style is None and self._console.is_terminal):
             self._bar = Progress(
@@ -57,21 +56,19 @@ class DeviceProgress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
 
     def phase(self, name: str, round_num: int, num_images: int) -> None:
         """Show that a phase begins."""
-        if (name, round_num) == self._phase:
+        if (name, round_num) == (self._phase["phase"], self._phase["round_num"]):
             return
-        self._phase, self._num_images = (name, round_num), num_images
+        self._phase = {"phase": name, "round_num": round_num, "num_images": num_images}
         self._started, self._done = time.monotonic(), 0
         if self._is_json:
-            self._line("phase", phase=name, round_num=round_num, num_images=num_images)
+            self._line("phase", **self._phase)
         if self._bar is None:
             return
         if self._task is not None:
@@ -88,18 +85,10 @@ class DeviceProgress:
         rate = self._done / max(1e-6, now - self._started)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=num_images, rate=f"{rate:.0f} images/s")
-        is_last = self._done >= self._num_images
+        is_last = self._done >= self._phase["num_images"]
         if self._is_json and (is_last or now - self._told >= _SECONDS_BETWEEN_LINES):
             self._told = now
-            name, round_num = self._phase
-            self._line(
-                "images",
-                phase=name,
-                round_num=round_num,
-                num_images=self._num_images,
-                done=self._done,
-                images_per_second=round(rate, 1),
-            )
+            self._line("images", **self._phase, done=self._done, images_per_second=round(rate, 1))
 
     def note(self, line: str) -> None:
         """Show a line of the log."""

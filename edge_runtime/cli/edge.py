@@ -51,21 +51,19 @@ def alone(options: AloneOptions, as_json: bool) -> None:
     config = build_run_config({"rounds": options.rounds}, file=options.config_file)
     bundle = load_bundle(options.artifacts)
     private = load_private_data(options.data)
-    name = options.name
     check_data(private, bundle.manifest, str(options.data))
     result = train_alone(
         bundle,
         private,
         load_test_data(options.test),
         config,
-        client_id=name,
-        num_rounds=config.rounds,
+        client_id=options.name,
         num_threads=options.num_threads,
     )
     if as_json:
         emit_json(dataclasses.asdict(result))
     else:
         click.echo(
-            f"{name} alone, {config.rounds} rounds of {config.local_epochs} epoch(s): "
+            f"{options.name} alone, {config.rounds} rounds of {config.local_epochs} epoch(s): "
             f"{result.accuracy:.4f} of {result.num_examples} test images right"
         )

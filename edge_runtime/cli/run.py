@@ -58,12 +58,8 @@ def run(options: RunOptions, as_json: bool) -> None:
         progress = stack.enter_context(
             DeviceProgress(name, options.progress or ("json" if as_json else None))
         )
-        pauses = Pauses(
-            options.pause_below_battery,
-            options.pause_above_celsius,
-            sysfs=options.sysfs,
-            note=progress.note,
-        )
+        limits = options.pause_below_battery, options.pause_above_celsius
+        pauses = Pauses(*limits, sysfs=options.sysfs, note=progress.note)
         for limit in pauses.missing():
             progress.note(f"{limit}: nothing below {options.sysfs} says so, training never waits for it")
         server = ServerClient(

@@ -32,10 +32,7 @@ class Momentum:
         """Compute what plain SGD then multiplies with the learning rate, in place of the gradients."""
         directions = {}
         for name, gradient in gradients.items():
-            buffer = self._buffers.get(name)
-            if buffer is None:
-                buffer = np.zeros_like(gradient)
-            buffer = self._momentum * buffer + gradient
+            buffer = self._momentum * self._buffers.get(name, np.zeros_like(gradient)) + gradient
             self._buffers[name] = buffer
             directions[name] = gradient + self._momentum * buffer if self._nesterov else buffer
         return directions

@@ -143,9 +143,10 @@ class PortableBackend:
         binding.bind_output("loss", "cpu")
         binding.bind_output("logits", "cpu")
         session.run_with_iobinding(binding)
-        outputs = dict(zip(self._output_names(), binding.get_outputs(), strict=True))
+        # A binding gives its outputs in the order in which they were bound first: these two were the last.
+        loss, logits = binding.get_outputs()[-2:]
         self._current = 1 - self._current
-        return float(outputs["loss"].numpy()), np.array(outputs["logits"].numpy())
+        return float(loss.numpy()), np.array(logits.numpy())
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
@@ -178,10 +179,6 @@ class PortableBackend:
     def gradients(self) -> dict[str, NDArray[np.float32]]:
         """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
         return self._layout.tensors({PARAMETERS: self._gradient})
-
-    def _output_names(self) -> list[str]:
-        # A binding gives its outputs in the order in which they were bound first.
-        return [*(f"next_{name}" for name in self._layout.vectors), "gradient", "loss", "logits"]
 
 
 def _read(path: Path, layout: PortableState) -> Vectors:

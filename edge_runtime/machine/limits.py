@@ -28,7 +28,8 @@ def limit_memory(megabytes: int) -> None:
     Raises:
         MemoryLimitError: More is taken already.
     """
-    taken = _allocated_bytes()
+    # What counts against the limit; nothing where the system does not say.
+    taken = status_bytes("VmData") or 0
     if megabytes * _MEGABYTE <= taken:
         raise MemoryLimitError(
             f"--memory-limit-mb is {megabytes}, and {taken / _MEGABYTE:.0f} MB are taken before training "
@@ -83,17 +84,13 @@ def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_thread
 
 
 def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
+    taken = status_bytes("VmData") or 0
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = "" if limit == resource.RLIM_INFINITY else f", --memory-limit-mb allows {limit / _MEGABYTE:.0f}"
     needed = ""
     if config is not None:
         needed = f" for batches of {config.batch_size} and shards of {config.shard_samples} samples"
     return MemoryLimitError(
-        f"memory does not suffice{needed}: {_allocated_bytes() / _MEGABYTE:.0f} MB are taken{allowed}: allow "
+        f"memory does not suffice{needed}: {taken / _MEGABYTE:.0f} MB are taken{allowed}: allow "
         "more, or begin the run with a smaller --batch-size and --shard-samples on the server"
     )
-
-
-def _allocated_bytes() -> int:
-    """Measure what counts against ``RLIMIT_DATA``; 0 where the system does not say."""
-    return status_bytes("VmData") or 0

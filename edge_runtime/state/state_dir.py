@@ -35,8 +35,6 @@ class DeviceState:
     """Where a device stands in a run.
 
     Attributes:
-        run_id: The run.
-        client_id: The device.
         trained_round: Last round of local training; 0 before the first.
         loss: Mean training loss of that round.
         accuracy: Training accuracy of that round, 0..1.
@@ -91,8 +89,7 @@ class StateDir:
             ArtifactError: The folder belongs to another run or device, or cannot be read.
         """
         try:
-            values = json.loads(self._state_path.read_text(encoding="utf-8"))
-            state = from_dict(DeviceState, values)
+            state = from_dict(DeviceState, json.loads(self._state_path.read_text(encoding="utf-8")))
             if state.trained_round < 0:
                 raise ValueError(f"trained_round is {state.trained_round}")
         except FileNotFoundError:

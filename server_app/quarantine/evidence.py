@@ -18,6 +18,7 @@ MAX_SAMPLES = 256
 _GRID = 4
 _CONFIDENT = 0.9
 _ARRAYS = ("sample_ids", "labels", "pooled")
+_NUMBERS = ("scale", "zeros", "smoothness", "logit_loss", "confidently_wrong")
 _TINY = 1e-12
 
 
@@ -36,7 +37,6 @@ class Evidence:
         logit_loss: Mean cross entropy of the device's logits with its own labels.
         confidently_wrong: Share of samples whose logits give another class than the label a probability
             above 0.9.
-        saturated: Share of samples whose logits give any class such a probability.
     """
 
     sample_ids: NDArray[np.int64]
@@ -47,7 +47,6 @@ class Evidence:
     smoothness: float
     logit_loss: float
     confidently_wrong: float
-    saturated: float
 
     def to_bytes(self) -> bytes:
         """Encode as a safetensors file."""
@@ -58,16 +57,16 @@ class Evidence:
 
     def numbers(self) -> dict[str, float]:
         """The summary without the arrays."""
-        names = ("scale", "zeros", "smoothness", "logit_loss", "confidently_wrong", "saturated")
-        return {name: float(getattr(self, name)) for name in names}
+        return {name: float(getattr(self, name)) for name in _NUMBERS}
 
     @classmethod
     def from_file(cls, path: str) -> Evidence:
         """The inverse of :meth:`to_bytes`."""
         with safe_open(path, framework="numpy") as opened:
             sample_ids, labels, pooled = (opened.get_tensor(name) for name in _ARRAYS)
+            # Earlier versions kept more of them.
             numbers = json.loads(opened.metadata()["numbers"])
-        return cls(sample_ids, labels, pooled.astype(np.float32), **numbers)
+        return cls(sample_ids, labels, pooled.astype(np.float32), *(numbers[name] for name in _NUMBERS))
 
 
 def gather_evidence(source: FeatureSource) -> dict[str, Evidence]:
@@ -112,7 +111,6 @@ def summarise(
         smoothness=_smoothness(features),
         logit_loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         confidently_wrong=float(np.mean(confident & wrong)),
-        saturated=float(np.mean(confident)),
     )
 
 

@@ -37,13 +37,11 @@ class Agreement:
         hits: Samples whose label the others' probe names.
         expected: As many as should be, going by the other devices' samples of the same classes.
         num_samples: Samples of the classes that could be judged.
-        num_classes: Those classes.
     """
 
     hits: int
     expected: float
     num_samples: int
-    num_classes: int
 
     @property
     def ratio(self) -> float:
@@ -129,7 +127,7 @@ def _centres_without(
 
 
 def _agreement(client_id: str, accuracies: Mapping[str, Mapping[int, tuple[int, int]]]) -> Agreement:
-    hits, expected, num_samples, num_classes = 0, 0.0, 0, 0
+    hits, expected, num_samples = 0, 0.0, 0
     for label, (right, total) in accuracies[client_id].items():
         witnesses = [
             others[label][0] / others[label][1]
@@ -141,6 +139,5 @@ def _agreement(client_id: str, accuracies: Mapping[str, Mapping[int, tuple[int, 
         accuracy = float(np.quantile(witnesses, _QUANTILE, method="lower"))
         if accuracy < _RECOGNISED:
             continue
-        hits, expected = hits + right, expected + accuracy * total
-        num_samples, num_classes = num_samples + total, num_classes + 1
-    return Agreement(hits, expected, num_samples, num_classes)
+        hits, expected, num_samples = hits + right, expected + accuracy * total, num_samples + total
+    return Agreement(hits, expected, num_samples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,10 +11,9 @@ from gkt_core.algorithms import server_update
 from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.nn.ranks import DistributedRanks
 from gkt_core.rounds.feature_source import ShardSource
-from gkt_core.wire.shards import ShardKey
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, Patience
-from server_app.trainer.group import Order, receive_order
+from server_app.trainer.group import receive_order
 from server_app.trainer.network import build_network
 
 log = logging.getLogger("gkt.trainer")
@@ -33,22 +31,18 @@ def train_along(run: RunContext, torch_device: torch.device) -> None:
             # Of what is in a bucket; rank 0 drops the originals.
             run.blobs.drop_copy(blob)
         last = [blob for _, blob in order.shards]
+        files = ((key, _local_path(run, blob)) for key, blob in order.shards)
         set_learning_rate(optimizer, order.learning_rate)
         server_update(
             network,
             optimizer,
-            ShardSource.from_files(_files(run, order), run.shard_spec),
+            ShardSource.from_files(files, run.shard_spec),
             run.config,
             round_num=order.round_num,
             num_classes=run.bundle.manifest.num_classes,
             first_epoch=order.first_epoch,
             ranks=ranks,
         )
-
-
-def _files(run: RunContext, order: Order) -> Iterable[tuple[ShardKey, Path]]:
-    for key, blob in order.shards:
-        yield key, _local_path(run, blob)
 
 
 def _local_path(run: RunContext, blob: str) -> Path:

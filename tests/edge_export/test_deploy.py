@@ -20,7 +20,7 @@ from gkt_core.bundle.template import fill_template
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import load_private_data, load_test_data
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_deploying_needs_no_torch() -> None:
         "assert callable(deployment.quantiser().quantize_static); assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -23,7 +23,7 @@ from gkt_core import cli, errors
 from gkt_core.config.run_config import RunConfig
 from gkt_core.config.run_options import build_run_config, run_config_options
 from gkt_core.errors import ConfigError
-from tests.conftest import ROOT, Gkt
+from tests.conftest import LONGEST_SECONDS, ROOT, Gkt
 
 PACKAGES = ("gkt_core", "edge_export", "edge_runtime", "server_app", "profiling")
 
@@ -38,7 +38,7 @@ def test_help_imports_no_command(arguments: list[str]) -> None:
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
     )
     assert done.returncode == 0, done.stderr
 

@@ -10,13 +10,14 @@ import pytest
 
 from gkt_core.cli import Command
 from gkt_core.command_reference import PAGE, reference, section
+from tests.conftest import LONGEST_SECONDS
 
 
 def test_the_page_is_what_the_commands_say() -> None:
     # In a process of its own: tests beside this one register networks, which help texts list.
     code = "from gkt_core.command_reference import reference; print(reference(), end='')"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONGEST_SECONDS
     )
     assert done.stdout == PAGE.read_text(encoding="utf-8"), "run `make docs`"
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gkt_core.bundle.manifest import INITIAL_STATE, TRAIN_STEP, Bundle
-from tests.conftest import ROOT
+from tests.conftest import LONGEST_SECONDS, ROOT
 from tests.edge_export.portable.test_node import BATCH, STEPS, check_same, train_in_python
 
 SOURCE = ROOT / "docs" / "examples" / "train_step.cpp"
@@ -32,7 +32,9 @@ def test_twenty_steps_in_cpp_agree_with_python(
     program = tmp_path / "train_step"
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-isystem", str(Path(HOME) / "include")]
     linked = [str(library), f"-Wl,-rpath,{library.parent.resolve()}"]
-    subprocess.run(["g++", *flags, str(SOURCE), "-o", str(program), *linked], check=True, timeout=300)
+    subprocess.run(
+        ["g++", *flags, str(SOURCE), "-o", str(program), *linked], check=True, timeout=LONGEST_SECONDS
+    )
     batches, out = tmp_path / "batches", tmp_path / "out"
     batches.mkdir()
     out.mkdir()
@@ -40,12 +42,12 @@ def test_twenty_steps_in_cpp_agree_with_python(
     sizes = [STEPS, BATCH, digits_bundle.manifest.image_size, digits_bundle.manifest.num_classes]
     files = [digits_bundle.file(TRAIN_STEP), digits_bundle.file(INITIAL_STATE), batches, out]
     arguments = [str(part) for part in (program, *files, *sizes)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
     assert done.returncode == 0, done.stderr
     check_same(digits_bundle, backend, out, losses, np.fromfile(out / "losses", np.float32).tolist())
     # What a truncated state does is an error, not a crash.
     cut = tmp_path / "cut"
     cut.write_bytes(digits_bundle.file(INITIAL_STATE).read_bytes()[:-8])
     arguments[2] = str(cut)
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
     assert (done.returncode, "is cut short" in done.stderr) == (1, True), done.stderr

@@ -15,7 +15,7 @@ from edge_runtime.engines.portable import PortableBackend
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import load_private_data
-from tests.conftest import ROOT
+from tests.conftest import LONGEST_SECONDS, ROOT
 
 SCRIPT = ROOT / "docs" / "examples" / "train_step.cjs"
 STEPS, BATCH = 20, 16
@@ -32,7 +32,7 @@ def test_twenty_steps_in_node_agree_with_python(
         env={**os.environ, "ONNXRUNTIME_NODE_INSTALL_CUDA": "skip"},
         check=True,
         capture_output=True,
-        timeout=300,
+        timeout=LONGEST_SECONDS,
     )
     shutil.copy(SCRIPT, tmp_path)
     batches = tmp_path / "batches"
@@ -45,7 +45,7 @@ def test_twenty_steps_in_node_agree_with_python(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LONGEST_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     check_same(digits_bundle, backend, out, losses, json.loads((out / "losses.json").read_text()))

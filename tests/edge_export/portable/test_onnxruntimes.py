@@ -12,7 +12,7 @@ import pytest
 
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.errors import PackageConflictError
-from tests.conftest import ROOT
+from tests.conftest import LONGEST_SECONDS, ROOT
 
 PLAIN_RUN = """
 import sys
@@ -43,12 +43,19 @@ def test_training_runs_on_the_newest_plain_onnxruntime(digits_bundle: Bundle, tm
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin" / "python"
     packages = ["onnxruntime", "numpy", "safetensors", "click"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, timeout=600)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", *packages], check=True, timeout=LONGEST_SECONDS
+    )
     code = PLAIN_RUN.format(root=str(ROOT), bundle=str(digits_bundle.path))
     results = []
     for interpreter in (python, sys.executable):
         done = subprocess.run(
-            [interpreter, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=120
+            [interpreter, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            timeout=LONGEST_SECONDS,
         )
         results.append(json.loads(done.stdout))
     plain, training_build = results
@@ -73,7 +80,7 @@ def test_two_onnxruntimes_in_one_environment_are_named(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=LONGEST_SECONDS,
     )
     assert PackageConflictError.__name__ in done.stderr
     assert "onnxruntime 1.31.1, onnxruntime-training-cpu 1.19.2 are installed together" in done.stderr

@@ -19,6 +19,7 @@ from gkt_core.data.datasets import load_dataset
 from gkt_core.data.private_data import load_private_data, load_test_data
 from gkt_core.errors import GKTError, InputError
 from gkt_core.files import new_folder
+from tests.conftest import LONGEST_SECONDS
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def gkt(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=LONGEST_SECONDS,
     )
 
 
