@@ -84,7 +84,7 @@ class BlobStore:
         return path
 
     def drop_copy(self, name: str) -> None:
-        """Remove what :meth:`local_path` keeps here of a blob that is stored elsewhere: nothing."""
+        """Remove the copy that :meth:`local_path` keeps of a blob that is stored elsewhere; here is none."""
 
     def delete(self, name: str) -> None:
         """Forget one blob; there may be none."""

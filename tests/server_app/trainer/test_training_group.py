@@ -330,7 +330,7 @@ def test_the_servers_threads_are_divided(
     ready: MakeRun, monkeypatch: pytest.MonkeyPatch, num_threads: int, each: str
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(supervisor, "_popen", lambda command, log: started.append(command))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
     supervisor.TrainerProcess(ready(), num_threads, print, num_procs=2)._spawn()
     (command,) = started
     options = dict(zip(command[3::2], command[4::2], strict=True))
