@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_export.engines import InspectableEngine, engine_opener
+from edge_export.engines import engine_opener
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import VerificationError
@@ -25,6 +25,7 @@ from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.building import example_images
 from gkt_core.nn.execution import torch_threads
 from gkt_core.nn.optimizers import edge_optimizer
+from gkt_core.rounds.engine import DeviceEngine
 
 STEPS, FEW_STEPS = 20, 3
 _LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}
@@ -168,7 +169,7 @@ def _run_torch(
     return Trace(curve[0], curve, gradients, *ends, features.double().numpy(), logits.double().numpy())
 
 
-def _run_engine(engine: InspectableEngine, batches: list[Batch], stepped: Callable[[], None]) -> Trace:
+def _run_engine(engine: DeviceEngine, batches: list[Batch], stepped: Callable[[], None]) -> Trace:
     curve: list[float] = []
     kept: list[Arrays] = []
     gradients: Arrays = {}
@@ -236,7 +237,7 @@ def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[
     return checks
 
 
-def _check_initial(engine: InspectableEngine, network: EdgeNetwork, name: str) -> None:
+def _check_initial(engine: DeviceEngine, network: EdgeNetwork, name: str) -> None:
     actual, expected = engine.parameters(), _state(network)
     wrong = [key for key in expected if key not in actual or not np.array_equal(actual[key], expected[key])]
     if wrong or set(actual) != set(expected):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from edge_runtime.engines.base import TrainingBackend
 from edge_runtime.state.state_dir import DeviceState, StateDir
 from gkt_core.rounds.client_round import LocalProgress
+from gkt_core.rounds.engine import DeviceEngine
 
 
 class RoundSaver:
@@ -24,7 +24,7 @@ class RoundSaver:
     def __init__(
         self,
         state_dir: StateDir,
-        engine: TrainingBackend,
+        engine: DeviceEngine,
         state: DeviceState,
         started: float,
         every_seconds: float,
