@@ -17,24 +17,18 @@ from torch import Tensor, nn
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 
+Modules = Mapping[str, nn.Module]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+Arrays = Mapping[str, NDArray[np.generic]]
+Extra = dict[str, Any]
 
-def save_state(
-    path: Path,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    arrays: Mapping[str, NDArray[np.generic]],
-    extra: dict[str, Any],
-) -> None:
+
+def save_state(path: Path, modules: Modules, optimizers: Optimizers, arrays: Arrays, extra: Extra) -> None:
     """Write what :func:`state_bytes` makes of these, by atomic rename."""
     write_atomically(path, state_bytes(modules, optimizers, arrays, extra))
 
 
-def state_bytes(
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    arrays: Mapping[str, NDArray[np.generic]],
-    extra: dict[str, Any],
-) -> bytes:
+def state_bytes(modules: Modules, optimizers: Optimizers, arrays: Arrays, extra: Extra) -> bytes:
     """Encode a checkpoint, as it stands in a file.
 
     Args:
@@ -57,9 +51,7 @@ def state_bytes(
     return save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)})
 
 
-def load_state(
-    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
-) -> tuple[dict[str, NDArray[np.generic]], dict[str, Any]]:
+def load_state(path: Path, modules: Modules, optimizers: Optimizers) -> tuple[Arrays, Extra]:
     """Restore what :func:`save_state` wrote, in place.
 
     Returns:
@@ -75,12 +67,7 @@ def load_state(
     return restore_state(data, modules, optimizers, str(path))
 
 
-def restore_state(
-    data: bytes,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    name: str,
-) -> tuple[dict[str, NDArray[np.generic]], dict[str, Any]]:
+def restore_state(data: bytes, modules: Modules, optimizers: Optimizers, name: str) -> tuple[Arrays, Extra]:
     """Restore what :func:`state_bytes` gave, in place.
 
     Args:
@@ -115,14 +102,12 @@ def restore_state(
     return {key: value.numpy() for key, value in _below(tensors, "array/").items()}, dict(extra)
 
 
-def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
-) -> None:
+def save_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: Extra) -> None:
     """Write one network and its optimizer by atomic rename."""
     save_state(path, {"network": network}, {"network": optimizer}, {}, extra)
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Extra:
     """Restore what :func:`save_checkpoint` wrote, in place; the extra values.
 
     Raises:
@@ -131,7 +116,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
     return load_state(path, {"network": network}, {"network": optimizer})[1]
 
 
-def read_extra(path: Path) -> dict[str, Any]:
+def read_extra(path: Path) -> Extra:
     """Read the extra values of a checkpoint alone.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gkt_core.config.run_config import RunConfig
-from gkt_core.rounds.feature_source import FeatureSource
+from gkt_core.rounds.feature_source import ShardSource
 from server_app.quarantine.evidence import Evidence, gather_evidence
 from server_app.quarantine.judge import judge
 from server_app.store.base import BlobStore
@@ -25,7 +25,7 @@ class Watch:
 
     def check(
         self,
-        source: FeatureSource,
+        source: ShardSource,
         *,
         rounds: Mapping[str, int],
         answered: Mapping[str, int],

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gkt_core.nn.checkpoint import restore_state, state_bytes
-from gkt_core.nn.ranks import DistributedRanks, OneProcess, Ranks
+from gkt_core.nn.ranks import DistributedRanks, Ranks
 from gkt_core.wire.shards import ShardKey
 
 log = logging.getLogger("gkt.trainer")
@@ -83,7 +83,7 @@ class AloneGroup:
 
     def begin(self, order: Order, network: nn.Module, optimizer: torch.optim.Optimizer) -> Ranks:
         """Train alone."""
-        return OneProcess()
+        return Ranks()
 
     def reset(self) -> None:
         """Do nothing."""
