@@ -66,7 +66,7 @@ def verify_bundle(
 
     Args:
         bundle: What was exported.
-        network: The PyTorch network with the weights that the bundle should begin from; left as it was.
+        network: In PyTorch, with the weights that the bundle should begin from; left as it was.
         on_step: Called with the number of steps that are done, and of all.
 
     Returns:
@@ -152,9 +152,8 @@ def _run_torch(
         loss = edge_loss(logits, torch.from_numpy(labels), soft, 1.0, temperature)
         torch.autograd.backward(loss)
         if not curve:
-            decay = settings.weight_decay if settings.name != "adamw" else 0.0
             gradients = {
-                name: (parameter.grad + decay * parameter.detach()).double().numpy()
+                name: (parameter.grad + settings.l2_penalty * parameter.detach()).double().numpy()
                 for name, parameter in model.named_parameters()
                 if parameter.grad is not None
             }
@@ -229,11 +228,8 @@ def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[
     for quantity in ours[0]:
         distance = float(np.median([each[quantity] for each in ours]))
         largest = max(each[quantity] for each in pytorch)
-        checks[quantity] = {
-            "distance": distance,
-            "pytorch": largest,
-            "limit": 2 * max(largest, _FLOOR),
-        }
+        limit = 2 * max(largest, _FLOOR)
+        checks[quantity] = {"distance": distance, "pytorch": largest, "limit": limit}
     return checks
 
 

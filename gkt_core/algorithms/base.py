@@ -21,6 +21,8 @@ from gkt_core.nn.execution import training_precision
 from gkt_core.rounds.sampling import sample_clients
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+# Hears of a phase and of so many samples just trained on.
+OnSamples = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,7 @@ class RoundResult:
 class Evaluation:
     """Mean cross entropy and accuracy (0..1) on samples that were not trained on.
 
-    Attributes:
-        loss: Mean cross entropy.
-        accuracy: Share that is right.
-        confusion: ``[C, C] int64``, rows the true classes; None where it was not asked for.
+    ``confusion`` is ``[C, C] int64``, rows the true classes; None where it was not asked for.
     """
 
     loss: float
@@ -91,16 +90,8 @@ class Algorithm(ABC):
         self._edge_network, self._server_network, self._device = edge_network, server_network, device
 
     @abstractmethod
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
-        """Run a round.
-
-        Args:
-            round_num: From 1.
-            learning_rate_scale: What the learning rates of the config are multiplied with in this round.
-            on_samples: Hears of the phase and of so many samples trained on.
-        """
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
+        """Run a round, counted from 1; the learning rates of the config are multiplied with the scale."""
 
     @abstractmethod
     def models(self) -> Mapping[str, nn.Module]:

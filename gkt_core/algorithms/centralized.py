@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, RoundResult, train_supervised
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, train_supervised
 from gkt_core.algorithms.simulation.federation import Federation, join_samples, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
@@ -19,13 +19,7 @@ from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 class Centralized(Algorithm):
     """ResNet-56/110, or an edge network alone, trained where all the data are.
 
-    A round is ``local_epochs`` epochs.
-
-    Args:
-        federation: The devices' data, joined here.
-        config: Hyper-parameters.
-        network: Train this instead of the large network: ``resnet8`` and so on.
-        **networks: As of every algorithm.
+    A round is ``local_epochs`` epochs. ``network``, ``resnet8`` and so on, takes the place of the large one.
     """
 
     def __init__(
@@ -47,19 +41,12 @@ class Centralized(Algorithm):
         self._optimizer = large_network_optimizer(self._network.parameters(), config, config.server_lr)
         self._samples = join_samples([data.train for data in federation.clients.values()])
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train ``local_epochs`` epochs over all samples; nothing is sent."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         data = training_batches(self._samples, self._config, owner="centralized", round_num=round_num)
-        loss = train_supervised(
-            self._network,
-            self._optimizer,
-            data,
-            lambda num: on_samples("server", num),
-            precision=self._config.precision,
-        )
+        hears, precision = partial(on_samples, "server"), self._config.precision
+        loss = train_supervised(self._network, self._optimizer, data, hears, precision=precision)
         evaluation = self._validate(self._network)
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, 0, 0)
 

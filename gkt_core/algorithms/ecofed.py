@@ -9,13 +9,13 @@ augmented view.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, RoundResult, train_supervised
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, train_supervised
 from gkt_core.algorithms.server_round import evaluate, server_update
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
@@ -66,9 +66,7 @@ class EcoFed(Algorithm):
         spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
         self._buffer = Uploads(spec, config, None)
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Refresh the buffer when its period is over, then train on it."""
         if round_num == 1:
             self._pretrain(on_samples)
@@ -91,18 +89,12 @@ class EcoFed(Algorithm):
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)
 
-    def _pretrain(self, on_samples: Callable[[str, int], None]) -> None:
+    def _pretrain(self, on_samples: OnSamples) -> None:
         assert self._federation.pretraining is not None
-        data = training_batches(
-            self._federation.pretraining,
-            self._config,
-            owner=PRETRAINING_OWNER,
-            round_num=1,
-            epochs=self._pretraining_epochs,
-        )
-        train_supervised(
-            self._engine.network, self._engine.optimizer, data, lambda num: on_samples("pre-training", num)
-        )
+        samples, epochs = self._federation.pretraining, self._pretraining_epochs
+        data = training_batches(samples, self._config, owner=PRETRAINING_OWNER, round_num=1, epochs=epochs)
+        hears = partial(on_samples, "pre-training")
+        train_supervised(self._engine.network, self._engine.optimizer, data, hears)
 
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Unpack
 
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, RoundResult, num_state_bytes, train_supervised
+from gkt_core.algorithms.base import (
+    Algorithm,
+    Networks,
+    OnSamples,
+    RoundResult,
+    num_state_bytes,
+    train_supervised,
+)
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.optimizers import large_network_optimizer
@@ -24,9 +32,7 @@ class FedAvg(Algorithm):
         super().__init__(federation, config, **networks)
         self._network = self._combined_network()
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run ServerExecutes: the drawn devices train from the global weights, which become their mean."""
         config, federation = self._config, self._federation
         chosen = self._sample(round_num)
@@ -40,13 +46,9 @@ class FedAvg(Algorithm):
             optimizer = large_network_optimizer(
                 local.parameters(), config, config.edge_lr * learning_rate_scale
             )
-            loss = train_supervised(
-                local,
-                optimizer,
-                training_batches(data.train, config, owner=client_id, round_num=round_num),
-                lambda num: on_samples("devices", num),
-                precision=config.precision,
-            )
+            batches = training_batches(data.train, config, owner=client_id, round_num=round_num)
+            hears = partial(on_samples, "devices")
+            loss = train_supervised(local, optimizer, batches, hears, precision=config.precision)
             weight = len(data.train) / num_examples
             average.add(local.state_dict(), weight)
             total_loss += loss * weight

@@ -7,14 +7,14 @@ and hand the extractor on to the next, as in the original.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, RoundResult, num_state_bytes
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, num_state_bytes
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
@@ -37,9 +37,7 @@ class SplitLearning(Algorithm):
             for name, module in (("device", self._network.extractor), ("server", self._network.server))
         }
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train each device in turn: a batch goes forward here, forward and backward there, backward here."""
         config = self._config
         total_loss, upload_bytes, download_bytes = 0.0, 0, 0

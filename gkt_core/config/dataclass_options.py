@@ -126,9 +126,8 @@ class FieldOption(click.Option):
 def option(default: Any = MISSING, /, **settings: Any) -> Any:
     """Make a field with what its option needs to know; required without a default.
 
-    Args:
-        default: Of the field; a callable makes one for each instance.
-        **settings: Attributes of :class:`OptionSettings`; others go to :func:`click.option`.
+    A callable makes a default for each instance. Settings are the attributes of :class:`OptionSettings`;
+    others go to :func:`click.option`.
     """
     own = {field.name for field in dataclasses.fields(OptionSettings)}
     chosen = {name: settings.pop(name) for name in own & set(settings)}
@@ -152,12 +151,8 @@ def flag_of(field: Field[Any]) -> str:
 def check_options(values: Any, *, named: Callable[[Field[Any]], str] = flag_of) -> None:
     """Refuse values outside of their options' ranges; None is no value and passes.
 
-    Args:
-        values: An instance of a dataclass with :func:`option` fields.
-        named: What a message calls a field.
-
     Raises:
-        ConfigError: Names the option, its value and what is expected.
+        ConfigError: Names the option as ``named`` does, its value and what is expected.
     """
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)

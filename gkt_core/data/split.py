@@ -49,17 +49,12 @@ class SplitOptions(CheckedOptions):
 def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[str, Any]:
     """Write ``clients/client-000.npz`` and so on, ``test.npz`` and ``partition.json``.
 
-    Args:
-        dataset: What to split.
-        options: How.
-        out: A folder that must not exist yet, or be empty.
-
     Returns:
         What ``partition.json`` holds.
 
     Raises:
         PartitionError: The split cannot be made.
-        InputError: ``out`` cannot become a new folder.
+        InputError: ``out`` cannot become a new folder: it exists, and is not empty.
     """
     kept, held_back = _hold_back(len(dataset.x_train), options)
     parts = partition(

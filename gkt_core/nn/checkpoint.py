@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, torch.optim.Optimizer]
 Arrays = Mapping[str, NDArray[np.generic]]
 Extra = dict[str, Any]
+ValueT = TypeVar("ValueT")
 
 
 def save_state(path: Path, modules: Modules, optimizers: Optimizers, arrays: Arrays, extra: Extra) -> None:
@@ -68,13 +69,9 @@ def load_state(path: Path, modules: Modules, optimizers: Optimizers) -> tuple[Ar
 
 
 def restore_state(data: bytes, modules: Modules, optimizers: Optimizers, name: str) -> tuple[Arrays, Extra]:
-    """Restore what :func:`state_bytes` gave, in place.
+    """Restore what :func:`state_bytes` gave into networks and optimizers of the same names and layouts.
 
-    Args:
-        data: The bytes of a checkpoint.
-        modules: Networks of the same names and layouts; changed.
-        optimizers: Their optimizers; changed.
-        name: What errors call the checkpoint.
+    Errors call the checkpoint by its ``name``.
 
     Returns:
         The arrays and the extra values.
@@ -90,16 +87,16 @@ def restore_state(data: bytes, modules: Modules, optimizers: Optimizers, name: s
         raise ArtifactError(f"cannot read the checkpoint {name}: {error}") from error
     try:
         for owner, module in modules.items():
-            module.load_state_dict(_below(tensors, f"module/{owner}/"))
+            module.load_state_dict(below(tensors, f"module/{owner}/"))
         for owner, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
-            for place, value in _below(tensors, f"optimizer/{owner}/").items():
+            for place, value in below(tensors, f"optimizer/{owner}/").items():
                 index, key = place.split("/", 1)
                 state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint {name} belongs to another network: {error}") from error
-    return {key: value.numpy() for key, value in _below(tensors, "array/").items()}, dict(extra)
+    return {key: value.numpy() for key, value in below(tensors, "array/").items()}, dict(extra)
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: Extra) -> None:
@@ -130,5 +127,6 @@ def read_extra(path: Path) -> Extra:
         raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+def below(values: Mapping[str, ValueT], prefix: str) -> dict[str, ValueT]:
+    """Pick the values whose names begin with a prefix, and name them without it."""
+    return {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}

@@ -70,9 +70,7 @@ class DistributedRanks(Ranks):
     """:class:`Ranks` over the default process group, which must have been formed: gloo on CPUs, nccl on GPUs.
 
     Every process of the group must make one at the same time, of the same network, and make the same calls.
-
-    Args:
-        network: What is trained; rank 0's weights are given to all.
+    Rank 0's weights are given to all.
     """
 
     def __init__(self, network: nn.Module) -> None:

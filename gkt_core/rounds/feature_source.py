@@ -81,16 +81,13 @@ class ShardSource:
 
     def gather(self, rows: NDArray[np.intp]) -> FeatureBatch:
         """Decode the samples at these canonical positions, in this order."""
-        shard_numbers = self._shard_of[rows]
-        parts: list[tuple[NDArray[np.intp], FeatureShard, NDArray[np.intp]]] = []
-        for number in np.unique(shard_numbers):
-            places = np.flatnonzero(shard_numbers == number)
-            parts.append((places, self._shards[number], self._row_of[rows[places]]))
-        first = parts[0][1]
+        shard_numbers, first = self._shard_of[rows], self._shards[0]
         features = np.empty((len(rows), *first.feature_shape), np.float32)
         logits = np.empty((len(rows), first.client_logits.shape[1]), np.float32)
         labels = np.empty(len(rows), np.int64)
-        for places, shard, shard_rows in parts:
+        for number in np.unique(shard_numbers):
+            places, shard = np.flatnonzero(shard_numbers == number), self._shards[number]
+            shard_rows = self._row_of[rows[places]]
             features[places] = shard.features(shard_rows)
             logits[places] = shard.client_logits[shard_rows]
             labels[places] = shard.labels[shard_rows]
@@ -100,9 +97,7 @@ class ShardSource:
 def split_by_client(source: ShardSource, server_logits: NDArray[np.float32]) -> dict[str, SoftLabels]:
     """Return every soft label to its own device, keyed by sample.
 
-    Args:
-        source: Whose canonical order ``server_logits`` has.
-        server_logits: ``[N, classes] float32``.
+    ``server_logits`` are ``[N, classes] float32`` in the canonical order of the source.
     """
     return {
         client_id: SoftLabels(

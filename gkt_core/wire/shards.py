@@ -20,7 +20,7 @@ checked against the :class:`ShardSpec` of the run before it is used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,7 @@ class ShardKey:
 
     def metadata(self) -> dict[str, Any]:
         """Give the key as it stands in the file."""
-        return {
-            "client_id": self.client_id,
-            "round_num": self.round_num,
-            "split": self.split,
-            "index": self.index,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +119,16 @@ class SoftLabels:
     server_logits: NDArray[np.float32]
 
     def for_samples(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Look up logits by sample, never by position.
-
-        Args:
-            sample_ids: ``[k] int64``, in any order.
-
-        Returns:
-            ``[k, classes] float32``.
+        """Look up logits ``[k, classes] float32`` by sample id ``[k] int64``, never by position.
 
         Raises:
             ShardError: A sample has no soft label.
         """
-        if len(sample_ids) == 0:
-            return self.server_logits[:0]
+        missing = np.setdiff1d(sample_ids, self.sample_ids)
+        if missing.size:
+            raise ShardError(f"no soft labels came for {missing.size} samples, first {missing[:3].tolist()}")
         order = np.argsort(self.sample_ids, kind="stable")
-        ranks = np.searchsorted(self.sample_ids[order], sample_ids)
-        ranks = np.minimum(ranks, max(len(order) - 1, 0))
-        places = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
-        if len(order) == 0 or not np.array_equal(self.sample_ids[places], sample_ids):
-            missing = sorted(set(sample_ids.tolist()) - set(self.sample_ids.tolist()))
-            raise ShardError(f"no soft labels came for {len(missing)} samples, first {missing[:3]}")
-        return self.server_logits[places]
+        return self.server_logits[order[np.searchsorted(self.sample_ids, sample_ids, sorter=order)]]
 
 
 def write_feature_shard(
@@ -155,15 +139,7 @@ def write_feature_shard(
     labels: NDArray[np.int64],
     codec: str,
 ) -> bytes:
-    """Encode one feature shard.
-
-    Args:
-        key: Where it belongs.
-        sample_ids: ``[n] int64``.
-        features: ``[n, C, H, W] float32``.
-        client_logits: ``[n, classes] float32``.
-        labels: ``[n] int64``.
-        codec: Name of the codec.
+    """Encode one feature shard of ``features [n, C, H, W] float32``; see :class:`FeatureShard` for the rest.
 
     Raises:
         CodecError: Features cannot be encoded.
@@ -207,8 +183,8 @@ def read_feature_shard(
         key: Where the shard must belong.
         spec: What this run expects.
         check_values: Also look at every value; ``False`` for a shard that was checked when it arrived.
-        is_finite: That every four bytes of ``data`` are a finite float is known (see
-            :func:`map_feature_shard`).
+        is_finite: That every four bytes of ``data`` are a finite float is known; features are looked at again
+            only if they lie elsewhere.
 
     Raises:
         ShardError: Anything differs from what this run expects; the message says what.
@@ -281,13 +257,7 @@ def map_feature_shard(
 ) -> FeatureShard:
     """Memory-map a stored shard: its features are read from disk when rows are asked for.
 
-    Args:
-        path: The file.
-        key: Where the shard must belong.
-        spec: What this run expects.
-        check_values: Also look at every value, as :func:`read_feature_shard` does.
-        is_finite: That every four bytes of the file are a finite float is known; features are looked at again
-            only if they lie elsewhere.
+    The arguments are those of :func:`read_feature_shard`, which reads it.
 
     Raises:
         ShardError: The file cannot be read or is not the expected shard.

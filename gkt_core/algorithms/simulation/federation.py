@@ -110,12 +110,7 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Make the augmented batches of a round's epochs, a fresh view in every epoch.
 
-    Args:
-        samples: What to visit.
-        config: Batch size, augmentation, seed.
-        owner: Whose samples they are, for order and views.
-        round_num: From 1.
-        epochs: Epochs in this round; the config's ``local_epochs`` by default.
+    Order and views follow from the owner's name. Epochs are the config's ``local_epochs`` by default.
 
     Yields:
         Images ``[n, 3, S, S]`` in 0..1 and labels ``[n]``.
