@@ -8,7 +8,7 @@ devices and server do exactly the work of a synchronous run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,9 @@ class AsyncFedGKT(FedGKT):
         """Give the clock and where each device stands, beside what FedGKT keeps."""
         return {
             **super().arrays(),
-            **{f"async/{name}": getattr(self, f"_{name}") for name in _EVENT_ARRAYS},
+            "async/arrives": self._arrives,
+            "async/trained": self._trained,
+            "async/answered_in_step": self._answered_in_step,
             "async/clock": np.asarray(self._clock),
             "async/num_steps": np.asarray(self._num_steps),
         }
@@ -125,6 +127,3 @@ class AsyncFedGKT(FedGKT):
         self._answered_in_step = arrays["async/answered_in_step"].astype(np.int64)
         self._clock = float(arrays["async/clock"].item())
         self._num_steps = int(arrays["async/num_steps"].item())
-
-
-_EVENT_ARRAYS: Sequence[str] = ("arrives", "trained", "answered_in_step")

@@ -95,11 +95,8 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
             class_names=np.asarray(dataset.class_names, dtype=np.str_),
         )
         if len(held_back):
-            np.savez(
-                folder / PRETRAINING_NAME,
-                images=dataset.x_train[held_back],
-                labels=dataset.y_train[held_back],
-            )
+            images, labels = dataset.x_train[held_back], dataset.y_train[held_back]
+            np.savez(folder / PRETRAINING_NAME, images=images, labels=labels)
         description = {
             "dataset": dataset.name,
             "num_classes": dataset.num_classes,

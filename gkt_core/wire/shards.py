@@ -20,7 +20,7 @@ checked against the :class:`ShardSpec` of the run before it is used.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,7 @@ class FeatureShard:
 
     def features(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Decode some rows to ``[k, C, H, W] float32``; only those rows are read."""
-        chosen = EncodedFeatures(
-            self.encoded.codec, self.encoded.values[rows], self.encoded.scale, self.encoded.offset
-        )
-        return decode(chosen, self.feature_shape)
+        return decode(replace(self.encoded, values=self.encoded.values[rows]), self.feature_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +202,10 @@ def read_feature_shard(
             "labels": ("int64", (num,)),
         },
     )
-    shard = FeatureShard(
-        sample_ids=tensors["sample_ids"],
-        encoded=EncodedFeatures(
-            spec.codec, tensors["features"], tensors["features_scale"], tensors["features_offset"]
-        ),
-        client_logits=tensors["client_logits"],
-        labels=tensors["labels"],
-        feature_shape=spec.feature_shape,
-    )
+    features, scale, offset = (tensors[name] for name in ("features", "features_scale", "features_offset"))
+    sample_ids, logits, labels = (tensors[name] for name in ("sample_ids", "client_logits", "labels"))
+    encoded = EncodedFeatures(spec.codec, features, scale, offset)
+    shard = FeatureShard(sample_ids, encoded, logits, labels, spec.feature_shape)
     if check_values:
         # Relative to the file: a header of odd length would put floats between the words that were seen.
         places = (shard.encoded.values.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 4
