@@ -40,12 +40,7 @@ from gkt_core.bundle.manifest import (
 )
 from gkt_core.files import new_folder
 from gkt_core.networks import FULL_NETWORKS
-from gkt_core.nn import (
-    CombinedNetwork,
-    EdgeNetwork,
-    build_server_network,
-    feature_shape,
-)
+from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_server_network, feature_shape
 from gkt_core.nn.building import example_images
 
 _RUN_BY_DEVICES = (TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE)
@@ -92,15 +87,8 @@ def export_bundle(
             runtime_does[ORT_TRAINING] = write_ort_artifacts(edge, options.optimizer, folder, **step)
             written += [*ENGINE_FILES[ORT_TRAINING], NOMINAL_CHECKPOINT]
         if PORTABLE in options.engines:
-            state = write_portable_artifacts(
-                edge,
-                options.optimizer,
-                folder,
-                name=options.edge_network,
-                low_memory=options.low_memory,
-                **step,
-            )
-            layout = dataclasses.asdict(state)
+            step |= {"name": options.edge_network, "low_memory": options.low_memory}
+            layout = dataclasses.asdict(write_portable_artifacts(edge, options.optimizer, folder, **step))
             written += ENGINE_FILES[PORTABLE]
         combined = CombinedNetwork(edge.extractor, server, edge.normalise)
         template, slots = combined_template(combined, image_size=options.image_size)

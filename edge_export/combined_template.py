@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import torch
 from onnx import numpy_helper
@@ -20,9 +22,7 @@ def combined_template(network: CombinedNetwork, *, image_size: int) -> tuple[byt
     tensor of the PyTorch module has exactly one place. The weights in the file are NaN: a template that
     somebody forgot to fill cannot pass for a model.
 
-    Args:
-        network: The network; left as it was.
-        image_size: Input is ``images [N, 3, image_size, image_size] float32`` in 0..1.
+    Input is ``images [N, 3, image_size, image_size] float32`` in 0..1. The network is left as it was.
 
     Returns:
         The file, and the slot of each tensor by name.
@@ -47,8 +47,8 @@ def combined_template(network: CombinedNetwork, *, image_size: int) -> tuple[byt
     generator = torch.Generator().manual_seed(0)
     markers: dict[str, bytes] = {}
     for initializer in model.graph.initializer:
-        shape = list(initializer.dims)
-        marker = torch.randint(0, 256, (4 * max(1, _volume(shape)),), generator=generator, dtype=torch.uint8)
+        num_bytes = 4 * max(1, math.prod(initializer.dims))
+        marker = torch.randint(0, 256, (num_bytes,), generator=generator, dtype=torch.uint8)
         markers[initializer.name] = marker.numpy().tobytes()
         array = numpy_helper.from_array(state[initializer.name].numpy(), initializer.name)
         array.raw_data = markers[initializer.name]
@@ -62,16 +62,9 @@ def combined_template(network: CombinedNetwork, *, image_size: int) -> tuple[byt
             raise TemplateError(f"{initializer.name} is not in the template exactly once")
         slots[initializer.name] = TensorSlot(offset, list(initializer.dims))
     for slot in slots.values():
-        num_bytes = 4 * _volume(slot.shape)
+        num_bytes = 4 * math.prod(slot.shape)
         data[slot.offset : slot.offset + num_bytes] = b"\x00\x00\xc0\x7f" * (num_bytes // 4)
     return bytes(data), slots
-
-
-def _volume(shape: list[int]) -> int:
-    volume = 1
-    for length in shape:
-        volume *= length
-    return volume
 
 
 def _strip(model: onnx.ModelProto) -> None:

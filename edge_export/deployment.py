@@ -68,12 +68,9 @@ def fold(model: Path, out: Path) -> None:
 
 
 def quantise(model: Path, calibration: Samples, out: Path) -> None:
-    """Write an int8 model: activations calibrated on images, weights by channel (QDQ).
+    """Write an int8 model of an fp32 one, folded: weights by channel (QDQ).
 
-    Args:
-        model: An fp32 model, folded.
-        calibration: Images that the ranges of activations are taken from; validation images, not test ones.
-        out: The int8 file.
+    Ranges of activations are taken from the calibration images: validation images, not test ones.
     """
     quantization = quantiser()
     level = logging.getLogger().level
@@ -131,10 +128,8 @@ class _Calibration:
 def split(model: Path, extractor: Path, server: Path) -> None:
     """Cut a combined model where features leave the device.
 
-    Args:
-        model: A combined model, not folded: its weights still have their names.
-        extractor: New file, ``images`` to ``features``.
-        server: New file, ``features`` to ``logits``.
+    The model must not be folded: its weights still have their names. The new files map ``images`` to
+    ``features``, and ``features`` to ``logits``.
 
     Raises:
         ArtifactError: There is no single tensor that the server's half begins from.
@@ -155,10 +150,7 @@ def split(model: Path, extractor: Path, server: Path) -> None:
         )
     (features,) = frontier
     extractors = onnx.utils.Extractor(loaded)
-    for path, inputs, outputs in (
-        (extractor, ["images"], [features]),
-        (server, [features], ["logits"]),
-    ):
+    for path, inputs, outputs in (extractor, ["images"], [features]), (server, [features], ["logits"]):
         half = extractors.extract_model(inputs, outputs)
         _rename(half, features, "features")
         onnx.checker.check_model(half)

@@ -6,7 +6,7 @@ from edge_export.options import ExportOptions
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn import EdgeNetwork, build_edge_network
 from gkt_core.nn.building import build_full_network
-from gkt_core.nn.initial_weights import InitialWeights
+from gkt_core.nn.initial_weights import load_weights
 
 
 def initial_network(options: ExportOptions) -> EdgeNetwork:
@@ -23,5 +23,5 @@ def initial_network(options: ExportOptions) -> EdgeNetwork:
         network = EdgeNetwork(full.extractor, full.server, full.normalise)
     else:
         network = build_edge_network(options.edge_network, options.num_classes, **settings, seed=options.seed)
-    InitialWeights(edge=options.init).fill_edge(network)
+    load_weights(network, options.init)
     return network

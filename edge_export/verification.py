@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_export.engines import InspectableEngine, engine_opener
+from edge_export.engines import engine_opener
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import VerificationError
@@ -25,6 +25,7 @@ from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.building import example_images
 from gkt_core.nn.execution import torch_threads
 from gkt_core.nn.optimizers import edge_optimizer
+from gkt_core.rounds.engine import DeviceEngine
 
 STEPS, FEW_STEPS = 20, 3
 _LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}
@@ -65,7 +66,7 @@ def verify_bundle(
 
     Args:
         bundle: What was exported.
-        network: The PyTorch network with the weights that the bundle should begin from; left as it was.
+        network: In PyTorch, with the weights that the bundle should begin from; left as it was.
         on_step: Called with the number of steps that are done, and of all.
 
     Returns:
@@ -151,9 +152,8 @@ def _run_torch(
         loss = edge_loss(logits, torch.from_numpy(labels), soft, 1.0, temperature)
         torch.autograd.backward(loss)
         if not curve:
-            decay = settings.weight_decay if settings.name != "adamw" else 0.0
             gradients = {
-                name: (parameter.grad + decay * parameter.detach()).double().numpy()
+                name: (parameter.grad + settings.l2_penalty * parameter.detach()).double().numpy()
                 for name, parameter in model.named_parameters()
                 if parameter.grad is not None
             }
@@ -168,7 +168,7 @@ def _run_torch(
     return Trace(curve[0], curve, gradients, *ends, features.double().numpy(), logits.double().numpy())
 
 
-def _run_engine(engine: InspectableEngine, batches: list[Batch], stepped: Callable[[], None]) -> Trace:
+def _run_engine(engine: DeviceEngine, batches: list[Batch], stepped: Callable[[], None]) -> Trace:
     curve: list[float] = []
     kept: list[Arrays] = []
     gradients: Arrays = {}
@@ -228,15 +228,12 @@ def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[
     for quantity in ours[0]:
         distance = float(np.median([each[quantity] for each in ours]))
         largest = max(each[quantity] for each in pytorch)
-        checks[quantity] = {
-            "distance": distance,
-            "pytorch": largest,
-            "limit": 2 * max(largest, _FLOOR),
-        }
+        limit = 2 * max(largest, _FLOOR)
+        checks[quantity] = {"distance": distance, "pytorch": largest, "limit": limit}
     return checks
 
 
-def _check_initial(engine: InspectableEngine, network: EdgeNetwork, name: str) -> None:
+def _check_initial(engine: DeviceEngine, network: EdgeNetwork, name: str) -> None:
     actual, expected = engine.parameters(), _state(network)
     wrong = [key for key in expected if key not in actual or not np.array_equal(actual[key], expected[key])]
     if wrong or set(actual) != set(expected):

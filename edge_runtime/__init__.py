@@ -1,5 +1,6 @@
 """The device: numpy and ONNX Runtime. Never torch, never onnx."""
 
-from edge_runtime.engines.base import TrainingBackend, open_backend
+from edge_runtime.engines.base import open_engine
+from gkt_core.rounds.engine import DeviceEngine
 
-__all__ = ["TrainingBackend", "open_backend"]
+__all__ = ["DeviceEngine", "open_engine"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_runtime.engines.base import TrainingBackend, open_backend
+from edge_runtime.engines.base import open_engine
 from edge_runtime.engines.choice import choose_engine
 from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import try_for_memory
@@ -27,6 +27,7 @@ from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFa
 from gkt_core.files import full_disk_named, write_atomically
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
+from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
 from gkt_core.wire.shards import SoftLabels, read_soft_labels
@@ -146,7 +147,7 @@ class Device:
             self.server.download_bytes,
         )
 
-    def _open(self, info: RunInfo, part: ClientPart, state: DeviceState) -> TrainingBackend:
+    def _open(self, info: RunInfo, part: ClientPart, state: DeviceState) -> DeviceEngine:
         name = choose_engine(Manifest.from_dict(info.manifest), state.engine or self.engine)
         with full_disk_named(self.state_dir.path):
             bundle = self.state_dir.bundle(info.manifest, self.server.artifact, name)
@@ -154,7 +155,7 @@ class Device:
             try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None
         checkpoint = self.state_dir.checkpoint_path(state) if begun else None
-        engine = open_backend(
+        engine = open_engine(
             bundle,
             checkpoint=checkpoint,
             num_threads=self.num_threads,
@@ -171,7 +172,7 @@ class Device:
         return engine
 
     def _round(
-        self, engine: TrainingBackend, part: ClientPart, state: DeviceState, task: Task
+        self, engine: DeviceEngine, part: ClientPart, state: DeviceState, task: Task
     ) -> tuple[DeviceState, Task]:
         """Do lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
         round_num = task.round_num
@@ -186,9 +187,7 @@ class Device:
             self.listener.note(f"{self.client_id} is too late for round {round_num}: {error}")
             return state, self.server.task(self.client_id)
 
-    def _train(
-        self, engine: TrainingBackend, part: ClientPart, state: DeviceState, task: Task
-    ) -> DeviceState:
+    def _train(self, engine: DeviceEngine, part: ClientPart, state: DeviceState, task: Task) -> DeviceState:
         """Train in the task's round, saving every so often; the state after it, which is saved too."""
         config, round_num = part.config, task.round_num
         soft_labels = self._soft_labels(part, task.soft_labels_round)
@@ -233,7 +232,7 @@ class Device:
         data = self.server.soft_labels(part.client_id, round_num)
         return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 
-    def _take_model(self, engine: TrainingBackend, manifest: Manifest) -> Path:
+    def _take_model(self, engine: DeviceEngine, manifest: Manifest) -> Path:
         """Fill this device's extractor into the server's template; the extractor stays here."""
         self.listener.phase("model", 0, 0)
         template = self.server.model_template()

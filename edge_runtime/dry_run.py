@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edge_runtime.engines.base import open_backend
+from edge_runtime.engines.base import open_engine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
@@ -65,7 +65,7 @@ def dry_run(
     """
     noise = replace(noise or FeatureNoise(), key=new_key())
     part = ClientPart(client_id, data, config, bundle.manifest.num_classes, noise)
-    opened = open_backend(
+    opened = open_engine(
         bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
     )
     shard = next(shards(opened, part, 1, "train"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.engines.base import open_backend
+from edge_runtime.engines.base import open_engine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 from gkt_core.config.run_config import RunConfig
@@ -93,7 +93,7 @@ def train_alone(
             f"the artifacts take {bundle.manifest.image_size} px"
         )
     part = ClientPart(client_id, data, config, bundle.manifest.num_classes)
-    engine = open_backend(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
+    engine = open_engine(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)
     for round_num in range(1, config.rounds + 1):
         client_update(engine, part, None, round_num)
     return _accuracy(test, lambda images: engine.predict(images)[1], f"{client_id}'s network")

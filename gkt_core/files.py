@@ -36,10 +36,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 @contextlib.contextmanager
 def full_disk_named(path: Path | None = None) -> Iterator[None]:
-    """Let a disk that is full be an error with a name.
-
-    Args:
-        path: What is written, for the message; by default what the system's error says.
+    """Let a disk that is full be an error that names ``path``, or the file that the system names.
 
     Raises:
         DiskFullError: Something could not be written for want of space.

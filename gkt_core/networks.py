@@ -54,11 +54,9 @@ def register_edge_network(name: str, *, extractor: Callable[[], Any], head: Call
 
 
 def register_server_network(name: str, build: Callable[[int], Any]) -> None:
-    """Make a server network of one's own known as ``--server-model NAME``.
+    """Make a server network of one's own known as ``--server-model NAME``; names are as of edge networks.
 
-    Args:
-        name: As for an edge network.
-        build: ``build(num_classes)``: features of the edge network to logits ``[N, num_classes]``.
+    ``build(num_classes)`` maps features of the edge network to logits ``[N, num_classes]``.
 
     Raises:
         ConfigError: The name cannot be used.
@@ -84,10 +82,7 @@ def _check_new_name(name: str) -> None:
 
 
 def load_network_module(source: str) -> None:
-    """Import a user's module, which registers networks.
-
-    Args:
-        source: A file ``path/to/networks.py``, or the name of an importable module.
+    """Import a user's ``path/to/networks.py`` or importable module, which registers networks.
 
     Raises:
         ConfigError: It cannot be imported.

@@ -39,15 +39,8 @@ def write_ort_artifacts(
     """Write training, eval and optimizer model, checkpoint and nominal checkpoint.
 
     ONNX Runtime's optimizer models are AdamW and plain SGD. An L2 penalty goes into the training graph, as
-    an ``objective`` beside the loss; momentum is left to the runtime, which has the gradients.
-
-    Args:
-        network: What to train; left as it was.
-        settings: The devices' optimizer.
-        out: An existing folder.
-        num_classes: Width of the logits.
-        image_size: Pixels.
-        temperature: T of the distillation.
+    an ``objective`` beside the loss; momentum is left to the runtime, which has the gradients. The network is
+    left as it was.
 
     Returns:
         What a runtime must do after each step, for the manifest.

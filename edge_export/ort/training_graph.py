@@ -92,15 +92,7 @@ def trace_to_onnx(
     """Trace a module in training mode, with a dynamic batch size and initialisers equal to ``state``.
 
     The TorchScript exporter is used on purpose: the newer one folds batch normalisation away even in
-    training mode.
-
-    Args:
-        module: What to trace.
-        example_inputs: Inputs of the forward pass.
-        input_names: Names of the graph's inputs.
-        output_names: Names of the graph's outputs.
-        scalars: Inputs and outputs without a batch dimension.
-        state: The weights that the file must hold, by name.
+    training mode. ``scalars`` are those inputs and outputs that have no batch dimension.
     """
     dynamic = {name: {0: "N"} for name in (*input_names, *output_names) if name not in scalars}
     buffer = io.BytesIO()
@@ -152,14 +144,12 @@ def training_graph(
     """
     step = EdgeTrainingStep(network, temperature, weight_decay)
     outputs = (("objective",) if weight_decay else ()) + OUTPUT_NAMES
-    images = example_images(4, image_size)
-    labels = torch.arange(4) % num_classes
-    logits = torch.zeros(4, num_classes)
+    labels, logits = torch.arange(4) % num_classes, torch.zeros(4, num_classes)
     with untouched(network) as state:
         network.train()
         return trace_to_onnx(
             step,
-            (images, labels, logits, torch.tensor(1.0)),
+            (example_images(4, image_size), labels, logits, torch.tensor(1.0)),
             input_names=INPUT_NAMES,
             output_names=outputs,
             scalars=("alpha", "loss", "objective"),

@@ -28,15 +28,8 @@ def write_portable_artifacts(
 ) -> PortableState:
     """Write ``train_step.onnx``, ``predict.onnx`` and ``initial_state.safetensors``.
 
-    Args:
-        network: What to train; left as it was.
-        settings: The optimizer inside the step.
-        out: An existing folder.
-        name: Of the network, for errors.
-        num_classes: Width of the logits.
-        image_size: Pixels.
-        temperature: T of the distillation.
-        low_memory: Whether the step makes wide values again rather than to keep them.
+    With ``low_memory`` the step makes wide values again rather than to keep them. The network is left as it
+    was; errors call it by ``name``.
 
     Returns:
         The layout of the state vectors, for the manifest.

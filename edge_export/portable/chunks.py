@@ -20,14 +20,11 @@ _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64"}
 
 
 def in_chunks(model: onnx.ModelProto, *, low_memory: bool = False) -> onnx.ModelProto:
-    """Rewrite a step to run a few images at a time.
+    """Rewrite a step over the whole batch, whose axis is named ``N``, to run a few images at a time.
 
-    Args:
-        model: A step over the whole batch; every value with a row for each image begins with axis ``N``.
-        low_memory: Whether to make wide values again in each phase rather than to keep them.
+    With ``low_memory`` each phase makes wide values again rather than to keep them.
     """
-    flat = FlatStep(model)
-    return _Chunked(flat, low_memory=low_memory).model()
+    return _Chunked(FlatStep(model), low_memory=low_memory).model()
 
 
 class _Chunked:

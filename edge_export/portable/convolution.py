@@ -24,16 +24,10 @@ def convolution(
     *,
     is_centred: bool = False,
 ) -> Value:
-    """A convolution of one group without dilation, zero padding.
+    """A convolution of one group without dilation, zero padding; ``out_shape`` is ``(C, H, W)``.
 
-    Args:
-        step: The graph to add to.
-        x: Its input.
-        name: Of the module.
-        module: The convolution.
-        out_shape: ``(C, H, W)``.
-        is_centred: Whether to take from each channel its mean over the first image, for a batch norm behind
-            it: variances are then sums of squares without cancellation, and no pass over memory centres.
+    ``is_centred`` takes from each channel its mean over the first image, for a batch norm behind it:
+    variances are then sums of squares without cancellation, and no pass over memory centres.
     """
     graph = step.graph
     weight = step.parameters[f"{name}.weight"]

@@ -21,14 +21,8 @@ class Graph:
     """Nodes in the order in which they are added. Values are names; constants are shared by content."""
 
     def __init__(self, name: str, prefix: str = "") -> None:
-        """Begin one.
-
-        Args:
-            name: Of the graph.
-            prefix: Of the names of its values; a graph inside another must not have names of the outer one.
-        """
-        self._name = name
-        self._prefix = prefix
+        # A graph inside another must not have names of the outer one: hence the prefix of its values.
+        self._name, self._prefix = name, prefix
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -76,12 +70,7 @@ class Graph:
         return names
 
     def copy_node(self, node: onnx.NodeProto, names: Mapping[str, str]) -> dict[str, str]:
-        """Add a node of another graph; names of its outputs here, by those there.
-
-        Args:
-            node: The node.
-            names: Of its inputs here, by those there.
-        """
+        """Add a node of another graph, whose inputs have these names here; the names of its outputs."""
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         inputs = [names[name] if name else "" for name in node.input]
         made = self.multi_op(node.op_type, len(node.output), *inputs, **attributes)

@@ -54,15 +54,7 @@ class PortableNetwork:
             self._check(node)
 
     def emit(self, step: Step, images: str) -> tuple[Value, Value]:
-        """Add the network's nodes.
-
-        Args:
-            step: The graph to add to.
-            images: Name of the input ``[N, 3, S, S]`` in 0..1.
-
-        Returns:
-            Features and logits.
-        """
+        """Add the network's nodes behind the input ``images [N, 3, S, S]`` in 0..1; features and logits."""
         graph = step.graph
         normalise = self._network.normalise
         centred = graph.op("Sub", images, graph.constant(normalise.mean.numpy()))

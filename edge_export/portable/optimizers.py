@@ -61,17 +61,15 @@ def update(
         kept = graph.op("Sub", graph.constant(1.0), decay)
         parameters = graph.op("Mul", parameters, kept) if settings.weight_decay else parameters
     if settings.name == "sgd":
-        return _sgd(graph, settings, parameters, gradient, learning_rate, state)
-    return _adam(graph, settings, parameters, gradient, learning_rate, state)
+        direction, new_state = _sgd(graph, settings, gradient, state)
+        change = graph.op("Mul", direction, learning_rate)
+    else:
+        change, new_state = _adam(graph, settings, gradient, learning_rate, state)
+    return graph.op("Sub", parameters, change), new_state
 
 
 def _sgd(
-    graph: Graph,
-    settings: EdgeOptimizer,
-    parameters: str,
-    gradient: str,
-    learning_rate: str,
-    state: dict[str, str],
+    graph: Graph, settings: EdgeOptimizer, gradient: str, state: dict[str, str]
 ) -> tuple[str, dict[str, str]]:
     new_state = {}
     if settings.momentum:
@@ -80,20 +78,14 @@ def _sgd(
         new_state["momentum_buffer"] = buffer
         nesterov = settings.nesterov
         gradient = graph.add(gradient, graph.scale(buffer, settings.momentum)) if nesterov else buffer
-    return graph.op("Sub", parameters, graph.op("Mul", gradient, learning_rate)), new_state
+    return gradient, new_state
 
 
 def _adam(
-    graph: Graph,
-    settings: EdgeOptimizer,
-    parameters: str,
-    gradient: str,
-    learning_rate: str,
-    state: dict[str, str],
+    graph: Graph, settings: EdgeOptimizer, gradient: str, learning_rate: str, state: dict[str, str]
 ) -> tuple[str, dict[str, str]]:
-    new_state = {}
     step = graph.add(state["step"], graph.constant([1], np.int64))
-    new_state["step"] = step
+    new_state = {"step": step}
     squared = graph.op("Mul", gradient, gradient)
     for name, value, beta in (
         ("first_moment", gradient, settings.beta1),
@@ -117,5 +109,4 @@ def _adam(
     root = graph.op("Cast", graph.op("Sqrt", second_correction), to=TensorProto.FLOAT)
     deviation = graph.op("Div", graph.op("Sqrt", second), root)
     deviation = graph.op("Add", deviation, graph.constant(settings.eps))
-    change = graph.op("Mul", graph.op("Div", new_state["first_moment"], deviation), rate)
-    return graph.op("Sub", parameters, change), new_state
+    return graph.op("Mul", graph.op("Div", new_state["first_moment"], deviation), rate), new_state

@@ -25,12 +25,7 @@ from gkt_core.config.edge_optimizer import EdgeOptimizer
 
 
 def state_layout(state: dict[str, Tensor], settings: EdgeOptimizer) -> PortableState:
-    """Where each tensor of a network lies in the flat vectors.
-
-    Args:
-        state: Parameters and running statistics, in PyTorch's order.
-        settings: Says which further vectors there are.
-    """
+    """Where each parameter and running statistic lies in the flat vectors, in PyTorch's order."""
     slots: dict[str, VectorSlot] = {}
     lengths = {PARAMETERS: 0, STATISTICS: 0}
     for name, value in state.items():

@@ -46,10 +46,7 @@ class Tape:
     def record(self, output: Value, backward: Backward, *, takes_narrow: bool = False) -> Value:
         """Remember that ``backward``, given the gradient of ``output``, hands on those of its inputs.
 
-        Args:
-            output: What was made.
-            backward: Called with the name of its gradient.
-            takes_narrow: Whether that may be ``[N, C, 1, 1]``, the same for all pixels of a channel.
+        ``takes_narrow`` says that it may be ``[N, C, 1, 1]``, the same for all pixels of a channel.
         """
         if output.needs_gradient:
             self._steps.append((output, backward, takes_narrow))

@@ -11,7 +11,7 @@ from edge_runtime.cli.run import run
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.config.run_options import build_run_config
+from gkt_core.config.run_config import build_run_config
 from gkt_core.data.private_data import load_private_data, load_test_data
 
 

@@ -25,8 +25,8 @@ from gkt_core.bundle.onnx_runtime import session_options
 from gkt_core.errors import ArtifactError
 
 
-class OrtTrainingBackend:
-    """A :class:`edge_runtime.engines.base.TrainingBackend` on ONNX Runtime's artifacts."""
+class OrtTrainingEngine:
+    """A :class:`gkt_core.rounds.engine.DeviceEngine` on ONNX Runtime's artifacts."""
 
     name = ORT_TRAINING
 

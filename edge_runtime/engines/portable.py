@@ -33,8 +33,8 @@ _PREDICTED_AT_ONCE = 16
 Vectors = dict[str, NDArray[Any]]
 
 
-class PortableBackend:
-    """A :class:`edge_runtime.engines.base.TrainingBackend` on the portable step.
+class PortableEngine:
+    """A :class:`gkt_core.rounds.engine.DeviceEngine` on the portable step.
 
     Raises:
         ArtifactError: The files or the checkpoint do not load.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edge_runtime.engines.base import open_backend
+from edge_runtime.engines.base import open_engine
 from edge_runtime.machine.process_status import status_bytes
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
@@ -72,7 +72,7 @@ def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_thread
         return np.zeros((num, 3, manifest.image_size, manifest.image_size), np.float32)
 
     with memory_named(config):
-        opened = open_backend(
+        opened = open_engine(
             bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr, engine=engine
         )
         # A last batch of one sample joins the batch before it.

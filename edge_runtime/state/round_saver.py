@@ -7,9 +7,9 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from edge_runtime.engines.base import TrainingBackend
 from edge_runtime.state.state_dir import DeviceState, StateDir
 from gkt_core.rounds.client_round import LocalProgress
+from gkt_core.rounds.engine import DeviceEngine
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class RoundSaver:
     """
 
     state_dir: StateDir
-    engine: TrainingBackend
+    engine: DeviceEngine
     state: DeviceState
     started: float
     every_seconds: float

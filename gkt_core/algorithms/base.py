@@ -5,16 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gkt_core.algorithms.simulation.federation import evaluation_batches
+from gkt_core.algorithms.simulation.federation import Federation, evaluation_batches
+from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import GKTError
+from gkt_core.nn.building import CombinedNetwork, build_combined_network
 from gkt_core.nn.execution import training_precision
+from gkt_core.rounds.sampling import sample_clients
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+# Hears of a phase and of so many samples just trained on.
+OnSamples = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +50,7 @@ class RoundResult:
 class Evaluation:
     """Mean cross entropy and accuracy (0..1) on samples that were not trained on.
 
-    Attributes:
-        loss: Mean cross entropy.
-        accuracy: Share that is right.
-        confusion: ``[C, C] int64``, rows the true classes; None where it was not asked for.
+    ``confusion`` is ``[C, C] int64``, rows the true classes; None where it was not asked for.
     """
 
     loss: float
@@ -53,20 +58,40 @@ class Evaluation:
     confusion: NDArray[np.int64] | None = None
 
 
+class Networks(TypedDict):
+    """The two networks that every algorithm is about, and where they live; see :class:`Algorithm`."""
+
+    edge_network: str
+    server_network: str
+    device: torch.device
+
+
 class Algorithm(ABC):
-    """A way to train over devices, a round at a time, resumable between rounds."""
+    """A way to train over devices, a round at a time, resumable between rounds.
+
+    Args:
+        federation: The devices' data.
+        config: Hyper-parameters.
+        edge_network: ``resnet8`` and so on; its extractor is the beginning of the large network.
+        server_network: What completes it: ``resnet55`` makes ResNet-56.
+        device: Where networks live.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        config: RunConfig,
+        *,
+        edge_network: str,
+        server_network: str,
+        device: torch.device,
+    ) -> None:
+        self._federation, self._config = federation, config
+        self._edge_network, self._server_network, self._device = edge_network, server_network, device
 
     @abstractmethod
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
-        """Run a round.
-
-        Args:
-            round_num: From 1.
-            learning_rate_scale: What the learning rates of the config are multiplied with in this round.
-            on_samples: Hears of the phase and of so many samples trained on.
-        """
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
+        """Run a round, counted from 1; the learning rates of the config are multiplied with the scale."""
 
     @abstractmethod
     def models(self) -> Mapping[str, nn.Module]:
@@ -86,6 +111,28 @@ class Algorithm(ABC):
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:  # noqa: B027 - none by default
         """Take back what :meth:`arrays` gave."""
+
+    def _sample(self, round_num: int) -> list[str]:
+        """Draw the devices that take part in a round."""
+        config, clients = self._config, list(self._federation.clients)
+        return sample_clients(clients, config.client_fraction, seed=config.seed, round_num=round_num)
+
+    def _moved(self, network: ModuleT) -> ModuleT:
+        """Move a large network to where networks live, in the layout in which convolutions are fast."""
+        moved: ModuleT = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return moved
+
+    def _combined_network(self) -> CombinedNetwork:
+        """Build the large network with fresh weights."""
+        num_classes, pixels = self._federation.num_classes, self._federation.pixels
+        network = build_combined_network(
+            self._edge_network, self._server_network, num_classes, **pixels, seed=self._config.seed
+        )
+        return self._moved(network)
+
+    def _validate(self, network: nn.Module) -> Evaluation:
+        """Measure a network on the devices' validation samples."""
+        return evaluate_images(network, self._federation.validation(), self._federation.num_classes)
 
 
 def train_supervised(

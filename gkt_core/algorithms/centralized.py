@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images, train_supervised
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, train_supervised
 from gkt_core.algorithms.simulation.federation import Federation, join_samples, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
-from gkt_core.nn.building import build_combined_network, build_edge_network, build_full_network
+from gkt_core.nn.building import build_edge_network, build_full_network
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 
 
 class Centralized(Algorithm):
     """ResNet-56/110, or an edge network alone, trained where all the data are.
 
-    Args:
-        federation: The devices' data, joined here.
-        config: Hyper-parameters; a round is ``local_epochs`` epochs.
-        edge_network: Whose extractor is the beginning of the large network.
-        server_network: What comes after it.
-        network: Train this instead of the two: ``resnet8`` and so on.
-        device: Where the network lives.
+    A round is ``local_epochs`` epochs. ``network``, ``resnet8`` and so on, takes the place of the large one.
     """
 
     def __init__(
@@ -32,47 +27,27 @@ class Centralized(Algorithm):
         federation: Federation,
         config: RunConfig,
         *,
-        edge_network: str,
-        server_network: str,
-        device: torch.device,
         network: str | None = None,
+        **networks: Unpack[Networks],
     ) -> None:
-        self._federation, self._config = federation, config
-        pixels, num_classes, built = federation.pixels, federation.num_classes, nn.Module()
+        super().__init__(federation, config, **networks)
+        self._network: nn.Module
         if network is None:
-            built = build_combined_network(
-                edge_network, server_network, num_classes, **pixels, seed=config.seed
-            )
-        elif network in FULL_NETWORKS:
-            built = build_full_network(network, num_classes, **pixels, seed=config.seed)
+            self._network = self._combined_network()
         else:
-            built = build_edge_network(network, num_classes, **pixels, seed=config.seed)
-        self._network: nn.Module = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            build = build_full_network if network in FULL_NETWORKS else build_edge_network
+            built = build(network, federation.num_classes, **federation.pixels, seed=config.seed)
+            self._network = self._moved(built)
         self._optimizer = large_network_optimizer(self._network.parameters(), config, config.server_lr)
         self._samples = join_samples([data.train for data in federation.clients.values()])
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train ``local_epochs`` epochs over all samples; nothing is sent."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
-        data = training_batches(
-            self._samples,
-            self._config,
-            owner="centralized",
-            round_num=round_num,
-            epochs=self._config.local_epochs,
-        )
-        loss = train_supervised(
-            self._network,
-            self._optimizer,
-            data,
-            lambda num: on_samples("server", num),
-            precision=self._config.precision,
-        )
-        evaluation = evaluate_images(
-            self._network, self._federation.validation(), self._federation.num_classes
-        )
+        data = training_batches(self._samples, self._config, owner="centralized", round_num=round_num)
+        hears, precision = partial(on_samples, "server"), self._config.precision
+        loss = train_supervised(self._network, self._optimizer, data, hears, precision=precision)
+        evaluation = self._validate(self._network)
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, 0, 0)
 
     def models(self) -> dict[str, nn.Module]:

@@ -9,24 +9,20 @@ augmented view.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, RoundResult, train_supervised
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, train_supervised
 from gkt_core.algorithms.server_round import evaluate, server_update
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
-from gkt_core.nn.building import (
-    CombinedNetwork,
-    build_edge_network,
-    build_server_network,
-    feature_shape,
-)
+from gkt_core.nn.building import CombinedNetwork, build_edge_network, build_server_network, feature_shape
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
@@ -40,11 +36,9 @@ class EcoFed(Algorithm):
     Args:
         federation: The devices' data, with samples for pre-training that no device holds.
         config: Hyper-parameters; ``codec`` should be ``uint8``.
-        edge_network: Whose extractor is pre-trained, with its head.
-        server_network: ``resnet55`` or ``resnet109``.
-        device: Where networks live.
         period: Rounds between two uploads.
         pretraining_epochs: Epochs over the pre-training samples.
+        **networks: As of every algorithm; the edge network is pre-trained with its head.
 
     Raises:
         ConfigError: There are no samples to pre-train on.
@@ -55,30 +49,24 @@ class EcoFed(Algorithm):
         federation: Federation,
         config: RunConfig,
         *,
-        edge_network: str,
-        server_network: str,
-        device: torch.device,
         period: int,
         pretraining_epochs: int,
+        **networks: Unpack[Networks],
     ) -> None:
+        super().__init__(federation, config, **networks)
         if federation.pretraining is None:
             raise ConfigError("EcoFed needs samples to pre-train on: split with a pre-training share")
-        self._federation, self._config, self._period = federation, config, period
-        network = build_edge_network(
-            edge_network, federation.num_classes, **federation.pixels, seed=config.seed
-        ).to(device)
-        self._engine = TorchEngine(network, config)
-        self._pretraining_epochs = pretraining_epochs
-        self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
-        self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._period, self._pretraining_epochs = period, pretraining_epochs
+        num_classes, seed = federation.num_classes, config.seed
+        network = build_edge_network(self._edge_network, num_classes, **federation.pixels, seed=seed)
+        self._engine = TorchEngine(network.to(self._device), config)
+        self._server = self._moved(build_server_network(self._server_network, num_classes, seed=seed))
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(network, federation.image_size)
-        spec = ShardSpec(config.codec, shape, federation.num_classes, config.shard_samples)
+        spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
         self._buffer = Uploads(spec, config, None)
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Refresh the buffer when its period is over, then train on it."""
         if round_num == 1:
             self._pretrain(on_samples)
@@ -101,18 +89,12 @@ class EcoFed(Algorithm):
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)
 
-    def _pretrain(self, on_samples: Callable[[str, int], None]) -> None:
+    def _pretrain(self, on_samples: OnSamples) -> None:
         assert self._federation.pretraining is not None
-        data = training_batches(
-            self._federation.pretraining,
-            self._config,
-            owner=PRETRAINING_OWNER,
-            round_num=1,
-            epochs=self._pretraining_epochs,
-        )
-        train_supervised(
-            self._engine.network, self._engine.optimizer, data, lambda num: on_samples("pre-training", num)
-        )
+        samples, epochs = self._federation.pretraining, self._pretraining_epochs
+        data = training_batches(samples, self._config, owner=PRETRAINING_OWNER, round_num=1, epochs=epochs)
+        hears = partial(on_samples, "pre-training")
+        train_supervised(self._engine.network, self._engine.optimizer, data, hears)
 
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()

@@ -6,16 +6,18 @@ same for every engine. :class:`FedGKT` puts the two together for simulations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, RoundResult
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult
 from gkt_core.algorithms.server_round import evaluate, server_update
 from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.federation import Federation
@@ -30,11 +32,11 @@ from gkt_core.nn.building import (
     build_server_network,
     feature_shape,
 )
-from gkt_core.nn.initial_weights import InitialWeights
+from gkt_core.nn.checkpoint import below
+from gkt_core.nn.initial_weights import load_weights
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart, client_seed
-from gkt_core.rounds.feature_source import FeatureSource, split_by_client
-from gkt_core.rounds.sampling import sample_clients
+from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
 
@@ -48,13 +50,12 @@ class FedGKT(Algorithm):
     Args:
         federation: The devices' data.
         config: Hyper-parameters.
-        edge_network: The devices' network, ``resnet8`` and so on.
-        server_network: ``resnet55`` or ``resnet109``.
-        device: Where networks live.
         shard_folder: Keep a round's features in files of this folder instead of memory.
-        initial_weights: What to begin from instead of random weights.
+        initial_edge: Weights that all devices begin from instead of random ones.
+        initial_server: Weights that the server network begins from.
         grouped: Train all devices at once, for GPUs, instead of one after another.
         noise: What devices do to features before they send them.
+        **networks: As of every algorithm.
     """
 
     def __init__(
@@ -62,63 +63,53 @@ class FedGKT(Algorithm):
         federation: Federation,
         config: RunConfig,
         *,
-        edge_network: str,
-        server_network: str,
-        device: torch.device,
         shard_folder: Path | None = None,
-        initial_weights: InitialWeights | None = None,
+        initial_edge: Path | None = None,
+        initial_server: Path | None = None,
         grouped: bool = False,
         noise: FeatureNoise | None = None,
+        **networks: Unpack[Networks],
     ) -> None:
-        self._federation, self._config, self._shard_folder = federation, config, shard_folder
-        noise, weights = noise or FeatureNoise(), initial_weights or InitialWeights()
+        super().__init__(federation, config, **networks)
+        self._shard_folder, num_classes = shard_folder, federation.num_classes
+        noise = noise or FeatureNoise()
         self._clients: dict[str, SimulatedClient] = {}
         for client_id, data in federation.clients.items():
             # Devices that download one bundle begin from the same weights.
             seed = config.seed if config.shared_init else client_seed(config.seed, client_id)
-            network = build_edge_network(edge_network, federation.num_classes, **federation.pixels, seed=seed)
-            weights.fill_edge(network)
-            engine = TorchEngine(network.to(device), config)
+            network = build_edge_network(self._edge_network, num_classes, **federation.pixels, seed=seed)
+            load_weights(network, initial_edge)
+            engine = TorchEngine(network.to(self._device), config)
             own_noise = replace(noise, key=simulated_key(config.seed, client_id))
-            part = ClientPart(client_id, data, config, federation.num_classes, own_noise)
+            part = ClientPart(client_id, data, config, num_classes, own_noise)
             self._clients[client_id] = SimulatedClient(part, engine)
         self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None
-        self._server = build_server_network(server_network, federation.num_classes, seed=config.seed)
-        weights.fill_server(self._server)
-        self._server = self._server.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        server = build_server_network(self._server_network, num_classes, seed=config.seed)
+        load_weights(server, initial_server)
+        self._server = self._moved(server)
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
-        self._spec = ShardSpec(config.codec, shape, federation.num_classes, config.shard_samples)
+        self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run lines 2 to 16 of Algorithm 1."""
-        config = self._config
-        chosen = sample_clients(
-            list(self._clients), config.client_fraction, seed=config.seed, round_num=round_num
-        )
+        chosen = self._sample(round_num)
         download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
-        uploads = Uploads(self._spec, config, self._shard_folder)
+        uploads = Uploads(self._spec, self._config, self._shard_folder)
+        on_images = partial(on_samples, "devices")
         if self._grouped is not None:
-            self._grouped.train(
-                chosen, round_num, learning_rate_scale, lambda num: on_samples("devices", num)
-            )
+            self._grouped.train(chosen, round_num, learning_rate_scale, on_images)
         for client_id in chosen:
             client = self._clients[client_id]
             if self._grouped is None:
-                client.train(round_num, learning_rate_scale, lambda num: on_samples("devices", num))
+                client.train(round_num, learning_rate_scale, on_images)
             client.upload(round_num, uploads)
         loss = self._train(uploads.source("train"), round_num, learning_rate_scale, on_samples)
         evaluation = evaluate(self._server, uploads.source("validation"))
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes)
 
     def _train(
-        self,
-        source: FeatureSource,
-        round_num: int,
-        learning_rate_scale: float,
-        on_samples: Callable[[str, int], None],
+        self, source: ShardSource, round_num: int, learning_rate_scale: float, on_samples: OnSamples
     ) -> float:
         """Do the server's part: train on what was uploaded, answer with soft labels; the loss."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
@@ -166,7 +157,4 @@ class FedGKT(Algorithm):
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take back what :meth:`arrays` gave."""
         for client_id, client in self._clients.items():
-            prefix = f"{client_id}/"
-            client.restore_arrays(
-                {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-            )
+            client.restore_arrays(below(arrays, f"{client_id}/"))

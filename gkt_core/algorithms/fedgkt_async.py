@@ -8,13 +8,13 @@ devices and server do exactly the work of a synchronous run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.algorithms.base import RoundResult
+from gkt_core.algorithms.base import OnSamples, RoundResult
 from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation
@@ -56,9 +56,7 @@ class AsyncFedGKT(FedGKT):
         self._trained = np.zeros(len(sizes), np.int64)
         self._answered_in_step = np.zeros(len(sizes), np.int64)
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run events until ``round_num`` times the number of devices uploads have been trained on."""
         losses: list[float] = []
         staleness: list[int] = []
@@ -91,10 +89,8 @@ class AsyncFedGKT(FedGKT):
             "max_staleness": float(np.max(staleness)),
             "virtual_seconds": self._clock,
         }
-        mean_loss = float(np.mean(losses))
-        return RoundResult(
-            mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes, details
-        )
+        loss, accuracy = evaluation.loss, evaluation.accuracy
+        return RoundResult(float(np.mean(losses)), loss, accuracy, upload_bytes, download_bytes, details)
 
     def _release(self) -> None:
         """Let devices begin their next round, but for those too far ahead and those that are done."""
@@ -116,7 +112,9 @@ class AsyncFedGKT(FedGKT):
         """Give the clock and where each device stands, beside what FedGKT keeps."""
         return {
             **super().arrays(),
-            **{f"async/{name}": getattr(self, f"_{name}") for name in _EVENT_ARRAYS},
+            "async/arrives": self._arrives,
+            "async/trained": self._trained,
+            "async/answered_in_step": self._answered_in_step,
             "async/clock": np.asarray(self._clock),
             "async/num_steps": np.asarray(self._num_steps),
         }
@@ -127,10 +125,5 @@ class AsyncFedGKT(FedGKT):
         self._arrives = arrays["async/arrives"].astype(np.float64)
         self._trained = arrays["async/trained"].astype(np.int64)
         self._answered_in_step = arrays["async/answered_in_step"].astype(np.int64)
-        self._clock, self._num_steps = (
-            float(arrays["async/clock"].item()),
-            int(arrays["async/num_steps"].item()),
-        )
-
-
-_EVENT_ARRAYS: Sequence[str] = ("arrives", "trained", "answered_in_step")
+        self._clock = float(arrays["async/clock"].item())
+        self._num_steps = int(arrays["async/num_steps"].item())

@@ -18,7 +18,6 @@ from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.split_learning import SplitLearning
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
-from gkt_core.nn.initial_weights import InitialWeights
 from gkt_core.wire.feature_noise import FeatureNoise
 
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -61,13 +60,7 @@ class AlgorithmOptions:
 def build_algorithm(
     options: AlgorithmOptions, federation: Federation, config: RunConfig, out: Path
 ) -> Algorithm:
-    """Build an algorithm with fresh weights.
-
-    Args:
-        options: Which, and of which networks.
-        federation: Its data.
-        config: Hyper-parameters.
-        out: Where features are kept with ``feature_store = "disk"``.
+    """Build an algorithm with fresh weights; ``out`` is where features are kept on disk, if they are.
 
     Raises:
         ConfigError: An unknown name, or no such device on this machine.
@@ -92,8 +85,8 @@ def build_algorithm(
     match options.algorithm:
         case "fedgkt":
             folder = out / "features" if options.feature_store == "disk" else None
-            weights = InitialWeights(options.initial_edge, options.initial_server)
-            pair |= {"shard_folder": folder, "initial_weights": weights, "noise": options.noise}
+            pair |= {"initial_edge": options.initial_edge, "initial_server": options.initial_server}
+            pair |= {"shard_folder": folder, "noise": options.noise}
             if config.mode == "async":
                 return AsyncFedGKT(federation, config, **pair)
             grouped = options.device == "cuda" if options.grouped is None else options.grouped
@@ -105,12 +98,7 @@ def build_algorithm(
         case "centralized":
             return Centralized(federation, config, **pair, network=options.central_network)
         case "ecofed":
-            return EcoFed(
-                federation,
-                config,
-                **pair,
-                period=options.replay_period,
-                pretraining_epochs=options.pretraining_epochs,
-            )
+            epochs = options.pretraining_epochs
+            return EcoFed(federation, config, **pair, period=options.replay_period, pretraining_epochs=epochs)
         case other:
             raise ConfigError(f"unknown algorithm {other!r}, expected one of {', '.join(ALGORITHMS)}")

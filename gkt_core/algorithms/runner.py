@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images
+from gkt_core.algorithms.base import Algorithm, OnSamples, RoundResult, evaluate_images
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
@@ -44,7 +44,7 @@ class Listener:
         on_round: Round number and its result; also for rounds of an earlier process.
     """
 
-    on_samples: Callable[[str, int], None] = lambda phase, num: None
+    on_samples: OnSamples = lambda phase, num: None
     on_round: Callable[[int, RoundResult], None] = lambda round_num, result: None
 
 
@@ -63,8 +63,9 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
     wanted = json.loads(text)
     differing = sorted(name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name))
     if differing:
-        pairs = (f"{name} {wanted.get(name)!r} instead of {before.get(name)!r}" for name in differing)
-        listed = ", ".join(pairs)
+        listed = ", ".join(
+            f"{name} {wanted.get(name)!r} instead of {before.get(name)!r}" for name in differing
+        )
         raise ConfigError(f"{out} holds a run with other settings ({listed}): choose another --out")
 
 
@@ -77,15 +78,9 @@ def run_algorithm(
     settings: dict[str, Any],
     listener: Listener,
 ) -> dict[str, Any]:
-    """Run to the end, from wherever an earlier process stopped.
+    """Run to the end, from wherever an earlier process stopped; the test set is looked at once, at the end.
 
-    Args:
-        algorithm: What to run.
-        federation: Its data; the test set is looked at once, at the end.
-        out: Output folder; made if needed.
-        config: Rounds, and how learning rates fall over them.
-        settings: JSON-compatible; goes into the result as ``config``.
-        listener: Hears how it goes.
+    The settings are JSON-compatible, and go into the result as ``config``.
 
     Returns:
         What ``result.json`` holds.
@@ -101,7 +96,8 @@ def run_algorithm(
         algorithm.restore_arrays(arrays)
         metrics = extra["metrics"]
         for line in metrics:
-            listener.on_round(line["round_num"], _result_of(line))
+            values = {name: value for name, value in line.items() if name != "round_num"}
+            listener.on_round(line["round_num"], RoundResult(**values))
     for round_num in range(len(metrics) + 1, config.rounds + 1):
         started = time.perf_counter()
         history = [line["validation_accuracy"] for line in metrics]
@@ -109,13 +105,8 @@ def run_algorithm(
         result = algorithm.run_round(round_num, scale, listener.on_samples)
         seconds = time.perf_counter() - started
         metrics.append({"round_num": round_num, **asdict(result)})
-        save_state(
-            checkpoint,
-            algorithm.modules(),
-            algorithm.optimizers(),
-            algorithm.arrays(),
-            {"metrics": metrics},
-        )
+        state = algorithm.modules(), algorithm.optimizers(), algorithm.arrays()
+        save_state(checkpoint, *state, {"metrics": metrics})
         write_atomically(out / METRICS_NAME, _lines(metrics))
         with (out / TIMINGS_NAME).open("a", encoding="utf-8") as timings:
             timings.write(json.dumps({"round_num": round_num, "seconds": seconds}) + "\n")
@@ -128,10 +119,6 @@ def run_algorithm(
 
 def _lines(metrics: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(line, sort_keys=True) + "\n" for line in metrics).encode()
-
-
-def _result_of(line: dict[str, Any]) -> RoundResult:
-    return RoundResult(**{name: value for name, value in line.items() if name != "round_num"})
 
 
 def _final_accuracies(

@@ -17,8 +17,8 @@ from gkt_core.data.augment import batch_order, batches
 from gkt_core.errors import GKTError
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.losses import server_loss
-from gkt_core.nn.ranks import OneProcess, Ranks
-from gkt_core.rounds.feature_source import FeatureBatch, FeatureSource
+from gkt_core.nn.ranks import Ranks
+from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,7 @@ class ServerUpdate:
     samples_per_second: float
 
 
-def _batch_rows(
-    source: FeatureSource, config: RunConfig, round_num: int, epoch: int
-) -> list[NDArray[np.intp]]:
+def _batch_rows(source: ShardSource, config: RunConfig, round_num: int, epoch: int) -> list[NDArray[np.intp]]:
     """Make the batches of one epoch: over all samples, or device by device in random order."""
     size = config.server_batch_size
     order = batch_order(len(source.sample_ids), seed=config.seed, round_num=round_num, epoch=epoch)
@@ -66,7 +64,7 @@ def _batch_rows(
 def server_update(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    source: FeatureSource,
+    source: ShardSource,
     config: RunConfig,
     *,
     round_num: int,
@@ -101,7 +99,7 @@ def server_update(
     device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
     alpha = config.alpha if config.server_distils else 0.0
-    ranks = ranks or OneProcess()
+    ranks = ranks or Ranks()
     trained = ranks.trained(network)
     server_logits = np.zeros((num_samples, num_classes), np.float32)
     started, num_done = time.perf_counter(), 0
@@ -151,7 +149,7 @@ def server_update(
     return ServerUpdate(server_logits, total_loss / num_samples, num_right / num_samples, num_done / seconds)
 
 
-def evaluate(network: nn.Module, source: FeatureSource, *, batch_size: int = 256) -> Evaluation:
+def evaluate(network: nn.Module, source: ShardSource, *, batch_size: int = 256) -> Evaluation:
     """Measure cross entropy and accuracy of the server network on features that devices extracted.
 
     Each sample went through its own device's extractor, so this is the accuracy of the combined models.

@@ -7,56 +7,37 @@ and hand the extractor on to the next, as in the original.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import Algorithm, RoundResult, evaluate_images, num_state_bytes
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, num_state_bytes
 from gkt_core.algorithms.simulation.federation import Federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
-from gkt_core.nn.building import CombinedNetwork, build_combined_network
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
-from gkt_core.rounds.sampling import sample_clients
 
 
 class SplitLearning(Algorithm):
     """One network cut in two; gradients travel with every batch.
 
-    Args:
-        federation: The devices' data.
-        config: Hyper-parameters; a round is ``local_epochs`` epochs of each device in turn.
-        edge_network: Whose extractor the devices hold.
-        server_network: What the server holds; with ``resnet55`` both halves are ResNet-56.
-        device: Where networks live.
+    A round is ``local_epochs`` epochs of each device in turn.
     """
 
-    def __init__(
-        self,
-        federation: Federation,
-        config: RunConfig,
-        *,
-        edge_network: str,
-        server_network: str,
-        device: torch.device,
-    ) -> None:
-        self._federation, self._config, self._device = federation, config, device
-        network = build_combined_network(
-            edge_network, server_network, federation.num_classes, **federation.pixels, seed=config.seed
-        )
-        self._network: CombinedNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, federation: Federation, config: RunConfig, **networks: Unpack[Networks]) -> None:
+        super().__init__(federation, config, **networks)
+        self._network = self._combined_network()
         self._rates = {"device": config.edge_lr, "server": config.server_lr}
         self._optimizers = {
             name: large_network_optimizer(module.parameters(), config, self._rates[name])
             for name, module in (("device", self._network.extractor), ("server", self._network.server))
         }
 
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
+    def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train each device in turn: a batch goes forward here, forward and backward there, backward here."""
         config = self._config
         total_loss, upload_bytes, download_bytes = 0.0, 0, 0
@@ -64,7 +45,7 @@ class SplitLearning(Algorithm):
             set_learning_rate(optimizer, self._rates[name] * learning_rate_scale)
         self._network.train()
         clients = self._federation.clients
-        chosen = sample_clients(list(clients), config.client_fraction, seed=config.seed, round_num=round_num)
+        chosen = self._sample(round_num)
         for client_id in chosen:
             data = clients[client_id]
             # The extractor comes from the device before, through the server.
@@ -72,18 +53,15 @@ class SplitLearning(Algorithm):
             upload_bytes, download_bytes = upload_bytes + extractor_bytes, download_bytes + extractor_bytes
             last_epoch = (config.local_epochs - 1) * len(data.train)
             num_seen = 0
-            for images, labels in training_batches(
-                data.train, config, owner=client_id, round_num=round_num, epochs=config.local_epochs
-            ):
+            batches = training_batches(data.train, config, owner=client_id, round_num=round_num)
+            for images, labels in batches:
                 loss, sent, received = self._batch(images.to(self._device), labels.to(self._device))
                 upload_bytes, download_bytes = upload_bytes + sent, download_bytes + received
                 num_seen += len(labels)
                 if num_seen > last_epoch:
                     total_loss += loss * len(labels)
                 on_samples("server", len(labels))
-        evaluation = evaluate_images(
-            self._network, self._federation.validation(), self._federation.num_classes
-        )
+        evaluation = self._validate(self._network)
         mean_loss = total_loss / sum(len(clients[client_id].train) for client_id in chosen)
         return RoundResult(mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes)
 

@@ -264,11 +264,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def load_bundle(path: Path, names: Iterable[str] | None = None) -> Bundle:
-    """Open a bundle and check its files against the manifest.
-
-    Args:
-        path: Folder of the bundle.
-        names: Files that must be there; all that the manifest names by default.
+    """Open the bundle in a folder and check files against its manifest, by default all that it names.
 
     Raises:
         ArtifactError: No bundle, or a file is missing, cut short or changed.

@@ -127,8 +127,7 @@ def without_torch(folder: Path) -> Iterator[None]:
 def standing_in(modules: Mapping[str, types.ModuleType | None]) -> Iterator[None]:
     """Let these be what is imported; None for a name says that there is no such module. They go afterwards.
 
-    Args:
-        modules: By full name; none of them is imported yet.
+    None of the names is imported yet.
     """
     sys.modules.update(cast(Mapping[str, types.ModuleType], modules))
     try:

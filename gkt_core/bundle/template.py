@@ -25,16 +25,9 @@ def fill_template(
     tensors: Mapping[str, NDArray[np.float32]],
     prefix: str,
 ) -> bytes:
-    """Put weights into their places.
+    """Put weights into their places in an ONNX file; the filled file, of the same length.
 
-    Args:
-        template: The ONNX file.
-        slots: Where each tensor lies.
-        tensors: Weights by name; names without ``prefix`` are ignored.
-        prefix: Which slots to fill: all whose names begin with it must be given.
-
-    Returns:
-        The filled file, of the same length.
+    All slots whose names begin with ``prefix`` must be given; other tensors are ignored.
 
     Raises:
         TemplateError: A tensor is missing, has another shape, or lies outside the file.

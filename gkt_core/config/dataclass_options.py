@@ -25,7 +25,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -109,18 +109,25 @@ class FieldOption(click.Option):
         range_words: Its range as shown; empty without one.
     """
 
-    group: str
-    described: str
-    default_words: str
-    range_words: str
+    def __init__(
+        self, names: Sequence[str], *, told: OptionSettings, described: str, default_words: str, **rest: Any
+    ) -> None:
+        self.group, self.described = told.group, described
+        self.default_words, self.range_words = default_words, told.range_words
+        extras = [f"default: {default_words}"] if default_words else []
+        if told.unit and (told.shown_default or not default_words):
+            extras.append(f"in {told.unit}")
+        extras += [told.range_words] if told.range_words else []
+        extras += [f"env: {rest['envvar']}"] if "envvar" in rest else []
+        text = f"{described}  [{'; '.join(extras)}]" if extras else described
+        super().__init__(names, help=text.lstrip(), **rest)
 
 
 def option(default: Any = MISSING, /, **settings: Any) -> Any:
     """Make a field with what its option needs to know; required without a default.
 
-    Args:
-        default: Of the field; a callable makes one for each instance.
-        **settings: Attributes of :class:`OptionSettings`; others go to :func:`click.option`.
+    A callable makes a default for each instance. Settings are the attributes of :class:`OptionSettings`;
+    others go to :func:`click.option`.
     """
     own = {field.name for field in dataclasses.fields(OptionSettings)}
     chosen = {name: settings.pop(name) for name in own & set(settings)}
@@ -144,12 +151,8 @@ def flag_of(field: Field[Any]) -> str:
 def check_options(values: Any, *, named: Callable[[Field[Any]], str] = flag_of) -> None:
     """Refuse values outside of their options' ranges; None is no value and passes.
 
-    Args:
-        values: An instance of a dataclass with :func:`option` fields.
-        named: What a message calls a field.
-
     Raises:
-        ConfigError: Names the option, its value and what is expected.
+        ConfigError: Names the option as ``named`` does, its value and what is expected.
     """
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
@@ -220,8 +223,8 @@ def dataclass_options(
     def decorate(function: FunctionT) -> FunctionT:
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            value = _pop(cls, kwargs, leave_out, given_only)
-            return function(*args, **{argument: value}, **kwargs)
+            kwargs[argument] = _pop(cls, kwargs, leave_out, given_only)
+            return function(*args, **kwargs)
 
         for made in reversed(list(_options(cls, defaults or {}, leave_out, given_only))):
             made(called)
@@ -279,36 +282,18 @@ def _option(
         if "/" not in flag:
             arguments["is_flag"] = True
     else:
-        arguments["type"] = settings.click_type or _click_type(kind, settings)
+        kind = click.Choice(settings.choices) if settings.choices else kind
+        arguments["type"] = settings.click_type or (click.Path(path_type=Path) if kind is Path else kind)
     if default is MISSING and not given_only:
         arguments["required"] = True
     else:
         arguments["default"] = None if given_only else default
     value = default() if callable(default) else default
     words = settings.shown_default or _shown(value, flag, settings.unit)
-    extras = [f"default: {words}"] if words else []
-    if settings.unit and (settings.shown_default or not words):
-        extras.append(f"in {settings.unit}")
-    extras += [settings.range_words] if settings.range_words else []
-    extras += [f"env: {arguments['envvar']}"] if "envvar" in arguments else []
-    shown = f"{text}  [{'; '.join(extras)}]" if extras else text
     names = (flag, *settings.aliases, field.name)
-    made = click.option(*names, cls=FieldOption, help=shown.lstrip(), **arguments)
-
-    def apply(function: FunctionT) -> FunctionT:
-        function = made(function)
-        parameter = function.__click_params__[-1]  # type: ignore[attr-defined] # click's own list
-        parameter.group, parameter.described = settings.group, text
-        parameter.default_words, parameter.range_words = words, settings.range_words
-        return function
-
-    return apply
-
-
-def _click_type(kind: Any, settings: OptionSettings) -> Any:
-    if settings.choices:
-        return click.Choice(settings.choices)
-    return click.Path(path_type=Path) if kind is Path else kind
+    return click.option(
+        *names, cls=FieldOption, told=settings, described=text, default_words=words, **arguments
+    )
 
 
 def _shown(default: Any, flag: str, unit: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import check_options, dataclass_options, option
 from gkt_core.errors import ConfigError
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 DIRECTIONS = ("none", "s2e", "both")
 CODECS = ("fp32", "fp16", "uint8", "uint4")
@@ -203,3 +205,28 @@ def check_image_size(image_size: int) -> None:
         raise ConfigError(
             f"image size is {image_size}, expected a multiple of 4 from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
         )
+
+
+def run_config_options(
+    *, defaults: Mapping[str, Any] | None = None, leave_out: tuple[str, ...] = ()
+) -> Callable[[FunctionT], FunctionT]:
+    """Add an option for every hyper-parameter; those that were given arrive as the dict ``hyper_parameters``.
+
+    Arguments are those of :func:`dataclass_options`; ``defaults`` are for the help text only.
+    """
+    return dataclass_options(
+        RunConfig, "hyper_parameters", defaults=defaults, leave_out=leave_out, given_only=True
+    )
+
+
+def build_run_config(
+    given: Mapping[str, Any], *, file: Path | None = None, defaults: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Merge defaults, a run file and options, the later ones winning.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    from_file = {} if file is None else read_run_file(file)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return RunConfig.from_dict({**RunConfig().to_dict(), **(defaults or {}), **from_file, **chosen})

@@ -22,16 +22,7 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def view_hash(seed: int, sample_ids: NDArray[np.int64], round_num: int) -> NDArray[np.uint64]:
-    """Hash the name of each view to 64 bits.
-
-    Args:
-        seed: Seed of the run.
-        sample_ids: ``[N] int64``.
-        round_num: The round that the view belongs to.
-
-    Returns:
-        ``[N] uint64``, uniform.
-    """
+    """Hash the name of each view of the samples ``[N] int64`` to 64 uniform bits, ``[N] uint64``."""
     with np.errstate(over="ignore"):
         state = _mix(np.asarray([seed], dtype=np.int64).view(np.uint64) + _GOLDEN_GAMMA)
         state = _mix((state ^ np.asarray(sample_ids, dtype=np.int64).view(np.uint64)) + _GOLDEN_GAMMA)
@@ -78,30 +69,20 @@ def augmented_view(
 
 
 def to_float_nchw(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Convert stored images to what the networks take.
-
-    Args:
-        images: ``[N, S, S, 3] uint8``.
-
-    Returns:
-        ``[N, 3, S, S] float32`` in 0..1, contiguous.
-    """
+    """Make of ``[N, S, S, 3] uint8`` what networks take: ``[N, 3, S, S] float32`` in 0..1, contiguous."""
     scaled = images.transpose(0, 3, 1, 2).astype(np.float32)
     scaled /= np.float32(255.0)
     return np.ascontiguousarray(scaled)
 
 
 def batch_order(num_examples: int, *, seed: int, round_num: int, epoch: int) -> NDArray[np.intp]:
-    """The order in which one epoch visits the samples, the same on every machine.
+    """Give the order in which one epoch visits the samples, the same on every machine.
 
     Args:
-        num_examples: Number of samples.
+        num_examples: Length of the permutation.
         seed: Seed of the run, with whatever tells this owner's order from another's mixed in.
-        round_num: Round, from 1.
-        epoch: Epoch within the round, from 1.
-
-    Returns:
-        ``[num_examples] intp``, a permutation.
+        round_num: From 1.
+        epoch: Within the round, from 1.
     """
     keys = view_hash(seed ^ 0x6F72646572, np.arange(num_examples, dtype=np.int64), round_num * 65536 + epoch)
     return np.argsort(keys, kind="stable")
@@ -110,14 +91,8 @@ def batch_order(num_examples: int, *, seed: int, round_num: int, epoch: int) -> 
 def batches(order: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
     """Cut an epoch's order into batches; a last batch of one sample joins the batch before it.
 
-    A batch of one has no batch statistics, and dropping it would train on one sample fewer.
-
-    Args:
-        order: ``[N] intp``.
-        batch_size: Samples a batch, at least 2.
-
-    Returns:
-        Index arrays whose concatenation is ``order``.
+    A batch of one has no batch statistics, and dropping it would train on one sample fewer. ``batch_size`` is
+    at least 2.
     """
     cuts = list(range(batch_size, len(order), batch_size))
     if cuts and len(order) - cuts[-1] == 1:

@@ -53,17 +53,12 @@ def split(images: DatasetOptions, options: SplitOptions, out: Path, as_json: boo
 def show(file: Path, as_json: bool) -> None:
     """Check a device's FILE and say what it holds."""
     private = load_private_data(file)
+    counts = np.bincount(private.train.labels, minlength=private.num_classes).tolist()
     description = {
         "num_examples": len(private.train),
         "num_validation_examples": len(private.validation),
         "image_size": private.image_size,
-        "class_counts": dict(
-            zip(
-                private.class_names,
-                np.bincount(private.train.labels, minlength=private.num_classes).tolist(),
-                strict=True,
-            )
-        ),
+        "class_counts": dict(zip(private.class_names, counts, strict=True)),
     }
     if as_json:
         emit_json(description)

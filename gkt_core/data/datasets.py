@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.config.run_config import check_image_size
-from gkt_core.data.private_data import read_arrays
+from gkt_core.data.private_data import check_images, check_integers, read_arrays
 from gkt_core.errors import ConfigError, DatasetError, needs
 
 NAMED_DATASETS = ("digits", "cifar10", "cifar100")
@@ -20,6 +20,8 @@ DIGITS_IMAGE_SIZE = 16
 FOLDER_IMAGE_SIZE = 32
 MAX_CLASSES = 100_000
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# Images and labels.
+Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,8 @@ def load_dataset(
             "or a folder with one folder of images a class"
         )
     if image_size is not None and dataset.image_size != image_size:
-        dataset = replace(
-            dataset,
-            x_train=_scale(dataset.x_train, image_size),
-            x_test=_scale(dataset.x_test, image_size),
-        )
+        x_train, x_test = (_scale(images, image_size) for images in (dataset.x_train, dataset.x_test))
+        dataset = replace(dataset, x_train=x_train, x_test=x_test)
     try:
         check_image_size(dataset.image_size)
     except ConfigError as error:
@@ -137,34 +136,23 @@ def load_dataset(
 
 def make_dataset(
     name: str,
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    train: Part,
+    test: Part,
     class_names: Sequence[str] | None,
     *,
     horizontal_flip: bool,
 ) -> Dataset:
-    """Check arrays and make a dataset of them.
+    """Check images ``[N, S, S, 3] uint8`` and labels ``[N]``, and make a dataset of them.
 
-    Args:
-        name: For messages.
-        train: Images ``[N, S, S, 3] uint8`` and labels ``[N]``.
-        test: The same for the test part.
-        class_names: One name a class, or None to count the labels.
-        horizontal_flip: Whether views may be mirrored.
+    Without names of the classes the labels are counted.
 
     Raises:
         DatasetError: Names the part and what is wrong with it.
     """
     parts = []
     for part, (images, labels) in (("train", train), ("test", test)):
-        if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
-            raise DatasetError(f"{name}: x_{part} is {list(images.shape)}, expected [N, S, S, 3]")
-        if images.dtype != np.uint8:
-            raise DatasetError(f"{name}: x_{part} is {images.dtype}, expected uint8")
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise DatasetError(
-                f"{name}: y_{part} is {labels.dtype} {list(labels.shape)}, expected integers [{len(images)}]"
-            )
+        check_images(images, f"{name}: x_{part}")
+        check_integers(labels, len(images), f"{name}: y_{part}")
         if len(images) == 0:
             raise DatasetError(f"{name}: the {part} part holds no images")
         parts.append((np.ascontiguousarray(images), labels.astype(np.int64)))
@@ -248,9 +236,7 @@ def _load_folder(path: Path, image_size: int, seed: int) -> Dataset:
     return make_dataset(str(path), train, test, class_names, horizontal_flip=True)
 
 
-def _read_images(
-    path: Path, class_names: Sequence[str], image_size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read_images(path: Path, class_names: Sequence[str], image_size: int) -> Part:
     with needs("profile", "Pillow"):
         from PIL import Image  # noqa: PLC0415 - an extra
     unknown = sorted({folder.name for folder in _class_folders(path)} - set(class_names))

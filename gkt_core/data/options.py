@@ -37,11 +37,7 @@ class DatasetOptions(CheckedOptions):
     data_root: Path = option(Path("data"), group=IMAGES)
 
     def load(self, seed: int) -> Dataset:
-        """Load the images; see :func:`gkt_core.data.datasets.load_dataset`.
-
-        Args:
-            seed: Seed of the draw that ``limit`` makes.
-        """
+        """Load the images as :func:`gkt_core.data.datasets.load_dataset` does; the seed is of its draws."""
         return load_dataset(
             self.dataset, image_size=self.image_size, limit=self.limit, seed=seed, data_root=self.data_root
         )

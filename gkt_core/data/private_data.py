@@ -19,15 +19,8 @@ SPLIT_NAME = "partition.json"
 TEST_NAME = "test.npz"
 PRETRAINING_NAME = "pretraining.npz"
 
-_KEYS = (
-    "images",
-    "labels",
-    "sample_ids",
-    "validation_images",
-    "validation_labels",
-    "validation_sample_ids",
-    "class_names",
-)
+_PART = ("images", "labels", "sample_ids")
+_KEYS = (*_PART, *(f"validation_{key}" for key in _PART), "class_names")
 
 # What numpy and zipfile raise for files that are none, or damaged. TypeError: a .npy of another name.
 _BROKEN_NPZ = (OSError, ValueError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
@@ -119,13 +112,8 @@ def load_test_data(path: Path) -> Samples:
 def read_arrays(path: Path, keys: Sequence[str], remedy: str = "") -> dict[str, NDArray[Any]]:
     """Read named arrays of an ``.npz`` file, never pickled ones; others in the file are ignored.
 
-    Args:
-        path: The file.
-        keys: Arrays that must be there.
-        remedy: What to do, for the end of the message, when one is not.
-
     Raises:
-        DatasetError: The file is no readable ``.npz``, or lacks an array.
+        DatasetError: The file is no readable ``.npz``, or lacks an array; ``remedy`` ends that message.
     """
     try:
         # Opened here: where the archive is broken, numpy would leave its own file open.
@@ -139,22 +127,35 @@ def read_arrays(path: Path, keys: Sequence[str], remedy: str = "") -> dict[str, 
         raise DatasetError(f"cannot read {path}: {error}") from error
 
 
-def _check_samples(path: Path, prefix: str, arrays: dict[str, NDArray[Any]], classes: int) -> Samples:
-    images, labels, sample_ids = (arrays[prefix + key] for key in ("images", "labels", "sample_ids"))
+def check_images(images: NDArray[Any], name: str, remedy: str = "") -> None:
+    """Refuse arrays that are no images ``[N, S, S, 3] uint8``.
+
+    Raises:
+        DatasetError: Names the array and what is expected.
+    """
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        raise DatasetError(f"{path}: {prefix}images is {list(images.shape)}, expected [N, S, S, 3]")
+        raise DatasetError(f"{name} is {list(images.shape)}, expected [N, S, S, 3]")
     if images.dtype != np.uint8:
-        holds = ", with NaN or infinity" if _has_no_numbers(images) else ""
-        raise DatasetError(
-            f"{path}: {prefix}images is {images.dtype}{holds}, expected uint8 (0 to 255): "
-            "make the file again with gkt data split"
-        )
-    for name, values in (("labels", labels), ("sample_ids", sample_ids)):
-        if values.shape != (len(images),) or values.dtype.kind not in "iu":
-            raise DatasetError(
-                f"{path}: {prefix}{name} is {values.dtype} {list(values.shape)}, "
-                f"expected integers [{len(images)}]"
-            )
+        is_spoilt = images.dtype.kind == "f" and not np.isfinite(images).all()
+        holds = ", with NaN or infinity" if is_spoilt else ""
+        raise DatasetError(f"{name} is {images.dtype}{holds}, expected uint8 (0 to 255){remedy}")
+
+
+def check_integers(values: NDArray[Any], num: int, name: str) -> None:
+    """Refuse arrays that are no whole numbers ``[num]``.
+
+    Raises:
+        DatasetError: Names the array and what is expected.
+    """
+    if values.shape != (num,) or values.dtype.kind not in "iu":
+        raise DatasetError(f"{name} is {values.dtype} {list(values.shape)}, expected integers [{num}]")
+
+
+def _check_samples(path: Path, prefix: str, arrays: dict[str, NDArray[Any]], classes: int) -> Samples:
+    images, labels, sample_ids = (arrays[prefix + key] for key in _PART)
+    check_images(images, f"{path}: {prefix}images", ": make the file again with gkt data split")
+    check_integers(labels, len(images), f"{path}: {prefix}labels")
+    check_integers(sample_ids, len(images), f"{path}: {prefix}sample_ids")
     labels, sample_ids = labels.astype(np.int64), sample_ids.astype(np.int64)
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
@@ -166,7 +167,3 @@ def _check_samples(path: Path, prefix: str, arrays: dict[str, NDArray[Any]], cla
         raise DatasetError(f"{path}: {prefix}sample_ids are not unique")
     order = np.argsort(sample_ids)
     return Samples(np.ascontiguousarray(images[order]), labels[order], sample_ids[order])
-
-
-def _has_no_numbers(images: NDArray[Any]) -> bool:
-    return images.dtype.kind == "f" and not bool(np.isfinite(images).all())

@@ -49,17 +49,12 @@ class SplitOptions(CheckedOptions):
 def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[str, Any]:
     """Write ``clients/client-000.npz`` and so on, ``test.npz`` and ``partition.json``.
 
-    Args:
-        dataset: What to split.
-        options: How.
-        out: A folder that must not exist yet, or be empty.
-
     Returns:
         What ``partition.json`` holds.
 
     Raises:
         PartitionError: The split cannot be made.
-        InputError: ``out`` cannot become a new folder.
+        InputError: ``out`` cannot become a new folder: it exists, and is not empty.
     """
     kept, held_back = _hold_back(len(dataset.x_train), options)
     parts = partition(
@@ -100,11 +95,8 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
             class_names=np.asarray(dataset.class_names, dtype=np.str_),
         )
         if len(held_back):
-            np.savez(
-                folder / PRETRAINING_NAME,
-                images=dataset.x_train[held_back],
-                labels=dataset.y_train[held_back],
-            )
+            images, labels = dataset.x_train[held_back], dataset.y_train[held_back]
+            np.savez(folder / PRETRAINING_NAME, images=images, labels=labels)
         description = {
             "dataset": dataset.name,
             "num_classes": dataset.num_classes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,14 @@ _EDGE_BLOCKS = {"resnet4": (1, False), "resnet6": (2, False), "resnet8": (2, Tru
 _STAGE_BLOCKS = {"resnet55": 6, "resnet109": 12}
 _FULL_TO_SERVER = {"resnet56": "resnet55", "resnet110": "resnet109"}
 
-
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class Pixels(TypedDict, total=False):
+    """Mean and standard deviation of each channel, in 0..1; by default as :class:`Normalise` has them."""
+
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
 
 
 class Normalise(nn.Module):
@@ -34,7 +40,11 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+        pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25),
+    ) -> None:
         super().__init__()
         # Not persistent: constants of the graph, not state that training or a checkpoint may change.
         self.register_buffer("mean", torch.tensor(pixel_mean).view(1, 3, 1, 1), persistent=False)
@@ -95,12 +105,7 @@ def _seeded(build: Callable[[], ModuleT], seed: int) -> ModuleT:
 
 
 def build_edge_network(
-    name: str,
-    num_classes: int,
-    *,
-    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
-    pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25),
-    seed: int = 0,
+    name: str, num_classes: int, *, seed: int = 0, **pixels: Unpack[Pixels]
 ) -> EdgeNetwork:
     """Build ``resnet4``, ``resnet6``, ``resnet8`` or a registered network with fresh weights.
 
@@ -111,14 +116,13 @@ def build_edge_network(
     parts = registered_edge(name)
     if parts is not None:
         return _registered(
-            lambda: EdgeNetwork(parts.extractor(), parts.head(num_classes), Normalise(pixel_mean, pixel_std)),
-            seed,
+            lambda: EdgeNetwork(parts.extractor(), parts.head(num_classes), Normalise(**pixels)), seed
         )
     num_blocks, bottleneck = _EDGE_BLOCKS[name]
 
     def build() -> EdgeNetwork:
         head = edge_head(num_blocks, num_classes, bottleneck=bottleneck)
-        return EdgeNetwork(FeatureExtractor(), head, Normalise(pixel_mean, pixel_std))
+        return EdgeNetwork(FeatureExtractor(), head, Normalise(**pixels))
 
     return _seeded(build, seed)
 
@@ -140,12 +144,7 @@ def build_server_network(name: str, num_classes: int, *, seed: int = 0) -> nn.Mo
 
 
 def build_full_network(
-    name: str,
-    num_classes: int,
-    *,
-    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
-    pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25),
-    seed: int = 0,
+    name: str, num_classes: int, *, seed: int = 0, **pixels: Unpack[Pixels]
 ) -> CombinedNetwork:
     """Build ``resnet56`` or ``resnet110``: what FedAvg's devices and centralised training use.
 
@@ -156,19 +155,13 @@ def build_full_network(
 
     def build() -> CombinedNetwork:
         server = server_trunk(_STAGE_BLOCKS[_FULL_TO_SERVER[name]], num_classes)
-        return CombinedNetwork(FeatureExtractor(), server, Normalise(pixel_mean, pixel_std))
+        return CombinedNetwork(FeatureExtractor(), server, Normalise(**pixels))
 
     return _seeded(build, seed)
 
 
 def build_combined_network(
-    edge_network: str,
-    server_network: str,
-    num_classes: int,
-    *,
-    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5),
-    pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25),
-    seed: int = 0,
+    edge_network: str, server_network: str, num_classes: int, *, seed: int = 0, **pixels: Unpack[Pixels]
 ) -> CombinedNetwork:
     """Build what a pair of networks becomes in the end: what FedAvg's devices train.
 
@@ -179,7 +172,6 @@ def build_combined_network(
     """
     check_network(edge_network, edge_network_names(), num_classes)
     check_network(server_network, server_network_names(), num_classes)
-    pixels = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
     full = next((name for name, server in _FULL_TO_SERVER.items() if server == server_network), None)
     if full is not None and registered_edge(edge_network) is None:
         return build_full_network(full, num_classes, **pixels, seed=seed)

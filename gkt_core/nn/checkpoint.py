@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,24 +17,19 @@ from torch import Tensor, nn
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 
+Modules = Mapping[str, nn.Module]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+Arrays = Mapping[str, NDArray[np.generic]]
+Extra = dict[str, Any]
+ValueT = TypeVar("ValueT")
 
-def save_state(
-    path: Path,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    arrays: Mapping[str, NDArray[np.generic]],
-    extra: dict[str, Any],
-) -> None:
+
+def save_state(path: Path, modules: Modules, optimizers: Optimizers, arrays: Arrays, extra: Extra) -> None:
     """Write what :func:`state_bytes` makes of these, by atomic rename."""
     write_atomically(path, state_bytes(modules, optimizers, arrays, extra))
 
 
-def state_bytes(
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    arrays: Mapping[str, NDArray[np.generic]],
-    extra: dict[str, Any],
-) -> bytes:
+def state_bytes(modules: Modules, optimizers: Optimizers, arrays: Arrays, extra: Extra) -> bytes:
     """Encode a checkpoint, as it stands in a file.
 
     Args:
@@ -57,9 +52,7 @@ def state_bytes(
     return save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)})
 
 
-def load_state(
-    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
-) -> tuple[dict[str, NDArray[np.generic]], dict[str, Any]]:
+def load_state(path: Path, modules: Modules, optimizers: Optimizers) -> tuple[Arrays, Extra]:
     """Restore what :func:`save_state` wrote, in place.
 
     Returns:
@@ -75,19 +68,10 @@ def load_state(
     return restore_state(data, modules, optimizers, str(path))
 
 
-def restore_state(
-    data: bytes,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    name: str,
-) -> tuple[dict[str, NDArray[np.generic]], dict[str, Any]]:
-    """Restore what :func:`state_bytes` gave, in place.
+def restore_state(data: bytes, modules: Modules, optimizers: Optimizers, name: str) -> tuple[Arrays, Extra]:
+    """Restore what :func:`state_bytes` gave into networks and optimizers of the same names and layouts.
 
-    Args:
-        data: The bytes of a checkpoint.
-        modules: Networks of the same names and layouts; changed.
-        optimizers: Their optimizers; changed.
-        name: What errors call the checkpoint.
+    Errors call the checkpoint by its ``name``.
 
     Returns:
         The arrays and the extra values.
@@ -103,26 +87,24 @@ def restore_state(
         raise ArtifactError(f"cannot read the checkpoint {name}: {error}") from error
     try:
         for owner, module in modules.items():
-            module.load_state_dict(_below(tensors, f"module/{owner}/"))
+            module.load_state_dict(below(tensors, f"module/{owner}/"))
         for owner, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
-            for place, value in _below(tensors, f"optimizer/{owner}/").items():
+            for place, value in below(tensors, f"optimizer/{owner}/").items():
                 index, key = place.split("/", 1)
                 state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint {name} belongs to another network: {error}") from error
-    return {key: value.numpy() for key, value in _below(tensors, "array/").items()}, dict(extra)
+    return {key: value.numpy() for key, value in below(tensors, "array/").items()}, dict(extra)
 
 
-def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
-) -> None:
+def save_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: Extra) -> None:
     """Write one network and its optimizer by atomic rename."""
     save_state(path, {"network": network}, {"network": optimizer}, {}, extra)
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Extra:
     """Restore what :func:`save_checkpoint` wrote, in place; the extra values.
 
     Raises:
@@ -131,7 +113,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
     return load_state(path, {"network": network}, {"network": optimizer})[1]
 
 
-def read_extra(path: Path) -> dict[str, Any]:
+def read_extra(path: Path) -> Extra:
     """Read the extra values of a checkpoint alone.
 
     Raises:
@@ -145,5 +127,6 @@ def read_extra(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+def below(values: Mapping[str, ValueT], prefix: str) -> dict[str, ValueT]:
+    """Pick the values whose names begin with a prefix, and name them without it."""
+    return {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}

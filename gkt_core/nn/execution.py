@@ -18,10 +18,8 @@ _KEEP_BYTES, _PAD_BYTES, _MMAP_BYTES = 2**31 - 1, 256 * 2**20, 2**30
 def training_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Give the context in which a large network's forward pass runs in training.
 
-    Args:
-        precision: ``fp32``, or ``bf16`` for PyTorch's automatic mixed precision: convolutions and linear
-            layers in bfloat16, weights, batch statistics and losses in float32.
-        device: Where the network lives.
+    ``bf16`` is PyTorch's automatic mixed precision: convolutions and linear layers in bfloat16, weights,
+    batch statistics and losses in float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -29,9 +27,7 @@ def training_precision(precision: str, device: torch.device) -> AbstractContextM
 def prepare_torch(device: str, num_threads: int = 0) -> None:
     """Pin threads and choose deterministic kernels: a seed gives the same numbers on this machine again.
 
-    Args:
-        device: ``cpu`` or ``cuda``; on a GPU kernels may choose, and TF32 is allowed.
-        num_threads: CPU threads; 0 means ``OMP_NUM_THREADS``, or all cores.
+    On ``cuda`` kernels may choose, and TF32 is allowed. 0 CPU threads mean ``OMP_NUM_THREADS``, or all cores.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     default = int(wanted) if wanted.isdigit() else 0

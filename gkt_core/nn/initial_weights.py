@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,36 +11,16 @@ from torch import nn
 from gkt_core.errors import ArtifactError
 
 
-@dataclass(frozen=True, slots=True)
-class InitialWeights:
-    """Files with the weights that networks begin from; None means random weights.
+def load_weights(network: nn.Module, path: Path | None) -> None:
+    """Overwrite all parameters and running statistics of a network, if there is a file.
 
-    Attributes:
-        edge: Parameters and running statistics of the edge network, as ``.safetensors``, by their PyTorch
-            names (``extractor.conv.weight`` and so on); all devices begin from them.
-        server: The same of the server network.
-    """
-
-    edge: Path | None = None
-    server: Path | None = None
-
-    def fill_edge(self, network: nn.Module) -> None:
-        """Overwrite the weights of an edge network, if there is a file."""
-        if self.edge is not None:
-            load_weights(network, self.edge)
-
-    def fill_server(self, network: nn.Module) -> None:
-        """Overwrite the weights of a server network, if there is a file."""
-        if self.server is not None:
-            load_weights(network, self.server)
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Overwrite all parameters and running statistics of a network.
+    It is a ``.safetensors`` file with PyTorch's names, ``extractor.conv.weight`` and so on.
 
     Raises:
         ArtifactError: The file cannot be read, is another network's, or holds NaN or infinity.
     """
+    if path is None:
+        return
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

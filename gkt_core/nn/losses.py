@@ -12,13 +12,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
     Eq. 6 and 7 have the KL term bare; the factor T^2 keeps its gradient's size independent of the
     temperature (Hinton et al. 2015) and is the reference implementation's.
 
-    Args:
-        student_logits: ``[N, C]``, differentiated.
-        teacher_logits: ``[N, C]``, raw logits.
-        temperature: T.
-
-    Returns:
-        A scalar.
+    Logits are raw, ``[N, C]``; the student's are differentiated.
     """
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)

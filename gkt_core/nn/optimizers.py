@@ -16,13 +16,7 @@ def edge_optimizer(
 ) -> Optimizer:
     """Build what a device minimises Eq. 7 with; every engine is compared with it."""
     if settings.name == "sgd":
-        return SGD(
-            parameters,
-            lr=learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-        )
+        return _sgd(parameters, settings, learning_rate)
     kind = AdamW if settings.name == "adamw" else Adam
     return kind(
         parameters,
@@ -39,20 +33,16 @@ def large_network_optimizer(
 ) -> Optimizer:
     """Build what trains ResNet-55 and larger, on the server or, in FedAvg, on a device.
 
-    Args:
-        parameters: What to train.
-        config: ``server_optimizer``, ``server_amsgrad``, ``momentum``, ``nesterov``, ``weight_decay``.
-        learning_rate: The server's or the devices'.
+    Of the config: ``server_optimizer``, ``server_amsgrad``, ``momentum``, ``nesterov``, ``weight_decay``.
     """
     if config.server_optimizer == "sgd":
-        return SGD(
-            parameters,
-            lr=learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-        )
+        return _sgd(parameters, config, learning_rate)
     return Adam(parameters, lr=learning_rate, weight_decay=config.weight_decay, amsgrad=config.server_amsgrad)
+
+
+def _sgd(parameters: Iterable[nn.Parameter], settings: EdgeOptimizer | RunConfig, rate: float) -> SGD:
+    momentum, decay, nesterov = settings.momentum, settings.weight_decay, settings.nesterov
+    return SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

@@ -1,7 +1,7 @@
 """Several processes that train one network: which part of a batch is whose, and what is added up over all.
 
-``server_update`` is written once, for any number of processes. :class:`OneProcess` is the default, and
-changes no number; :class:`DistributedRanks` is PyTorch's DistributedDataParallel over the processes of its
+``server_update`` is written once, for any number of processes. :class:`Ranks` is one process, and changes
+no number; :class:`DistributedRanks` is PyTorch's DistributedDataParallel over the processes of its
 default group. All of them draw the same batches and divide each one by rank:
 
 - batch normalisation sees a rank's own part, as it does in every data-parallel training;
@@ -14,7 +14,7 @@ one of them was started again.
 
 # No annotations as strings: DistributedDataParallel looks at those of its hook.
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,72 +41,36 @@ class Share:
     counts: bool
 
 
-class Ranks(Protocol):
-    """The processes that train together, seen from one of them."""
-
-    @property
-    def rank(self) -> int:
-        """Number of this process, from 0."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    def trained(self, network: nn.Module) -> nn.Module:
-        """Wrap the network for the forward pass of training, so that gradients are those of all."""
-        ...
-
-    def share(self, rows: NDArray[np.intp]) -> Share:
-        """Give this process's part of a batch."""
-        ...
-
-    def average_statistics(self, network: nn.Module) -> None:
-        """Give all processes the same running statistics."""
-        ...
-
-    def sum_values(self, values: list[float]) -> list[float]:
-        """Sum over all processes, each value by itself."""
-        ...
-
-    def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sum over all processes, elementwise."""
-        ...
-
-
-class OneProcess:
-    """:class:`Ranks` where there is only this one."""
+class Ranks:
+    """The processes that train together, seen from one of them: as it stands, this process alone."""
 
     rank, size = 0, 1
 
     def trained(self, network: nn.Module) -> nn.Module:
-        """Give the network itself: there is nobody to sum gradients with."""
+        """Give what the forward pass of training goes through, so that gradients are those of all."""
         return network
 
     def share(self, rows: NDArray[np.intp]) -> Share:
-        """Give the whole batch."""
+        """Give this process's part of a batch."""
         return Share(rows, 1.0, True)
 
     def average_statistics(self, network: nn.Module) -> None:
-        """Leave the statistics: there is nobody to average with."""
+        """Give all processes the same running statistics."""
 
     def sum_values(self, values: list[float]) -> list[float]:
-        """Give the values as they are."""
+        """Sum over all processes, each value by itself."""
         return values
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the array as it is."""
+        """Sum over all processes, elementwise."""
         return array
 
 
-class DistributedRanks:
+class DistributedRanks(Ranks):
     """:class:`Ranks` over the default process group, which must have been formed: gloo on CPUs, nccl on GPUs.
 
     Every process of the group must make one at the same time, of the same network, and make the same calls.
-
-    Args:
-        network: What is trained; rank 0's weights are given to all.
+    Rank 0's weights are given to all.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -119,12 +119,7 @@ def server_trunk(blocks_per_stage: int, num_classes: int) -> Classifier:
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw fresh weights: He-normal (fan out) convolutions, PyTorch's uniform linear layers.
-
-    Args:
-        module: Changed in place.
-        generator: Where the random numbers come from, so that no global state is touched.
-    """
+    """Draw fresh weights in place: He-normal (fan out) convolutions, PyTorch's uniform linear layers."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu", generator=generator)

@@ -19,11 +19,7 @@ Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def load_cifar(name: str, root: Path) -> tuple[Part, Part, list[str]]:
-    """Load a dataset, downloading it if ``root`` does not hold it.
-
-    Args:
-        name: ``cifar10`` or ``cifar100``.
-        root: Folder of the downloads.
+    """Load ``cifar10`` or ``cifar100``, downloading it if the folder ``root`` does not hold it.
 
     Returns:
         Training part, test part (images ``[N, 32, 32, 3] uint8``, labels ``[N]``), class names.

@@ -136,15 +136,8 @@ def client_update(
 ) -> LocalProgress:
     """Train in round t (lines 19 to 21) on the batches of :func:`client_batches`.
 
-    Args:
-        engine: Trains the edge network; changed.
-        part: The device's.
-        soft_labels: The server's logits for the view that is trained on, or None.
-        round_num: t, from 1.
-        teacher_round: The round that the soft labels answer, if it is not t-1.
-        done: Where an earlier process left off, whose state the engine has; its steps are not repeated.
-        on_batch: Called after each step with the number of images.
-        on_progress: Called after each step with how far the round has come.
+    With ``done``, where an earlier process left off whose state the engine has, its steps are not repeated.
+    After each step ``on_batch`` is called with the number of images, and ``on_progress``.
 
     Raises:
         ShardError: A training sample has no soft label.

@@ -49,17 +49,10 @@ class Extracted:
 def shards(
     engine: TrainingEngine, part: ClientPart, round_num: int, split: str, only: Sequence[int] | None = None
 ) -> Iterator[Extracted]:
-    """Extract a split in eval mode (lines 23 to 29), by ascending sample id.
+    """Extract ``train`` or ``validation`` in eval mode (lines 23 to 29), by ascending sample id.
 
     Training samples go as the view of this round, which the soft labels will answer; validation samples as
-    they are.
-
-    Args:
-        engine: Predicts; not changed.
-        part: Whose samples.
-        round_num: From 1.
-        split: ``train`` or ``validation``.
-        only: Indexes of the shards that are wanted, in this order; all by default.
+    they are. ``only`` are the indexes of the shards that are wanted, in this order; all by default.
 
     Raises:
         ShardError: There is no shard of such an index.

@@ -1,7 +1,8 @@
-"""The interface of what trains on a device: ONNX Runtime, the portable step, PyTorch in simulations."""
+"""The interfaces of what trains on a device: ONNX Runtime, the portable step, PyTorch in simulations."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -37,4 +38,25 @@ class TrainingEngine(Protocol):
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` of ``images``, in eval mode."""
+        ...
+
+
+class DeviceEngine(TrainingEngine, Protocol):
+    """An engine of a real device: it also saves its state, and gives its weights."""
+
+    @property
+    def name(self) -> str:
+        """Name of the engine, for logs and for the server."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write parameters, running statistics and optimizer state, by atomic rename."""
+        ...
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        """Copy the gradients of the last step, by parameter name; an L2 penalty included."""
+        ...
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copy all parameters and running statistics, by their PyTorch names."""
         ...

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,31 +32,17 @@ class FeatureBatch:
     labels: NDArray[np.int64]
 
 
-class FeatureSource(Protocol):
-    """Samples in canonical order."""
-
-    @property
-    def client_ids(self) -> Sequence[str]:
-        """The devices, sorted."""
-        ...
-
-    @property
-    def owners(self) -> NDArray[np.intp]:
-        """``[N]``: position in ``client_ids`` of each sample's device."""
-        ...
-
-    @property
-    def sample_ids(self) -> NDArray[np.int64]:
-        """``[N]``: each sample's id on its device."""
-        ...
-
-    def gather(self, rows: NDArray[np.intp]) -> FeatureBatch:
-        """Decode the samples at these canonical positions, in this order."""
-        ...
-
-
 class ShardSource:
-    """Shards, memory-mapped or in memory, as one canonical sequence of samples."""
+    """Shards, memory-mapped or in memory, as one canonical sequence of ``N`` samples.
+
+    Attributes:
+        client_ids: The devices, sorted.
+        owners: ``[N]``: position in ``client_ids`` of each sample's device.
+        sample_ids: ``[N]``: each sample's id on its device.
+
+    Raises:
+        ShardError: There are no shards, or a sample is there twice.
+    """
 
     def __init__(self, shards: Iterable[tuple[str, FeatureShard]]) -> None:
         pairs = list(shards)
@@ -96,28 +81,23 @@ class ShardSource:
 
     def gather(self, rows: NDArray[np.intp]) -> FeatureBatch:
         """Decode the samples at these canonical positions, in this order."""
-        shard_numbers = self._shard_of[rows]
-        parts: list[tuple[NDArray[np.intp], FeatureShard, NDArray[np.intp]]] = []
-        for number in np.unique(shard_numbers):
-            places = np.flatnonzero(shard_numbers == number)
-            parts.append((places, self._shards[number], self._row_of[rows[places]]))
-        first = parts[0][1]
+        shard_numbers, first = self._shard_of[rows], self._shards[0]
         features = np.empty((len(rows), *first.feature_shape), np.float32)
         logits = np.empty((len(rows), first.client_logits.shape[1]), np.float32)
         labels = np.empty(len(rows), np.int64)
-        for places, shard, shard_rows in parts:
+        for number in np.unique(shard_numbers):
+            places, shard = np.flatnonzero(shard_numbers == number), self._shards[number]
+            shard_rows = self._row_of[rows[places]]
             features[places] = shard.features(shard_rows)
             logits[places] = shard.client_logits[shard_rows]
             labels[places] = shard.labels[shard_rows]
         return FeatureBatch(features, logits, labels)
 
 
-def split_by_client(source: FeatureSource, server_logits: NDArray[np.float32]) -> dict[str, SoftLabels]:
+def split_by_client(source: ShardSource, server_logits: NDArray[np.float32]) -> dict[str, SoftLabels]:
     """Return every soft label to its own device, keyed by sample.
 
-    Args:
-        source: Whose canonical order ``server_logits`` has.
-        server_logits: ``[N, classes] float32``.
+    ``server_logits`` are ``[N, classes] float32`` in the canonical order of the source.
     """
     return {
         client_id: SoftLabels(

@@ -14,12 +14,8 @@ _COSINE_END = 0.01
 def learning_rate_scale(config: RunConfig, round_num: int, validation_accuracies: Sequence[float]) -> float:
     """Compute what all learning rates are multiplied with in a round (section 4.1: reduced on a plateau).
 
-    A function of the history, not of a scheduler's state: a resumed run gets the same rates.
-
-    Args:
-        config: ``lr_schedule``, ``rounds``, ``plateau_patience``, ``plateau_factor``.
-        round_num: From 1.
-        validation_accuracies: One a finished round, oldest first.
+    A function of the history, not of a scheduler's state: a resumed run gets the same rates. Accuracies are
+    those of the finished rounds, oldest first.
     """
     scale, best, waited = 1.0, -1.0, 0
     for accuracy in validation_accuracies if config.plateau_patience else ():

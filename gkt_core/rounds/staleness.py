@@ -7,14 +7,7 @@ from gkt_core.errors import ConfigError
 
 
 def may_begin(done: int, slowest: int, *, rounds: int, max_staleness: int) -> bool:
-    """Say whether a device may begin its next round.
-
-    Args:
-        done: Rounds that it has behind it.
-        slowest: The least of all devices.
-        rounds: Rounds that every device does.
-        max_staleness: Rounds that a device may be ahead of the slowest.
-    """
+    """Say whether a device with ``done`` rounds behind it may begin another; the slowest has ``slowest``."""
     return done < rounds and done - slowest <= max_staleness
 
 

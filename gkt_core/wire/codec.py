@@ -45,11 +45,7 @@ class EncodedFeatures:
 def encoded_layout(
     codec: str, feature_shape: tuple[int, int, int]
 ) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
-    """Give the dtype and the shape of one sample that ``encode`` makes.
-
-    Args:
-        codec: Name of the codec.
-        feature_shape: ``(C, H, W)``.
+    """Give the dtype and the shape of one sample that ``encode`` makes of ``(C, H, W)``.
 
     Raises:
         CodecError: The codec is unknown, or cannot pack this shape.
@@ -106,17 +102,10 @@ def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
 
 
 def decode(encoded: EncodedFeatures, feature_shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Decode a batch, or any selection of its rows.
-
-    Args:
-        encoded: What ``encode`` gave; ``values`` may be a selection of rows.
-        feature_shape: The ``(C, H, W)`` that this run expects.
-
-    Returns:
-        ``[N, C, H, W] float32``.
+    """Decode a batch, or any selection of its rows, to ``[N, C, H, W] float32``.
 
     Raises:
-        CodecError: dtype, shape, scale or offset are not what the codec gives for this shape.
+        CodecError: dtype, shape, scale or offset are not what the codec gives for ``feature_shape``.
     """
     dtype, sample_shape = encoded_layout(encoded.codec, feature_shape)
     values = encoded.values

@@ -22,11 +22,7 @@ def compress(data: bytes) -> bytes:
 
 
 class FrameDecompressor:
-    """Decompress one frame piece by piece, never beyond a limit.
-
-    Args:
-        max_bytes: The most that may come out.
-    """
+    """Decompress one frame piece by piece, to never more than ``max_bytes``."""
 
     def __init__(self, max_bytes: int) -> None:
         self._decompressor = zstd.ZstdDecompressor()
@@ -69,11 +65,7 @@ class FrameDecompressor:
 
 
 def decompress(data: bytes, max_bytes: int) -> bytes:
-    """Decompress one frame, never beyond a limit.
-
-    Args:
-        data: Exactly one Zstandard frame.
-        max_bytes: The most that may come out.
+    """Decompress exactly one Zstandard frame.
 
     Raises:
         ShardError: No valid frame, bytes behind it, or more than ``max_bytes`` come out.

@@ -50,15 +50,7 @@ class FeatureNoise(CheckedOptions):
     def blur(
         self, features: NDArray[np.float32], sample_ids: NDArray[np.int64], round_num: int
     ) -> NDArray[np.float32]:
-        """Clip and blur features as they leave the device.
-
-        Args:
-            features: ``[N, C, H, W] float32``; not changed.
-            sample_ids: ``[N] int64``.
-            round_num: The round in which they are sent.
-
-        Returns:
-            ``[N, C, H, W] float32``.
+        """Clip and blur a copy of features ``[N, C, H, W] float32`` as they leave the device in a round.
 
         Raises:
             ConfigError: There is noise, and no key to draw it from.
@@ -77,17 +69,7 @@ class FeatureNoise(CheckedOptions):
 
 
 def gaussian(key: bytes, sample_id: int, round_num: int, num: int) -> NDArray[np.float32]:
-    """Draw standard normal numbers of one sample in one round (Box and Muller, 1958, on SHAKE-256).
-
-    Args:
-        key: The secret.
-        sample_id: The sample.
-        round_num: The round.
-        num: How many.
-
-    Returns:
-        ``[num] float32``.
-    """
+    """Draw a sample's ``[num] float32`` normal numbers of a round (Box and Muller, 1958, on SHAKE-256)."""
     pairs = -(-num // 2)
     name = b"gkt feature noise" + key + sample_id.to_bytes(8, "little", signed=True)
     digest = hashlib.shake_256(name + round_num.to_bytes(8, "little")).digest(8 * pairs)

@@ -30,14 +30,7 @@ def write_features(features: NDArray[np.float32]) -> bytes:
 
 
 def read_features(data: bytes, feature_shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Decode and validate what :func:`write_features` or another language wrote.
-
-    Args:
-        data: The file's bytes.
-        feature_shape: ``(C, H, W)`` of one sample.
-
-    Returns:
-        ``[n, C, H, W] float32``, finite.
+    """Decode ``[n, C, H, W] float32``, all finite, that :func:`write_features` or another language wrote.
 
     Raises:
         MessageError: Anything differs from what is expected; the message says what.

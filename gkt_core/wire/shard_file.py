@@ -18,12 +18,7 @@ from gkt_core.errors import ShardError
 SHARD_VERSION = 1
 MAX_HEADER_BYTES = 16 * 1024
 
-_DTYPE_NAMES: dict[str, str] = {
-    "F32": "float32",
-    "F16": "float16",
-    "U8": "uint8",
-    "I64": "int64",
-}
+_DTYPE_NAMES = {"F32": "float32", "F16": "float16", "U8": "uint8", "I64": "int64"}
 
 
 def serialise(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:

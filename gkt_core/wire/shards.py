@@ -20,7 +20,7 @@ checked against the :class:`ShardSpec` of the run before it is used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,7 @@ class ShardKey:
 
     def metadata(self) -> dict[str, Any]:
         """Give the key as it stands in the file."""
-        return {
-            "client_id": self.client_id,
-            "round_num": self.round_num,
-            "split": self.split,
-            "index": self.index,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +100,7 @@ class FeatureShard:
 
     def features(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Decode some rows to ``[k, C, H, W] float32``; only those rows are read."""
-        chosen = EncodedFeatures(
-            self.encoded.codec, self.encoded.values[rows], self.encoded.scale, self.encoded.offset
-        )
-        return decode(chosen, self.feature_shape)
+        return decode(replace(self.encoded, values=self.encoded.values[rows]), self.feature_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +116,16 @@ class SoftLabels:
     server_logits: NDArray[np.float32]
 
     def for_samples(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Look up logits by sample, never by position.
-
-        Args:
-            sample_ids: ``[k] int64``, in any order.
-
-        Returns:
-            ``[k, classes] float32``.
+        """Look up logits ``[k, classes] float32`` by sample id ``[k] int64``, never by position.
 
         Raises:
             ShardError: A sample has no soft label.
         """
-        if len(sample_ids) == 0:
-            return self.server_logits[:0]
+        missing = np.setdiff1d(sample_ids, self.sample_ids)
+        if missing.size:
+            raise ShardError(f"no soft labels came for {missing.size} samples, first {missing[:3].tolist()}")
         order = np.argsort(self.sample_ids, kind="stable")
-        ranks = np.searchsorted(self.sample_ids[order], sample_ids)
-        ranks = np.minimum(ranks, max(len(order) - 1, 0))
-        places = order[ranks] if len(order) else np.zeros(len(sample_ids), np.intp)
-        if len(order) == 0 or not np.array_equal(self.sample_ids[places], sample_ids):
-            missing = sorted(set(sample_ids.tolist()) - set(self.sample_ids.tolist()))
-            raise ShardError(f"no soft labels came for {len(missing)} samples, first {missing[:3]}")
-        return self.server_logits[places]
+        return self.server_logits[order[np.searchsorted(self.sample_ids, sample_ids, sorter=order)]]
 
 
 def write_feature_shard(
@@ -155,15 +136,7 @@ def write_feature_shard(
     labels: NDArray[np.int64],
     codec: str,
 ) -> bytes:
-    """Encode one feature shard.
-
-    Args:
-        key: Where it belongs.
-        sample_ids: ``[n] int64``.
-        features: ``[n, C, H, W] float32``.
-        client_logits: ``[n, classes] float32``.
-        labels: ``[n] int64``.
-        codec: Name of the codec.
+    """Encode one feature shard of ``features [n, C, H, W] float32``; see :class:`FeatureShard` for the rest.
 
     Raises:
         CodecError: Features cannot be encoded.
@@ -207,8 +180,8 @@ def read_feature_shard(
         key: Where the shard must belong.
         spec: What this run expects.
         check_values: Also look at every value; ``False`` for a shard that was checked when it arrived.
-        is_finite: That every four bytes of ``data`` are a finite float is known (see
-            :func:`map_feature_shard`).
+        is_finite: That every four bytes of ``data`` are a finite float is known; features are looked at again
+            only if they lie elsewhere.
 
     Raises:
         ShardError: Anything differs from what this run expects; the message says what.
@@ -229,15 +202,10 @@ def read_feature_shard(
             "labels": ("int64", (num,)),
         },
     )
-    shard = FeatureShard(
-        sample_ids=tensors["sample_ids"],
-        encoded=EncodedFeatures(
-            spec.codec, tensors["features"], tensors["features_scale"], tensors["features_offset"]
-        ),
-        client_logits=tensors["client_logits"],
-        labels=tensors["labels"],
-        feature_shape=spec.feature_shape,
-    )
+    features, scale, offset = (tensors[name] for name in ("features", "features_scale", "features_offset"))
+    sample_ids, logits, labels = (tensors[name] for name in ("sample_ids", "client_logits", "labels"))
+    encoded = EncodedFeatures(spec.codec, features, scale, offset)
+    shard = FeatureShard(sample_ids, encoded, logits, labels, spec.feature_shape)
     if check_values:
         # Relative to the file: a header of odd length would put floats between the words that were seen.
         places = (shard.encoded.values.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 4
@@ -281,13 +249,7 @@ def map_feature_shard(
 ) -> FeatureShard:
     """Memory-map a stored shard: its features are read from disk when rows are asked for.
 
-    Args:
-        path: The file.
-        key: Where the shard must belong.
-        spec: What this run expects.
-        check_values: Also look at every value, as :func:`read_feature_shard` does.
-        is_finite: That every four bytes of the file are a finite float is known; features are looked at again
-            only if they lie elsewhere.
+    The arguments are those of :func:`read_feature_shard`, which reads it.
 
     Raises:
         ShardError: The file cannot be read or is not the expected shard.

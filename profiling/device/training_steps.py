@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edge_runtime import TrainingBackend, open_backend
+import edge_runtime
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_edge_network, edge_loss
 from gkt_core.nn.building import example_images
@@ -103,13 +103,13 @@ def network_step(name: str, batch: TrainingBatch) -> Callable[[], object]:
     return pytorch_step(build_trainable(name, num_classes), batch)
 
 
-def open_engine(bundle: Path, engine: str, num_threads: int) -> TrainingBackend:
+def open_engine(bundle: Path, engine: str, num_threads: int) -> edge_runtime.DeviceEngine:
     """Open one of a bundle's engines with fresh weights.
 
     Raises:
         ArtifactError: The bundle does not load.
     """
-    return open_backend(
+    return edge_runtime.open_engine(
         load_bundle(bundle),
         checkpoint=None,
         num_threads=num_threads,
@@ -133,9 +133,9 @@ def engine_step(
     Raises:
         ArtifactError: The bundle does not load.
     """
-    backend = open_engine(bundle, engine, num_threads)
+    opened = open_engine(bundle, engine, num_threads)
 
     def step() -> Any:
-        return backend.train_step(batch.images, batch.labels, batch.server_logits, alpha)
+        return opened.train_step(batch.images, batch.labels, batch.server_logits, alpha)
 
     return step

@@ -13,8 +13,7 @@ import click
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.config.run_config import RunConfig
-from gkt_core.config.run_options import build_run_config, run_config_options
+from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
 from gkt_core.errors import ConfigError, needs
 from server_app.cli.options import ServeOptions
 

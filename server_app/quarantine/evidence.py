@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from gkt_core.rounds.feature_source import FeatureSource
+from gkt_core.rounds.feature_source import ShardSource
 
 # Of each device: enough for every statistic here, and a small part of a round's work.
 MAX_SAMPLES = 256
@@ -69,7 +69,7 @@ class Evidence:
         return cls(sample_ids, labels, pooled.astype(np.float32), *(numbers[name] for name in _NUMBERS))
 
 
-def gather_evidence(source: FeatureSource) -> dict[str, Evidence]:
+def gather_evidence(source: ShardSource) -> dict[str, Evidence]:
     """The evidence of every device of a source, by client id."""
     evidence = {}
     for number, client_id in enumerate(source.client_ids):

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 
 from gkt_core.config.run_config import RunConfig
-from gkt_core.rounds.feature_source import FeatureSource
+from gkt_core.rounds.feature_source import ShardSource
 from server_app.quarantine.evidence import Evidence, gather_evidence
 from server_app.quarantine.judge import judge
 from server_app.store.folder import BlobStore
@@ -26,7 +26,7 @@ class Watch:
 
     def check(
         self,
-        source: FeatureSource,
+        source: ShardSource,
         *,
         rounds: Mapping[str, int],
         answered: Mapping[str, int],

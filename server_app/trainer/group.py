@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gkt_core.nn.checkpoint import restore_state, state_bytes
-from gkt_core.nn.ranks import DistributedRanks, OneProcess, Ranks
+from gkt_core.nn.ranks import DistributedRanks, Ranks
 from gkt_core.wire.shards import ShardKey
 
 log = logging.getLogger("gkt.trainer")
@@ -63,7 +63,7 @@ class TrainingGroup:
 
     def begin(self, order: Order, network: nn.Module, optimizer: torch.optim.Optimizer) -> Ranks:
         """Have everybody train with this process, from these weights; before each ``server_update``."""
-        return OneProcess()
+        return Ranks()
 
     def reset(self) -> None:
         """Forget a training that was left half done, or another network."""

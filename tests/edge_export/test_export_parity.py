@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_runtime.engines.ort_training import OrtTrainingBackend
+from edge_runtime.engines.ort_training import OrtTrainingEngine
 from gkt_core.algorithms import TorchEngine
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, EVAL_MODEL, Bundle
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
@@ -124,15 +124,15 @@ def run_torch(bundle: Bundle, batches: list[Batch], dtype: torch.dtype, *, layou
 
 
 def run_ort(bundle: Bundle, batches: list[Batch]) -> Trace:
-    backend = OrtTrainingBackend(bundle, learning_rate=LEARNING_RATE)
+    engine = OrtTrainingEngine(bundle, learning_rate=LEARNING_RATE)
     first_loss, first_gradients = 0.0, {}
     for step, (images, labels, teacher) in enumerate(batches):
-        loss, _ = backend.train_step(images, labels, teacher, 1.0)
+        loss, _ = engine.train_step(images, labels, teacher, 1.0)
         if step == 0:
             first_loss = loss
-            first_gradients = {n: g.astype(np.float64) for n, g in backend.gradients().items()}
-    features, logits = backend.predict(batches[0][0])
-    state = {name: value.astype(np.float64) for name, value in backend.parameters().items()}
+            first_gradients = {n: g.astype(np.float64) for n, g in engine.gradients().items()}
+    features, logits = engine.predict(batches[0][0])
+    state = {name: value.astype(np.float64) for name, value in engine.parameters().items()}
     return _trace(first_loss, first_gradients, state, features.astype(np.float64), logits.astype(np.float64))
 
 
@@ -208,7 +208,7 @@ def test_no_further_from_float64_than_twice_pytorch_float32(
 
 
 def test_running_variance_is_unbiased(digits_bundle: Bundle, digits_split: Path) -> None:
-    """One step: ONNX's own update is off by n / (n - 1), which the backend must mend."""
+    """One step: ONNX's own update is off by n / (n - 1), which the engine must mend."""
     (batch, *_) = batches_of(digits_split, 0)
     exact = run_torch(digits_bundle, [batch], torch.float64).statistics
     found = run_ort(digits_bundle, [batch]).statistics
@@ -221,11 +221,11 @@ def test_running_variance_is_unbiased(digits_bundle: Bundle, digits_split: Path)
 def test_adam_adds_epsilon_after_bias_correction(digits_bundle: Bundle, digits_split: Path) -> None:
     """PyTorch's first step is lr * g / (|g| + eps); ONNX Runtime's default differs where g is small."""
     (batch, *_) = batches_of(digits_split, 0)
-    backend = OrtTrainingBackend(digits_bundle, learning_rate=LEARNING_RATE)
-    before = backend.parameters()
-    backend.train_step(*batch, 1.0)
-    after = backend.parameters()
-    for name, gradient in backend.gradients().items():
+    engine = OrtTrainingEngine(digits_bundle, learning_rate=LEARNING_RATE)
+    before = engine.parameters()
+    engine.train_step(*batch, 1.0)
+    after = engine.parameters()
+    for name, gradient in engine.gradients().items():
         g = gradient.astype(np.float64)
         expected = LEARNING_RATE * g / (np.abs(g) + 1e-8)
         step = before[name].astype(np.float64) - after[name].astype(np.float64)
@@ -239,7 +239,7 @@ def test_initialisers_equal_the_model(digits_bundle: Bundle) -> None:
         for name, value in edge_network(digits_bundle).state_dict().items()
         if "num_batches" not in name
     }
-    found = OrtTrainingBackend(digits_bundle).parameters()
+    found = OrtTrainingEngine(digits_bundle).parameters()
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert np.array_equal(found[name], value), name
@@ -261,7 +261,7 @@ def test_device_equals_simulated_client(digits_bundle: Bundle, digits_split: Pat
     config = RunConfig(horizontal_flip=False, crop_padding=1, batch_size=32)
     rng = np.random.default_rng(0)
     teacher = SoftLabels(data.train.sample_ids, rng.standard_normal((len(data.train), 10)).astype(np.float32))
-    device = OrtTrainingBackend(digits_bundle, learning_rate=config.edge_lr)
+    device = OrtTrainingEngine(digits_bundle, learning_rate=config.edge_lr)
     network = edge_network(digits_bundle)
     part = ClientPart("client-001", data, config, num_classes=10)
     simulated = TorchEngine(network, config)

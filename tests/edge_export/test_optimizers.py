@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_export import ExportOptions, export_bundle
-from edge_runtime import open_backend
+from edge_runtime import open_engine
 from gkt_core.bundle.manifest import ENGINE_FILES, load_bundle
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ConfigError
@@ -39,12 +39,12 @@ def test_every_optimizer_is_exact_on_every_engine_or_refused(
     bundle = load_bundle(tmp_path / "bundle")
     for engine in engines:
         opening: dict[str, Any] = {"num_threads": 1, "learning_rate": 5e-3, "engine": engine}
-        first = open_backend(bundle, checkpoint=None, **opening)
+        first = open_engine(bundle, checkpoint=None, **opening)
         first.train_step(*batch_of(8, 8, 3), 1.0)
         first.save(tmp_path / engine)
-        second = open_backend(bundle, checkpoint=tmp_path / engine, **opening)
-        for backend in (first, second):
-            backend.train_step(*batch_of(8, 8, 3, seed=1), 1.0)
+        second = open_engine(bundle, checkpoint=tmp_path / engine, **opening)
+        for opened in (first, second):
+            opened.train_step(*batch_of(8, 8, 3, seed=1), 1.0)
         ours, theirs = first.parameters(), second.parameters()
         assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours), engine
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime import TrainingBackend, open_backend
+from edge_runtime import DeviceEngine, open_engine
 from gkt_core.bundle.manifest import ENGINE_FILES, Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import load_private_data, save_private_data
@@ -102,8 +102,8 @@ def test_any_step_is_a_place_to_go_on_from(
     rng = np.random.default_rng(0)
     teacher = SoftLabels(samples.sample_ids, rng.standard_normal((len(samples), 10)).astype(np.float32))
 
-    def opened(checkpoint: Path | None) -> TrainingBackend:
-        return open_backend(
+    def opened(checkpoint: Path | None) -> DeviceEngine:
+        return open_engine(
             digits_bundle, checkpoint=checkpoint, num_threads=1, learning_rate=1e-3, engine=engine
         )
 

@@ -20,8 +20,7 @@ from click.testing import CliRunner
 
 import gkt_core
 from gkt_core import cli, errors
-from gkt_core.config.run_config import RunConfig
-from gkt_core.config.run_options import build_run_config, run_config_options
+from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
 from gkt_core.errors import ConfigError
 from tests.conftest import LONGEST_SECONDS, ROOT, Gkt
 

@@ -17,10 +17,6 @@ from gkt_core.wire.shards import SoftLabels, write_soft_labels
 class SimulatedClient:
     """The device's half of Algorithm 1 (lines 17 to 30), without a wire.
 
-    Args:
-        part: Its part in the run.
-        engine: Its network and optimizer.
-
     Attributes:
         last_round: The round it last took part in; 0 before the first.
     """

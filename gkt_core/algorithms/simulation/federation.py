@@ -23,6 +23,7 @@ from gkt_core.data.private_data import (
     load_test_data,
 )
 from gkt_core.errors import DatasetError
+from gkt_core.nn.building import Pixels
 from gkt_core.rounds.client_part import client_seed, draw_view
 
 
@@ -52,7 +53,7 @@ class Federation:
         return len(self.class_names)
 
     @property
-    def pixels(self) -> dict[str, tuple[float, ...]]:
+    def pixels(self) -> Pixels:
         """What every network normalises with, by the names of its builder's arguments."""
         return {"pixel_mean": self.pixel_mean, "pixel_std": self.pixel_std}
 
@@ -68,8 +69,7 @@ class Federation:
 
     def validation(self) -> Samples:
         """Join the validation samples of all devices."""
-        parts = [data.validation for data in self.clients.values()]
-        return join_samples(parts)
+        return join_samples([data.validation for data in self.clients.values()])
 
 
 def join_samples(parts: list[Samples]) -> Samples:
@@ -106,24 +106,18 @@ def load_federation(folder: Path) -> Federation:
 
 
 def training_batches(
-    samples: Samples, config: RunConfig, *, owner: str, round_num: int, epochs: int
+    samples: Samples, config: RunConfig, *, owner: str, round_num: int, epochs: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Make the augmented batches of a round's epochs, a fresh view in every epoch.
 
-    Args:
-        samples: What to visit.
-        config: Batch size, augmentation, seed.
-        owner: Whose samples they are, for order and views.
-        round_num: From 1.
-        epochs: Epochs in this round.
+    Order and views follow from the owner's name. Epochs are the config's ``local_epochs`` by default.
 
     Yields:
         Images ``[n, 3, S, S]`` in 0..1 and labels ``[n]``.
     """
+    epochs, seed = config.local_epochs if epochs is None else epochs, client_seed(config.seed, owner)
     for epoch in range(1, epochs + 1):
-        order = batch_order(
-            len(samples), seed=client_seed(config.seed, owner), round_num=round_num, epoch=epoch
-        )
+        order = batch_order(len(samples), seed=seed, round_num=round_num, epoch=epoch)
         view = (round_num - 1) * epochs + epoch
         for rows in batches(order, config.batch_size):
             images = draw_view(samples, rows, config, owner, view)

@@ -26,17 +26,14 @@ from gkt_core.nn.losses import edge_loss
 from gkt_core.rounds.client_round import TrainingBatch, train_on_batch
 
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
+State = dict[str, Tensor]
 
 
 class GroupedTraining:
     """The local training of all devices of a simulation, step by step at once.
 
     Steps whose batches are full are taken together; a device's last, smaller batch is taken by its own
-    engine. Both update the same tensors.
-
-    Args:
-        clients: All devices, with networks of one layout.
-        config: Hyper-parameters.
+    engine. Both update the same tensors. All devices have networks of one layout.
     """
 
     def __init__(self, clients: Sequence[SimulatedClient], config: RunConfig) -> None:
@@ -47,7 +44,7 @@ class GroupedTraining:
         self._names = [name for name, _ in self._layout.named_parameters()]
         self._parameters: dict[str, Tensor] = {}
         self._buffers: dict[str, Tensor] = {}
-        self._state: dict[str, dict[str, Tensor]] = {}
+        self._state: dict[str, State] = {}
 
     def train(
         self,
@@ -56,13 +53,7 @@ class GroupedTraining:
         learning_rate_scale: float,
         on_samples: Callable[[int], None],
     ) -> None:
-        """Run lines 19 to 21 of Algorithm 1 for these devices.
-
-        Args:
-            client_ids: Those that take part.
-            round_num: t, from 1.
-            learning_rate_scale: What the devices' learning rate is multiplied with.
-            on_samples: Called after each step with the number of images.
+        """Run lines 19 to 21 of Algorithm 1 for these devices; ``on_samples`` hears of each step's images.
 
         Raises:
             GKTError: A loss is no longer finite.
@@ -74,11 +65,14 @@ class GroupedTraining:
             client.engine.set_learning_rate(rate)
         streams = {client.part.client_id: client.batches(round_num) for client in clients}
         while streams:
-            batches = {client_id: next(stream, None) for client_id, stream in streams.items()}
-            streams = {name: stream for name, stream in streams.items() if batches[name] is not None}
-            full, odd = _sort_batches(batches, self._config.batch_size)
+            drawn = {client_id: next(stream, None) for client_id, stream in streams.items()}
+            batches = {client_id: batch for client_id, batch in drawn.items() if batch is not None}
+            streams = {client_id: streams[client_id] for client_id in batches}
+            size = self._config.batch_size
+            full = {client_id: batch for client_id, batch in batches.items() if len(batch.labels) == size}
             if len(full) == 1:
-                odd, full = odd | full, {}
+                full = {}
+            odd = {client_id: batch for client_id, batch in batches.items() if client_id not in full}
             for client_id, batch in odd.items():
                 train_on_batch(self._clients[self._places[client_id]].engine, batch, round_num)
                 on_samples(len(batch.labels))
@@ -105,12 +99,8 @@ class GroupedTraining:
         labels = tensor([batch.labels for batch in chosen])
         teachers = tensor([batch.server_logits for batch in chosen])
         alphas = torch.tensor([batch.alpha for batch in chosen], device=device)
-        losses = torch.stack(
-            [
-                edge_loss(logits[k], labels[k], teachers[k], alphas[k], self._config.temperature)
-                for k in range(len(chosen))
-            ]
-        )
+        each = zip(logits, labels, teachers, alphas, strict=True)
+        losses = torch.stack([edge_loss(*values, self._config.temperature) for values in each])
         gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
         if not bool(torch.isfinite(losses).all()):
             raise GKTError(
@@ -141,11 +131,11 @@ class GroupedTraining:
         """
         networks = [client.engine.network for client in self._clients]
         self._parameters = {
-            name: torch.stack([dict(network.named_parameters())[name].detach() for network in networks])
+            name: torch.stack([network.get_parameter(name).detach() for network in networks])
             for name in self._names
         }
         self._buffers = {
-            name: torch.stack([dict(network.named_buffers())[name] for network in networks])
+            name: torch.stack([network.get_buffer(name) for network in networks])
             for name, _ in self._layout.named_buffers()
         }
         for place, network in enumerate(networks):
@@ -157,7 +147,7 @@ class GroupedTraining:
                     module._buffers[name] = self._buffers[full_name][place]
         self._state = {name: self._tied_state(name) for name in self._names}
 
-    def _tied_state(self, name: str) -> dict[str, Tensor]:
+    def _tied_state(self, name: str) -> State:
         """Stack the state of one parameter's optimizer over devices; it begins at zero as PyTorch's does."""
         value = self._parameters[name]
         zeros = {"momentum_buffer": value[0]}
@@ -165,10 +155,8 @@ class GroupedTraining:
             zeros = dict.fromkeys(_ADAM_STATE, value[0]) | {"step": torch.zeros(())}
             if self._optimizer.amsgrad:
                 zeros["max_exp_avg_sq"] = value[0]
-        states = []
-        for client in self._clients:
-            parameter = dict(client.engine.network.named_parameters())[name]
-            states.append(client.engine.optimizer.state[parameter])
+        engines = [client.engine for client in self._clients]
+        states = [each.optimizer.state[each.network.get_parameter(name)] for each in engines]
         stacked = {}
         for key, like in zeros.items():
             values = [
@@ -180,18 +168,7 @@ class GroupedTraining:
         return stacked
 
 
-def _sort_batches(
-    batches: dict[str, TrainingBatch | None], batch_size: int
-) -> tuple[dict[str, TrainingBatch], dict[str, TrainingBatch]]:
-    """Tell full batches from others."""
-    there = {client_id: batch for client_id, batch in batches.items() if batch is not None}
-    full = {client_id: batch for client_id, batch in there.items() if len(batch.labels) == batch_size}
-    return full, {client_id: batch for client_id, batch in there.items() if client_id not in full}
-
-
-def _adam(
-    value: Tensor, gradient: Tensor, state: dict[str, Tensor], settings: EdgeOptimizer, rate: float
-) -> None:
+def _adam(value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer, rate: float) -> None:
     """Step as PyTorch's Adam or AdamW does, in place, on stacked tensors with a step count each."""
     if settings.name == "adamw":
         value.mul_(1 - rate * settings.weight_decay)
@@ -207,9 +184,7 @@ def _adam(
     value.sub_(rate / (1 - settings.beta1**step) * state["exp_avg"] / denominator)
 
 
-def _sgd(
-    value: Tensor, gradient: Tensor, state: dict[str, Tensor], settings: EdgeOptimizer, rate: float
-) -> None:
+def _sgd(value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer, rate: float) -> None:
     """Step as PyTorch's SGD with momentum does, in place; a buffer of zeros gives its first step too."""
     gradient = gradient.add(value, alpha=settings.l2_penalty)
     buffer = state["momentum_buffer"].mul_(settings.momentum).add_(gradient)

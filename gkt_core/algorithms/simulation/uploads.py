@@ -22,13 +22,7 @@ from gkt_core.wire.shards import (
 
 
 class Uploads:
-    """Simulated uploads: shards encoded as on the wire, counted, kept in memory or in files.
-
-    Args:
-        spec: What every shard looks like.
-        config: Hyper-parameters.
-        folder: Where shards are kept; None for memory.
-    """
+    """Shards encoded as on the wire, counted, kept in files of a folder or, without one, in memory."""
 
     def __init__(self, spec: ShardSpec, config: RunConfig, folder: Path | None) -> None:
         self._spec, self._config, self._folder = spec, config, folder

@@ -68,19 +68,17 @@ def run_probe(spec: ProbeSpec) -> dict[str, Any]:
 def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
     started = time.perf_counter_ns()
     # Imported here: what an engine takes to load is part of the cold start.
-    from edge_runtime import open_backend  # noqa: PLC0415
+    from edge_runtime import open_engine  # noqa: PLC0415
     from gkt_core.bundle.manifest import load_bundle  # noqa: PLC0415
     from profiling.device.edge.workloads import make_workload  # noqa: PLC0415
 
     bundle = load_bundle(Path(spec.bundle))
-    backend = open_backend(
+    engine = open_engine(
         bundle, checkpoint=None, num_threads=spec.threads, learning_rate=1e-3, engine=spec.engine
     )
     open_ms = (time.perf_counter_ns() - started) / 1e6
     memory["opened_bytes"] = resident_bytes()
-    call = make_workload(
-        spec.workload, backend, bundle.manifest, batch_size=spec.batch_size, codec=spec.codec
-    )
+    call = make_workload(spec.workload, engine, bundle.manifest, batch_size=spec.batch_size, codec=spec.codec)
     cold_ms = _milliseconds(call)
     memory["first_call_bytes"] = resident_bytes()
     for _ in range(spec.warmup):
@@ -92,7 +90,7 @@ def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
     windows = _sustain(call, spec.sustained_seconds) if spec.sustained_seconds > 0 else []
     memory["end_bytes"], memory["peak_bytes"] = resident_bytes(), peak_bytes()
     return {
-        "engine": backend.name,
+        "engine": engine.name,
         "open_ms": open_ms,
         "cold_ms": cold_ms,
         "warm_ms": warm_ms,

@@ -115,8 +115,8 @@ def _sgemm_steps() -> dict[str, Step]:
 
 def _extractions(spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch) -> dict[str, Step]:
     """Features and logits in eval mode, as a device makes them for an upload."""
-    backend = open_engine(bundle, PORTABLE, spec["threads"])
-    steps: dict[str, Step] = {PORTABLE: lambda: backend.predict(batch.images)}
+    engine = open_engine(bundle, PORTABLE, spec["threads"])
+    steps: dict[str, Step] = {PORTABLE: lambda: engine.predict(batch.images)}
     for name, memory_format in zip(
         EXTRACTED[1:], (torch.contiguous_format, torch.channels_last), strict=True
     ):
@@ -138,12 +138,12 @@ def _forward(network: torch.nn.Module, images: torch.Tensor) -> Step:
 def _batch_sizes(spec: Mapping[str, Any], bundle: Path) -> list[dict[str, float]]:
     """Take one portable step of each batch size, in one session; a loss that is not finite is an error."""
     say("portable steps of batch sizes from 1 to 256")
-    backend = open_engine(bundle, PORTABLE, spec["threads"])
+    engine = open_engine(bundle, PORTABLE, spec["threads"])
     entries = []
     for batch_size in BATCH_SIZES:
         batch = TrainingBatch.random(batch_size, spec["image_size"], spec["num_classes"])
         started = time.perf_counter()
-        loss, logits = backend.train_step(batch.images, batch.labels, batch.server_logits, ALPHA)
+        loss, logits = engine.train_step(batch.images, batch.labels, batch.server_logits, ALPHA)
         milliseconds = (time.perf_counter() - started) * 1e3
         if not np.isfinite(loss) or logits.shape != batch.server_logits.shape:
             raise RunFailedError(

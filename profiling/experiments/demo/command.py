@@ -8,7 +8,7 @@ import click
 
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.config.run_options import build_run_config, run_config_options
+from gkt_core.config.run_config import build_run_config, run_config_options
 from gkt_core.errors import needs
 from gkt_core.files import check_new_folder
 from profiling.experiments.demo.options import DEMO_DEFAULTS, LEFT_OUT, DemoOptions

@@ -14,8 +14,7 @@ from typing import Any
 
 from edge_runtime.server_client import ServerClient
 from gkt_core.config.dataclass_options import arguments_of
-from gkt_core.config.run_config import RunConfig
-from gkt_core.config.run_options import build_run_config
+from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.data.private_data import SPLIT_NAME, TEST_NAME
 from gkt_core.errors import RunFailedError
 from gkt_core.files import write_atomically

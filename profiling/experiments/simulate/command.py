@@ -11,7 +11,7 @@ import click
 from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.config.run_options import build_run_config, run_config_options
+from gkt_core.config.run_config import build_run_config, run_config_options
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.data.split import split_dataset
 from gkt_core.errors import ConfigError, needs

@@ -15,7 +15,7 @@ from edge_export import ExportOptions, export_bundle
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.phases import FlatStep, plan_phases
 from edge_export.portable.step import initial_vectors, state_layout, train_step_model
-from edge_runtime.engines.portable import PortableBackend
+from edge_runtime.engines.portable import PortableEngine
 from gkt_core.bundle.manifest import PREDICT, TRAIN_STEP, Bundle, load_bundle
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.config.edge_optimizer import EdgeOptimizer
@@ -86,8 +86,8 @@ def test_a_step_of_low_memory_is_another_file_that_trains(small_bundle: Bundle, 
     assert "portable" in export_bundle(options, folder).verification
     assert (folder / TRAIN_STEP).read_bytes() != (small_bundle.path / TRAIN_STEP).read_bytes()
     assert (folder / PREDICT).read_bytes() == (small_bundle.path / PREDICT).read_bytes()
-    backend = PortableBackend(load_bundle(folder))
-    losses = [backend.train_step(*batch_of(8, 8, 3), 1.0)[0] for _ in range(10)]
+    engine = PortableEngine(load_bundle(folder))
+    losses = [engine.train_step(*batch_of(8, 8, 3), 1.0)[0] for _ in range(10)]
     assert losses[-1] < losses[0]
 
 

@@ -38,13 +38,13 @@ def test_twenty_steps_in_cpp_agree_with_python(
     batches, out = tmp_path / "batches", tmp_path / "out"
     batches.mkdir()
     out.mkdir()
-    backend, losses = train_in_python(digits_bundle, digits_split, batches)
+    engine, losses = train_in_python(digits_bundle, digits_split, batches)
     sizes = [STEPS, BATCH, digits_bundle.manifest.image_size, digits_bundle.manifest.num_classes]
     files = [digits_bundle.file(TRAIN_STEP), digits_bundle.file(INITIAL_STATE), batches, out]
     arguments = [str(part) for part in (program, *files, *sizes)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
     assert done.returncode == 0, done.stderr
-    check_same(digits_bundle, backend, out, losses, np.fromfile(out / "losses", np.float32).tolist())
+    check_same(digits_bundle, engine, out, losses, np.fromfile(out / "losses", np.float32).tolist())
     # What a truncated state does is an error, not a crash.
     cut = tmp_path / "cut"
     cut.write_bytes(digits_bundle.file(INITIAL_STATE).read_bytes()[:-8])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_export import export_bundle
 from edge_runtime.engines.frozen_inputs import freeze_inputs
-from edge_runtime.engines.portable import PortableBackend
+from edge_runtime.engines.portable import PortableEngine
 from gkt_core.bundle.manifest import ENGINE_FILES, PREDICT, TRAIN_STEP, Bundle
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.errors import ArtifactError
@@ -60,14 +60,14 @@ def test_every_batch_size_gives_pytorchs_loss_and_gradient(
     small_bundle: Bundle, num: int, alpha: float, seed: int
 ) -> None:
     batch = batch_of(num, 8, 3, seed)
-    backend = PortableBackend(small_bundle)
-    loss, logits = backend.train_step(*batch, alpha)
+    engine = PortableEngine(small_bundle)
+    loss, logits = engine.train_step(*batch, alpha)
     network = build_edge_network("resnet4", 3)
     exact, expected = exact_loss(network, batch, alpha)
     assert loss == pytest.approx(exact, rel=1e-5)
     assert np.abs(logits - expected.detach().numpy()).max() < 1e-4
     gradient = gradient_of(network.get_parameter("head.fc.weight"))
-    assert np.abs(backend.gradients()["head.fc.weight"] - gradient).max() < 1e-4 * max(1, alpha)
+    assert np.abs(engine.gradients()["head.fc.weight"] - gradient).max() < 1e-4 * max(1, alpha)
 
 
 # --- eval mode, with weights that are constants
@@ -75,27 +75,27 @@ def test_every_batch_size_gives_pytorchs_loss_and_gradient(
 
 def test_eval_mode_follows_the_state_and_is_the_files(small_bundle: Bundle, tmp_path: Path) -> None:
     """The device's session with frozen weights, beside ``predict.onnx`` with weights as inputs."""
-    backend = PortableBackend(small_bundle, learning_rate=1e-2)
+    engine = PortableEngine(small_bundle, learning_rate=1e-2)
     plain = onnxruntime_module().InferenceSession(
         str(small_bundle.path / PREDICT), providers=["CPUExecutionProvider"]
     )
     images, _, _ = batch_of(37, 8, 3)
     seen = []
     for step in range(3):
-        backend.save(tmp_path / "state")
+        engine.save(tmp_path / "state")
         vectors = safetensors.numpy.load_file(tmp_path / "state")
         inputs = {name: vectors[name] for name in ("parameters", "statistics")}
         expected = plain.run(["features", "logits"], {"images": images, **inputs})
-        predicted = backend.predict(images)
+        predicted = engine.predict(images)
         for ours, theirs in zip(predicted, expected, strict=True):
             assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == np.float32
             assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
-        again = PortableBackend(small_bundle, tmp_path / "state").predict(images)
+        again = PortableEngine(small_bundle, tmp_path / "state").predict(images)
         assert [array.tobytes() for array in again] == [array.tobytes() for array in predicted]
         seen.append(predicted[1])
-        backend.train_step(*batch_of(8, 8, 3, seed=step), 1.0)
+        engine.train_step(*batch_of(8, 8, 3, seed=step), 1.0)
     assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
-    assert [array.shape for array in backend.predict(images[:0])] == [(0, 16, 8, 8), (0, 3)]
+    assert [array.shape for array in engine.predict(images[:0])] == [(0, 16, 8, 8), (0, 3)]
 
 
 def test_frozen_inputs_are_constants_of_a_valid_model(small_bundle: Bundle) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.engines.portable import PortableBackend
+from edge_runtime.engines.portable import PortableEngine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import load_private_data
@@ -37,7 +37,7 @@ def test_twenty_steps_in_node_agree_with_python(
     shutil.copy(SCRIPT, tmp_path)
     batches = tmp_path / "batches"
     batches.mkdir()
-    backend, losses = train_in_python(digits_bundle, digits_split, batches)
+    engine, losses = train_in_python(digits_bundle, digits_split, batches)
     out = tmp_path / "out"
     done = subprocess.run(
         ["node", SCRIPT.name, digits_bundle.path, batches, out],
@@ -48,14 +48,14 @@ def test_twenty_steps_in_node_agree_with_python(
         timeout=LONGEST_SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    check_same(digits_bundle, backend, out, losses, json.loads((out / "losses.json").read_text()))
+    check_same(digits_bundle, engine, out, losses, json.loads((out / "losses.json").read_text()))
 
 
-def train_in_python(bundle: Bundle, split: Path, batches: Path) -> tuple[PortableBackend, list[float]]:
+def train_in_python(bundle: Bundle, split: Path, batches: Path) -> tuple[PortableEngine, list[float]]:
     """Train on batches that are written for another language as well; the trained engine and the losses."""
     data = load_private_data(split / "clients" / "client-000.npz").train
     rng = np.random.default_rng(0)
-    backend = PortableBackend(bundle)
+    engine = PortableEngine(bundle)
     listed, losses = [], []
     for step in range(STEPS):
         rows = rng.permutation(len(data))[:BATCH]
@@ -68,19 +68,19 @@ def train_in_python(bundle: Bundle, split: Path, batches: Path) -> tuple[Portabl
             (batches / f"{step}.{name}").write_bytes(np.array(value, "<f4").tobytes())
         (batches / f"{step}.server_logits").write_bytes(teacher.tobytes())
         listed.append({"num": BATCH, "alpha": alpha, "learning_rate": learning_rate})
-        backend.set_learning_rate(learning_rate)
-        losses.append(backend.train_step(images, labels, teacher, alpha)[0])
+        engine.set_learning_rate(learning_rate)
+        losses.append(engine.train_step(images, labels, teacher, alpha)[0])
     (batches / "batches.json").write_text(json.dumps(listed))
-    return backend, losses
+    return engine, losses
 
 
 def check_same(
-    bundle: Bundle, backend: PortableBackend, out: Path, expected_losses: list[float], losses: list[float]
+    bundle: Bundle, engine: PortableEngine, out: Path, expected_losses: list[float], losses: list[float]
 ) -> None:
     """What another language ended with is what Python ended with."""
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     vectors = {name: np.fromfile(out / name, np.float32) for name in ("parameters", "statistics")}
-    found, expected = bundle.manifest.portable_layout().tensors(vectors), backend.parameters()
+    found, expected = bundle.manifest.portable_layout().tensors(vectors), engine.parameters()
     assert np.fromfile(out / "step", np.int64).tolist() == [STEPS]
     apart = sum(float(((found[name] - expected[name]) ** 2).sum()) for name in expected)
     size = sum(float((expected[name] ** 2).sum()) for name in expected)

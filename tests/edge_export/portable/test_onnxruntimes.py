@@ -19,20 +19,20 @@ import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
-from edge_runtime import open_backend
+from edge_runtime import open_engine
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.bundle.manifest import load_bundle
 bundle = load_bundle(Path({bundle!r}))
-backend = open_backend(bundle, checkpoint=None, num_threads=1, learning_rate=1e-3)
+engine = open_engine(bundle, checkpoint=None, num_threads=1, learning_rate=1e-3)
 rng = np.random.default_rng(0)
 images = rng.random((16, 3, 16, 16), dtype=np.float32)
 labels = np.arange(16) % 10
-losses = [backend.train_step(images, labels, np.zeros((16, 10), np.float32), 0.0)[0] for _ in range(20)]
-features, logits = backend.predict(images)
+losses = [engine.train_step(images, labels, np.zeros((16, 10), np.float32), 0.0)[0] for _ in range(20)]
+features, logits = engine.predict(images)
 assert not {{'torch', 'onnx'}} & set(sys.modules)
 import json
 predicted = [float(np.abs(features).mean()), float(np.abs(logits).mean())]
-results = {{"losses": losses, "predicted": predicted, "engine": backend.name}}
+results = {{"losses": losses, "predicted": predicted, "engine": engine.name}}
 print(json.dumps({{**results, "version": onnxruntime_module().__version__}}))
 """
 

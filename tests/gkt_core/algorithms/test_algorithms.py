@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,7 +255,7 @@ def test_every_option_of_fedgkt_changes_the_numbers(
 
 def test_batches_by_client_hold_one_client_each(federation: Federation) -> None:
     owners = np.repeat([0, 1, 2], [20, 7, 33])
-    source = SimpleNamespace(owners=owners, sample_ids=np.arange(60))
+    source: Any = SimpleNamespace(owners=owners, sample_ids=np.arange(60))
     config = with_options(batch_mixing="by_client")
     rows = server_round._batch_rows(source, config, 1, 1)
     assert all(len(set(owners[batch])) == 1 for batch in rows)

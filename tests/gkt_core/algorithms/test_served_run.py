@@ -105,7 +105,7 @@ class Served:
             return engine
 
         patch.setattr(BlobStore, "put", recorded)
-        patch.setattr(device_module, "open_backend", open_pytorch)
+        patch.setattr(device_module, "open_engine", open_pytorch)
 
     def to_the_end(self) -> None:
         with ThreadPoolExecutor(len(DATA)) as threads:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gkt_core.data.partition import MIN_SAMPLES_PER_CLIENT, SCHEMES, hold_out, partition
+from gkt_core.data.split import SplitOptions
 from gkt_core.errors import ConfigError, PartitionError
 
 SEEDS = st.integers(0, 2**40)
@@ -122,20 +123,20 @@ def test_too_many_clients_are_told_how_many_would_do(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"scheme": "random"}, "unknown partition 'random', expected one of iid, dirichlet"),
-        ({"num_clients": 0}, "number of clients is 0"),
-        ({"num_clients": -1}, "number of clients is -1"),
-        ({"seed": -1}, "seed is -1, expected at least 0"),
-        ({"scheme": "dirichlet", "alpha": 0.0}, "dirichlet alpha is 0.0, expected a positive number"),
-        ({"scheme": "dirichlet", "alpha": -1.0}, "dirichlet alpha is -1.0"),
-        ({"scheme": "dirichlet", "alpha": float("nan")}, "dirichlet alpha is nan"),
-        ({"scheme": "dirichlet", "alpha": float("inf")}, "dirichlet alpha is inf"),
+        ({"partition": "random"}, "--partition is 'random', expected one of iid, dirichlet"),
+        ({"num_clients": 0}, "--clients is 0, expected at least 1"),
+        ({"num_clients": -1}, "--clients is -1"),
+        ({"seed": -1}, "--seed is -1, expected at least 0"),
+        ({"dirichlet_alpha": 0.0}, "--dirichlet-alpha is 0.0, expected above 0"),
+        ({"dirichlet_alpha": -1.0}, "--dirichlet-alpha is -1.0"),
+        ({"dirichlet_alpha": float("nan")}, "--dirichlet-alpha is nan"),
+        ({"dirichlet_alpha": float("inf")}, "--dirichlet-alpha is inf"),
     ],
     ids=str,
 )
 def test_values_out_of_range_are_named(changes: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        partition(**{"labels": labels_of(100), "num_clients": 2, **changes})
+        SplitOptions(**changes)
 
 
 @given(st.integers(3, 500), st.floats(0.001, 0.999), SEEDS)
@@ -159,5 +160,5 @@ def test_hold_out_is_drawn_by_its_seed() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.1, float("nan")])
 def test_a_share_outside_0_to_1_is_refused(share: float) -> None:
-    with pytest.raises(ConfigError, match="validation share is"):
-        hold_out(100, share, seed=0)
+    with pytest.raises(ConfigError, match="--validation-share is"):
+        SplitOptions(validation_share=share)

@@ -14,8 +14,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from gkt_core.config.run_config import RunConfig
-from gkt_core.config.run_options import build_run_config
+from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.errors import GKTError
 from profiling.experiments.reproduce import paper
 from profiling.experiments.reproduce.experiments import NAMES, RunSpec, experiment

@@ -20,7 +20,7 @@ from gkt_core.nn import build_server_network
 from gkt_core.nn.checkpoint import load_checkpoint, save_checkpoint
 from gkt_core.nn.losses import server_loss
 from gkt_core.nn.optimizers import large_network_optimizer
-from gkt_core.nn.ranks import DistributedRanks, OneProcess, Share
+from gkt_core.nn.ranks import DistributedRanks, Ranks, Share
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.protocol import RoundReport
 from gkt_core.wire.shards import ShardKey, read_soft_labels
@@ -233,7 +233,7 @@ def test_a_batch_too_small_to_divide_counts_once(size: int, num: int) -> None:
 
 
 def test_one_process_has_everything() -> None:
-    share = OneProcess().share(np.arange(3))
+    share = Ranks().share(np.arange(3))
     assert (share.rows.tolist(), share.weight, share.counts) == ([0, 1, 2], 1.0, True)
 
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from edge_runtime import open_backend
+from edge_runtime import open_engine
 from edge_runtime.device import DeviceResult
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.data.augment import to_float_nchw
@@ -45,14 +45,14 @@ def test_each_devices_model_is_its_extractor_and_the_servers_network(undisturbed
     logits = {}
     for client_id, data in DATA.items():
         folder = undisturbed.of.devices / client_id
-        backend = open_backend(
+        engine = open_engine(
             load_bundle(folder / "bundle", manifest.engine_files("portable")),
             checkpoint=folder / "checkpoint-000002",
             num_threads=1,
             learning_rate=1e-3,
         )
         edge = build_edge_network(manifest.edge_network, NUM_CLASSES)
-        parameters = {name: torch.from_numpy(value) for name, value in backend.parameters().items()}
+        parameters = {name: torch.from_numpy(value) for name, value in engine.parameters().items()}
         found = edge.load_state_dict(parameters, strict=False)
         assert not found.unexpected_keys
         assert all(name.endswith("num_batches_tracked") for name in found.missing_keys)
