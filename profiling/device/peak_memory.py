@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from profiling.device.edge.probe import PROBE, ProbeSpec
+from profiling.device.step_options import StepOptions
 from profiling.frame.measuring.fresh_process import answer, measure_fresh
 
 # The first step takes the most: later ones find their memory taken.
@@ -33,14 +34,14 @@ def engine_peak_bytes(bundle: Path, *, engine: str | None = None, batch_size: in
     return int(answered["memory"]["peak_bytes"])
 
 
-def pytorch_peak_bytes(name: str, *, batch_size: int, image_size: int, num_classes: int, threads: int) -> int:
+def pytorch_peak_bytes(name: str, options: StepOptions) -> int:
     """Weigh a process that imports PyTorch, builds a network and trains a few steps.
 
     Raises:
         RunFailedError: The process died, of too little memory perhaps.
     """
-    batch = {"batch_size": batch_size, "image_size": image_size, "num_classes": num_classes}
-    spec = {"name": name, "threads": threads, "batch": batch}
+    batch = (options.batch_size, options.image_size, options.num_classes)
+    spec = {"name": name, "threads": options.threads, "batch": batch}
     return int(measure_fresh("profiling.device.peak_memory", spec, what=_WHAT, advice=_ADVICE))
 
 
@@ -52,7 +53,7 @@ def pytorch_peak(spec: Mapping[str, Any]) -> int:
     from profiling.device.training_steps import TrainingBatch, network_step  # noqa: PLC0415
 
     torch.set_num_threads(spec["threads"])
-    step = network_step(spec["name"], TrainingBatch.random(**spec["batch"]))
+    step = network_step(spec["name"], TrainingBatch.random(*spec["batch"]))
     for _ in range(NUM_STEPS):
         step()
     return peak_bytes()

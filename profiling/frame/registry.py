@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,5 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def _load(entry: Entry) -> Report:
-    module, _, name = entry.where.partition(":")
-    made: Report = getattr(importlib.import_module(module), name)()
+    made: Report = pkgutil.resolve_name(entry.where)()
     return made

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measurement import Measurement
 from profiling.frame.plot_style import BLUE, GRAY, ORANGE
 from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, table
@@ -59,10 +60,10 @@ def _paper(document: Document) -> Section:
     )
 
 
-def _measured(measured: dict[str, Any]) -> list[Section]:
-    parts, wire = measured["shard_parts"], measured["wire"]
-    all_parts = sum(part["num_bytes"] for part in parts)
-    counted = table(
+def _counted(document: Document) -> Section | None:
+    if (measured := document["measured"]) is None:
+        return None
+    return table(
         f"Counted by the server in a real run: {measured['num_clients']} devices, "
         f"{measured['num_examples']:,} samples, {measured['rounds_run']} rounds, {measured['codec']}",
         {
@@ -74,15 +75,20 @@ def _measured(measured: dict[str, Any]) -> list[Section]:
         measured["kinds"],
         notes=(_prediction_note(measured),),
     )
-    shards = table(
-        "What the uploaded shards consist of, to the byte",
-        {"part": "{what}", "bytes": "{num_bytes:+,}"},
-        [*parts, {"what": "all: upload/shards", "num_bytes": all_parts}],
-    )
-    return [counted, shards, *([] if wire is None else [_wire(wire)])]
 
 
-def _wire(wire: dict[str, Any]) -> Section:
+def _shards(document: Document) -> Section | None:
+    if (measured := document["measured"]) is None:
+        return None
+    parts = measured["shard_parts"]
+    all_parts = {"what": "all: upload/shards", "num_bytes": sum(part["num_bytes"] for part in parts)}
+    columns = {"part": "{what}", "bytes": "{num_bytes:+,}"}
+    return table("What the uploaded shards consist of, to the byte", columns, [*parts, all_parts])
+
+
+def _wire(document: Document) -> Section | None:
+    if (wire := (document["measured"] or {}).get("wire")) is None:
+        return None
     return table(
         "On the wire: every byte of the devices' connections, by what it was for",
         {
@@ -161,36 +167,23 @@ class Traffic(Measurement[TrafficOptions]):
 
     name = "traffic"
     options = TrafficOptions
+    measured_by = "profiling.traffic.measure:measure_traffic"
     not_measured = (
         "accuracy: fewer uploads and coarser codecs cost some, which only a training can tell",
         "TCP, IP and TLS headers, retransmissions",
         "what FedAvg and split learning would gain from compression",
     )
+    heading = (
+        "Traffic of {prediction[deployment][num_clients]:,} devices with "
+        "{prediction[deployment][num_examples]:,} samples in {prediction[deployment][rounds]:,} rounds"
+    )
+    tables = (_methods, _paper, _counted, _shards, _wire)
     plots = (
         Plot("Communication of FedGKT, split learning and FedAvg (the paper's Fig. 5)", _draw_methods),
         Plot("Bytes of one device over its number of samples", _draw_break_even),
     )
 
-    def measure(self, options: TrafficOptions, announce: Announce) -> dict[str, Any]:
-        """Count by formula, and read what a run's server counted."""
-        from profiling.traffic.measure import measure_traffic  # noqa: PLC0415 - imports torch
-
-        return measure_traffic(options)
-
-    def title(self, document: Document) -> str:
-        """Say what was counted."""
-        deployment = document["prediction"]["deployment"]
-        return (
-            f"Traffic of {deployment['num_clients']:,} devices with {deployment['num_examples']:,} samples "
-            f"in {deployment['rounds']:,} rounds"
-        )
-
-    def sections(self, document: Document) -> list[Section]:
-        """Show formulas first, then the run that was measured, if one was."""
-        measured = document["measured"]
-        return [_methods(document), _paper(document), *([] if measured is None else _measured(measured))]
-
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Choose what the server and the relay counted, where a run was measured."""
         sections = self.sections(document)
         return [*sections[2:3], *sections[4:5]] or sections[:1]

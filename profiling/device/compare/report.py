@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import PAPER_STEP_MS
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measurement import Measurement
 from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
 from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
 from profiling.frame.sections import Document, Plot, Section
@@ -198,6 +198,7 @@ class Compare(Measurement[CompareOptions]):
 
     name = "compare"
     options = CompareOptions
+    measured_by = "profiling.device.compare.measure:compare_networks"
     example = "gkt profile compare --pin --steps 10 --out compare.json --out compare.html"
     extra = "export,profile"
     quick = ("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")
@@ -209,6 +210,8 @@ class Compare(Measurement[CompareOptions]):
         "energy (gkt profile edge reads it where the processor says)",
         "any machine but this one",
     )
+    heading = "What training costs a device, {settings[num_classes]} classes"
+    tables = (_costs, _times, _ratios, _run)
     plots = (
         Plot("Training FLOPs on a device (the paper's Fig. 4)", _draw_flops),
         Plot("Parameters on a device (the paper's Fig. 4)", _draw_parameters),
@@ -216,20 +219,6 @@ class Compare(Measurement[CompareOptions]):
         Plot("Communication of a run (the paper's Fig. 5)", _draw_bytes),
     )
 
-    def measure(self, options: CompareOptions, announce: Announce) -> dict[str, Any]:
-        """Count in this process, time in it, weigh fresh ones."""
-        from profiling.device.compare.measure import compare_networks  # noqa: PLC0415 - imports torch
-
-        return compare_networks(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Say for how many classes."""
-        return f"What training costs a device, {document['settings']['num_classes']} classes"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Counts, step times, ratios and totals of a run, each with its unit and its limits."""
-        return [_costs(document), _times(document), _ratios(document), _run(document)]
-
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Leave out the totals, which are a formula's."""
         return self.sections(document)[:3]
