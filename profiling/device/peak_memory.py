@@ -6,6 +6,7 @@ nothing imports PyTorch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def engine_peak_bytes(bundle: Path, *, engine: str | None = None, batch_size: in
     spec = ProbeSpec(
         bundle=str(bundle), engine=engine, batch_size=batch_size, threads=threads, steps=NUM_STEPS
     )
-    answered = measure_fresh(PROBE, spec.to_dict(), what=_WHAT, advice=_ADVICE)
+    answered = measure_fresh(PROBE, dataclasses.asdict(spec), what=_WHAT, advice=_ADVICE)
     return int(answered["memory"]["peak_bytes"])
 
 

@@ -98,7 +98,7 @@ def read_document(path: Path) -> dict[str, Any]:
         InputError: It cannot be read, is not JSON, or has another schema.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}: give a JSON file of gkt profile") from error
     except (ValueError, RecursionError) as error:
@@ -112,8 +112,7 @@ def read_document(path: Path) -> dict[str, Any]:
             f"{path} lacks what its schema {document['schema']} promises ({type(error).__name__}: {error}): "
             "it was changed by hand or cut short; measure again"
         ) from error
-    checked: dict[str, Any] = document
-    return checked
+    return document
 
 
 def _load(entry: Entry) -> Report:

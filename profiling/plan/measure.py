@@ -39,7 +39,7 @@ def make_plan(options: PlanOptions, announce: Announce) -> dict[str, Any]:
     validation = None
     if options.validate is not None:
         if run is not None:
-            check_same_server(run, options.validate)
+            check_same_server(run, options.validate, fleet.image_size)
         validation = validate(options.validate, constants, fleet.image_size, cores)
     return {
         "fleet": dataclasses.asdict(fleet),

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkt_core.errors import InputError
-from profiling.frame.diff.values import Time, flat_conditions, flat_ratios, flat_values
-from profiling.frame.measuring.step_time import NOISY_DRIFT
+from profiling.frame.diff.values import flat_conditions, flat_ratios, flat_values
+from profiling.frame.measuring.step_time import NOISY_DRIFT, StepTime
 
 SCHEMA = "gkt-profile-diff/1"
 # Two runs on one machine must agree on a ratio so far.
@@ -69,19 +69,19 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
     }
 
 
-def _change(name: str, a: float | Time | None, b: float | Time | None) -> dict[str, Any]:
-    values = [each.median_ms if isinstance(each, Time) else each for each in (a, b)]
+def _change(name: str, a: float | StepTime | None, b: float | StepTime | None) -> dict[str, Any]:
+    values = [each.median_ms if isinstance(each, StepTime) else each for each in (a, b)]
     entry: dict[str, Any] = {"name": name, "a": values[0], "b": values[1], "change": None}
     either = a if a is not None else b
-    entry["kind"] = "time" if isinstance(either, Time) else "memory" if _is_memory(name) else "count"
+    entry["kind"] = "time" if isinstance(either, StepTime) else "memory" if _is_memory(name) else "count"
     if a is None or b is None:
         return {**entry, "verdict": "only in the second" if a is None else "only in the first"}
-    if isinstance(a, Time) != isinstance(b, Time):
+    if isinstance(a, StepTime) != isinstance(b, StepTime):
         raise InputError(f"{name} is a time in one file and a number in the other: measure both again")
     before, after = (0.0 if value is None else value for value in values)
     if before:
         entry["change"] = after / before - 1
-    if isinstance(a, Time) and isinstance(b, Time):
+    if isinstance(a, StepTime) and isinstance(b, StepTime):
         return {**entry, "verdict": _time_verdict(a, b)}
     limit = MEMORY_MARGIN if entry["kind"] == "memory" else 0.0
     if abs(after - before) <= limit * abs(before):
@@ -108,7 +108,7 @@ def _ratio_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str,
     return changes
 
 
-def _time_verdict(a: Time, b: Time) -> str:
+def _time_verdict(a: StepTime, b: StepTime) -> str:
     change = b.median_ms / a.median_ms - 1
     margin = max(NOISY_DRIFT, abs(a.drift), abs(b.drift))
     apart = b.low_ms > a.high_ms or b.high_ms < a.low_ms
