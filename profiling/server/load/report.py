@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiling.frame import Announce, Document, Measurement, Plot, Section
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.units import format_bytes
 from profiling.server.load.options import LoadOptions
 
@@ -76,26 +76,15 @@ class Load(Measurement[LoadOptions]):
 
     name = "load"
     options = LoadOptions
+    measured_by = "profiling.server.load.measure:measure_load"
     quick = ("--devices", "6", "--rounds", "4", "--poll-seconds", "0.1")
     not_measured = (
         "the devices' own training: they are threads of one process, whose shards are random numbers",
         "a network: everything is on loopback",
     )
+    heading = "A server with {settings[num_devices]} devices at once"
+    tables = (_memory, _rounds)
     plots = (Plot("Memory of the server's processes, round by round", _draw),)
-
-    def measure(self, options: LoadOptions, announce: Announce) -> dict[str, Any]:
-        """Measure a server of its own."""
-        from profiling.server.load.measure import measure_load  # noqa: PLC0415 - imports torch
-
-        return measure_load(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Say how many devices."""
-        return f"A server with {document['settings']['num_devices']} devices at once"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Memory in all, and round by round."""
-        return [_memory(document), _rounds(document)]
 
     def failures(self, document: Document) -> list[str]:
         """Name the processes that grow."""
