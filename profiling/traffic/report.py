@@ -7,7 +7,7 @@ from typing import Any
 
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Measurement
-from profiling.frame.plot_style import BLUE, GRAY, ORANGE
+from profiling.frame.plot_style import BLUE, GRAY, ORANGE, titled_axes
 from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, table
 from profiling.frame.units import format_bytes
@@ -135,7 +135,6 @@ def _draw_methods(document: Document) -> Any:
 
 def _draw_break_even(document: Document) -> Any:
     import numpy as np  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
     prediction = document["prediction"]
     here, limit = prediction["samples_per_device"], prediction["break_even_samples_per_device"]
@@ -143,9 +142,7 @@ def _draw_break_even(document: Document) -> Any:
     once = methods["fedgkt"]["once_bytes"] / prediction["deployment"]["num_clients"]
     slope = (methods["fedgkt"]["total_bytes_per_device"] - once) / here
     samples = np.geomspace(1, 10 * max(here, limit, 1), 100)
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Bytes of one device in the whole training")
+    figure, axes = titled_axes(7.2, 3.6, "Bytes of one device in the whole training")
     axes.loglog(samples, (once + slope * samples) / 1e6, color=BLUE, label="FedGKT")
     axes.axhline(methods["fedavg"]["total_bytes_per_device"] / 1e6, color=ORANGE, label="FedAvg")
     axes.axvline(here, linestyle=":", color=BLUE, label=f"here: {here:,.0f} samples")

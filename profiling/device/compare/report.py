@@ -10,7 +10,7 @@ from profiling.device.compare.ratios import PAPER_STEP_MS
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Measurement
 from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
-from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
+from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE, titled_axes
 from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
@@ -125,16 +125,10 @@ def _bars(document: Document, quantity: str, title: str, unit: str) -> Any:
     """ResNet-8 beside the full networks, in millions."""
     values = {network["name"]: network[quantity] for network in document["networks"]}
     bars = []
-    for name in ("resnet8", *_FULL):
+    for method, name, color in (("FedGKT", "resnet8", BLUE), *(("FedAvg", full, ORANGE) for full in _FULL)):
         value, times = values[name] / 1e6, values[name] / values["resnet8"]
-        bars.append(
-            Bar(
-                f"{'FedGKT' if name == 'resnet8' else 'FedAvg'}: {name}",
-                value,
-                BLUE if name == "resnet8" else ORANGE,
-                note=f"{value:,.{0 if value >= 100 else 2}f} M ({times:.3g}x)",
-            )
-        )
+        note = f"{value:,.{0 if value >= 100 else 2}f} M ({times:.3g}x)"
+        bars.append(Bar(f"{method}: {name}", value, color, note=note))
     return bar_figure(title, unit, bars)
 
 
@@ -149,13 +143,10 @@ def _draw_parameters(document: Document) -> Any:
 
 
 def _draw_times(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     networks = [network for network in document["networks"] if network["step_ms"]]
     engines = sorted({engine for network in networks for engine in network["step_ms"]})
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(f"A training step, batch {document['settings']['batch_size']}")
+    title = f"A training step, batch {document['settings']['batch_size']}"
+    figure, axes = titled_axes(7.2, 3.6, title)
     width = 0.8 / len(engines)
     for number, engine in enumerate(engines):
         for position, network in enumerate(networks):

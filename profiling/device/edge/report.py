@@ -8,7 +8,7 @@ from profiling.device.edge.options import EdgeOptions
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.measurement import Measurement
 from profiling.frame.measuring.step_time import noise_note
-from profiling.frame.plot_style import BLUE
+from profiling.frame.plot_style import BLUE, titled_axes
 from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, names_and_values, table
 
@@ -129,16 +129,12 @@ def _draw(document: Document) -> Any:
         ]
         title = f"{document['network']}, engine {document['engine']}"
         return bar_figure(title, "milliseconds a batch: median with confidence interval, p95", bars)
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = titled_axes(7.2, 3.4, "A training step over time")
     seconds = [window["second"] for window in sustained["windows"]]
     axes.plot(seconds, [window["median_ms"] for window in sustained["windows"]], color=BLUE, marker="o")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds of training without a pause")
     axes.set_ylabel("step, milliseconds")
-    axes.set_title("A training step over time")
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,10 +95,6 @@ class RunSpec:
         from profiling.frame.processes import arguments  # noqa: PLC0415 - psutil is an extra
 
         return arguments("", **options)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-compatible values."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,7 +107,7 @@ class RunFolder:
         return {
             "format_version": _FORMAT_VERSION,
             "scale": self.scale.name,
-            "spec": job.spec.to_dict(),
+            "spec": asdict(job.spec),
             "seed": job.seed,
             "settings": settings,
         }

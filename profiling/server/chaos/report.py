@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from profiling.frame import Document, Measurement, Plot, Section
+from profiling.frame.plot_style import BLUE, GREEN, ORANGE, titled_axes
 from profiling.frame.tables import table
 from profiling.server.chaos.options import ChaosOptions
 
@@ -62,13 +63,7 @@ def _hashes(document: Document) -> Section:
 
 
 def _draw(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, GREEN, ORANGE  # noqa: PLC0415
-
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Where in the run which process was killed")
+    figure, axes = titled_axes(7.2, 3.2, "Where in the run which process was killed")
     for name, color, marker in (("server", BLUE, "s"), ("trainer", ORANGE, "o"), ("a device", GREEN, "^")):
         of_it = [kill for kill in document["kills"] if name == kill["victim"]]
         if name == "a device":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.frame import Document, Measurement, Plot, Section
+from profiling.frame.plot_style import BLUE, ORANGE, titled_axes
 from profiling.frame.units import format_bytes
 from profiling.server.load.options import LoadOptions
 
@@ -50,13 +51,8 @@ def _rounds(document: Document) -> Section:
 
 
 def _draw(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, ORANGE  # noqa: PLC0415
-
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(f"Memory with {document['settings']['num_devices']} devices at once")
+    title = f"Memory with {document['settings']['num_devices']} devices at once"
+    figure, axes = titled_axes(7.2, 3.2, title)
     for (name, memory), color in zip(document["memory"].items(), (BLUE, ORANGE), strict=False):
         peaks = [each["peak_pss_bytes"] / 1e6 for each in memory["rounds"]]
         axes.plot(range(1, len(peaks) + 1), peaks, marker="o", color=color, label=name)
