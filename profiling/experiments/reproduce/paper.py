@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 DATASETS = ("cifar10", "cifar100", "cinic10")
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cinic10": "CINIC-10"}
 
-# Table 1, 16 clients: (method, large network, dataset, partition). Nothing stands for centralised non-IID.
+# Table 1, 16 clients: (method, large network, dataset, partition). Centralised training has no non-IID split.
 _COLUMNS = [(dataset, partition) for dataset in DATASETS for partition in ("iid", "dirichlet")]
 TABLE1: dict[tuple[str, str, str, str], float] = {
     (method, network, *column): accuracy

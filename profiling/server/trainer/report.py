@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from profiling.frame import Document, Measurement, Section
 from profiling.frame.tables import named, table
 from profiling.server.trainer.options import TrainerOptions
@@ -62,6 +64,6 @@ class Trainer(Measurement[TrainerOptions]):
     )
     tables = (_speed, _memory)
 
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Show both."""
         return self.sections(document)
