@@ -98,6 +98,19 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """One run with one seed."""
+
+    spec: RunSpec
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result."""
+        return self.spec.name(self.seed)
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One number of the paper, and the run that repeats it.
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from profiling.experiments.reproduce.experiments import Cell, Experiment
-from profiling.experiments.reproduce.runs import Job, RunFolder
+from profiling.experiments.reproduce.experiments import Cell, Experiment, Job
+from profiling.experiments.reproduce.runs import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
