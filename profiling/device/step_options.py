@@ -33,7 +33,7 @@ class StepOptions:
     with_memory: bool = option(True, flag="--memory/--no-memory")
 
     def __post_init__(self) -> None:
-        """Refuse what the networks do not take."""
+        """Refuse what the networks do not take: a ConfigError names the value and what is expected."""
         check_options(self)
         check_num_classes(self.num_classes)
         check_image_size(self.image_size)

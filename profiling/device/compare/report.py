@@ -68,17 +68,10 @@ def _times(document: Document) -> Section:
 
 def _ratios(document: Document) -> Section:
     ratios = document["ratios"]
-    rows = [
-        (name, *(cell for full in _FULL for cell in _cells(ratios[full][quantity])))
-        for quantity, name in _QUANTITIES.items()
-    ]
-    rows += [
-        (
-            f"step on {engine}",
-            *(cell for full in _FULL for cell in _cells(ratios[full]["step_ms"][engine])),
-        )
-        for engine in ratios["resnet110"]["step_ms"]
-    ]
+    besides = {name: [ratios[full][key] for full in _FULL] for key, name in _QUANTITIES.items()}
+    for engine in ratios["resnet110"]["step_ms"]:
+        besides[f"step on {engine}"] = [ratios[full]["step_ms"][engine] for full in _FULL]
+    rows = [(name, *(cell for each in both for cell in _cells(each))) for name, both in besides.items()]
     rows += [
         (f"resnet8's share on {engine}", "", "", f"{share['value']:.1%}", f"{share['paper']:.0%}")
         for engine, share in ratios["resnet8_share_of_resnet110_step"].items()

@@ -27,6 +27,7 @@ from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
 from profiling.experiments.speed.options import SpeedOptions
 from profiling.frame.measurement import Announce
+from profiling.frame.measuring.step_time import spread_of
 
 _NUM_CLASSES = 10
 _LEAST_TURNS = 2
@@ -79,19 +80,13 @@ def measure_speed(options: SpeedOptions, announce: Announce) -> dict[str, Any]:
 
 
 def _describe(seconds: list[float], num_samples: int) -> dict[str, Any]:
-    rates = [num_samples / value for value in seconds]
-    return {
-        "samples_per_second": float(np.median(rates)),
-        "lowest": min(rates),
-        "highest": max(rates),
-        "n": len(rates),
-    }
+    rates = spread_of([num_samples / value for value in seconds])
+    return {"samples_per_second": rates.pop("median"), **rates}
 
 
 def _ratio(left: list[float], right: list[float]) -> dict[str, float]:
-    """Divide times within a turn, so that slow turns cancel: median, lowest, highest."""
-    ratios = [one / other for one, other in zip(left, right, strict=True)]
-    return {"median": float(np.median(ratios)), "lowest": min(ratios), "highest": max(ratios)}
+    """Divide times within a turn, so that slow turns cancel."""
+    return spread_of([one / other for one, other in zip(left, right, strict=True)])
 
 
 def _samples(num: int, image_size: int) -> Samples:
