@@ -17,14 +17,11 @@ from profiling.plan.options import PlanOptions
 
 def _results(document: Document) -> Section:
     fleet = document["fleet"]
-    return Section(
-        title=f"{fleet['rounds']} rounds, {fleet['uploads']} uploads, {fleet['codec']}, "
+    return table(
+        f"{fleet['rounds']} rounds, {fleet['uploads']} uploads, {fleet['codec']}, "
         f"{fleet['uplink_mbps']:g} Mbit/s up, {fleet['downlink_mbps']:g} down",
-        headings=("", "value", "formula"),
-        rows=[
-            (each["name"], _value(each["name"], each["value"]), each["formula"])
-            for each in document["results"]
-        ],
+        {"": "{name}", "value": "{shown}", "formula": "{formula}"},
+        ({**each, "shown": _value(each["name"], each["value"])} for each in document["results"]),
         notes=("A paper plan: it knows no stragglers and no lost devices, and says nothing of accuracy.",),
     )
 

@@ -42,16 +42,10 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
         )
     first, second = flat_values(a), flat_values(b)
     changes = [_change(name, first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])]
-    factors = [
-        change["b"] / change["a"]
-        for change in changes
-        if change["kind"] == "time" and change["a"] and change["b"]
-    ]
-    noisy = [
-        name
-        for name, document in zip(names, (a, b), strict=True)
-        if document.get("noise", {}).get("too_noisy_to_quote")
-    ]
+    times = [change for change in changes if change["kind"] == "time" and change["a"] and change["b"]]
+    factors = [change["b"] / change["a"] for change in times]
+    documents = zip(names, (a, b), strict=True)
+    noisy = [name for name, each in documents if each.get("noise", {}).get("too_noisy_to_quote")]
     return {
         "schema": SCHEMA,
         "compared": a["schema"],
@@ -93,18 +87,10 @@ def _ratio_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str,
     """Every ratio that both documents quote; one that only one of them has is told by its times."""
     before, after = flat_ratios(a), flat_ratios(b)
     changes = []
-    for name in before:
-        if name in after:
-            change = after[name] / before[name] - 1 if before[name] else 0.0
-            changes.append(
-                {
-                    "name": name,
-                    "a": before[name],
-                    "b": after[name],
-                    "change": change,
-                    "agrees": abs(change) <= RATIO_LIMIT,
-                }
-            )
+    for name, one, other in ((name, before[name], after[name]) for name in before if name in after):
+        change = other / one - 1 if one else 0.0
+        agrees = abs(change) <= RATIO_LIMIT
+        changes.append({"name": name, "a": one, "b": other, "change": change, "agrees": agrees})
     return changes
 
 
