@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.command import measurement_command
-from profiling.frame.measurement import Measurement
 from profiling.frame.plot_style import BLUE, ORANGE
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 from profiling.plan.options import PlanOptions

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from profiling.frame.measurement import Measurement
-from profiling.frame.sections import Document, Plot, Section
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.tables import table
 from profiling.privacy.options import PrivacyOptions
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import PAPER_STEP_MS
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Measurement
 from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
 from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE, titled_axes
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 

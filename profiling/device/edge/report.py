@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.device.edge.options import EdgeOptions
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Measurement
 from profiling.frame.measuring.step_time import noise_note
 from profiling.frame.plot_style import BLUE, titled_axes
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, names_and_values, table
 
 _WORDS = {

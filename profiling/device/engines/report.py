@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.device.engines.options import EnginesOptions
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Measurement
 from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
 from profiling.frame.plot_style import BLUE, ORANGE
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, names_and_values, table
 from profiling.frame.units import format_bytes
 

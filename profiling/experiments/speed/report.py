@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.experiments.speed.options import SpeedOptions
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Measurement
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, table
 
 
