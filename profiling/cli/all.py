@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from gkt_core.cli import Command, emit_json
-from gkt_core.config.dataclass_options import check_options, dataclass_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, dataclass_options, option
 from gkt_core.errors import InputError, RunFailedError, needs
 from profiling.frame.output import SUFFIXES
 from profiling.frame.registry import MEASUREMENTS, measurement, read_document
@@ -25,7 +25,7 @@ _QUICK_DEMO = (
 
 
 @dataclass(frozen=True, slots=True)
-class AllOptions:
+class AllOptions(CheckedOptions):
     """What is measured, and where it goes.
 
     Attributes:
@@ -43,14 +43,6 @@ class AllOptions:
     threads: int = option(1, low=1)
     is_quick: bool = option(False, flag="--quick")
     only: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse less than one thread.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
-        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +83,9 @@ def steps(options: AllOptions) -> list[Step]:
     processes = str(min(4, max(2, os.cpu_count() or 1)))
     other_demo = ("--seed", "1", "--clients", "2", "--rounds", "4")
     plan = ("plan", "--devices", "1e6", "--samples", "200", "--image-size", "16")
+    size = "16" if options.is_quick else "32"
     chosen = [
-        folder(
-            "artifacts", "export", "--num-classes", "10", "--image-size", "16" if options.is_quick else "32"
-        ),
+        folder("artifacts", "export", "--num-classes", "10", "--image-size", size),
         profile("compare", "--pin", *threaded),
         profile("compare", "--num-classes", "100", "--pin", *threaded, report="compare-100-classes"),
         profile("engines", *threaded),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 
 import click
 
@@ -33,8 +33,7 @@ class LazyGroup(Group):
             return measurement_command(measurement(cmd_name))
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].where.partition(":")
-        command: Command = getattr(importlib.import_module(module), name)
+        command: Command = pkgutil.resolve_name(_COMMANDS[cmd_name].where)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 
 _GROUP = "Totals of a run"
 
 
 @dataclass(frozen=True, slots=True)
-class RunSize:
+class RunSize(CheckedOptions):
     """A run to take totals of.
 
     Attributes:
@@ -26,11 +26,3 @@ class RunSize:
     rounds: int = option(200, low=1, group=_GROUP)
     local_epochs: int = option(1, low=1, group=_GROUP)
     server_epochs: int = option(20, low=1, group=_GROUP)
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below 1.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
-        check_options(self)

@@ -76,11 +76,7 @@ class Deployment:
     device_once_bytes: int = option(0, low=0)
 
     def __post_init__(self) -> None:
-        """Refuse deployments that cannot be.
-
-        Raises:
-            ConfigError: Names the value, what was found and what is expected.
-        """
+        """Refuse deployments that cannot be: a ConfigError names the value and what is expected."""
         check_options(self, named=lambda field: field.name.replace("num_", "number of ").replace("_", " "))
         if self.uploads > self.rounds:
             raise ConfigError(f"uploads is {self.uploads}, expected 1 to {self.rounds}, the number of rounds")

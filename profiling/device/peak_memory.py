@@ -6,11 +6,13 @@ nothing imports PyTorch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from profiling.device.edge.probe import PROBE, ProbeSpec
+from profiling.device.step_options import StepOptions
 from profiling.frame.measuring.fresh_process import answer, measure_fresh
 
 # The first step takes the most: later ones find their memory taken.
@@ -29,18 +31,18 @@ def engine_peak_bytes(bundle: Path, *, engine: str | None = None, batch_size: in
     spec = ProbeSpec(
         bundle=str(bundle), engine=engine, batch_size=batch_size, threads=threads, steps=NUM_STEPS
     )
-    answered = measure_fresh(PROBE, spec.to_dict(), what=_WHAT, advice=_ADVICE)
+    answered = measure_fresh(PROBE, dataclasses.asdict(spec), what=_WHAT, advice=_ADVICE)
     return int(answered["memory"]["peak_bytes"])
 
 
-def pytorch_peak_bytes(name: str, *, batch_size: int, image_size: int, num_classes: int, threads: int) -> int:
+def pytorch_peak_bytes(name: str, options: StepOptions) -> int:
     """Weigh a process that imports PyTorch, builds a network and trains a few steps.
 
     Raises:
         RunFailedError: The process died, of too little memory perhaps.
     """
-    batch = {"batch_size": batch_size, "image_size": image_size, "num_classes": num_classes}
-    spec = {"name": name, "threads": threads, "batch": batch}
+    batch = (options.batch_size, options.image_size, options.num_classes)
+    spec = {"name": name, "threads": options.threads, "batch": batch}
     return int(measure_fresh("profiling.device.peak_memory", spec, what=_WHAT, advice=_ADVICE))
 
 
@@ -52,7 +54,7 @@ def pytorch_peak(spec: Mapping[str, Any]) -> int:
     from profiling.device.training_steps import TrainingBatch, network_step  # noqa: PLC0415
 
     torch.set_num_threads(spec["threads"])
-    step = network_step(spec["name"], TrainingBatch.random(**spec["batch"]))
+    step = network_step(spec["name"], TrainingBatch.random(*spec["batch"]))
     for _ in range(NUM_STEPS):
         step()
     return peak_bytes()

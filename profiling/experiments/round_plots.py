@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from profiling.frame.plot_style import titled_axes
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -49,8 +51,7 @@ def draw_lines(axes: Axes, title: str, ylabel: str, *series: Series, top: float 
 
 def stacked_figure(title: str, ylabel: str, *series: Series) -> Figure:
     """Draw a bar for each round, in which the series stand upon each other."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = titled_axes(6.4, 3.6)
     round_axes(axes, title, ylabel)
     tops = [0.0] * len(series[0].values)
     for each in series:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiling.frame.plot_style import BLUE, INK
+from profiling.frame.plot_style import BLUE, INK, titled_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +43,7 @@ def bar_figure(
         marked: A value with a dashed line across all bars.
         marked_note: Over that line.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    figure = Figure(figsize=(7.2, 1.4 + 0.4 * len(bars)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
+    figure, axes = titled_axes(7.2, 1.4 + 0.4 * len(bars), title)
     positions = range(len(bars))[::-1]
     for position, bar in zip(positions, bars, strict=True):
         axes.barh(position, bar.value, color=bar.color)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from profiling.frame.plot_style import STYLE
+from profiling.frame.plot_style import STYLE, titled_axes
 
 # Above these many classes, or fields of a picture, names and numbers would be too small to read.
 _MOST_NAMED_CLASSES = 20
@@ -30,7 +30,7 @@ def confusion_figure(confusion: ArrayLike, class_names: Sequence[str], title: st
     counts = np.asarray(confusion, np.float64)
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with mpl.rc_context(STYLE):
-        figure, axes = _figure((6.6, 5.6), title)
+        figure, axes = titled_axes(6.6, 5.6, title)
         image = _draw(axes, percent, class_names, 100)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
@@ -50,20 +50,13 @@ def split_figure(class_counts: Mapping[str, Sequence[int]], class_names: Sequenc
     """
     counts = np.asarray(list(class_counts.values()), np.float64)
     with mpl.rc_context(STYLE):
-        figure, axes = _figure((7.2, 1.4 + 0.32 * len(counts)), title)
+        figure, axes = titled_axes(7.2, 1.4 + 0.32 * len(counts), title)
         image = _draw(axes, counts, class_names, float(counts.max()))
         axes.set_xlabel("class")
         axes.set_yticks(range(len(counts)), list(class_counts))
         if counts.size > _MOST_NUMBERS:
             figure.colorbar(image, ax=axes)
         return figure
-
-
-def _figure(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    return figure, axes
 
 
 def _draw(axes: Axes, values: NDArray[np.float64], class_names: Sequence[str], most: float) -> Any:

@@ -55,7 +55,7 @@ def _cpu_model() -> str:
         name = _sysctl("machdep.cpu.brand_string")
     else:
         # Most ARM kernels leave "model name" out; there the board's name says more than "aarch64".
-        name = _field("/proc/cpuinfo", "model name") or _text("/proc/device-tree/model")
+        name = next(iter(cpuinfo("model name")), "") or _text(Path("/proc/device-tree/model"))
     return name or platform.processor() or platform.machine() or _UNKNOWN_CPU
 
 
@@ -67,19 +67,17 @@ def _sysctl(name: str) -> str:
     return done.stdout.strip()
 
 
-def _text(path: str) -> str:
+def _text(path: Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip("\x00 \n")
+        return path.read_text(encoding="utf-8", errors="replace").strip("\x00 \n")
     except OSError:
         return ""
 
 
-def _field(path: str, name: str) -> str:
-    for line in _text(path).splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return ""
+def cpuinfo(name: str, root: Path = Path("/")) -> list[str]:
+    """What the kernel says of each core under this name, such as ``model name``; empty if it does not."""
+    fields = (line.partition(":") for line in _text(root / "proc/cpuinfo").splitlines())
+    return [value.strip() for key, _, value in fields if key.strip() == name]
 
 
 def _package_versions() -> dict[str, str]:

@@ -3,11 +3,8 @@
 ::
 
     @dataclass(frozen=True, slots=True)
-    class LoadOptions:                    # in a module that imports no torch: `--help` reads it
+    class LoadOptions(CheckedOptions):    # in a module that imports no torch: `--help` reads it
         devices: int = option(200, low=1)
-
-        def __post_init__(self) -> None:
-            check_options(self)
 
 
     class Load(Measurement[LoadOptions]):
@@ -15,15 +12,10 @@
 
         name = "load"
         options = LoadOptions
+        measured_by = "profiling.server.load.measure:measure_load"
         not_measured = ("any machine but this one",)
-
-        def measure(self, options: LoadOptions, announce: Announce) -> dict[str, Any]:
-            from profiling.server.load.measure import measure_load
-
-            return measure_load(options, announce)
-
-        def title(self, document: Document) -> str: ...
-        def sections(self, document: Document) -> list[Section]: ...
+        heading = "A server with {settings[devices]} devices at once"
+        tables = (_memory, _times)
 
 From the name follow ``gkt profile load`` and the schema ``gkt-profile-load/1``; ``show``, ``diff``, ``all``
 and ``make readme`` know it from the registry.
@@ -33,8 +25,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import pkgutil
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -47,16 +39,20 @@ OptionsT = TypeVar("OptionsT")
 Announce = Callable[[str], None]
 
 
-class Report(ABC):
+class Report:
     """How documents of one schema are shown.
 
     Attributes:
         name: The schema is ``gkt-NAME/1``.
+        heading: A format over the document's keys.
+        tables: Each makes a section of a document, or None if it has nothing to show; the most telling first.
         plots: Pictures, the most telling one first.
         shows_machine: Whether the report ends with the machine and what was not measured.
     """
 
     name: ClassVar[str]
+    heading: ClassVar[str] = ""
+    tables: ClassVar[Sequence[Callable[[Document], Section | None]]] = ()
     plots: ClassVar[Sequence[Plot]] = ()
     shows_machine: ClassVar[bool] = True
 
@@ -65,13 +61,14 @@ class Report(ABC):
         """Name the kind of a document; the number grows when a key changes its meaning."""
         return f"gkt-{self.name}/1"
 
-    @abstractmethod
     def title(self, document: Document) -> str:
         """Head the report with one line."""
+        return self.heading.format(**document)
 
-    @abstractmethod
     def sections(self, document: Document) -> Sequence[Section]:
         """Turn a document into tables, the most telling one first."""
+        made = (make(document) for make in self.tables)
+        return [section for section in made if section is not None]
 
     def readme(self, document: Document) -> Sequence[Section]:
         """Choose the sections of the documentation's block: the first one, unless overridden."""
@@ -91,6 +88,7 @@ class Measurement(Report, Generic[OptionsT]):
     Attributes:
         name: Of the command; the schema is ``gkt-profile-NAME/1``.
         options: A frozen dataclass; its fields are the command's options.
+        measured_by: ``module:function`` of what :meth:`measure` calls; imported then, as it may import torch.
         example: A command line for the help text; by default without options.
         extra: What must be installed to measure: ``all``, ``edge`` and so on.
         programs: Programs that must be there beside it.
@@ -101,6 +99,7 @@ class Measurement(Report, Generic[OptionsT]):
     """
 
     options: type[OptionsT]
+    measured_by: ClassVar[str] = ""
     example: ClassVar[str] = ""
     extra: ClassVar[str] = "all"
     programs: ClassVar[Sequence[str]] = ()
@@ -114,7 +113,6 @@ class Measurement(Report, Generic[OptionsT]):
         """Name the kind of a document, which follows from the command."""
         return f"gkt-profile-{self.name}/1"
 
-    @abstractmethod
     def measure(self, options: OptionsT, announce: Announce) -> dict[str, Any]:
         """Measure, and return the document without what every document has.
 
@@ -129,6 +127,8 @@ class Measurement(Report, Generic[OptionsT]):
         Raises:
             GKTError: It cannot be measured.
         """
+        body: dict[str, Any] = pkgutil.resolve_name(self.measured_by)(options, announce)
+        return body
 
     def failures(self, document: Document) -> Sequence[str]:
         """Name what must not be, a sentence each: the command then ends with :attr:`error`."""

@@ -23,8 +23,17 @@ SUFFIXES = (".json", ".md", ".html", ".png")
 
 
 def _check_outs(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Refuse a file that cannot be written: another suffix, a folder, a place where nothing can be."""
     for path in paths:
-        check_out(path)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder, expected a file: choose another --out")
+        if path.suffix not in SUFFIXES:
+            raise ConfigError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
+        parent = path.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise ConfigError(f"cannot write below {parent}: choose another --out")
     return paths
 
 
@@ -46,23 +55,6 @@ def output_options(function: FunctionT) -> FunctionT:
         "(the document), .md, .html (with plots, self-contained) or .png (the first plot).",
     )
     return out_option(json_option(function))
-
-
-def check_out(path: Path) -> None:
-    """Refuse a file that cannot be written.
-
-    Raises:
-        ConfigError: Another suffix, a folder, or a place where nothing can be written.
-    """
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder, expected a file: choose another --out")
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise ConfigError(f"cannot write below {parent}: choose another --out")
 
 
 def emit_report(document: Document, outs: tuple[Path, ...], as_json: bool) -> None:

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
-from gkt_core.errors import InputError, MissingExtraError
+from gkt_core.errors import InputError, needs
 from profiling.frame.plot_style import STYLE, render
 from profiling.frame.sections import Document, Page, Plot
 from profiling.frame.units import format_bytes
@@ -34,11 +34,8 @@ def to_html(document: Document, page: Page) -> str:
         MissingExtraError: matplotlib or Jinja is not installed.
     """
     plots = [(plot.name, data_uri(_render(document, plot, "svg"))) for plot in page.plots]
-    return (
-        templates()
-        .get_template("report.html.j2")
-        .render(page=page, plots=plots, document=json.dumps(document, indent=2, allow_nan=False))
-    )
+    shown = json.dumps(document, indent=2, allow_nan=False)
+    return templates().get_template("report.html.j2").render(page=page, plots=plots, document=shown)
 
 
 def templates(package: str = "profiling.frame", *, escape: bool = True) -> jinja2.Environment:
@@ -52,10 +49,8 @@ def templates(package: str = "profiling.frame", *, escape: bool = True) -> jinja
     Raises:
         MissingExtraError: Jinja is not installed.
     """
-    try:
+    with needs("profile"):
         import jinja2  # noqa: PLC0415 - a device has none
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.for_module(str(error.name), "profile") from error
     packages = dict.fromkeys((package, "profiling.frame"))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(each) for each in packages]),
@@ -74,9 +69,7 @@ def data_uri(svg: bytes) -> str:
 
 
 def _render(document: Document, plot: Plot, file_format: str) -> bytes:
-    try:
+    with needs("profile"):
         import matplotlib as mpl  # noqa: PLC0415 - a device has none
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.for_module(str(error.name), "profile") from error
     with mpl.rc_context(STYLE):
         return render(plot.draw(document), file_format)

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, BLUE, ORANGE, GREEN, GRAY = "#1b1f24", "#1f6feb", "#d9730d", "#2da44e", "#8b949e"
@@ -23,6 +24,16 @@ STYLE: Any = {
     "grid.color": "#d8dee4",
     "svg.hashsalt": "gkt",
 }
+
+
+def titled_axes(width: float, height: float, title: str = "") -> tuple[Figure, Axes]:
+    """A figure of this size in inches, and its only axes."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    return figure, axes
 
 
 def render(figure: Figure, kind: str = "svg") -> bytes:

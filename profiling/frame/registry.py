@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def read_document(path: Path) -> dict[str, Any]:
         InputError: It cannot be read, is not JSON, or has another schema.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}: give a JSON file of gkt profile") from error
     except (ValueError, RecursionError) as error:
@@ -112,11 +112,9 @@ def read_document(path: Path) -> dict[str, Any]:
             f"{path} lacks what its schema {document['schema']} promises ({type(error).__name__}: {error}): "
             "it was changed by hand or cut short; measure again"
         ) from error
-    checked: dict[str, Any] = document
-    return checked
+    return document
 
 
 def _load(entry: Entry) -> Report:
-    module, _, name = entry.where.partition(":")
-    made: Report = getattr(importlib.import_module(module), name)()
+    made: Report = pkgutil.resolve_name(entry.where)()
     return made

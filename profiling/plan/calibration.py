@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import ConfigError
-from profiling.plan.constants import Constant, check_size, read_report
+from profiling.plan.constants import Constant, later_rounds, read_report
 from profiling.plan.formulas import plan_fleet
 from profiling.plan.options import Fleet
 
@@ -47,12 +47,6 @@ def fleet_of(report: Mapping[str, Any], num_cores: int) -> Fleet:
     )
 
 
-def later_rounds(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rounds without the first, which holds the start of the trainer and of PyTorch."""
-    rounds: list[dict[str, Any]] = report["rounds"]
-    return rounds[1:] or rounds
-
-
 def handling(demo_dir: Path, constants: Mapping[str, Constant], image_size: int, num_cores: int) -> Constant:
     """Take from a run how fast devices and server of one machine hand samples over.
 
@@ -66,8 +60,7 @@ def handling(demo_dir: Path, constants: Mapping[str, Constant], image_size: int,
     Raises:
         InputError: The folder holds no finished demo.
     """
-    report = read_report(demo_dir)
-    check_size(demo_dir, report["image_size"], image_size)
+    report = read_report(demo_dir, image_size)
     fleet = fleet_of(report, num_cores)
     known = {name: value for name, value in constants.items() if name != "handled_samples_per_second"}
     plan = {result.name: result.value or 0.0 for result in plan_fleet(fleet, known)}
@@ -79,13 +72,13 @@ def handling(demo_dir: Path, constants: Mapping[str, Constant], image_size: int,
     )
 
 
-def check_same_server(demo_dir: Path, other_dir: Path) -> None:
+def check_same_server(demo_dir: Path, other_dir: Path, image_size: int) -> None:
     """Refuse to predict a server from another one.
 
     Raises:
         ConfigError: Names the setting in which the two runs differ.
     """
-    mine, other = read_report(demo_dir)["config"], read_report(other_dir)["config"]
+    mine, other = (read_report(each, image_size)["config"] for each in (demo_dir, other_dir))
     for name in _SERVER_SETTINGS:
         if mine.get(name) != other.get(name):
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,8 @@ def run_constants(demo_dir: Path, image_size: int) -> dict[str, Constant]:
     Raises:
         InputError: The folder holds no finished ``gkt demo``.
     """
-    report, measured = read_report(demo_dir), measure_demo(demo_dir)
-    check_size(demo_dir, report["image_size"], image_size)
-    config, rounds = report["config"], report["rounds"]
-    rounds = rounds[1:] or rounds
+    report, measured = read_report(demo_dir, image_size), measure_demo(demo_dir)
+    config, rounds = report["config"], later_rounds(report)
     source = f"gkt demo ({demo_dir.name})"
     epochs = config["server_epochs"]
     # The run's rate counts trained samples, while the clock also ran for their soft labels.
@@ -96,15 +95,16 @@ def check_size(path: Path, measured_size: int, image_size: int) -> None:
         )
 
 
-def read_report(demo_dir: Path) -> dict[str, Any]:
-    """Read what ``gkt demo`` reported.
+def read_report(demo_dir: Path, image_size: int) -> dict[str, Any]:
+    """Read what ``gkt demo`` reported of images of this size.
 
     Raises:
+        ConfigError: Its images have another size.
         InputError: There is no report, or it is another thing.
     """
     path = demo_dir / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         complete = {"config", "rounds", "clients", "image_size", "class_names"} <= set(report)
         if not complete or not report["rounds"]:
             raise ValueError("it lacks rounds")
@@ -112,5 +112,11 @@ def read_report(demo_dir: Path) -> dict[str, Any]:
         raise InputError(
             f"{demo_dir} holds no finished gkt demo ({error}): run gkt demo --out {demo_dir}"
         ) from error
-    checked: dict[str, Any] = report
-    return checked
+    check_size(demo_dir, report["image_size"], image_size)
+    return report
+
+
+def later_rounds(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rounds without the first, which holds the start of the trainer and of PyTorch."""
+    rounds: list[dict[str, Any]] = report["rounds"]
+    return rounds[1:] or rounds

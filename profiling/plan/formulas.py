@@ -14,11 +14,37 @@ from dataclasses import dataclass
 
 from gkt_core.errors import ConfigError
 from profiling.counted.message_sizes import encoded_feature_bytes
-from profiling.counted.traffic import Deployment, fedgkt_bytes
+from profiling.counted.traffic import Deployment
 from profiling.plan.constants import FORWARD_SHARE, Constant
 from profiling.plan.options import Fleet
 
 MEGABIT = 1e6 / 8
+# What is printed beside each value that plan_fleet computes under this name.
+FORMULAS = {
+    "device compute, s a round": "samples x E_c / train rate + (samples + validation) x (1 / extract rate + "
+    "1 / pack rate) + samples x (E_c + 1) / augment rate",
+    "device upload, s a round": "(samples + validation) x bytes a sample / uplink",
+    "device download, s a round": "samples x (logits + id) / downlink",
+    "device part, s a round": "compute + upload + download + poll x n / (n + 1); on one machine compute x "
+    "max(1, active devices / slots) x contention, + active devices x (samples + validation) / handling rate",
+    "server part, s a round": "active devices x (samples x (E_s + 1/4) + validation / 4) / (server rate x "
+    "trainers) + overhead; a quarter: a forward pass beside a training pass",
+    "round, s": "device part + server part",
+    "run, hours": "(uploads x round + (rounds - uploads) x compute of all turns) / 3600",
+    "device hours": "active devices x rounds x compute / 3600",
+    "upload, bytes a device and round": "(samples + validation) x (features x ratio + logits + label + id)",
+    "bytes in, all": "uploads x active devices x upload",
+    "bytes out, all": "(uploads - 1) x active devices x samples x (logits + id)",
+    "storage, bytes": "active devices x (samples + validation) x features: one round, kept until it is "
+    "trained on",
+    "ingest servers": "upload of the fleet / (upload time x ingest rate of a server), rounded up",
+    "GPU hours": "uploads x trainers x server part / 3600, on what the server rate was measured on",
+    "cost of GPUs": "GPU hours x price an hour",
+    "cost of ingest servers": "servers x hours of the run x price an hour",
+    "cost of traffic": "bytes out / 10^9 x price; bytes in are free with most providers",
+    "cost of storage": "storage / 10^9 x hours / 730 x price a month",
+    "cost, all known parts": "sum of the above",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +79,14 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
     """
     value = {name: constant.value for name, constant in constants.items()}
     _check(value)
-    one = _deployment(fleet, value, devices=1, rounds=1, uploads=1)
+    sizes = Deployment(
+        rounds=fleet.rounds,
+        uploads=fleet.uploads,
+        codec=fleet.codec,
+        compression_ratio=value["compression_ratio"],
+        image_size=fleet.image_size,
+        num_classes=fleet.num_classes,
+    )
     kept = fleet.samples + fleet.validation_samples
     compute = (
         fleet.samples * fleet.local_epochs / value["train_step_images_per_second"]
@@ -63,7 +96,8 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
     if "augment_images_per_second" in value:
         views = fleet.samples * (fleet.local_epochs + 1)
         compute += views / value["augment_images_per_second"]
-    up_bytes, down_bytes = fedgkt_bytes(one)["upload"], fleet.samples * one.download_bytes_per_sample
+    up_bytes = kept * sizes.upload_bytes_per_sample
+    down_bytes = fleet.samples * sizes.download_bytes_per_sample
     upload, download = up_bytes / (fleet.uplink_mbps * MEGABIT), down_bytes / (fleet.downlink_mbps * MEGABIT)
     turns, handling = _sharing(fleet, value)
     # The last of n devices that ask once a period notices the new round after n/(n+1) of it.
@@ -74,72 +108,38 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
         fleet.active * passes / (value["server_samples_per_second"] * fleet.trainers)
         + value["server_overhead_seconds"]
     )
-    fleet_bytes = fedgkt_bytes(
-        _deployment(fleet, value, devices=fleet.active, rounds=fleet.rounds, uploads=fleet.uploads)
-    )
-    bytes_in, bytes_out = fleet_bytes["upload"], fleet_bytes["download"]
-    stored = fleet.active * kept * encoded_feature_bytes(fleet.codec, one.feature_shape)
+    bytes_out = (fleet.uploads - 1) * fleet.active * down_bytes
+    stored = fleet.active * kept * encoded_feature_bytes(fleet.codec, sizes.feature_shape)
     run_seconds = fleet.uploads * (edge + server) + (fleet.rounds - fleet.uploads) * turns * compute
-    gpu_hours = fleet.uploads * fleet.trainers * server / 3600
-    servers = _per(fleet.active * up_bytes, value.get("ingest_mbps", 0.0) * MEGABIT * max(upload, 1e-9))
-    servers = None if servers is None else float(math.ceil(servers))
-    results = [
-        Result(
-            "device compute, s a round",
-            compute,
-            "samples x E_c / train rate + (samples + validation) x (1 / extract rate + 1 / pack rate) "
-            "+ samples x (E_c + 1) / augment rate",
-        ),
-        Result("device upload, s a round", upload, "(samples + validation) x bytes a sample / uplink"),
-        Result("device download, s a round", download, "samples x (logits + id) / downlink"),
-        Result(
-            "device part, s a round",
-            edge,
-            "compute + upload + download + poll x n / (n + 1); on one machine compute x max(1, active "
-            "devices / slots) x contention, + active devices x (samples + validation) / handling rate",
-        ),
-        Result(
-            "server part, s a round",
-            server,
-            "active devices x (samples x (E_s + 1/4) + validation / 4) / (server rate x trainers) + "
-            "overhead; a quarter: a forward pass beside a training pass",
-        ),
-        Result("round, s", edge + server, "device part + server part"),
-        Result(
-            "run, hours",
-            run_seconds / 3600,
-            "(uploads x round + (rounds - uploads) x compute of all turns) / 3600",
-        ),
-        Result(
-            "device hours",
-            fleet.active * fleet.rounds * compute / 3600,
-            "active devices x rounds x compute / 3600",
-        ),
-        Result(
-            "upload, bytes a device and round",
-            up_bytes,
-            "(samples + validation) x (features x ratio + logits + label + id)",
-        ),
-        Result("bytes in, all", bytes_in, "uploads x active devices x upload"),
-        Result("bytes out, all", bytes_out, "(uploads - 1) x active devices x samples x (logits + id)"),
-        Result(
-            "storage, bytes",
-            stored,
-            "active devices x (samples + validation) x features: one round, kept until it is trained on",
-        ),
-        Result(
-            "ingest servers",
-            servers,
-            "upload of the fleet / (upload time x ingest rate of a server), rounded up",
-        ),
-        Result(
-            "GPU hours",
-            gpu_hours,
-            "uploads x trainers x server part / 3600, on what the server rate was measured on",
-        ),
-    ]
-    results += _costs(value, gpu_hours, servers, run_seconds, bytes_out, stored)
-    return results
+    hours, gpu_hours = run_seconds / 3600, fleet.uploads * fleet.trainers * server / 3600
+    ingest = value.get("ingest_mbps", 0.0) * MEGABIT * max(upload, 1e-9)
+    servers = float(math.ceil(fleet.active * up_bytes / ingest)) if ingest > 0 else None
+    costs = {
+        "cost of GPUs": _times(value.get("gpu_hour_price"), gpu_hours),
+        "cost of ingest servers": _times(value.get("server_hour_price"), _times(servers, hours)),
+        "cost of traffic": _times(value.get("egress_gb_price"), bytes_out / 1e9),
+        "cost of storage": _times(value.get("storage_gb_month_price"), stored / 1e9 * hours / 730),
+    }
+    known = [cost for cost in costs.values() if cost is not None]
+    values: dict[str, float | None] = {
+        "device compute, s a round": compute,
+        "device upload, s a round": upload,
+        "device download, s a round": download,
+        "device part, s a round": edge,
+        "server part, s a round": server,
+        "round, s": edge + server,
+        "run, hours": hours,
+        "device hours": fleet.active * fleet.rounds * compute / 3600,
+        "upload, bytes a device and round": up_bytes,
+        "bytes in, all": fleet.uploads * fleet.active * kept * sizes.upload_bytes_per_sample,
+        "bytes out, all": bytes_out,
+        "storage, bytes": stored,
+        "ingest servers": servers,
+        "GPU hours": gpu_hours,
+        **costs,
+        "cost, all known parts": sum(known) if known else None,
+    }
+    return [Result(name, values[name], formula) for name, formula in FORMULAS.items()]
 
 
 def _sharing(fleet: Fleet, value: Mapping[str, float]) -> tuple[float, float]:
@@ -153,43 +153,8 @@ def _sharing(fleet: Fleet, value: Mapping[str, float]) -> tuple[float, float]:
     return turns, samples / value.get("handled_samples_per_second", math.inf)
 
 
-def _costs(
-    value: Mapping[str, float],
-    gpu_hours: float,
-    servers: float | None,
-    run_seconds: float,
-    bytes_out: float,
-    stored: float,
-) -> list[Result]:
-    hours = run_seconds / 3600
-    parts = [
-        Result("cost of GPUs", _times(value.get("gpu_hour_price"), gpu_hours), "GPU hours x price an hour"),
-        Result(
-            "cost of ingest servers",
-            _times(value.get("server_hour_price"), None if servers is None else servers * hours),
-            "servers x hours of the run x price an hour",
-        ),
-        Result(
-            "cost of traffic",
-            _times(value.get("egress_gb_price"), bytes_out / 1e9),
-            "bytes out / 10^9 x price; bytes in are free with most providers",
-        ),
-        Result(
-            "cost of storage",
-            _times(value.get("storage_gb_month_price"), stored / 1e9 * hours / 730),
-            "storage / 10^9 x hours / 730 x price a month",
-        ),
-    ]
-    known = [part.value for part in parts if part.value is not None]
-    return [*parts, Result("cost, all known parts", sum(known) if known else None, "sum of the above")]
-
-
 def _times(price: float | None, amount: float | None) -> float | None:
     return None if price is None or amount is None else price * amount
-
-
-def _per(amount: float, rate: float) -> float | None:
-    return amount / rate if rate > 0 else None
 
 
 def _check(value: Mapping[str, float]) -> None:
@@ -208,19 +173,3 @@ def _check(value: Mapping[str, float]) -> None:
         low_allowed = name.endswith(("overhead_seconds", "_price"))
         if not math.isfinite(number) or number < 0 or (number == 0 and not low_allowed):
             raise ConfigError(f"{name.replace('_', ' ')} is {number}, expected a positive number")
-
-
-def _deployment(
-    fleet: Fleet, value: Mapping[str, float], *, devices: int, rounds: int, uploads: int
-) -> Deployment:
-    return Deployment(
-        num_examples=devices * fleet.samples,
-        num_validation_examples=devices * fleet.validation_samples,
-        num_clients=devices,
-        rounds=rounds,
-        uploads=uploads,
-        codec=fleet.codec,
-        compression_ratio=value["compression_ratio"],
-        image_size=fleet.image_size,
-        num_classes=fleet.num_classes,
-    )

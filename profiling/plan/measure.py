@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from profiling.frame.machine import num_usable_cores
+from profiling.frame.measurement import Announce
 from profiling.plan.calibration import check_same_server, handling
 from profiling.plan.constants import GIVEN, Constant, edge_constants, run_constants
 from profiling.plan.formulas import plan_fleet
@@ -13,7 +14,7 @@ from profiling.plan.options import PlanOptions
 from profiling.plan.validation import validate
 
 
-def make_plan(options: PlanOptions) -> dict[str, Any]:
+def make_plan(options: PlanOptions, announce: Announce) -> dict[str, Any]:
     """Plan.
 
     Raises:
@@ -38,7 +39,7 @@ def make_plan(options: PlanOptions) -> dict[str, Any]:
     validation = None
     if options.validate is not None:
         if run is not None:
-            check_same_server(run, options.validate)
+            check_same_server(run, options.validate, fleet.image_size)
         validation = validate(options.validate, constants, fleet.image_size, cores)
     return {
         "fleet": dataclasses.asdict(fleet),

@@ -65,11 +65,7 @@ class Fleet:
     trainers: int = option(1, low=1, group=_SERVER)
 
     def __post_init__(self) -> None:
-        """Refuse fleets that cannot be.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
+        """Refuse fleets that cannot be: a ConfigError names the option, its value and what is expected."""
         if self.uploads is None:
             object.__setattr__(self, "uploads", self.rounds)
         check_options(self)

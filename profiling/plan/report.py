@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.command import measurement_command
-from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.plot_style import BLUE, ORANGE
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 from profiling.plan.options import PlanOptions
@@ -16,14 +16,11 @@ from profiling.plan.options import PlanOptions
 
 def _results(document: Document) -> Section:
     fleet = document["fleet"]
-    return Section(
-        title=f"{fleet['rounds']} rounds, {fleet['uploads']} uploads, {fleet['codec']}, "
+    return table(
+        f"{fleet['rounds']} rounds, {fleet['uploads']} uploads, {fleet['codec']}, "
         f"{fleet['uplink_mbps']:g} Mbit/s up, {fleet['downlink_mbps']:g} down",
-        headings=("", "value", "formula"),
-        rows=[
-            (each["name"], _value(each["name"], each["value"]), each["formula"])
-            for each in document["results"]
-        ],
+        {"": "{name}", "value": "{shown}", "formula": "{formula}"},
+        ({**each, "shown": _value(each["name"], each["value"])} for each in document["results"]),
         notes=("A paper plan: it knows no stragglers and no lost devices, and says nothing of accuracy.",),
     )
 
@@ -33,7 +30,9 @@ def _constants(document: Document) -> Section:
     return table("Constants, each measured or given", columns, document["constants"])
 
 
-def _validation(validation: dict[str, Any]) -> Section:
+def _validation(document: Document) -> Section | None:
+    if (validation := document["validation"]) is None:
+        return None
     verdict = "holds" if validation["holds"] else "DOES NOT HOLD"
     return Section(
         title=f"Against the real run {validation['demo_dir']}",
@@ -83,8 +82,11 @@ class Plan(Measurement[PlanOptions]):
 
     name = "plan"
     options = PlanOptions
+    measured_by = "profiling.plan.measure:make_plan"
     example = "gkt plan --devices 1e6 --samples 200 --edge edge.json --run calibration"
     not_measured = ("stragglers, lost devices, accuracy",)
+    heading = "A plan for {fleet[devices]:,} devices with {fleet[samples]:,} samples each"
+    tables = (_results, _constants, _validation)
     plots = (Plot("Where a round's time goes", _draw),)
 
     @property
@@ -92,24 +94,7 @@ class Plan(Measurement[PlanOptions]):
         """Name the kind of a document of a command that is not below ``gkt profile``."""
         return "gkt-plan/1"
 
-    def measure(self, options: PlanOptions, announce: Announce) -> dict[str, Any]:
-        """Put measured constants through the formulas."""
-        from profiling.plan.measure import make_plan  # noqa: PLC0415 - reads runs, which takes extras
-
-        return make_plan(options)
-
-    def title(self, document: Document) -> str:
-        """Name the fleet."""
-        fleet = document["fleet"]
-        return f"A plan for {fleet['devices']:,} devices with {fleet['samples']:,} samples each"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Show results with their formulas, constants with their sources, and the check against a run."""
-        validation = document["validation"]
-        checked = [] if validation is None else [_validation(validation)]
-        return [_results(document), _constants(document), *checked]
-
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Choose the check against a real run, where there was one."""
         return self.sections(document)[2:] or self.sections(document)[:1]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from profiling.plan.calibration import fleet_of, later_rounds
-from profiling.plan.constants import Constant, check_size, read_report
+from profiling.plan.calibration import fleet_of
+from profiling.plan.constants import Constant, later_rounds, read_report
 from profiling.plan.formulas import plan_fleet
 
 # The issue's promise: predicted and measured within a quarter.
@@ -32,8 +32,7 @@ def validate(
     Raises:
         InputError: The folder holds no finished demo.
     """
-    report = read_report(demo_dir)
-    check_size(demo_dir, report["image_size"], image_size)
+    report = read_report(demo_dir, image_size)
     config, fleet = report["config"], fleet_of(report, num_cores)
     if not config["compress"]:
         constants = {**constants, "compression_ratio": Constant(1.0, "the run does not compress")}

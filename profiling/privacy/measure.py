@@ -48,10 +48,7 @@ def measure_privacy(options: PrivacyOptions, announce: Announce) -> dict[str, An
         seed=options.seed,
     )
     chosen = np.random.default_rng(options.seed).permutation(len(dataset.x_test))[: options.num_victims]
-    known, wanted = (
-        extract_features(network, dataset.x_train),
-        extract_features(network, dataset.x_test[chosen]),
-    )
+    known, wanted = (extract_features(network, x) for x in (dataset.x_train, dataset.x_test[chosen]))
     known_images = torch.from_numpy(to_float_nchw(dataset.x_train))
     victims = torch.from_numpy(to_float_nchw(dataset.x_test[chosen]))
     spread = float(known.std())

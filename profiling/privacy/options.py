@@ -42,11 +42,7 @@ class PrivacyOptions:
     seed: int = option(0, low=0)
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
+        """Refuse what cannot be measured: a ConfigError names the option and what is expected."""
         check_options(self)
         if not self.codecs and not self.noise:
             raise ConfigError("nothing to attack: give --codec or --noise")

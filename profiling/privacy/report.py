@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from profiling.frame.measurement import Announce, Measurement
-from profiling.frame.sections import Document, Plot, Section
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.tables import table
 from profiling.privacy.options import PrivacyOptions
 
@@ -70,6 +69,7 @@ class Privacy(Measurement[PrivacyOptions]):
 
     name = "privacy"
     options = PrivacyOptions
+    measured_by = "profiling.privacy.measure:measure_privacy"
     example = "gkt profile privacy --out privacy.json --out privacy.png"
     extra = "export,profile"
     quick = ("--limit", "200", "--epochs", "1", "--victims", "50")
@@ -81,18 +81,6 @@ class Privacy(Measurement[PrivacyOptions]):
         "differential privacy: the noise here carries no guarantee",
         "what noise costs in accuracy",
     )
+    heading = "What features of {settings[dataset]} give away"
+    tables = (_conditions,)
     plots = (Plot("Ten images, and what an attacker makes of their features", _draw),)
-
-    def measure(self, options: PrivacyOptions, announce: Announce) -> dict[str, Any]:
-        """Train the device's network and the attacker's decoders."""
-        from profiling.privacy.measure import measure_privacy  # noqa: PLC0415 - imports torch
-
-        return measure_privacy(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Name the dataset."""
-        return f"What features of {document['settings']['dataset']} give away"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Show a row a condition, and plain words."""
-        return [_conditions(document)]

@@ -8,11 +8,12 @@ from typing import Any
 from gkt_core.errors import ConfigError
 from profiling.counted.network_cost import build_trainable, count_parameters
 from profiling.counted.traffic import Deployment, predict
+from profiling.frame.measurement import Announce
 from profiling.traffic.measured import measure_demo
 from profiling.traffic.options import TrafficOptions
 
 
-def measure_traffic(options: TrafficOptions) -> dict[str, Any]:
+def measure_traffic(options: TrafficOptions, announce: Announce) -> dict[str, Any]:
     """Count by formula, and read what a run counted beside it.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,9 @@ def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
         for round_num in range(1, run.store.state().round_num + 1)
         for client_id in run.store.reports(round_num)
     ]
-    counted: dict[str, int] = {}
+    counted: Counter[str] = Counter()
     for (kind, _), num_bytes in run.store.traffic().items():
-        counted[kind] = counted.get(kind, 0) + num_bytes
+        counted[kind] += num_bytes
     rounds = _rounds(run, parts)
     first = rounds[0]
     ratio = first["sent_bytes"] / first["encoded_bytes"] if run.config.compress else 1.0
@@ -86,10 +87,10 @@ def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
         "download/model": len(clients) * run.bundle.manifest.file(COMBINED_TEMPLATE).num_bytes,
     }
     kinds = [
-        _beside(kind, predicted.get(kind, 0), counted.get(kind, 0))
+        _beside(kind, predicted.get(kind, 0), counted[kind])
         for kind in sorted({*predicted, *counted}, reverse=True)
     ]
-    kinds.append(_beside("all", sum(predicted.values()), sum(counted.values())))
+    kinds.append(_beside("all", sum(predicted.values()), counted.total()))
     return {
         "demo_dir": demo_dir.name,
         "num_clients": len(clients),
@@ -103,7 +104,7 @@ def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
         "compression_ratio": ratio,
         "kinds": kinds,
         "rounds": rounds,
-        "shard_parts": _shard_parts(run, parts, counted.get("upload/shards", 0)),
+        "shard_parts": _shard_parts(run, parts, rounds, counted["upload/shards"]),
         "wire": _wire(run, demo_dir, parts),
     }
 
@@ -157,21 +158,16 @@ def _soft_labels(run: RunContext, parts: list[_Part]) -> int:
     )
 
 
-def _shard_parts(run: RunContext, parts: list[_Part], counted: int) -> list[dict[str, Any]]:
+def _shard_parts(
+    run: RunContext, parts: list[_Part], rounds: list[dict[str, int]], counted: int
+) -> list[dict[str, Any]]:
     """Take ``upload/shards`` apart; the entries add up to it exactly."""
-    totals: dict[str, int] = {}
-    encoded = 0
+    totals: Counter[str] = Counter()
     for part in parts:
-        for key, num in _shards_of(run, part):
-            encoded += feature_shard_bytes(key, num, run.shard_spec)
-            for name, num_bytes in payload_bytes(num, run.shard_spec).items():
-                totals[name] = totals.get(name, 0) + num_bytes
-    kept = sum(
-        shard.upload_bytes
-        for round_num in {part.round_num for part in parts}
-        for shard in run.store.shards(round_num)
-    )
-    totals["safetensors headers"] = encoded - sum(totals.values())
+        for _, num in _shards_of(run, part):
+            totals.update(payload_bytes(num, run.shard_spec))
+    encoded, kept = (sum(each[name] for each in rounds) for name in ("encoded_bytes", "sent_bytes"))
+    totals["safetensors headers"] = encoded - totals.total()
     totals["Zstandard"] = kept - encoded
     totals["sent more than once, or refused"] = counted - kept
     return [{"what": name, "num_bytes": num_bytes} for name, num_bytes in totals.items()]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.run_config import CODECS
 from gkt_core.networks import FULL_NETWORKS
 
 
 @dataclass(frozen=True, slots=True)
-class TrafficOptions:
+class TrafficOptions(CheckedOptions):
     """What to count: a :class:`~profiling.counted.traffic.Deployment`, None is the run's or the paper's.
+
+    Numbers are checked once the run is known.
 
     Attributes:
         num_examples: Training samples of all devices.
@@ -42,11 +44,3 @@ class TrafficOptions:
     network: str = option("resnet56", choices=FULL_NETWORKS)
     statistics: bool = True
     demo_dir: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse networks and codecs that there are none of; the rest is checked once the run is known.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
-        check_options(self)

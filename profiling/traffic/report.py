@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
-from profiling.frame.plot_style import BLUE, GRAY, ORANGE
-from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.plot_style import BLUE, GRAY, ORANGE, titled_axes
 from profiling.frame.tables import named, table
 from profiling.frame.units import format_bytes
 from profiling.traffic.options import TrafficOptions
@@ -59,10 +59,10 @@ def _paper(document: Document) -> Section:
     )
 
 
-def _measured(measured: dict[str, Any]) -> list[Section]:
-    parts, wire = measured["shard_parts"], measured["wire"]
-    all_parts = sum(part["num_bytes"] for part in parts)
-    counted = table(
+def _counted(document: Document) -> Section | None:
+    if (measured := document["measured"]) is None:
+        return None
+    return table(
         f"Counted by the server in a real run: {measured['num_clients']} devices, "
         f"{measured['num_examples']:,} samples, {measured['rounds_run']} rounds, {measured['codec']}",
         {
@@ -74,15 +74,20 @@ def _measured(measured: dict[str, Any]) -> list[Section]:
         measured["kinds"],
         notes=(_prediction_note(measured),),
     )
-    shards = table(
-        "What the uploaded shards consist of, to the byte",
-        {"part": "{what}", "bytes": "{num_bytes:+,}"},
-        [*parts, {"what": "all: upload/shards", "num_bytes": all_parts}],
-    )
-    return [counted, shards, *([] if wire is None else [_wire(wire)])]
 
 
-def _wire(wire: dict[str, Any]) -> Section:
+def _shards(document: Document) -> Section | None:
+    if (measured := document["measured"]) is None:
+        return None
+    parts = measured["shard_parts"]
+    all_parts = {"what": "all: upload/shards", "num_bytes": sum(part["num_bytes"] for part in parts)}
+    columns = {"part": "{what}", "bytes": "{num_bytes:+,}"}
+    return table("What the uploaded shards consist of, to the byte", columns, [*parts, all_parts])
+
+
+def _wire(document: Document) -> Section | None:
+    if (wire := (document["measured"] or {}).get("wire")) is None:
+        return None
     return table(
         "On the wire: every byte of the devices' connections, by what it was for",
         {
@@ -129,7 +134,6 @@ def _draw_methods(document: Document) -> Any:
 
 def _draw_break_even(document: Document) -> Any:
     import numpy as np  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
     prediction = document["prediction"]
     here, limit = prediction["samples_per_device"], prediction["break_even_samples_per_device"]
@@ -137,9 +141,7 @@ def _draw_break_even(document: Document) -> Any:
     once = methods["fedgkt"]["once_bytes"] / prediction["deployment"]["num_clients"]
     slope = (methods["fedgkt"]["total_bytes_per_device"] - once) / here
     samples = np.geomspace(1, 10 * max(here, limit, 1), 100)
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Bytes of one device in the whole training")
+    figure, axes = titled_axes(7.2, 3.6, "Bytes of one device in the whole training")
     axes.loglog(samples, (once + slope * samples) / 1e6, color=BLUE, label="FedGKT")
     axes.axhline(methods["fedavg"]["total_bytes_per_device"] / 1e6, color=ORANGE, label="FedAvg")
     axes.axvline(here, linestyle=":", color=BLUE, label=f"here: {here:,.0f} samples")
@@ -161,36 +163,23 @@ class Traffic(Measurement[TrafficOptions]):
 
     name = "traffic"
     options = TrafficOptions
+    measured_by = "profiling.traffic.measure:measure_traffic"
     not_measured = (
         "accuracy: fewer uploads and coarser codecs cost some, which only a training can tell",
         "TCP, IP and TLS headers, retransmissions",
         "what FedAvg and split learning would gain from compression",
     )
+    heading = (
+        "Traffic of {prediction[deployment][num_clients]:,} devices with "
+        "{prediction[deployment][num_examples]:,} samples in {prediction[deployment][rounds]:,} rounds"
+    )
+    tables = (_methods, _paper, _counted, _shards, _wire)
     plots = (
         Plot("Communication of FedGKT, split learning and FedAvg (the paper's Fig. 5)", _draw_methods),
         Plot("Bytes of one device over its number of samples", _draw_break_even),
     )
 
-    def measure(self, options: TrafficOptions, announce: Announce) -> dict[str, Any]:
-        """Count by formula, and read what a run's server counted."""
-        from profiling.traffic.measure import measure_traffic  # noqa: PLC0415 - imports torch
-
-        return measure_traffic(options)
-
-    def title(self, document: Document) -> str:
-        """Say what was counted."""
-        deployment = document["prediction"]["deployment"]
-        return (
-            f"Traffic of {deployment['num_clients']:,} devices with {deployment['num_examples']:,} samples "
-            f"in {deployment['rounds']:,} rounds"
-        )
-
-    def sections(self, document: Document) -> list[Section]:
-        """Show formulas first, then the run that was measured, if one was."""
-        measured = document["measured"]
-        return [_methods(document), _paper(document), *([] if measured is None else _measured(measured))]
-
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Choose what the server and the relay counted, where a run was measured."""
         sections = self.sections(document)
         return [*sections[2:3], *sections[4:5]] or sections[:1]

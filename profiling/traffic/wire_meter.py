@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,9 +87,7 @@ class WireMeter:
         self._accepting.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close every connection."""
         # Closing alone does not wake the thread that accepts.
         with contextlib.suppress(OSError):

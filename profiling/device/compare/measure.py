@@ -55,13 +55,7 @@ def compare_networks(options: CompareOptions, announce: Announce) -> dict[str, A
     }
     with tempfile.TemporaryDirectory() as folder:
         announce("exporting each network for ONNX Runtime")
-        bundles = export_compared(
-            TRAINABLE,
-            Path(folder),
-            num_classes=options.num_classes,
-            image_size=options.image_size,
-            temperature=TEMPERATURE,
-        )
+        bundles = export_compared(TRAINABLE, Path(folder), options)
         memory = _peak_memory(options, bundles, announce) if options.with_memory else {}
         with pinned(options.threads if options.is_pinned else 10**6) as cores:
             times = _time_steps(options, bundles, announce)
@@ -129,13 +123,7 @@ def _peak_memory(
                 bundles[name], engine=engine, batch_size=options.batch_size, threads=options.threads
             )
         else:
-            peaks[name, engine] = pytorch_peak_bytes(
-                name,
-                batch_size=options.batch_size,
-                image_size=options.image_size,
-                num_classes=options.num_classes,
-                threads=options.threads,
-            )
+            peaks[name, engine] = pytorch_peak_bytes(name, options)
     return peaks
 
 

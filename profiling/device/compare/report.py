@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from profiling.device.compare.options import CompareOptions
 from profiling.device.compare.ratios import PAPER_STEP_MS
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
-from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE
-from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.plot_style import BLUE, GRAY, GREEN, INK, ORANGE, titled_axes
 from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
 
@@ -68,17 +67,10 @@ def _times(document: Document) -> Section:
 
 def _ratios(document: Document) -> Section:
     ratios = document["ratios"]
-    rows = [
-        (name, *(cell for full in _FULL for cell in _cells(ratios[full][quantity])))
-        for quantity, name in _QUANTITIES.items()
-    ]
-    rows += [
-        (
-            f"step on {engine}",
-            *(cell for full in _FULL for cell in _cells(ratios[full]["step_ms"][engine])),
-        )
-        for engine in ratios["resnet110"]["step_ms"]
-    ]
+    besides = {name: [ratios[full][key] for full in _FULL] for key, name in _QUANTITIES.items()}
+    for engine in ratios["resnet110"]["step_ms"]:
+        besides[f"step on {engine}"] = [ratios[full]["step_ms"][engine] for full in _FULL]
+    rows = [(name, *(cell for each in both for cell in _cells(each))) for name, both in besides.items()]
     rows += [
         (f"resnet8's share on {engine}", "", "", f"{share['value']:.1%}", f"{share['paper']:.0%}")
         for engine, share in ratios["resnet8_share_of_resnet110_step"].items()
@@ -125,16 +117,10 @@ def _bars(document: Document, quantity: str, title: str, unit: str) -> Any:
     """ResNet-8 beside the full networks, in millions."""
     values = {network["name"]: network[quantity] for network in document["networks"]}
     bars = []
-    for name in ("resnet8", *_FULL):
+    for method, name, color in (("FedGKT", "resnet8", BLUE), *(("FedAvg", full, ORANGE) for full in _FULL)):
         value, times = values[name] / 1e6, values[name] / values["resnet8"]
-        bars.append(
-            Bar(
-                f"{'FedGKT' if name == 'resnet8' else 'FedAvg'}: {name}",
-                value,
-                BLUE if name == "resnet8" else ORANGE,
-                note=f"{value:,.{0 if value >= 100 else 2}f} M ({times:.3g}x)",
-            )
-        )
+        note = f"{value:,.{0 if value >= 100 else 2}f} M ({times:.3g}x)"
+        bars.append(Bar(f"{method}: {name}", value, color, note=note))
     return bar_figure(title, unit, bars)
 
 
@@ -149,13 +135,10 @@ def _draw_parameters(document: Document) -> Any:
 
 
 def _draw_times(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     networks = [network for network in document["networks"] if network["step_ms"]]
     engines = sorted({engine for network in networks for engine in network["step_ms"]})
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(f"A training step, batch {document['settings']['batch_size']}")
+    title = f"A training step, batch {document['settings']['batch_size']}"
+    figure, axes = titled_axes(7.2, 3.6, title)
     width = 0.8 / len(engines)
     for number, engine in enumerate(engines):
         for position, network in enumerate(networks):
@@ -198,6 +181,7 @@ class Compare(Measurement[CompareOptions]):
 
     name = "compare"
     options = CompareOptions
+    measured_by = "profiling.device.compare.measure:compare_networks"
     example = "gkt profile compare --pin --steps 10 --out compare.json --out compare.html"
     extra = "export,profile"
     quick = ("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1", "--no-memory")
@@ -209,6 +193,8 @@ class Compare(Measurement[CompareOptions]):
         "energy (gkt profile edge reads it where the processor says)",
         "any machine but this one",
     )
+    heading = "What training costs a device, {settings[num_classes]} classes"
+    tables = (_costs, _times, _ratios, _run)
     plots = (
         Plot("Training FLOPs on a device (the paper's Fig. 4)", _draw_flops),
         Plot("Parameters on a device (the paper's Fig. 4)", _draw_parameters),
@@ -216,20 +202,6 @@ class Compare(Measurement[CompareOptions]):
         Plot("Communication of a run (the paper's Fig. 5)", _draw_bytes),
     )
 
-    def measure(self, options: CompareOptions, announce: Announce) -> dict[str, Any]:
-        """Count in this process, time in it, weigh fresh ones."""
-        from profiling.device.compare.measure import compare_networks  # noqa: PLC0415 - imports torch
-
-        return compare_networks(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Say for how many classes."""
-        return f"What training costs a device, {document['settings']['num_classes']} classes"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Counts, step times, ratios and totals of a run, each with its unit and its limits."""
-        return [_costs(document), _times(document), _ratios(document), _run(document)]
-
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Leave out the totals, which are a formula's."""
         return self.sections(document)[:3]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_runtime.machine.pauses import hottest_celsius
 from edge_runtime.machine.sysfs import read_number, read_text
+from profiling.frame.machine import cpuinfo
 
 _ROOT = Path("/")
 
@@ -26,10 +26,6 @@ class Conditions:
     governor: str | None
     frequency_mhz: float | None
     temperature_celsius: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return them as JSON holds them."""
-        return dataclasses.asdict(self)
 
 
 def read_conditions(root: Path = _ROOT) -> Conditions:
@@ -81,13 +77,8 @@ class EnergyMeter:
 
 
 def _proc_frequencies(root: Path) -> list[float]:
-    text = read_text(root / "proc/cpuinfo") or ""
     megahertz = []
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "cpu MHz":
-            try:
-                megahertz.append(float(value))
-            except ValueError:
-                continue
+    for value in cpuinfo("cpu MHz", root):
+        with contextlib.suppress(ValueError):
+            megahertz.append(float(value))
     return megahertz

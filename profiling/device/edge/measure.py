@@ -33,7 +33,7 @@ def measure_edge(options: EdgeOptions, announce: Announce) -> dict[str, Any]:
         RunFailedError: A probe died.
     """
     bundle = load_bundle(options.artifacts)
-    before, energy = read_conditions(), EnergyMeter()
+    before, energy = dataclasses.asdict(read_conditions()), EnergyMeter()
     workloads, summaries = [], {}
     engine, pinned = "", None
     for name in WORKLOADS:
@@ -64,9 +64,9 @@ def measure_edge(options: EdgeOptions, announce: Announce) -> dict[str, Any]:
         "sustained": sustained,
         "contention": contention,
         "sizes": _sizes(bundle, engine),
-        "conditions": {"before": before.to_dict(), "after": read_conditions().to_dict()},
+        "conditions": {"before": before, "after": dataclasses.asdict(read_conditions())},
         "noise": noise_report(summaries),
-        "not_measured": _not_measured(options, energy.is_readable, sustained, before.to_dict()),
+        "not_measured": _not_measured(options, energy.is_readable, sustained, before),
         "settings": {
             "engine": options.engine_name,
             "image_size": bundle.manifest.image_size,
@@ -91,7 +91,7 @@ def _probe(options: EdgeOptions, workload: str, steps: int, sustained_seconds: f
     )
     answered: dict[str, Any] = measure_fresh(
         PROBE,
-        spec.to_dict(),
+        dataclasses.asdict(spec),
         what=f"the measuring process of {workload}",
         timeout_seconds=_PROBE_SECONDS + sustained_seconds,
     )

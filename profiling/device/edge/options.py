@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.bundle.manifest import ENGINE_FILES
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.run_config import CODECS
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeOptions:
+class EdgeOptions(CheckedOptions):
     """What to measure, and how long.
 
     Attributes:
@@ -40,14 +40,6 @@ class EdgeOptions:
     processes: int = option(1, low=1, high=256)
     codec: str = option("uint8", choices=CODECS)
     engine: str | None = option(None, choices=tuple(name.replace("_", "-") for name in ENGINE_FILES))
-
-    def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
-        check_options(self)
 
     @property
     def engine_name(self) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +43,6 @@ class ProbeSpec:
     sustained_seconds: float = 0.0
     codec: str = "fp32"
     is_pinned: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the fresh process is told."""
-        return dataclasses.asdict(self)
 
 
 def run_probe(spec: ProbeSpec) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.device.edge.options import EdgeOptions
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.measuring.step_time import noise_note
-from profiling.frame.plot_style import BLUE
-from profiling.frame.sections import Document, Plot, Section
+from profiling.frame.plot_style import BLUE, titled_axes
 from profiling.frame.tables import named, names_and_values, table
 
 _WORDS = {
@@ -68,7 +67,9 @@ def _memory(document: Document) -> Section:
     )
 
 
-def _sustained(sustained: dict[str, Any]) -> Section:
+def _sustained(document: Document) -> Section | None:
+    if (sustained := document["sustained"]) is None:
+        return None
     columns = {
         "second": "{second:.1f}",
         "median ms": "{median_ms:,.1f}",
@@ -80,7 +81,9 @@ def _sustained(sustained: dict[str, Any]) -> Section:
     return table(title, columns, sustained["windows"])
 
 
-def _contention(contention: dict[str, Any]) -> Section:
+def _contention(document: Document) -> Section | None:
+    if (contention := document.get("contention")) is None:
+        return None
     several = f"{contention['processes']} at once"
     return table(
         f"{contention['processes']} devices on this machine: a training step takes "
@@ -125,16 +128,12 @@ def _draw(document: Document) -> Any:
         ]
         title = f"{document['network']}, engine {document['engine']}"
         return bar_figure(title, "milliseconds a batch: median with confidence interval, p95", bars)
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = titled_axes(7.2, 3.4, "A training step over time")
     seconds = [window["second"] for window in sustained["windows"]]
     axes.plot(seconds, [window["median_ms"] for window in sustained["windows"]], color=BLUE, marker="o")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds of training without a pause")
     axes.set_ylabel("step, milliseconds")
-    axes.set_title("A training step over time")
     return figure
 
 
@@ -148,6 +147,7 @@ class Edge(Measurement[EdgeOptions]):
 
     name = "edge"
     options = EdgeOptions
+    measured_by = "profiling.device.edge.measure:measure_edge"
     example = "gkt profile edge --artifacts artifacts --out edge.json"
     extra = "edge"
     quick = ("--sustained-seconds", "1", "--steps", "5", "--cold-runs", "1")
@@ -157,23 +157,6 @@ class Edge(Measurement[EdgeOptions]):
         "the disk's part of a cold start: files are in the page cache",
         "any device but this one",
     )
+    heading = "{network} on this device, engine {engine}"
+    tables = (_times, _memory, _sustained, _contention, _sizes, _conditions)
     plots = (Plot("Time of a training step, of extraction and of packing", _draw),)
-
-    def measure(self, options: EdgeOptions, announce: Announce) -> dict[str, Any]:
-        """Measure in fresh processes."""
-        from profiling.device.edge.measure import measure_edge  # noqa: PLC0415 - imports an engine
-
-        return measure_edge(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Name network and engine."""
-        return f"{document['network']} on this device, engine {document['engine']}"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Time, memory, throttling, contention, sizes, conditions."""
-        parts = [_times(document), _memory(document)]
-        if document["sustained"] is not None:
-            parts.append(_sustained(document["sustained"]))
-        if document.get("contention") is not None:
-            parts.append(_contention(document["contention"]))
-        return [*parts, _sizes(document), _conditions(document)]

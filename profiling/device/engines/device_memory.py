@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_runtime.machine.process_status import status_bytes
-from gkt_core.errors import RunFailedError
-
-if TYPE_CHECKING:
-    from profiling.device.engines.options import EnginesOptions
-    from profiling.frame.processes import Child, ProcessGroup
+from gkt_core.bundle.manifest import PORTABLE
+from profiling.device.engines.options import EnginesOptions
+from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server, wait_until
 
 _SECONDS = 300.0
-_POLL_SECONDS = 0.05
 
 
 def device_run_peak_bytes(folder: Path, options: EnginesOptions) -> int | None:
@@ -30,25 +25,23 @@ def device_run_peak_bytes(folder: Path, options: EnginesOptions) -> int | None:
         Bytes; None where the system does not tell another process's peak (macOS, Windows).
 
     Raises:
-        RunFailedError: Server or device failed, or took more than five minutes.
+        RunFailedError: Server or device failed, or the device took more than five minutes.
     """
-    from profiling.frame.processes import ProcessGroup  # noqa: PLC0415 - a device has no psutil
-
     if not Path("/proc/self/status").exists():
         return None
     folder.mkdir()
-    logs = folder / "logs"
-    _write_images(folder / "images.npz", options)
-    split, artifacts = folder / "split", folder / "artifacts"
+    images, split, artifacts = (folder / name for name in ("images.npz", "split", "artifacts"))
+    _write_images(images, options)
+    commands = {
+        "data split": arguments("data split", dataset=images, clients=1, out=split),
+        "export": arguments("export", split=split / "partition.json", engine=PORTABLE, out=artifacts),
+    }
+    limits = {"clients": 1, "rounds": 1, "server_epochs": 1, "batch_size": options.batch_size}
+    serve = arguments("serve", artifacts=artifacts, data_dir=folder / "server", port=0, **limits)
     with ProcessGroup() as processes:
-        arguments = ["data", "split", "--dataset", str(folder / "images.npz"), "--clients", "1"]
-        processes.run("gkt data split", [*arguments, "--out", str(split)], log=logs / "split.log")
-        arguments = ["export", "--split", str(split / "partition.json"), "--engine", "portable"]
-        processes.run("gkt export", [*arguments, "--out", str(artifacts)], log=logs / "export.log")
-        arguments = ["serve", "--artifacts", str(artifacts), "--data-dir", str(folder / "server")]
-        arguments += ["--port", "0", "--clients", "1", "--rounds", "1", "--server-epochs", "1"]
-        arguments += ["--batch-size", str(options.batch_size)]
-        server = processes.start("gkt serve", arguments, log=logs / "server.log")
+        for name, words in commands.items():
+            processes.run(f"gkt {name}", words, log=folder / "logs" / f"{name}.log")
+        server = processes.start("gkt serve", serve, log=folder / "logs" / "server.log")
         return _device_peak(processes, server, folder, options)
 
 
@@ -69,32 +62,33 @@ def _write_images(path: Path, options: EnginesOptions) -> None:
 
 
 def _device_peak(processes: ProcessGroup, server: Child, folder: Path, options: EnginesOptions) -> int:
-    from profiling.frame.processes import wait_for_server  # noqa: PLC0415 - a device has no psutil
-
-    deadline = time.monotonic() + _SECONDS
-    url = wait_for_server(server, folder / "server")["url"]
-    data = next((folder / "split" / "clients").glob("*.npz"))
-    arguments = ["edge", "run", "--server", url, "--data", str(data), "--threads", str(options.threads)]
-    arguments += ["--state-dir", str(folder / "device"), "--engine", "portable"]
-    token = {"GKT_TOKEN": (folder / "server" / "token").read_text(encoding="utf-8").strip()}
-    log = folder / "logs" / "device.log"
-    device = processes.start("gkt edge run", arguments, log=log, environment=token)
+    device = processes.start(
+        "gkt edge run",
+        arguments(
+            "edge run",
+            server=wait_for_server(server, folder / "server")["url"],
+            data=next((folder / "split" / "clients").glob("*.npz")),
+            threads=options.threads,
+            state_dir=folder / "device",
+            engine=PORTABLE,
+        ),
+        log=folder / "logs" / "device.log",
+        environment={"GKT_TOKEN": (folder / "server" / "token").read_text(encoding="utf-8").strip()},
+    )
     peak = 0
-    # A peak never falls: the last reading before the end is the one, training lies long behind by then.
-    while device.exit_code is None:
-        _check(server, deadline)
+
+    def has_ended() -> bool:
+        nonlocal peak
+        if server.exit_code is not None:
+            raise server.failure()
+        # A peak never falls: the last reading before the end is the one, training lies long behind by then.
         peak = max(peak, status_bytes("VmHWM", device.process.pid) or 0)
-        time.sleep(_POLL_SECONDS)
+        return device.exit_code is not None
+
+    message = (
+        f"gkt edge run and its server took more than {_SECONDS:.0f} s: leave the machine alone, or give "
+    )
+    wait_until(has_ended, _SECONDS, lambda: message + "--no-device-run")
     if device.exit_code != 0:
         raise device.failure()
     return peak
-
-
-def _check(server: Child, deadline: float) -> None:
-    if server.exit_code is not None:
-        raise server.failure()
-    if time.monotonic() > deadline:
-        raise RunFailedError(
-            f"gkt edge run and its server took more than {_SECONDS:.0f} s: leave the machine alone, or give "
-            "--no-device-run"
-        )

@@ -12,10 +12,9 @@ from gkt_core.config.allocator import TRAINING_ALLOCATOR
 from profiling.counted.network_cost import count_network
 from profiling.device.bundles import export_compared
 from profiling.device.engines.device_memory import device_run_peak_bytes
-from profiling.device.engines.names import CHANNELS_LAST, MEMORY_TARGETS_BYTES, PYTORCH, TARGETS
-from profiling.device.engines.options import NETWORK, EnginesOptions
+from profiling.device.engines.names import CHANNELS_LAST, MEMORY_TARGETS_BYTES, NETWORK, PYTORCH, TARGETS
+from profiling.device.engines.options import EnginesOptions
 from profiling.device.peak_memory import engine_peak_bytes, pytorch_peak_bytes
-from profiling.device.training_steps import TEMPERATURE
 from profiling.frame.machine import num_usable_cores
 from profiling.frame.measurement import Announce
 from profiling.frame.measuring.fresh_process import measure_fresh
@@ -33,13 +32,7 @@ def measure_engines(options: EnginesOptions, announce: Announce) -> dict[str, An
     cost = count_network(NETWORK, num_classes=options.num_classes, image_size=options.image_size)
     with tempfile.TemporaryDirectory() as folder:
         announce(f"exporting {NETWORK} for both engines")
-        bundle = export_compared(
-            (NETWORK,),
-            Path(folder),
-            num_classes=options.num_classes,
-            image_size=options.image_size,
-            temperature=TEMPERATURE,
-        )[NETWORK]
+        bundle = export_compared((NETWORK,), Path(folder), options)[NETWORK]
         timed = _timed(options, bundle, announce)
         memory = _memory(options, bundle, announce) if options.with_memory else None
         device_peak = None
@@ -83,11 +76,7 @@ def _timed(options: EnginesOptions, bundle: Path, announce: Announce) -> dict[st
     threads = str(options.threads)
     timed: dict[str, Any] = measure_fresh(
         "profiling.device.engines.probe",
-        {
-            **dataclasses.asdict(options),
-            "bundle": str(bundle),
-            "max_threads": min(2, num_usable_cores()),
-        },
+        {**dataclasses.asdict(options), "bundle": str(bundle), "max_threads": min(2, num_usable_cores())},
         what="the timing process",
         environment={**TRAINING_ALLOCATOR, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
         announce=announce,
@@ -102,13 +91,7 @@ def _memory(options: EnginesOptions, bundle: Path, announce: Announce) -> dict[s
 
     by_engine = {name: engine(name, options.batch_size) for name in (PORTABLE, ORT_TRAINING)}
     announce("memory of pytorch, in a fresh process")
-    by_engine[PYTORCH] = pytorch_peak_bytes(
-        NETWORK,
-        batch_size=options.batch_size,
-        image_size=options.image_size,
-        num_classes=options.num_classes,
-        threads=options.threads,
-    )
+    by_engine[PYTORCH] = pytorch_peak_bytes(NETWORK, options)
     sizes = sorted({_SMALL_BATCH, options.batch_size})
     by_batch_size = {
         str(size): by_engine[PORTABLE] if size == options.batch_size else engine(PORTABLE, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+NETWORK = "resnet8"
 PYTORCH = "pytorch"
 CHANNELS_LAST = "pytorch_channels_last"
 # By name of the candidate: the network.

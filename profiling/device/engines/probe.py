@@ -26,11 +26,7 @@ from profiling.frame.measuring.step_time import time_interleaved
 Step = Callable[[], object]
 _SGEMM_SIZE = 1024
 # Around every power of two, where chunks and vectors of an implementation end.
-BATCH_SIZES = tuple(
-    sorted(
-        {near for power in range(9) for near in (2**power - 1, 2**power, 2**power + 1) if 1 <= near <= 256}
-    )
-)
+BATCH_SIZES = sorted({2**power + step for power in range(9) for step in (-1, 0, 1)} - {0, 257})
 THREADED_BATCH_SIZES = (1, 16, 64)
 
 

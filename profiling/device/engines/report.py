@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.device.engines.options import EnginesOptions
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
 from profiling.frame.measuring.step_time import TIME_COLUMNS, noise_note
 from profiling.frame.plot_style import BLUE, ORANGE
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, names_and_values, table
 from profiling.frame.units import format_bytes
 
@@ -59,7 +58,9 @@ def _extraction(document: Document) -> Section:
     return table(title, {"engine": "{name}", **TIME_COLUMNS}, named(document["extraction_ms"]))
 
 
-def _threads(document: Document) -> Section:
+def _threads(document: Document) -> Section | None:
+    if not document["threads"]:
+        return None
     columns = {
         "batch": "{batch_size}",
         "one, ms": "{one_thread_ms[median_ms]:.2f}",
@@ -121,6 +122,7 @@ class Engines(Measurement[EnginesOptions]):
 
     name = "engines"
     options = EnginesOptions
+    measured_by = "profiling.device.engines.measure:measure_engines"
     quick = (
         *("--image-size", "8", "--batch-size", "4", "--steps", "2", "--warmup", "1"),
         *("--no-memory", "--no-device-run"),
@@ -131,21 +133,6 @@ class Engines(Measurement[EnginesOptions]):
         "the full networks on any engine but PyTorch (gkt profile compare has them on ONNX Runtime training)",
         "any machine but this one",
     )
+    heading = "Engines that train {settings[network]}"
+    tables = (_targets, _times, _extraction, _threads, _memory, _batch_sizes)
     plots = (Plot("Time of a training step by engine", _draw_times),)
-
-    def measure(self, options: EnginesOptions, announce: Announce) -> dict[str, Any]:
-        """Measure in processes of its own."""
-        from profiling.device.engines.measure import measure_engines  # noqa: PLC0415 - imports torch
-
-        return measure_engines(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Name the network."""
-        return f"Engines that train {document['settings']['network']}"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Targets, times, extraction, threads, memory, batch sizes."""
-        parts = [_targets(document), _times(document), _extraction(document)]
-        if document["threads"]:
-            parts.append(_threads(document))
-        return [*parts, _memory(document), _batch_sizes(document)]

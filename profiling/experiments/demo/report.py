@@ -14,7 +14,7 @@ from gkt_core.files import write_atomically
 from profiling.experiments.round_plots import Series, draw_lines, stacked_figure
 from profiling.frame.confusion_figure import split_figure
 from profiling.frame.pictures import data_uri, templates
-from profiling.frame.plot_style import BLUE, GREEN, ORANGE, STYLE, render
+from profiling.frame.plot_style import BLUE, GREEN, ORANGE, STYLE, render, titled_axes
 from profiling.frame.sections import Section
 from profiling.frame.tables import table
 from profiling.frame.units import format_bytes
@@ -125,9 +125,9 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Figure]:
     def column(name: str, scale: float = 1.0) -> list[float]:
         return [scale * line[name] for line in report["rounds"]]
 
-    loss = Figure(figsize=(6.4, 3.6), layout="constrained")
+    loss, axes = titled_axes(6.4, 3.6)
     draw_lines(
-        loss.add_subplot(),
+        axes,
         "Loss",
         "loss",
         Series("devices (Eq. 7)", column("edge_loss"), ORANGE, "s"),
@@ -157,8 +157,7 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Figure]:
 def _accuracy_figure(report: Mapping[str, Any], accuracies: list[float]) -> Figure:
     config = report["config"]
     test, alone = 100 * report["test_accuracy"], 100 * report["edge_only_test_accuracy"]
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = titled_axes(7.2, 4.2)
     draw_lines(
         axes,
         f"{Path(config['dataset']).name}: accuracy of the combined models",

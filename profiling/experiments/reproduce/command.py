@@ -33,20 +33,9 @@ def reproduce(name: str, options: ReproduceOptions, as_json: bool) -> None:
     Runs what is missing (each a gkt simulate), then writes NAME.md, NAME.html and NAME.json into --out, with
     the number of seeds and their spread. A cell whose data cannot be had says "not run".
     """
-    scale = options.scale
-    seeds = tuple(range(options.num_seeds or scale.num_seeds))
     with needs("all"):
-        from profiling.experiments.reproduce.runs import Execution  # noqa: PLC0415
-        from profiling.experiments.reproduce.session import Selection, Session  # noqa: PLC0415 - matplotlib, torch
-    execution = Execution(
-        sources=options.sources,
-        data_root=options.data_root,
-        device=options.device,
-        precision=options.chosen_precision,
-        num_jobs=options.jobs,
-        num_threads=options.threads,
-    )
-    session = Session(options.out, scale, seeds, execution, Selection(options.only, options.large_network))
+        from profiling.experiments.reproduce.session import Session  # noqa: PLC0415 - matplotlib, torch
+    session = Session(options)
     command = _shown_command()
     reports: list[dict[str, Any]] = []
     for each in NAMES if name == "all" else (name,):
@@ -54,7 +43,7 @@ def reproduce(name: str, options: ReproduceOptions, as_json: bool) -> None:
             if not options.dry_run:
                 reports.append(session.count(each, command))
             continue
-        table = experiment(each, scale)
+        table = experiment(each, options.scale)
         missing: dict[str, str] = {}
         if options.dry_run or not options.report_only:
             missing = _missing_data(table, options)

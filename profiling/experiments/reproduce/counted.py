@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gkt_core.networks import TAP_CHANNELS
 from profiling.counted.network_cost import count_network
-from profiling.experiments.reproduce.paper import DATASETS, FLOPS_RATIO, TITLES
+from profiling.counted.traffic import Deployment, paper_bytes
+from profiling.experiments.reproduce.paper import FLOPS_RATIO, TITLES
 
 _NUM_TRAIN = {"cifar10": 50_000, "cifar100": 50_000, "cinic10": 90_000}
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "cinic10": 10}
-_FLOAT_BYTES = 4
 # Training to the same accuracy: section 4.1's 200 rounds, and as many epochs of split learning.
 _EPOCHS = 200
 
@@ -53,17 +52,12 @@ def fig4() -> CountedFigure:
 def fig5() -> CountedFigure:
     """Count the bytes between all edges and the server, as Eq. 12 and 13 do."""
     bars = []
-    for dataset in DATASETS:
-        num, feature_bytes = _NUM_TRAIN[dataset], _FLOAT_BYTES * TAP_CHANNELS * 32 * 32
-        logits_bytes = _FLOAT_BYTES * _NUM_CLASSES[dataset]
-        # Eq. 12: a feature map up and its gradient down, for each sample in each epoch.
-        split_learning = _EPOCHS * num * 2 * feature_bytes
-        # Eq. 13: a feature map and logits up and soft labels down, for each sample in each round.
-        fedgkt = _EPOCHS * num * (feature_bytes + 2 * logits_bytes)
-        bars.append(
-            Bar(f"split learning, {TITLES[dataset]}", split_learning / 1e9, "GB", "not legible as a number")
-        )
-        bars.append(Bar(f"FedGKT, {TITLES[dataset]}", fedgkt / 1e9, "GB", "less than split learning"))
+    for dataset, title in TITLES.items():
+        num, num_classes = _NUM_TRAIN[dataset], _NUM_CLASSES[dataset]
+        sent = paper_bytes(Deployment(num_examples=num, num_classes=num_classes, rounds=_EPOCHS))
+        split_learning, fedgkt = sent["split_learning"] / 1e9, sent["fedgkt"] / 1e9
+        bars.append(Bar(f"split learning, {title}", split_learning, "GB", "not legible as a number"))
+        bars.append(Bar(f"FedGKT, {title}", fedgkt, "GB", "less than split learning"))
     note = (
         f"ResNet-56, float32 without compression, {_EPOCHS} rounds of FedGKT with one local epoch against "
         f"{_EPOCHS} epochs of split learning. gkt profile traffic counts other settings, codecs and FedAvg."

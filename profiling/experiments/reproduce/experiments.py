@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +96,18 @@ class RunSpec:
 
         return arguments("", **options)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-compatible values."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run with one seed."""
+
+    spec: RunSpec
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result."""
+        return self.spec.name(self.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import TaskID
 
-from profiling.experiments.reproduce.runs import Job
+from profiling.experiments.reproduce.experiments import Job
 from profiling.frame.live import Display
 
 

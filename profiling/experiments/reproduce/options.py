@@ -61,6 +61,11 @@ class ReproduceOptions(CheckedOptions):
         return SCALES[self.scale_name]
 
     @property
+    def seeds(self) -> range:
+        """Seeds of each cell."""
+        return range(self.num_seeds or self.scale.num_seeds)
+
+    @property
     def sources(self) -> dict[str, str]:
         """Where each dataset is; empty where it was not said."""
         return {"cifar10": self.cifar10, "cifar100": self.cifar100, "cinic10": self.cinic10}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from profiling.experiments.reproduce.summary import CellResult
 from profiling.experiments.round_plots import round_axes
-from profiling.frame.plot_style import BLUE, GRAY, GREEN, ORANGE, STYLE
+from profiling.frame.plot_style import BLUE, GRAY, GREEN, ORANGE, STYLE, titled_axes
 
 _COLORS = (BLUE, ORANGE, GREEN, GRAY, "#8250df", "#bf3989", "#9a6700", "#0550ae")
 
@@ -25,8 +25,7 @@ def accuracy_figure(results: Sequence[CellResult], title: str) -> Figure | None:
     if not shown:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = titled_axes(8.4, 4.6)
         round_axes(axes, title, "validation accuracy (%)")
         for place, result in enumerate(shown):
             curves = np.asarray(

@@ -10,34 +10,23 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.errors import GKTError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
-from profiling.experiments.reproduce.experiments import RunSpec
+from profiling.experiments.reproduce.experiments import Job
+from profiling.experiments.reproduce.live import ReproductionDisplay
+from profiling.experiments.reproduce.options import ReproduceOptions
 from profiling.experiments.reproduce.scales import Scale
 from profiling.frame.machine import describe_machine
 from profiling.frame.processes import Child, arguments
 
 _FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One run with one seed."""
-
-    spec: RunSpec
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder and its result."""
-        return self.spec.name(self.seed)
 
 
 class RunFolder:
@@ -107,7 +96,7 @@ class RunFolder:
         return {
             "format_version": _FORMAT_VERSION,
             "scale": self.scale.name,
-            "spec": job.spec.to_dict(),
+            "spec": asdict(job.spec),
             "seed": job.seed,
             "settings": settings,
         }
@@ -117,62 +106,33 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """How runs are computed, which is no part of what they are.
-
-    Attributes:
-        sources: Where each dataset is, for ``--dataset``.
-        data_root: Where torchvision keeps its downloads.
-        device: ``cpu`` or ``cuda``.
-        precision: ``fp32`` or ``bf16``.
-        num_jobs: Runs at a time.
-        num_threads: CPU threads of each.
-    """
-
-    sources: Mapping[str, str]
-    data_root: Path
-    device: str
-    precision: str
-    num_jobs: int
-    num_threads: int
-
-
 def run_missing(
-    folder: RunFolder,
-    jobs: Iterable[Job],
-    execution: Execution,
-    *,
-    on_start: Callable[[Job], None],
-    on_progress: Callable[[Job, int], None],
-    on_end: Callable[[Job, dict[str, Any]], None],
+    folder: RunFolder, jobs: Iterable[Job], options: ReproduceOptions, display: ReproductionDisplay
 ) -> None:
-    """Run every job that has no result yet, ``num_jobs`` at a time.
+    """Run every job that has no result yet, several at a time.
 
     Args:
         folder: Where results are and go.
         jobs: What is wanted, in the order in which to run it.
-        execution: How.
-        on_start: Hears of each run that begins or goes on.
-        on_progress: Hears how many of its rounds are done.
-        on_end: Hears of each result.
+        options: How runs are computed, which is no part of what they are.
+        display: Hears of each run that begins or goes on, of its rounds, and of each result.
 
     Raises:
         RunFailedError: A run failed; the others that had begun were stopped, and go on next time.
     """
     todo = [job for job in jobs if folder.load(job) is None]
     stop = threading.Event()
-    with ThreadPoolExecutor(execution.num_jobs) as pool, _folder_lock(folder):
+    with ThreadPoolExecutor(options.jobs) as pool, _folder_lock(folder):
         running: dict[Future[dict[str, Any]], Job] = {}
         try:
             while todo or running:
-                while todo and len(running) < execution.num_jobs:
+                while todo and len(running) < options.jobs:
                     job = todo.pop(0)
-                    on_start(job)
-                    running[pool.submit(_run, folder, job, execution, on_progress, stop)] = job
+                    display.start(job)
+                    running[pool.submit(_run, folder, job, options, display, stop)] = job
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    on_end(running.pop(future), future.result())
+                    display.end(running.pop(future), future.result())
         except BaseException:
             stop.set()
             raise
@@ -187,8 +147,8 @@ def _folder_lock(folder: RunFolder) -> IO[bytes]:
 def _run(
     folder: RunFolder,
     job: Job,
-    execution: Execution,
-    on_progress: Callable[[Job, int], None],
+    options: ReproduceOptions,
+    display: ReproductionDisplay,
     stop: threading.Event,
 ) -> dict[str, Any]:
     work = folder.work_path(job)
@@ -196,21 +156,21 @@ def _run(
     words = arguments(
         "simulate",
         out=work,
-        precision=execution.precision,
-        device=execution.device,
-        threads=execution.num_threads,
-        data_root=execution.data_root,
+        precision=options.chosen_precision,
+        device=options.device,
+        threads=options.threads,
+        data_root=options.data_root,
     )
-    words += job.spec.arguments(folder.scale, job.seed, execution.sources[job.spec.dataset])
+    words += job.spec.arguments(folder.scale, job.seed, options.sources[job.spec.dataset])
     run = Child(f"the run {job.name}", words, log=work / "log.txt")
     try:
         while run.exit_code is None and not stop.wait(0.5):
-            on_progress(job, _num_rounds(work))
+            display.progress(job, _num_rounds(work))
     finally:
         run.stop()
     if run.exit_code != 0:
         raise RunFailedError(f"{run.failure()}. The same command goes on where it stopped")
-    return folder.store(job, execution.precision)
+    return folder.store(job, options.chosen_precision)
 
 
 def _num_rounds(work: Path) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from profiling.experiments.reproduce.experiments import Cell, Experiment
-from profiling.experiments.reproduce.runs import Job, RunFolder
+from profiling.experiments.reproduce.experiments import Cell, Experiment, Job
+from profiling.experiments.reproduce.runs import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class CellResult:
             "row": self.cell.row,
             "column": self.cell.column,
             "paper": self.cell.paper,
-            "spec": self.cell.spec.to_dict(),
+            "spec": asdict(self.cell.spec),
             "num_seeds": len(accuracies),
             "seeds": sorted(self.runs),
             "test_accuracies": accuracies,

@@ -27,6 +27,7 @@ from gkt_core.rounds.client_part import ClientPart
 from gkt_core.wire.shards import ShardSpec
 from profiling.experiments.speed.options import SpeedOptions
 from profiling.frame.measurement import Announce
+from profiling.frame.measuring.step_time import spread_of
 
 _NUM_CLASSES = 10
 _LEAST_TURNS = 2
@@ -79,19 +80,13 @@ def measure_speed(options: SpeedOptions, announce: Announce) -> dict[str, Any]:
 
 
 def _describe(seconds: list[float], num_samples: int) -> dict[str, Any]:
-    rates = [num_samples / value for value in seconds]
-    return {
-        "samples_per_second": float(np.median(rates)),
-        "lowest": min(rates),
-        "highest": max(rates),
-        "n": len(rates),
-    }
+    rates = spread_of([num_samples / value for value in seconds])
+    return {"samples_per_second": rates.pop("median"), **rates}
 
 
 def _ratio(left: list[float], right: list[float]) -> dict[str, float]:
-    """Divide times within a turn, so that slow turns cancel: median, lowest, highest."""
-    ratios = [one / other for one, other in zip(left, right, strict=True)]
-    return {"median": float(np.median(ratios)), "lowest": min(ratios), "highest": max(ratios)}
+    """Divide times within a turn, so that slow turns cancel."""
+    return spread_of([one / other for one, other in zip(left, right, strict=True)])
 
 
 def _samples(num: int, image_size: int) -> Samples:
@@ -100,8 +95,13 @@ def _samples(num: int, image_size: int) -> Samples:
     return Samples(images, generator.integers(0, _NUM_CLASSES, num), np.arange(num))
 
 
-def _rows(samples: Samples, rows: np.ndarray[Any, Any]) -> Samples:
-    return Samples(samples.images[rows], samples.labels[rows], samples.sample_ids[rows])
+def _private(samples: Samples, chosen: np.ndarray[Any, Any]) -> PrivateData:
+    """These rows of samples as a device's training data, which validates on nothing."""
+    train, nothing = (
+        Samples(samples.images[rows], samples.labels[rows], samples.sample_ids[rows])
+        for rows in (chosen, chosen[:0])
+    )
+    return PrivateData(train, nothing, tuple(map(str, range(_NUM_CLASSES))))
 
 
 class _Clients:
@@ -111,13 +111,11 @@ class _Clients:
         self._samples, self._config = samples, config
         self._device = torch.device(options.device)
         self._round_num = 0
-        nothing = _rows(samples, np.arange(0))
-        names = tuple(str(number) for number in range(_NUM_CLASSES))
-        self._one = [self._client("one", PrivateData(samples, nothing, names))]
-        parts = np.array_split(np.arange(len(samples)), options.num_clients)
+        rows = np.arange(len(samples))
+        self._one = [self._client("one", _private(samples, rows))]
         self._many = [
-            self._client(f"client-{number:03d}", PrivateData(_rows(samples, part), nothing, names))
-            for number, part in enumerate(parts)
+            self._client(f"client-{number:03d}", _private(samples, part))
+            for number, part in enumerate(np.array_split(rows, options.num_clients))
         ]
         shape = feature_shape(self._one[0].engine.network, options.image_size)
         self._spec = ShardSpec(config.codec, shape, _NUM_CLASSES, config.shard_samples)
@@ -165,11 +163,10 @@ class _Server:
     def __init__(self, config: RunConfig, options: SpeedOptions) -> None:
         self._config, self._device = config, torch.device(options.device)
         samples = _samples(options.num_server_examples, options.image_size)
-        names = tuple(str(number) for number in range(_NUM_CLASSES))
         edge = build_edge_network("resnet8", _NUM_CLASSES).to(self._device)
         shape = feature_shape(edge, options.image_size)
         uploads = Uploads(ShardSpec(config.codec, shape, _NUM_CLASSES, config.shard_samples), config, None)
-        data = PrivateData(samples, _rows(samples, np.arange(0)), names)
+        data = _private(samples, np.arange(len(samples)))
         uploads.send_client(TorchEngine(edge, config), ClientPart("server", data, config, _NUM_CLASSES), 1)
         self._source = uploads.source("train")
         self._network, self._optimizer = self._build()

@@ -38,11 +38,7 @@ class SpeedOptions:
     precision: str = option("fp32", choices=PRECISIONS)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ConfigError: Names the option, its value and what is expected.
-        """
+        """Refuse what cannot be measured: a ConfigError names the option and what is expected."""
         check_options(self)
         if self.num_examples < 2 * self.num_clients or self.num_server_examples < self.batch_size:
             raise ConfigError("too few examples: at least 2 a client, and a batch for the server")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.experiments.speed.options import SpeedOptions
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
-from profiling.frame.measurement import Announce, Measurement
-from profiling.frame.sections import Document, Plot, Section
 from profiling.frame.tables import named, table
 
 
@@ -52,25 +51,13 @@ class Speed(Measurement[SpeedOptions]):
 
     name = "simulation"
     options = SpeedOptions
+    measured_by = "profiling.experiments.speed.measure:measure_speed"
     quick = ("--examples", "64", "--server-examples", "64", "--clients", "4", "--repeats", "2")
     not_measured = (
         "reading data, evaluation and checkpoints of a simulation",
         "other networks than ResNet-8 and ResNet-55",
         "any machine but this one",
     )
+    heading = "How fast simulations train, {settings[device]}, {settings[threads]} thread(s)"
+    tables = (_ratios, _rates)
     plots = (Plot("Simulation beside bare PyTorch loops", _draw),)
-
-    def measure(self, options: SpeedOptions, announce: Announce) -> dict[str, Any]:
-        """Time all candidates in turn."""
-        from profiling.experiments.speed.measure import measure_speed  # noqa: PLC0415 - imports torch
-
-        return measure_speed(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Say where PyTorch computed."""
-        settings = document["settings"]
-        return f"How fast simulations train, {settings['device']}, {settings['threads']} thread(s)"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Ratios, which are worth quoting, and rates."""
-        return [_ratios(document), _rates(document)]

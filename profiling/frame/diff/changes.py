@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gkt_core.errors import InputError
-from profiling.frame.diff.values import Time, flat_conditions, flat_ratios, flat_values
-from profiling.frame.measuring.step_time import NOISY_DRIFT
+from profiling.frame.diff.values import flat_conditions, flat_ratios, flat_values
+from profiling.frame.measuring.step_time import NOISY_DRIFT, StepTime
 
 SCHEMA = "gkt-profile-diff/1"
 # Two runs on one machine must agree on a ratio so far.
@@ -42,16 +42,10 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
         )
     first, second = flat_values(a), flat_values(b)
     changes = [_change(name, first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])]
-    factors = [
-        change["b"] / change["a"]
-        for change in changes
-        if change["kind"] == "time" and change["a"] and change["b"]
-    ]
-    noisy = [
-        name
-        for name, document in zip(names, (a, b), strict=True)
-        if document.get("noise", {}).get("too_noisy_to_quote")
-    ]
+    times = [change for change in changes if change["kind"] == "time" and change["a"] and change["b"]]
+    factors = [change["b"] / change["a"] for change in times]
+    documents = zip(names, (a, b), strict=True)
+    noisy = [name for name, each in documents if each.get("noise", {}).get("too_noisy_to_quote")]
     return {
         "schema": SCHEMA,
         "compared": a["schema"],
@@ -69,19 +63,19 @@ def compare_documents(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[s
     }
 
 
-def _change(name: str, a: float | Time | None, b: float | Time | None) -> dict[str, Any]:
-    values = [each.median_ms if isinstance(each, Time) else each for each in (a, b)]
+def _change(name: str, a: float | StepTime | None, b: float | StepTime | None) -> dict[str, Any]:
+    values = [each.median_ms if isinstance(each, StepTime) else each for each in (a, b)]
     entry: dict[str, Any] = {"name": name, "a": values[0], "b": values[1], "change": None}
     either = a if a is not None else b
-    entry["kind"] = "time" if isinstance(either, Time) else "memory" if _is_memory(name) else "count"
+    entry["kind"] = "time" if isinstance(either, StepTime) else "memory" if _is_memory(name) else "count"
     if a is None or b is None:
         return {**entry, "verdict": "only in the second" if a is None else "only in the first"}
-    if isinstance(a, Time) != isinstance(b, Time):
+    if isinstance(a, StepTime) != isinstance(b, StepTime):
         raise InputError(f"{name} is a time in one file and a number in the other: measure both again")
     before, after = (0.0 if value is None else value for value in values)
     if before:
         entry["change"] = after / before - 1
-    if isinstance(a, Time) and isinstance(b, Time):
+    if isinstance(a, StepTime) and isinstance(b, StepTime):
         return {**entry, "verdict": _time_verdict(a, b)}
     limit = MEMORY_MARGIN if entry["kind"] == "memory" else 0.0
     if abs(after - before) <= limit * abs(before):
@@ -93,22 +87,14 @@ def _ratio_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str,
     """Every ratio that both documents quote; one that only one of them has is told by its times."""
     before, after = flat_ratios(a), flat_ratios(b)
     changes = []
-    for name in before:
-        if name in after:
-            change = after[name] / before[name] - 1 if before[name] else 0.0
-            changes.append(
-                {
-                    "name": name,
-                    "a": before[name],
-                    "b": after[name],
-                    "change": change,
-                    "agrees": abs(change) <= RATIO_LIMIT,
-                }
-            )
+    for name, one, other in ((name, before[name], after[name]) for name in before if name in after):
+        change = other / one - 1 if one else 0.0
+        agrees = abs(change) <= RATIO_LIMIT
+        changes.append({"name": name, "a": one, "b": other, "change": change, "agrees": agrees})
     return changes
 
 
-def _time_verdict(a: Time, b: Time) -> str:
+def _time_verdict(a: StepTime, b: StepTime) -> str:
     change = b.median_ms / a.median_ms - 1
     margin = max(NOISY_DRIFT, abs(a.drift), abs(b.drift))
     apart = b.low_ms > a.high_ms or b.high_ms < a.low_ms

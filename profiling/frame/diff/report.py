@@ -41,7 +41,9 @@ def _changed(document: Document) -> Section:
     )
 
 
-def _ratios(document: Document) -> Section:
+def _ratios(document: Document) -> Section | None:
+    if not document["ratios"]:
+        return None
     agree = "agree" if document["ratios_agree"] else "DO NOT AGREE"
     return Section(
         title=f"The ratios {agree} within {document['settings']['ratio_limit']:.0%}",
@@ -104,12 +106,5 @@ class Diff(Report):
     plots = (Plot("Change of each median time", _draw),)
     # Of two machines there is none to end with; what differs comes first.
     shows_machine = False
-
-    def title(self, document: Document) -> str:
-        """Name both documents."""
-        return f"From {document['names'][0]} to {document['names'][1]}"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Show what differs in the conditions, what changed, and what did not."""
-        ratios = [_ratios(document)] if document["ratios"] else []
-        return [_conditions(document), _changed(document), *ratios, _times(document)]
+    heading = "From {names[0]} to {names[1]}"
+    tables = (_conditions, _changed, _ratios, _times)

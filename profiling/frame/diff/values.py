@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from profiling.frame.measuring.step_time import StepTime
 
 # Objects in lists go by what they are called, never by their position.
 _NAMES = ("name", "method", "kind", "what", "round_num")
@@ -23,32 +24,15 @@ _LEFT_OUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Time:
-    """A time summary of a document.
-
-    Attributes:
-        median_ms: The median.
-        low_ms: Lower end of its confidence interval.
-        high_ms: Upper end.
-        drift: How far the median moved within the run.
-    """
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    drift: float
-
-
-def flat_values(document: Mapping[str, Any]) -> dict[str, float | Time]:
+def flat_values(document: Mapping[str, Any]) -> dict[str, float | StepTime]:
     """All numbers and times of a document, by readable names such as ``networks resnet8 step_ms pytorch``."""
     return dict(_walk(document, ""))
 
 
-def _walk(value: Any, name: str) -> Iterator[tuple[str, float | Time]]:
+def _walk(value: Any, name: str) -> Iterator[tuple[str, float | StepTime]]:
     if isinstance(value, Mapping):
         if "median_ms" in value and "low_ms" in value:
-            yield name, Time(*(float(value[part]) for part in ("median_ms", "low_ms", "high_ms", "drift")))
+            yield name, StepTime(**value)
             return
         for key, each in value.items():
             if key not in _LEFT_OUT:

@@ -119,6 +119,16 @@ def summarise(samples_ms: Sequence[float]) -> StepTime:
     )
 
 
+def spread_of(values: Sequence[float]) -> dict[str, float]:
+    """Describe what a quantity was in each turn: ``median``, ``lowest``, ``highest`` and how many, ``n``."""
+    return {
+        "median": float(np.median(values)),
+        "lowest": min(values),
+        "highest": max(values),
+        "n": len(values),
+    }
+
+
 def _median_interval(ordered: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
     """Order statistics around the median, whatever the distribution.
 

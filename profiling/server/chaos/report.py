@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from profiling.frame import Announce, Document, Measurement, Plot, Section
+from profiling.frame import Document, Measurement, Plot, Section
+from profiling.frame.plot_style import BLUE, GREEN, ORANGE, titled_axes
 from profiling.frame.tables import table
 from profiling.server.chaos.options import ChaosOptions
 
@@ -62,13 +63,7 @@ def _hashes(document: Document) -> Section:
 
 
 def _draw(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, GREEN, ORANGE  # noqa: PLC0415
-
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("Where in the run which process was killed")
+    figure, axes = titled_axes(7.2, 3.2, "Where in the run which process was killed")
     for name, color, marker in (("server", BLUE, "s"), ("trainer", ORANGE, "o"), ("a device", GREEN, "^")):
         of_it = [kill for kill in document["kills"] if name == kill["victim"]]
         if name == "a device":
@@ -91,27 +86,19 @@ class Chaos(Measurement[ChaosOptions]):
 
     name = "chaos"
     options = ChaosOptions
+    measured_by = "profiling.server.chaos.compare:measure_chaos"
     quick = ("--kills", "3", "--rounds", "2", "--server-epochs", "2", "--examples", "120")
     not_measured = (
         "a machine that loses power: what a killed process wrote, the system still has",
         "a network that fails: everything is on loopback",
         "asynchronous runs and deadlines, whose results depend on time",
     )
+    tables = (_verdict, _kills, _hashes)
     plots = (Plot("Where in the run which process was killed", _draw),)
-
-    def measure(self, options: ChaosOptions, announce: Announce) -> dict[str, Any]:
-        """Run twice, each in a folder of its own."""
-        from profiling.server.chaos.compare import measure_chaos  # noqa: PLC0415 - imports torch
-
-        return measure_chaos(options, announce)
 
     def title(self, document: Document) -> str:
         """Say how often something was killed."""
         return f"A run that {len(document['kills'])} SIGKILLs disturb, beside one that is left alone"
-
-    def sections(self, document: Document) -> list[Section]:
-        """What was killed and what was left, each kill, each hash."""
-        return [_verdict(document), _kills(document), _hashes(document)]
 
     def failures(self, document: Document) -> list[str]:
         """Name the files that differ."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiling.frame import Announce, Document, Measurement, Plot, Section
+from profiling.frame import Document, Measurement, Plot, Section
+from profiling.frame.plot_style import BLUE, ORANGE, titled_axes
 from profiling.frame.units import format_bytes
 from profiling.server.load.options import LoadOptions
 
@@ -50,13 +51,8 @@ def _rounds(document: Document) -> Section:
 
 
 def _draw(document: Document) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a device has none
-
-    from profiling.frame.plot_style import BLUE, ORANGE  # noqa: PLC0415
-
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(f"Memory with {document['settings']['num_devices']} devices at once")
+    title = f"Memory with {document['settings']['num_devices']} devices at once"
+    figure, axes = titled_axes(7.2, 3.2, title)
     for (name, memory), color in zip(document["memory"].items(), (BLUE, ORANGE), strict=False):
         peaks = [each["peak_pss_bytes"] / 1e6 for each in memory["rounds"]]
         axes.plot(range(1, len(peaks) + 1), peaks, marker="o", color=color, label=name)
@@ -76,26 +72,15 @@ class Load(Measurement[LoadOptions]):
 
     name = "load"
     options = LoadOptions
+    measured_by = "profiling.server.load.measure:measure_load"
     quick = ("--devices", "6", "--rounds", "4", "--poll-seconds", "0.1")
     not_measured = (
         "the devices' own training: they are threads of one process, whose shards are random numbers",
         "a network: everything is on loopback",
     )
+    heading = "A server with {settings[num_devices]} devices at once"
+    tables = (_memory, _rounds)
     plots = (Plot("Memory of the server's processes, round by round", _draw),)
-
-    def measure(self, options: LoadOptions, announce: Announce) -> dict[str, Any]:
-        """Measure a server of its own."""
-        from profiling.server.load.measure import measure_load  # noqa: PLC0415 - imports torch
-
-        return measure_load(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Say how many devices."""
-        return f"A server with {document['settings']['num_devices']} devices at once"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Memory in all, and round by round."""
-        return [_memory(document), _rounds(document)]
 
     def failures(self, document: Document) -> list[str]:
         """Name the processes that grow."""

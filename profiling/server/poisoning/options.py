@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import NetworkOptions
 
 
 @dataclass(frozen=True, slots=True)
-class PoisoningOptions(NetworkOptions):
+class PoisoningOptions(NetworkOptions, CheckedOptions):
     """What is measured.
 
     Attributes:
@@ -40,6 +40,3 @@ class PoisoningOptions(NetworkOptions):
     server_epochs: int = option(4, low=1)
     unprotected: bool = option(True, flag="--unprotected/--protected-only")
     threads: int = option(0, low=0)
-
-    def __post_init__(self) -> None:
-        check_options(self)

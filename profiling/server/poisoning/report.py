@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gkt_core.errors import GKTError
-from profiling.frame import Announce, Document, Measurement, Section
+from profiling.frame import Document, Measurement, Section
 from profiling.frame.tables import table
 from profiling.server.poisoning.options import PoisoningOptions
 
@@ -62,6 +62,7 @@ class Poisoning(Measurement[PoisoningOptions]):
 
     name = "poisoning"
     options = PoisoningOptions
+    measured_by = "profiling.server.poisoning.measure:measure_poisoning"
     quick = (
         *("--image-size", "8", "--limit", "300", "--seeds", "1", "--honest-seeds", "1", "--rounds", "1"),
         *("--server-epochs", "1", "--protected-only"),
@@ -72,20 +73,8 @@ class Poisoning(Measurement[PoisoningOptions]):
         "attackers that know what the server looks for",
         "other datasets than this one",
     )
-
-    def measure(self, options: PoisoningOptions, announce: Announce) -> dict[str, Any]:
-        """Simulate every run."""
-        from profiling.server.poisoning.measure import measure_poisoning  # noqa: PLC0415 - imports torch
-
-        return measure_poisoning(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Name the dataset."""
-        return f"Poisoned devices on {document['settings']['dataset']}"
-
-    def sections(self, document: Document) -> list[Section]:
-        """What attacks cost, and every run."""
-        return [_attacks(document), _runs(document)]
+    heading = "Poisoned devices on {settings[dataset]}"
+    tables = (_attacks, _runs)
 
     def failures(self, document: Document) -> list[str]:
         """Name attacks that cost too much, and honest devices that were quarantined."""

@@ -18,6 +18,7 @@ from gkt_core.nn.execution import prepare_torch
 from gkt_core.nn.losses import server_loss
 from gkt_core.rounds.feature_source import ShardSource
 from profiling.frame import Announce
+from profiling.frame.measuring.step_time import spread_of
 from profiling.server.trainer.memory import measure_memory
 from profiling.server.trainer.options import TrainerOptions
 from profiling.server.trainer.ready_run import RunSize, make_ready_run
@@ -71,8 +72,8 @@ def measure_trainer(options: TrainerOptions, announce: Announce) -> dict[str, An
             )
     ratios = [mine / other for mine, other in zip(rates["trainer"], rates["bare_loop"], strict=True)]
     return {
-        "samples_per_second": {candidate: _spread(values) for candidate, values in rates.items()},
-        "ratio": _spread(ratios),
+        "samples_per_second": {candidate: spread_of(values) for candidate, values in rates.items()},
+        "ratio": spread_of(ratios),
         "memory": memory,
     }
 
@@ -124,12 +125,3 @@ class _BareLoop:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return config.server_epochs * len(self._labels) / (time.perf_counter() - started)
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": float(np.median(values)),
-        "lowest": min(values),
-        "highest": max(values),
-        "n": len(values),
-    }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from gkt_core.config.run_config import RunConfig
-from gkt_core.wire.protocol import RoundReport
 from gkt_core.wire.shards import ShardKey, write_feature_shard
+from profiling.counted.message_sizes import TYPICAL_REPORT
 from server_app.run_folder import RunContext, create_run, shard_blob
 from server_app.store.records import ClientRecord, ShardRecord
 
@@ -70,15 +70,11 @@ def make_ready_run(folder: Path, bundle: Path, size: RunSize) -> RunContext:
                 ids = np.arange(start, min(start + run.config.shard_samples, num))
                 _upload(run, ShardKey(client_id, 1, split, index), ids, generator)
             counts[split] = len(starts)
-        report = RoundReport(
+        report = replace(
+            TYPICAL_REPORT,
             num_train_shards=counts["train"],
             num_validation_shards=counts["validation"],
             num_examples=size.num_examples,
-            loss=1.0,
-            accuracy=0.5,
-            train_seconds=1.0,
-            extract_seconds=1.0,
-            images_per_second=1.0,
         )
         run.store.close_part(client_id, 1, report)
     return run

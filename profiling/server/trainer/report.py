@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from profiling.frame import Announce, Document, Measurement, Section
+from profiling.frame import Document, Measurement, Section
 from profiling.frame.tables import named, table
 from profiling.server.trainer.options import TrainerOptions
 
@@ -22,7 +22,9 @@ def _speed(document: Document) -> Section:
     return table(title, columns, named(rates))
 
 
-def _memory(document: Document) -> Section:
+def _memory(document: Document) -> Section | None:
+    if not document["memory"]:
+        return None
     few, many = document["memory"]["small"], document["memory"]["large"]
     share = many["anonymous_bytes"] / few["anonymous_bytes"]
     return table(
@@ -47,6 +49,7 @@ class Trainer(Measurement[TrainerOptions]):
 
     name = "trainer"
     options = TrainerOptions
+    measured_by = "profiling.server.trainer.measure:measure_trainer"
     quick = (
         *("--examples", "16", "--clients", "2", "--epochs", "1", "--image-size", "8", "--batch-size", "8"),
         *("--repeats", "2", "--memory-examples", "16"),
@@ -55,25 +58,12 @@ class Trainer(Measurement[TrainerOptions]):
         "a GPU, and several processes of one trainer",
         "soft labels, which come after the training",
     )
+    heading = (
+        "The server's trainer, batch {settings[batch_size]}, {settings[image_size]} px, "
+        "{settings[threads]} thread(s)"
+    )
+    tables = (_speed, _memory)
 
-    def measure(self, options: TrainerOptions, announce: Announce) -> dict[str, Any]:
-        """Measure speed here, and memory in fresh processes."""
-        from profiling.server.trainer.measure import measure_trainer  # noqa: PLC0415 - imports torch
-
-        return measure_trainer(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Name batch, pixels and threads."""
-        settings = document["settings"]
-        return (
-            f"The server's trainer, batch {settings['batch_size']}, {settings['image_size']} px, "
-            f"{settings['threads']} thread(s)"
-        )
-
-    def sections(self, document: Document) -> list[Section]:
-        """Speed, and memory where it was measured."""
-        return [_speed(document), *([_memory(document)] if document["memory"] else [])]
-
-    def readme(self, document: Document) -> list[Section]:
+    def readme(self, document: Document) -> Sequence[Section]:
         """Show both."""
         return self.sections(document)

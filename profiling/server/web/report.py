@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiling.frame import Announce, Document, Measurement, Plot, Section
+from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.plot_style import BLUE, GRAY
 from profiling.frame.units import format_bytes
@@ -31,6 +31,22 @@ def _draw_ingest(document: Document) -> Any:
     return _bars("Receiving 4 MiB shards", rates)
 
 
+def _ingest(document: Document) -> Section:
+    rows = [
+        (words, *(format_bytes(value) for value in (document[name], *document["spread"][name])))
+        for name, words in _CANDIDATES.items()
+    ]
+    return Section(
+        title="Body bytes a CPU-second, 4 MiB shards",
+        headings=("", "median", "lowest", "highest"),
+        rows=rows,
+        notes=(
+            f"gkt serve receives {document['ratio']:.2f} of what nginx does, and "
+            f"{document['ratio_to_ceiling']:.2f} of the ceiling in plain Python.",
+        ),
+    )
+
+
 class Ingest(Measurement[IngestOptions]):
     """Measure what receiving features costs the server, beside nginx and a ceiling.
 
@@ -40,6 +56,7 @@ class Ingest(Measurement[IngestOptions]):
 
     name = "ingest"
     options = IngestOptions
+    measured_by = "profiling.server.web.ingest:measure_ingest"
     programs = ("nginx",)
     quick = ("--turns", "1", "--bodies", "2")
     not_measured = (
@@ -48,35 +65,9 @@ class Ingest(Measurement[IngestOptions]):
         "what the sender costs",
         "compressed bodies",
     )
+    heading = "What receiving features costs the server"
+    tables = (_ingest,)
     plots = (Plot("Bytes a CPU-second of the server, nginx and a ceiling", _draw_ingest),)
-
-    def measure(self, options: IngestOptions, announce: Announce) -> dict[str, Any]:
-        """Measure servers of its own."""
-        from profiling.server.web.ingest import measure_ingest  # noqa: PLC0415 - imports torch
-
-        return measure_ingest(options, announce)
-
-    def title(self, document: Document) -> str:
-        """Say what is received."""
-        return "What receiving features costs the server"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Bytes a CPU-second of each candidate."""
-        rows = [
-            (words, *(format_bytes(value) for value in (document[name], *document["spread"][name])))
-            for name, words in _CANDIDATES.items()
-        ]
-        return [
-            Section(
-                title="Body bytes a CPU-second, 4 MiB shards",
-                headings=("", "median", "lowest", "highest"),
-                rows=rows,
-                notes=(
-                    f"gkt serve receives {document['ratio']:.2f} of what nginx does, and "
-                    f"{document['ratio_to_ceiling']:.2f} of the ceiling in plain Python.",
-                ),
-            )
-        ]
 
 
 def _draw_web(document: Document) -> Any:
@@ -85,6 +76,17 @@ def _draw_web(document: Document) -> Any:
         "Receiving 4 MiB bodies",
         {name: (server["bytes_per_cpu_second"], *server["spread"]) for name, server in servers},
     )
+
+
+def _servers(document: Document) -> Section:
+    rows = []
+    for name, server in document["servers"].items():
+        seconds = server["seventh_client_seconds"]
+        sizes = (server[key] for key in ("bytes_per_cpu_second", "peak_bytes", "large_body_bytes"))
+        waits = "no answer" if seconds is None else f"{seconds:.2f} s"
+        rows.append((name, *map(format_bytes, sizes), waits))
+    headings = ("", "bytes a CPU-second", "peak memory", "more for a large body", "seventh client waits")
+    return Section("Large bodies, and six uploads that stall at four threads", headings, rows)
 
 
 class Web(Measurement[WebOptions]):
@@ -96,28 +98,13 @@ class Web(Measurement[WebOptions]):
 
     name = "web"
     options = WebOptions
+    measured_by = "profiling.server.web.servers:measure_servers"
     modules = ("granian", "waitress")
     quick = ("--turns", "1", "--bodies", "2", "--large-mb", "16")
     not_measured = ("TLS", "a network: everything is on loopback", "servers with more than one process")
+    tables = (_servers,)
     plots = (Plot("Bytes a CPU-second of each web server", _draw_web),)
-
-    def measure(self, options: WebOptions, announce: Announce) -> dict[str, Any]:
-        """Measure servers of its own."""
-        from profiling.server.web.servers import measure_servers  # noqa: PLC0415 - imports several extras
-
-        return measure_servers(options, announce)
 
     def title(self, document: Document) -> str:
         """Name the servers."""
         return f"Web servers: {', '.join(document['servers'])}"
-
-    def sections(self, document: Document) -> list[Section]:
-        """Cost, memory and stalled uploads of each server."""
-        rows = []
-        for name, server in document["servers"].items():
-            seconds = server["seventh_client_seconds"]
-            sizes = (server[key] for key in ("bytes_per_cpu_second", "peak_bytes", "large_body_bytes"))
-            waits = "no answer" if seconds is None else f"{seconds:.2f} s"
-            rows.append((name, *map(format_bytes, sizes), waits))
-        headings = ("", "bytes a CPU-second", "peak memory", "more for a large body", "seventh client waits")
-        return [Section("Large bodies, and six uploads that stall at four threads", headings, rows)]

@@ -26,6 +26,7 @@ from profiling.counted.run_size import RunSize
 from profiling.device.compare.measure import TIMED, _network_entry
 from profiling.device.compare.ratios import ratios
 from profiling.device.peak_memory import engine_peak_bytes, pytorch_peak_bytes
+from profiling.device.step_options import StepOptions
 from profiling.frame.measuring.pinning import pinned
 from profiling.frame.measuring.step_time import StepTime, summarise, time_interleaved
 from tests.conftest import ROOT, Gkt
@@ -147,7 +148,7 @@ def test_totals_of_a_run(costs: dict[str, NetworkCost]) -> None:
 
 def test_peak_memory_is_of_a_fresh_process(digits_bundle: Bundle) -> None:
     engine = engine_peak_bytes(digits_bundle.path, batch_size=4, threads=1)
-    pytorch = pytorch_peak_bytes("extractor", batch_size=4, image_size=16, num_classes=10, threads=1)
+    pytorch = pytorch_peak_bytes("extractor", StepOptions(batch_size=4, image_size=16))
     # No PyTorch in the engine's process; this one, with everything loaded, is counted in neither.
     assert 30e6 < engine < pytorch
     with pytest.raises(InputError, match="is no artifact bundle"):

@@ -61,7 +61,7 @@ def test_every_candidate_took_as_many_steps(document: dict[str, Any]) -> None:
 
 def test_batch_sizes_from_1_to_256_work_in_one_session(document: dict[str, Any]) -> None:
     found = [entry["batch_size"] for entry in document["batch_sizes"]]
-    assert tuple(found) == BATCH_SIZES
+    assert found == BATCH_SIZES
     assert found[0] == 1 and found[-1] == 256 and {63, 64, 65} <= set(found)
 
 

@@ -42,7 +42,12 @@ def test_report(gkt: Gkt, tmp_path: Path) -> None:
 
 
 def test_ratios_are_taken_within_a_turn() -> None:
-    assert _ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == {"median": 2.0, "lowest": 2.0, "highest": 3.0}
+    assert _ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == {
+        "median": 2.0,
+        "lowest": 2.0,
+        "highest": 3.0,
+        "n": 3,
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from gkt_core.errors import InputError
 from profiling.cli.profile import profile
 from profiling.frame.diff.changes import compare_documents
-from profiling.frame.diff.values import Time, flat_values
+from profiling.frame.diff.values import flat_values
 from profiling.frame.machine import describe_machine
-from profiling.frame.measuring.step_time import noise_report, summarise
+from profiling.frame.measuring.step_time import StepTime, noise_report, summarise
 from tests.conftest import ROOT, Gkt
 
 README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def test_lists_go_by_name_not_by_position() -> None:
     after["workloads"].reverse()
     assert compare_documents(measured(1), after, ("a", "b"))["num_changed"] == 0
     values = flat_values(measured(1))
-    assert isinstance(values["workloads pack warm_ms"], Time)
+    assert isinstance(values["workloads pack warm_ms"], StepTime)
     assert not any("images_per_second" in name for name in values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,7 @@ def test_a_command_tells_what_it_does(name: str) -> None:
     assert shown.exit_code == 0
     made = measurement(name)
     assert made.name == name and made.not_measured
+    assert made.missing() or callable(pkgutil.resolve_name(made.measured_by))
     assert dataclasses.is_dataclass(made.options)
     assert "--out PATH" in shown.stdout and f"gkt profile {name}" in shown.stdout
     # Options of a command are named once, in its dataclass, and every one of them says what it is.

@@ -172,9 +172,9 @@ def test_a_server_is_not_predicted_from_another(demo_dir: Path, tmp_path: Path) 
     report = json.loads((demo_dir / "report.json").read_text())
     report["config"]["server_batch_size"] = 99
     (tmp_path / "report.json").write_text(json.dumps(report))
-    check_same_server(demo_dir, demo_dir)
+    check_same_server(demo_dir, demo_dir, 8)
     with pytest.raises(ConfigError, match=r"server_batch_size is 32 in .* and 99 in"):
-        check_same_server(demo_dir, tmp_path)
+        check_same_server(demo_dir, tmp_path, 8)
 
 
 def test_constants_of_another_image_size_are_refused(demo_dir: Path) -> None:
