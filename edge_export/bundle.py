@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,20 @@ from gkt_core.bundle.manifest import (
     load_bundle,
     write_manifest,
 )
+from gkt_core.bundle.onnx_runtime import (
+    DISTRIBUTIONS,
+    can_train,
+    check_one_distribution,
+    installed_versions,
+)
+from gkt_core.errors import MissingExtraError
 from gkt_core.files import new_folder
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_server_network, feature_shape
 from gkt_core.nn.building import example_images
 
 _RUN_BY_DEVICES = (TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE)
-_PACKAGES = ("torch", "onnx", "onnxruntime-training-cpu", "numpy")
+_PACKAGES = ("torch", "onnx", "onnxscript", *DISTRIBUTIONS, "numpy")
 
 
 def export_bundle(
@@ -68,8 +74,11 @@ def export_bundle(
     Raises:
         ConfigError: An option is wrong.
         InputError: ``out`` cannot become a new folder.
+        MissingExtraError: The installed ONNX Runtime cannot write the files of an engine.
+        PackageConflictError: Two distributions of it are installed.
         VerificationError: An engine is further from float64 than it may be; nothing was written.
     """
+    _check_installed(options)
     edge = initial_network(options)
     server = build_server_network(options.completing_network, options.num_classes, seed=options.seed)
     if options.edge_network in FULL_NETWORKS:
@@ -113,7 +122,7 @@ def export_bundle(
             batch_norms=_batch_norms(edge, options.image_size),
             template_slots={name: dataclasses.asdict(slot) for name, slot in slots.items()},
             files=describe_files(folder, written),
-            versions={"gkt-edge": __version__, **{name: version(name) for name in _PACKAGES}},
+            versions={"gkt-edge": __version__, **installed_versions(_PACKAGES)},
             engines=[engine for engine in ENGINE_FILES if engine in options.engines],
             runtime_does=runtime_does,
             onnx_versions={
@@ -128,6 +137,16 @@ def export_bundle(
             manifest = dataclasses.replace(manifest, verification=verification)
             write_manifest(folder, manifest)
     return manifest
+
+
+def _check_installed(options: ExportOptions) -> None:
+    check_one_distribution()
+    if ORT_TRAINING in options.engines and not can_train():
+        ((name, number),) = installed_versions().items() or [("onnxruntime", "")]
+        raise MissingExtraError(
+            f"the installed {name} {number} does not write what the engine ort-training needs: give --engine "
+            "portable, or install 'gkt-edge[export]' in its place (Python 3.11 and 3.12, not Linux on ARM)"
+        )
 
 
 def _onnx_version(path: Path) -> list[int]:

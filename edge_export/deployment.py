@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edge_export.onnx_files import save_model
 from gkt_core.bundle.onnx_runtime import (
     cpu_session,
     onnxruntime_module,
@@ -79,7 +80,7 @@ def quantise(model: Path, calibration: Samples, out: Path) -> None:
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("ignore")
             prepared = Path(folder) / "prepared.onnx"
-            onnx.save(onnx.shape_inference.infer_shapes(onnx.load(model)), prepared)
+            save_model(onnx.shape_inference.infer_shapes(onnx.load(model)), prepared)
             quantization.quantize_static(
                 str(prepared),
                 str(out),
@@ -154,7 +155,7 @@ def split(model: Path, extractor: Path, server: Path) -> None:
         half = extractors.extract_model(inputs, outputs)
         _rename(half, features, "features")
         onnx.checker.check_model(half)
-        onnx.save(half, path)
+        save_model(half, path)
 
 
 def measure(path: Path, test: Samples) -> Measured:

@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from gkt_core.bundle.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
+from gkt_core.bundle.onnx_runtime import can_train
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
 from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
 
 _IMAGES, _FILES = "Images (from --split, if it is given)", "What is written"
@@ -46,6 +47,15 @@ class EngineNames(click.Choice[str]):
         """Look the engines up."""
         name = super().convert(value, param, ctx)
         return tuple(ENGINE_FILES) if name == "both" else (name.replace("-", "_"),)
+
+
+def engines_here() -> tuple[str, ...]:
+    """Name the engines whose files can be written here: both with the training build of ONNX Runtime."""
+    try:
+        return tuple(ENGINE_FILES) if can_train() else (PORTABLE,)
+    except MissingExtraError:
+        # What is missing is named when it is needed, not where options are read.
+        return tuple(ENGINE_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,11 @@ class ExportOptions(NetworkOptions):
     temperature: float = option(3.0, above=0)
     optimizer: EdgeOptimizer = field(default_factory=EdgeOptimizer)
     engines: tuple[str, ...] = option(
-        tuple(ENGINE_FILES), flag="--engine", click_type=EngineNames(), multiple=False, shown_default="both"
+        engines_here,
+        flag="--engine",
+        click_type=EngineNames(),
+        multiple=False,
+        shown_default="both, or portable without a training build of ONNX Runtime",
     )
     init: Path | None = option(None, shown_default="random ones")
     low_memory: bool = option(False, flag="--low-memory", group=_FILES)

@@ -11,6 +11,7 @@ import click
 from edge_export.cli.options import ExportFiles
 from edge_export.cli.verify import show_verification, verification_progress
 from edge_export.options import EngineNames, ExportOptions
+from gkt_core.bundle.manifest import ORT_TRAINING
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.edge_optimizer import EdgeOptimizer
@@ -39,7 +40,14 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
         given.setdefault("engines", backend)
     if files.split is not None:
         given |= _of_split(files.split, given)
+    is_chosen = "engines" in given
     options = ExportOptions(**given | {"optimizer": EdgeOptimizer(**given.pop("optimizer"))})
+    if not (is_chosen or ORT_TRAINING in options.engines):
+        click.echo(
+            "exporting for the engine portable alone, which any ONNX Runtime runs: the one installed here is "
+            "no training build",
+            err=True,
+        )
     with verification_progress() as on_step:
         manifest = export_bundle(options, files.out, on_step=on_step)
     if as_json:

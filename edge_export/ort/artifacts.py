@@ -18,6 +18,7 @@ from typing import Any
 
 import onnx
 
+from edge_export.onnx_files import save_again, save_model
 from edge_export.ort.training_graph import training_graph, use_running_statistics
 from gkt_core.bundle.manifest import EVAL_MODEL, OPTIMIZER_MODEL, TRAINING_MODEL
 from gkt_core.config.edge_optimizer import EdgeOptimizer
@@ -81,11 +82,12 @@ def write_ort_artifacts(
             artifact_directory=out,
             nominal_checkpoint=True,
         )
+    if not (out / TRAINING_MODEL).is_file():
+        raise ConfigError("onnxruntime wrote no training model")
+    save_again(out / TRAINING_MODEL)
     _mend_eval_model(out / EVAL_MODEL)
     _mend_optimizer(out / OPTIMIZER_MODEL)
     onnx.checker.check_model(onnx.load(out / EVAL_MODEL), full_check=False)
-    if not (out / TRAINING_MODEL).is_file():
-        raise ConfigError("onnxruntime wrote no training model")
     does: dict[str, Any] = {"unbiased_variance": True}
     if settings.momentum:
         does |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
@@ -95,7 +97,7 @@ def write_ort_artifacts(
 def _mend_eval_model(path: Path) -> None:
     model = onnx.load(path)
     use_running_statistics(model)
-    onnx.save(model, path)
+    save_model(model, path)
 
 
 def _mend_optimizer(path: Path) -> None:
@@ -105,7 +107,7 @@ def _mend_optimizer(path: Path) -> None:
         for attribute in node.attribute:
             if attribute.name == "adam_mode":
                 attribute.i = 0
-    onnx.save(model, path)
+    save_model(model, path)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import safetensors.numpy
 
+from edge_export.onnx_files import save_model
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.step import initial_vectors, predict_model, state_layout, train_step_model
 from gkt_core.bundle.manifest import INITIAL_STATE, PREDICT, TRAIN_STEP
@@ -52,7 +52,7 @@ def write_portable_artifacts(
         temperature=temperature,
         low_memory=low_memory,
     )
-    onnx.save(step, out / TRAIN_STEP)
-    onnx.save(predict_model(walked, layout, num_classes=num_classes), out / PREDICT)
+    save_model(step, out / TRAIN_STEP)
+    save_model(predict_model(walked, layout, num_classes=num_classes), out / PREDICT)
     (out / INITIAL_STATE).write_bytes(safetensors.numpy.save(initial_vectors(state, layout)))
     return layout

@@ -11,9 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-# The newest pair that ONNX Runtime 1.13 (2022) takes: phones and boards keep old builds for long.
+from edge_export.onnx_files import IR_VERSION
+
+# The newest that ONNX Runtime 1.13 (2022) takes, as is the version of the file.
 OPSET = 17
-IR_VERSION = 8
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from edge_runtime.engines.ort_api import can_train
 from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE, Manifest
-from gkt_core.bundle.onnx_runtime import check_one_distribution, onnxruntime_module
+from gkt_core.bundle.onnx_runtime import can_train, check_one_distribution, onnxruntime_module
 from gkt_core.errors import ArtifactError
 
 _PREFERRED = (PORTABLE, ORT_TRAINING)

@@ -24,12 +24,3 @@ def training_api() -> Any:
         )
     with without_torch(folder):
         return importlib.import_module(f"{TRAINING_PACKAGE}.api")
-
-
-def can_train() -> bool:
-    """Say whether the installed ONNX Runtime is a training build.
-
-    Raises:
-        MissingExtraError: No ONNX Runtime is installed.
-    """
-    return (training_folder() / "api").is_dir()

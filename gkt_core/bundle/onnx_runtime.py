@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -76,16 +76,22 @@ def cpu_session(model: Path | bytes, options: Any) -> Any:
     return onnxruntime_module().InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
+def installed_versions(names: Iterable[str] = DISTRIBUTIONS) -> dict[str, str]:
+    """Give the versions of those distributions that are installed; by default every build of ONNX Runtime."""
+    installed = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
+
+
 def check_one_distribution() -> None:
     """Refuse an environment in which two builds have overwritten each other's files.
 
     Raises:
         PackageConflictError: Names them and the remedy.
     """
-    installed = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(PackageNotFoundError):
-            installed[name] = version(name)
+    installed = installed_versions()
     if len(installed) > 1:
         listed = ", ".join(f"{name} {number}" for name, number in installed.items())
         raise PackageConflictError(
@@ -105,6 +111,15 @@ def training_folder() -> Path:
     if spec is None or spec.origin is None:
         raise MissingExtraError.for_module("onnxruntime", "edge")
     return Path(spec.origin).parent / "training"
+
+
+def can_train() -> bool:
+    """Say whether the installed ONNX Runtime is a training build.
+
+    Raises:
+        MissingExtraError: No ONNX Runtime is installed.
+    """
+    return (training_folder() / "api").is_dir()
 
 
 @contextlib.contextmanager
