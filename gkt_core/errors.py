@@ -11,6 +11,7 @@
     |   +-- TemplateError              a model template and the weights meant for it
     |   +-- AddressInUseError          a port that another process holds
     |   +-- MissingExtraError          an optional dependency is not installed
+    |   +-- UnsupportedSystemError     what this operating system does not have
     |   +-- PackageConflictError       packages that cannot be installed together
     +-- ProtocolError              3   device and server do not understand each other
     |   +-- ProtocolVersionError       they speak different versions
@@ -35,9 +36,12 @@ Messages say what was found, what was expected and what to do. Exit code 130 is 
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Iterator
 
 EXIT_INTERRUPTED = 130
+# Modules of Python that Windows lacks.
+_OF_UNIX = ("fcntl", "grp", "pwd", "resource", "termios")
 _OWN_PACKAGES = ("gkt_core", "edge_export", "edge_runtime", "server_app", "profiling")
 
 
@@ -111,6 +115,7 @@ def needs(extra: str, package: str = "") -> Iterator[None]:
 
     Raises:
         MissingExtraError: Something of the extra is not installed.
+        UnsupportedSystemError: It is, and needs what only Unix has.
     """
     try:
         yield
@@ -118,7 +123,21 @@ def needs(extra: str, package: str = "") -> Iterator[None]:
         if (error.name or "").split(".")[0] in _OWN_PACKAGES:
             # A name of ours that is not there is a fault of ours.
             raise
+        if error.name in _OF_UNIX:
+            raise UnsupportedSystemError.for_module(error.name) from error
         raise MissingExtraError.for_module(package or error.name or str(error), extra) from error
+
+
+class UnsupportedSystemError(InputError):
+    """This operating system lacks something that the command is built on."""
+
+    @classmethod
+    def for_module(cls, module: str) -> UnsupportedSystemError:
+        """Name the part of Python that is missing, and where it is there."""
+        return cls(
+            f"this part of gkt needs Python's module {module}, which {platform.system()} lacks: run it on "
+            "Linux or macOS, on Windows in WSL or a container; devices, data and export do without it"
+        )
 
 
 class PackageConflictError(InputError):

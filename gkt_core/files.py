@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+
+import psutil
+from filelock import BaseFileLock, FileLock, Timeout
 
 from gkt_core.errors import DiskFullError, InputError
 
@@ -24,7 +26,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     # One name a thread: a web server may be sent the same file twice at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        # Windows would make two bytes of each line's end.
+        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(temporary, flags, mode), "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -60,34 +64,56 @@ def remove_leftovers(folder: Path) -> None:
     """
     for path in folder.rglob(".*.tmp"):
         pid = path.name.split(".")[-3]
-        if path.name.count(".") >= 4 and pid.isdecimal() and not _is_running(int(pid)):
+        if path.name.count(".") >= 4 and pid.isdecimal() and not psutil.pid_exists(int(pid)):
             path.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+class HeldLock:
+    """A lock file that this process holds until it is closed, or the process ends however it may."""
+
+    def __init__(self, lock: BaseFileLock) -> None:
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let another process have it; the file stays."""
+        self._lock.release(force=True)
+
+    def __enter__(self) -> HeldLock:
+        """Hold it for a block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let it go."""
+        self.close()
+
+
+def try_to_lock(path: Path) -> HeldLock | None:
+    """Take a lock file, as the system locks files; None where another process holds it.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    # Whichever thread lets it go: a server is stopped from another than it was started from.
+    lock = FileLock(path, thread_local=False)
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        # It runs, and belongs to another user.
-        return True
-    return True
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return HeldLock(lock)
 
 
-def lock_exclusively(path: Path, refusal: str) -> IO[bytes]:
-    """Hold a lock file until the returned file is closed, or the process ends however it may.
+def lock_exclusively(path: Path, refusal: str) -> HeldLock:
+    """Hold a lock file until it is closed, or the process ends however it may.
 
     Raises:
         InputError: Another process holds it; ``refusal`` is the message.
     """
-    stream = path.open("ab")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.close()
-        raise InputError(refusal) from error
-    return stream
+    lock = try_to_lock(path)
+    if lock is None:
+        raise InputError(refusal)
+    return lock
 
 
 def check_new_folder(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,13 +38,13 @@ def run(options: RunOptions, as_json: bool) -> None:
     """
     with needs("edge"):
         from edge_runtime.device import Device  # noqa: PLC0415 - imports an extra
-        from edge_runtime.machine.limits import limit_memory, memory_named  # noqa: PLC0415
+        from edge_runtime.machine.limits import be_nice, limit_memory, memory_named  # noqa: PLC0415
         from edge_runtime.machine.pauses import Pauses  # noqa: PLC0415
         from edge_runtime.progress import DeviceProgress  # noqa: PLC0415
         from edge_runtime.server_client import ServerClient  # noqa: PLC0415
         from edge_runtime.state.state_dir import StateDir  # noqa: PLC0415
     name = options.name
-    os.nice(options.nice)
+    be_nice(options.nice)
     if options.memory_limit_mb is not None:
         limit_memory(options.memory_limit_mb)
     with contextlib.ExitStack() as stack:

@@ -131,7 +131,8 @@ class OrtTrainingEngine:
             self._save_checkpoint(self._state, temporary, include_optimizer_state=True)
             if self._momentum is not None:
                 temporary.write_bytes(self._momentum.pack(temporary.read_bytes()))
-            with temporary.open("rb") as stream:
+            # For writing: Windows flushes no other.
+            with temporary.open("r+b") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(path)
         finally:

@@ -1,22 +1,41 @@
-"""Limit the memory that a device lets training take of the machine."""
+"""Limit what a device lets training take of the machine: memory and priority."""
 
 from __future__ import annotations
 
 import contextlib
-import resource
+import os
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
+import psutil
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.machine.process_status import status_bytes
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
-from gkt_core.errors import MemoryLimitError
+from gkt_core.errors import ConfigError, MemoryLimitError
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:
+    # Windows limits no process by itself.
+    resource = None
 
 # How ONNX Runtime says that memory ran out; its exceptions have no class of their own for it.
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 _MEGABYTE = 1_000_000
+
+
+def be_nice(level: int) -> None:
+    """Let everything else on the machine go first: 0 as others, to 19, only when nobody else works."""
+    if level and hasattr(os, "nice"):
+        os.nice(level)
+    elif level:
+        # Windows has classes in place of numbers.
+        name = "BELOW_NORMAL_PRIORITY_CLASS" if level < 10 else "IDLE_PRIORITY_CLASS"
+        psutil.Process().nice(getattr(psutil, name, level))
 
 
 def limit_memory(megabytes: int) -> None:
@@ -26,8 +45,14 @@ def limit_memory(megabytes: int) -> None:
     80 MB more than what is resident.
 
     Raises:
+        ConfigError: This system limits no process, as Windows does not.
         MemoryLimitError: More is taken already.
     """
+    if resource is None:
+        raise ConfigError(
+            f"--memory-limit-mb is {megabytes}, and this system has no limit that a process could set for "
+            "itself (RLIMIT_DATA): leave it out, and choose a smaller --batch-size on the server instead"
+        )
     # What counts against the limit; nothing where the system does not say.
     taken = status_bytes("VmData") or 0
     if megabytes * _MEGABYTE <= taken:
@@ -84,9 +109,11 @@ def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_thread
 
 
 def _out_of_memory(config: RunConfig | None) -> MemoryLimitError:
-    taken = status_bytes("VmData") or 0
-    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = "" if limit == resource.RLIM_INFINITY else f", --memory-limit-mb allows {limit / _MEGABYTE:.0f}"
+    taken, allowed = status_bytes("VmData") or 0, ""
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        if limit != resource.RLIM_INFINITY:
+            allowed = f", --memory-limit-mb allows {limit / _MEGABYTE:.0f}"
     needed = ""
     if config is not None:
         needed = f" for batches of {config.batch_size} and shards of {config.shard_samples} samples"

@@ -61,7 +61,7 @@ def keep_freed_memory() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):
         return
     mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
     mallopt(_M_TOP_PAD, _PAD_BYTES)

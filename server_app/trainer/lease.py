@@ -7,13 +7,13 @@ its own. One on another machine waits until the lease has run out.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from gkt_core.files import try_to_lock
 from server_app.run_folder import TRAINER_LOCK_NAME
 from server_app.store import RunStore
 
@@ -72,15 +72,10 @@ def only_trainer(folder: Path, parent_pid: int | None) -> Iterator[bool]:
     Yields:
         Whether this process is the one now.
     """
-    with (folder / TRAINER_LOCK_NAME).open("ab") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                time.sleep(_POLL_SECONDS)
-            else:
-                yield True
-                return
-            if parent_pid is not None and os.getppid() != parent_pid:
-                yield False
-                return
+    while (lock := try_to_lock(folder / TRAINER_LOCK_NAME)) is None:
+        if parent_pid is not None and os.getppid() != parent_pid:
+            yield False
+            return
+        time.sleep(_POLL_SECONDS)
+    with lock:
+        yield True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 
 from edge_runtime.machine.process_status import status_bytes
@@ -18,6 +17,8 @@ def peak_bytes() -> int:
     highest = status_bytes("VmHWM")
     if highest is not None:
         return highest
+    import resource  # noqa: PLC0415 - there is none on Windows, which has answered above
+
     # In bytes on macOS, in kilobytes elsewhere. On Linux it may be the parent's, which the line above avoids.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.errors import GKTError, RunFailedError
-from gkt_core.files import lock_exclusively, write_atomically
+from gkt_core.files import HeldLock, lock_exclusively, write_atomically
 from profiling.experiments.reproduce.experiments import Job
 from profiling.experiments.reproduce.live import ReproductionDisplay
 from profiling.experiments.reproduce.options import ReproduceOptions
@@ -138,7 +138,7 @@ def run_missing(
             raise
 
 
-def _folder_lock(folder: RunFolder) -> IO[bytes]:
+def _folder_lock(folder: RunFolder) -> HeldLock:
     work = folder.out / "work"
     work.mkdir(parents=True, exist_ok=True)
     return lock_exclusively(work / ".lock", f"another gkt reproduce works in {folder.out}: wait for its end")

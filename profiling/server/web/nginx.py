@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -55,6 +54,8 @@ def running_nginx(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     if program is None:
         raise InputError("nginx is not installed: apt-get install nginx, which this measures against")
     (folder / "stored").mkdir(parents=True)
+    import pwd  # noqa: PLC0415 - there is none on Windows, where the list of measurements is read as well
+
     # As root, nginx would give its worker another user, who may not write here.
     user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"

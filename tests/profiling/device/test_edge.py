@@ -35,7 +35,6 @@ FORBIDDEN = (
     "onnx",
     "onnxscript",
     "matplotlib",
-    "psutil",
     "jinja2",
     "flask",
     "fvcore",
