@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 
+from edge_runtime.connection.answers import OddAnswerError, file_of, message_of, refusal_of
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
 from gkt_core.wire import paths
@@ -20,7 +22,6 @@ from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
     SHA256_HEADER,
     ZSTD,
-    ErrorBody,
     JoinRequest,
     MissingShards,
     RoundReport,
@@ -30,16 +31,17 @@ from gkt_core.wire.protocol import (
     ShardReceipt,
     Task,
     check_protocol_version,
-    from_json,
     to_json,
 )
 from gkt_core.wire.shards import ShardKey
 
 MessageT = TypeVar("MessageT")
+AnswerT = TypeVar("AnswerT")
 
 _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
-_RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
+# Of the server itself; what something between answers is always asked again.
+_RETRIED_STATUS = (408, 429, 500, 503)
 
 
 class ServerClient:
@@ -128,7 +130,7 @@ class ServerClient:
 
     def artifact(self, name: str) -> bytes:
         """Download a file of the bundle."""
-        return self._call("GET", self._of_run(paths.ARTIFACT, name=name))
+        return self._call(file_of, "GET", self._of_run(paths.ARTIFACT, name=name))
 
     def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
         """Ask what the server does not hold yet of this device's part of the open round.
@@ -155,11 +157,13 @@ class ServerClient:
 
     def soft_labels(self, client_id: str, round_num: int) -> bytes:
         """Download the server's answer to a round."""
-        return self._call("GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id))
+        return self._call(
+            file_of, "GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
+        )
 
     def model_template(self) -> bytes:
         """Download the trained network, without an extractor."""
-        return self._call("GET", self._of_run(paths.MODEL, part="template"))
+        return self._call(file_of, "GET", self._of_run(paths.MODEL, part="template"))
 
     def _of_run(self, path: str, **parts: str | int) -> str:
         return self._run_path + fill(path, **parts)
@@ -172,36 +176,44 @@ class ServerClient:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> MessageT:
-        return from_json(message_type, self._call(method, path, body, headers))
+        read = functools.partial(message_of, message_type)
+        return self._call(read, method, path, body, headers)
 
     def _call(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> bytes:
+        self,
+        read: Callable[[httpx.Response], AnswerT],
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AnswerT:
         deadline = time.monotonic() + self._patience_seconds
         wait = _FIRST_WAIT_SECONDS
+        said: set[str] = set()
         while True:
             changed: GKTError | None = None
+            asked, is_odd = 0.0, False
             try:
                 self.upload_bytes += len(body or b"")
                 response = self._http.request(method, path, content=body, headers=headers)
+                self.download_bytes += len(response.content)
+                asked = _retry_after(response)
+                if response.status_code < 300:
+                    return read(response)
+                refusal = refusal_of(response)
+                if isinstance(refusal, errors.ChecksumError):
+                    changed = refusal
+                elif response.status_code not in _RETRIED_STATUS:
+                    raise refusal
+                trouble = f"status {response.status_code}: {refusal}"
             except httpx.TransportError as error:
-                trouble, asked = f"{type(error).__name__}: {error}", 0.0
+                trouble = f"{type(error).__name__}: {error}"
                 if "CERTIFICATE_VERIFY_FAILED" in trouble:
                     trouble += ": give the certificate of who signed it with --ca-file"
             except httpx.DecodingError as error:
-                raise MessageError(
-                    f"the answer cannot be decoded ({error}): is this the address of a gkt server?"
-                ) from error
-            else:
-                self.download_bytes += len(response.content)
-                if response.status_code < 300:
-                    return response.content
-                if response.status_code not in _RETRIED_STATUS:
-                    refusal = _error_of(response)
-                    if not isinstance(refusal, errors.ChecksumError):
-                        raise refusal
-                    changed = refusal
-                trouble, asked = f"status {response.status_code}{_said(response)}", _retry_after(response)
+                trouble, is_odd = f"the answer cannot be decoded ({error}): a proxy changed it", True
+            except OddAnswerError as error:
+                trouble, is_odd = str(error), True
             # Jitter, on top of what is asked for too: devices that lost the same server must not come back
             # in step.
             pause = asked + wait * (0.5 + random.random() / 2)
@@ -212,7 +224,11 @@ class ServerClient:
                     f"{self._url} did not answer for {self._patience_seconds:.0f} s ({trouble}): "
                     "is gkt serve running, and can this device reach it?"
                 )
-            self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
+            if not is_odd:
+                self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
+            elif trouble not in said:
+                said.add(trouble)
+                self._on_retry(f"{method} {path}: {trouble}; asked again until the server answers")
             self._sleep(pause)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
@@ -226,30 +242,8 @@ def _trusting(ca_file: Path) -> ssl.SSLContext:
         ) from error
 
 
-def _said(response: httpx.Response) -> str:
-    """Read what the server says about its refusal; a proxy says nothing that we could read."""
-    try:
-        return f": {from_json(ErrorBody, response.content).message}"
-    except MessageError:
-        return ""
-
-
 def _retry_after(response: httpx.Response) -> float:
     try:
         return min(max(0.0, float(response.headers.get("Retry-After", "0"))), 3600.0)
     except ValueError:
         return 0.0
-
-
-def _error_of(response: httpx.Response) -> GKTError:
-    """Make the server's error one of the class that it raised there."""
-    try:
-        body = from_json(ErrorBody, response.content)
-    except MessageError:
-        return MessageError(
-            f"status {response.status_code} without an error message: is this the address of a gkt server?"
-        )
-    error_type: Any = getattr(errors, body.error, None)
-    if isinstance(error_type, type) and issubclass(error_type, GKTError):
-        return error_type(body.message)
-    return MessageError(f"the server answered {response.status_code}: {body.message}")

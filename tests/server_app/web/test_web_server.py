@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import http.client
 import ipaddress
@@ -17,7 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from edge_runtime.server_client import ServerClient
 from gkt_core.data.private_data import save_private_data
@@ -189,8 +190,13 @@ def test_tls(app: Flask, certificate: tuple[Path, Path], tmp_path: Path) -> None
 def test_a_device_trusts_the_certificate_that_it_is_given(
     app: Flask, certificate: tuple[Path, Path], gkt: Gkt, tmp_path: Path
 ) -> None:
-    app.add_url_rule("/v1/runs", "runs", lambda: to_json(RunList(PROTOCOL_VERSION, ["one"])))
-    app.add_url_rule("/v1/runs/one", "run", lambda: to_json(RunInfo(PROTOCOL_VERSION, "one", {}, {})))
+    messages = {
+        "runs": RunList(PROTOCOL_VERSION, ["one"]),
+        "runs/one": RunInfo(PROTOCOL_VERSION, "one", {}, {}),
+    }
+    for path, message in messages.items():
+        answer = functools.partial(Response, to_json(message), mimetype="application/json")
+        app.add_url_rule(f"/v1/{path}", path, answer)
     save_private_data(tmp_path / "data.npz", private_data(1))
     with serving(app, tls=certificate) as port:
         url = f"https://127.0.0.1:{port}"
