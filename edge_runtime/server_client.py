@@ -14,6 +14,8 @@ from typing import TypeVar
 import httpx
 
 from edge_runtime.connection.answers import OddAnswerError, file_of, message_of, refusal_of
+from edge_runtime.connection.failures import failure_words
+from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
 from gkt_core.wire import paths
@@ -47,11 +49,18 @@ _RETRIED_STATUS = (408, 429, 500, 503)
 class ServerClient:
     """Talks to one server about its run.
 
+    Attributes:
+        proxy_name: The proxy that it goes through, for a log; empty for none.
+        upload_bytes: Bodies of requests so far.
+        download_bytes: Bodies of answers so far.
+
     Args:
         url: Such as ``http://10.0.0.5:8080``.
         token: The bearer token that ``gkt serve`` printed.
         patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
         ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
+        proxy: URL of the proxy to go through; by default the one that the environment names, if any.
+        no_proxy: Whether to go through none, whatever the environment says.
         transport: For tests: an application instead of a socket.
         on_retry: Called with a line for the log before each wait.
         sleep: For tests.
@@ -67,6 +76,8 @@ class ServerClient:
         *,
         patience_seconds: float = 300.0,
         ca_file: Path | None = None,
+        proxy: str | None = None,
+        no_proxy: bool = False,
         transport: httpx.BaseTransport | None = None,
         on_retry: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -75,22 +86,33 @@ class ServerClient:
         if not token or not token.isprintable() or " " in token:
             raise errors.ConfigError("the token is empty or holds blanks: give the one of gkt serve")
         try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers={"Authorization": f"Bearer {token}"},
-                timeout=httpx.Timeout(60.0, connect=10.0),
-                transport=transport,
-                verify=True if ca_file is None else _trusting(ca_file),
-                trust_env=False,
-            )
+            base = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
-        base = self._http.base_url
+        if base.userinfo:
+            # It would go in the token's place, and into logs.
+            raise errors.ConfigError(
+                "the server URL holds a user name: expected one such as http://10.0.0.5:8080"
+            )
         if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65535:
             raise errors.ConfigError(f"server URL is {url!r}, expected one such as http://10.0.0.5:8080")
         if ca_file is not None and base.scheme != "https":
             # Whoever gives certificates does not want the token to travel in the open.
             raise errors.ConfigError(f"server URL is {url!r} and --ca-file is given: expected https://")
+        chosen = choose_proxy(base, proxy, is_off=no_proxy) if transport is None else ChosenProxy(None)
+        self.proxy_name = chosen.name
+        try:
+            self._http = httpx.Client(
+                base_url=base,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(60.0, connect=10.0),
+                transport=transport,
+                proxy=chosen.proxy,
+                verify=True if ca_file is None else _trusting(ca_file),
+                trust_env=False,
+            )
+        except (UnicodeError, ValueError) as error:
+            raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
         self._url = url
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry
@@ -191,46 +213,81 @@ class ServerClient:
         wait = _FIRST_WAIT_SECONDS
         said: set[str] = set()
         while True:
-            changed: GKTError | None = None
-            asked, is_odd = 0.0, False
             try:
-                self.upload_bytes += len(body or b"")
-                response = self._http.request(method, path, content=body, headers=headers)
-                self.download_bytes += len(response.content)
-                asked = _retry_after(response)
-                if response.status_code < 300:
-                    return read(response)
-                refusal = refusal_of(response)
-                if isinstance(refusal, errors.ChecksumError):
-                    changed = refusal
-                elif response.status_code not in _RETRIED_STATUS:
-                    raise refusal
-                trouble = f"status {response.status_code}: {refusal}"
-            except httpx.TransportError as error:
-                trouble = f"{type(error).__name__}: {error}"
-                if "CERTIFICATE_VERIFY_FAILED" in trouble:
-                    trouble += ": give the certificate of who signed it with --ca-file"
-            except httpx.DecodingError as error:
-                trouble, is_odd = f"the answer cannot be decoded ({error}): a proxy changed it", True
-            except OddAnswerError as error:
-                trouble, is_odd = str(error), True
+                return self._try(read, method, path, body, headers)
+            except _TroubleError as error:
+                trouble = error
             # Jitter, on top of what is asked for too: devices that lost the same server must not come back
             # in step.
-            pause = asked + wait * (0.5 + random.random() / 2)
+            pause = trouble.asked_seconds + wait * (0.5 + random.random() / 2)
             if time.monotonic() + pause > deadline:
-                if changed is not None:
-                    raise changed
-                raise ServerUnavailableError(
-                    f"{self._url} did not answer for {self._patience_seconds:.0f} s ({trouble}): "
-                    "is gkt serve running, and can this device reach it?"
-                )
-            if not is_odd:
+                raise trouble.refusal or self._unavailable(str(trouble))
+            if not trouble.is_odd:
                 self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
-            elif trouble not in said:
-                said.add(trouble)
+            elif str(trouble) not in said:
+                said.add(str(trouble))
                 self._on_retry(f"{method} {path}: {trouble}; asked again until the server answers")
             self._sleep(pause)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+    def _try(
+        self,
+        read: Callable[[httpx.Response], AnswerT],
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+    ) -> AnswerT:
+        try:
+            self.upload_bytes += len(body or b"")
+            response = self._http.request(method, path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise _TroubleError(failure_words(error)) from error
+        except httpx.DecodingError as error:
+            trouble = f"the answer cannot be decoded ({error}): a proxy changed it"
+            raise _TroubleError(trouble, is_odd=True) from error
+        self.download_bytes += len(response.content)
+        asked = _retry_after(response)
+        try:
+            if response.status_code < 300:
+                return read(response)
+            refusal = refusal_of(response)
+        except OddAnswerError as error:
+            raise _TroubleError(str(error), is_odd=True, asked_seconds=asked) from error
+        trouble = f"status {response.status_code}: {refusal}"
+        if isinstance(refusal, errors.ChecksumError):
+            raise _TroubleError(trouble, asked_seconds=asked, refusal=refusal)
+        if response.status_code in _RETRIED_STATUS:
+            raise _TroubleError(trouble, asked_seconds=asked)
+        raise refusal
+
+    def _unavailable(self, trouble: str) -> ServerUnavailableError:
+        by_way_of = f" through the proxy {self.proxy_name}" if self.proxy_name else ""
+        return ServerUnavailableError(
+            f"{self._url} did not answer{by_way_of} for {self._patience_seconds:.0f} s ({trouble}): "
+            "is gkt serve running, and can this device reach it?"
+        )
+
+
+class _TroubleError(Exception):
+    """What another try may mend.
+
+    Attributes:
+        is_odd: Whether something between answered, and not the server.
+        asked_seconds: How long the answer asks to wait.
+        refusal: What the call ends with when patience does; None for that the server is unavailable.
+    """
+
+    def __init__(
+        self,
+        trouble: str,
+        *,
+        is_odd: bool = False,
+        asked_seconds: float = 0.0,
+        refusal: GKTError | None = None,
+    ) -> None:
+        super().__init__(trouble)
+        self.is_odd, self.asked_seconds, self.refusal = is_odd, asked_seconds, refusal
 
 
 def _trusting(ca_file: Path) -> ssl.SSLContext:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from edge_runtime.connection.proxies import proxy_hint
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError
 from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, SHA256_HEADER, ErrorBody, from_json
@@ -36,7 +37,7 @@ _HINTS = {
     403: _DENIED,
     404: f"a proxy or CDN whose route to the server is gone, or {_ELSEWHERE}",
     405: _DENIED,
-    407: "a proxy wants a user name and a password",
+    407: proxy_hint("407"),
     408: "a proxy that gave up waiting: the connection may be too slow for it",
     411: "a proxy that does not let such uploads through",
     413: "a proxy that limits uploads (nginx: client_max_body_size)",

@@ -1,11 +1,9 @@
 """The web server on a real socket: stalled uploads, TLS, bodies in pieces, connections that are kept."""
 
 import contextlib
-import datetime
 import functools
 import hashlib
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -15,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask, Response, request
 
 from edge_runtime.server_client import ServerClient
@@ -28,6 +23,7 @@ from server_app.serving import bind
 from server_app.web.gunicorn_server import WebServer, check_tls
 from server_app.web.receiving import body_chunks, drop_body, receive
 from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.edge_runtime.certificates import make_certificate
 from tests.server_app.server_fixtures import private_data
 
 
@@ -151,29 +147,8 @@ def test_stalled_uploads_stop_nobody_and_end(app: Flask) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 and its key, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gkt")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(address, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return folder / "cert.pem", folder / "key.pem"
+    made = make_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
+    return made.certificate, made.key
 
 
 def test_tls(app: Flask, certificate: tuple[Path, Path], tmp_path: Path) -> None:
