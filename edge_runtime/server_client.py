@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TypeVar
 import httpx
 
 from edge_runtime.connection.answers import OddAnswerError, file_of, message_of, refusal_of
-from edge_runtime.connection.failures import failure_words
+from edge_runtime.connection.failures import failure_words, trusting
 from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
@@ -42,6 +41,7 @@ AnswerT = TypeVar("AnswerT")
 
 _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
+_LONGEST_TRY_SECONDS = 120.0
 # Of the server itself; what something between answers is always asked again.
 _RETRIED_STATUS = (408, 429, 500, 503)
 
@@ -108,7 +108,7 @@ class ServerClient:
                 timeout=httpx.Timeout(60.0, connect=10.0),
                 transport=transport,
                 proxy=chosen.proxy,
-                verify=True if ca_file is None else _trusting(ca_file),
+                verify=trusting(ca_file),
                 trust_env=False,
             )
         except (UnicodeError, ValueError) as error:
@@ -209,10 +209,10 @@ class ServerClient:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> AnswerT:
-        deadline = time.monotonic() + self._patience_seconds
-        wait = _FIRST_WAIT_SECONDS
+        waited, wait = 0.0, _FIRST_WAIT_SECONDS
         said: set[str] = set()
         while True:
+            began = time.monotonic()
             try:
                 return self._try(read, method, path, body, headers)
             except _TroubleError as error:
@@ -220,7 +220,9 @@ class ServerClient:
             # Jitter, on top of what is asked for too: devices that lost the same server must not come back
             # in step.
             pause = trouble.asked_seconds + wait * (0.5 + random.random() / 2)
-            if time.monotonic() + pause > deadline:
+            # A lid that was closed in between is not a server that was silent.
+            waited += min(time.monotonic() - began, _LONGEST_TRY_SECONDS)
+            if waited + pause > self._patience_seconds:
                 raise trouble.refusal or self._unavailable(str(trouble))
             if not trouble.is_odd:
                 self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
@@ -228,6 +230,7 @@ class ServerClient:
                 said.add(str(trouble))
                 self._on_retry(f"{method} {path}: {trouble}; asked again until the server answers")
             self._sleep(pause)
+            waited += pause
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     def _try(
@@ -288,15 +291,6 @@ class _TroubleError(Exception):
     ) -> None:
         super().__init__(trouble)
         self.is_odd, self.asked_seconds, self.refusal = is_odd, asked_seconds, refusal
-
-
-def _trusting(ca_file: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise errors.ConfigError(
-            f"--ca-file {ca_file} cannot be used: {error}: expected certificates as a PEM file"
-        ) from error
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -219,6 +219,34 @@ def test_patience_begins_anew_with_every_call(connect: Connect, clock: Clock) ->
     assert client.task("client-a") == TASK
 
 
+def test_a_lid_that_was_closed_is_no_silence_of_the_server(connect: Connect, clock: Clock) -> None:
+    """An hour passes while a request is under way; the connection is dead when the device wakes up."""
+    client, asked = connect(httpx.ReadTimeout("slow"), answer(TASK), patience_seconds=300)
+
+    def asleep(*arguments: Any, **options: Any) -> httpx.Response:
+        clock.now += 3600 if not asked else 0
+        return request(*arguments, **options)
+
+    request = client._http.request
+    client._http.request = asleep  # type: ignore[method-assign] # a request that takes an hour
+    assert client.task("client-a") == TASK
+    assert len(asked) == 2
+
+
+def test_tries_that_take_long_use_patience_up(connect: Connect, clock: Clock) -> None:
+    client, asked = connect(httpx.ReadTimeout("slow"), patience_seconds=300)
+    request = client._http.request
+
+    def slow(*arguments: Any, **options: Any) -> httpx.Response:
+        clock.now += 60
+        return request(*arguments, **options)
+
+    client._http.request = slow  # type: ignore[method-assign] # each takes a minute
+    with pytest.raises(ServerUnavailableError):
+        client.task("client-a")
+    assert len(asked) == 5
+
+
 def test_a_body_that_changed_on_its_way_is_sent_again(connect: Connect, clock: Clock) -> None:
     client, asked = connect(refusal(400, "ChecksumError"), answer(ShardReceipt(8, 100, False)))
     assert client.put_shard(KEY, bytes(100), compressed=False) == ShardReceipt(8, 100, False)
