@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 
+from edge_runtime.connection.answers import OddAnswerError, file_of, message_of, refusal_of
+from edge_runtime.connection.failures import failure_words, trusting
+from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
 from gkt_core.wire import paths
@@ -20,7 +23,6 @@ from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
     SHA256_HEADER,
     ZSTD,
-    ErrorBody,
     JoinRequest,
     MissingShards,
     RoundReport,
@@ -30,26 +32,35 @@ from gkt_core.wire.protocol import (
     ShardReceipt,
     Task,
     check_protocol_version,
-    from_json,
     to_json,
 )
 from gkt_core.wire.shards import ShardKey
 
 MessageT = TypeVar("MessageT")
+AnswerT = TypeVar("AnswerT")
 
 _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
-_RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
+_LONGEST_TRY_SECONDS = 120.0
+# Of the server itself; what something between answers is always asked again.
+_RETRIED_STATUS = (408, 429, 500, 503)
 
 
 class ServerClient:
     """Talks to one server about its run.
+
+    Attributes:
+        proxy_name: The proxy that it goes through, for a log; empty for none.
+        upload_bytes: Bodies of requests so far.
+        download_bytes: Bodies of answers so far.
 
     Args:
         url: Such as ``http://10.0.0.5:8080``.
         token: The bearer token that ``gkt serve`` printed.
         patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
         ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
+        proxy: URL of the proxy to go through; by default the one that the environment names, if any.
+        no_proxy: Whether to go through none, whatever the environment says.
         transport: For tests: an application instead of a socket.
         on_retry: Called with a line for the log before each wait.
         sleep: For tests.
@@ -65,6 +76,8 @@ class ServerClient:
         *,
         patience_seconds: float = 300.0,
         ca_file: Path | None = None,
+        proxy: str | None = None,
+        no_proxy: bool = False,
         transport: httpx.BaseTransport | None = None,
         on_retry: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -73,22 +86,33 @@ class ServerClient:
         if not token or not token.isprintable() or " " in token:
             raise errors.ConfigError("the token is empty or holds blanks: give the one of gkt serve")
         try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers={"Authorization": f"Bearer {token}"},
-                timeout=httpx.Timeout(60.0, connect=10.0),
-                transport=transport,
-                verify=True if ca_file is None else _trusting(ca_file),
-                trust_env=False,
-            )
+            base = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
-        base = self._http.base_url
+        if base.userinfo:
+            # It would go in the token's place, and into logs.
+            raise errors.ConfigError(
+                "the server URL holds a user name: expected one such as http://10.0.0.5:8080"
+            )
         if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65535:
             raise errors.ConfigError(f"server URL is {url!r}, expected one such as http://10.0.0.5:8080")
         if ca_file is not None and base.scheme != "https":
             # Whoever gives certificates does not want the token to travel in the open.
             raise errors.ConfigError(f"server URL is {url!r} and --ca-file is given: expected https://")
+        chosen = choose_proxy(base, proxy, is_off=no_proxy) if transport is None else ChosenProxy(None)
+        self.proxy_name = chosen.name
+        try:
+            self._http = httpx.Client(
+                base_url=base,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(60.0, connect=10.0),
+                transport=transport,
+                proxy=chosen.proxy,
+                verify=trusting(ca_file),
+                trust_env=False,
+            )
+        except (UnicodeError, ValueError) as error:
+            raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
         self._url = url
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry
@@ -128,7 +152,7 @@ class ServerClient:
 
     def artifact(self, name: str) -> bytes:
         """Download a file of the bundle."""
-        return self._call("GET", self._of_run(paths.ARTIFACT, name=name))
+        return self._call(file_of, "GET", self._of_run(paths.ARTIFACT, name=name))
 
     def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
         """Ask what the server does not hold yet of this device's part of the open round.
@@ -155,11 +179,13 @@ class ServerClient:
 
     def soft_labels(self, client_id: str, round_num: int) -> bytes:
         """Download the server's answer to a round."""
-        return self._call("GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id))
+        return self._call(
+            file_of, "GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
+        )
 
     def model_template(self) -> bytes:
         """Download the trained network, without an extractor."""
-        return self._call("GET", self._of_run(paths.MODEL, part="template"))
+        return self._call(file_of, "GET", self._of_run(paths.MODEL, part="template"))
 
     def _of_run(self, path: str, **parts: str | int) -> str:
         return self._run_path + fill(path, **parts)
@@ -172,66 +198,99 @@ class ServerClient:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> MessageT:
-        return from_json(message_type, self._call(method, path, body, headers))
+        read = functools.partial(message_of, message_type)
+        return self._call(read, method, path, body, headers)
 
     def _call(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> bytes:
-        deadline = time.monotonic() + self._patience_seconds
-        wait = _FIRST_WAIT_SECONDS
+        self,
+        read: Callable[[httpx.Response], AnswerT],
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AnswerT:
+        waited, wait = 0.0, _FIRST_WAIT_SECONDS
+        said: set[str] = set()
         while True:
-            changed: GKTError | None = None
+            began = time.monotonic()
             try:
-                self.upload_bytes += len(body or b"")
-                response = self._http.request(method, path, content=body, headers=headers)
-            except httpx.TransportError as error:
-                trouble, asked = f"{type(error).__name__}: {error}", 0.0
-                if "CERTIFICATE_VERIFY_FAILED" in trouble:
-                    trouble += ": give the certificate of who signed it with --ca-file"
-            except httpx.DecodingError as error:
-                raise MessageError(
-                    f"the answer cannot be decoded ({error}): is this the address of a gkt server?"
-                ) from error
-            else:
-                self.download_bytes += len(response.content)
-                if response.status_code < 300:
-                    return response.content
-                if response.status_code not in _RETRIED_STATUS:
-                    refusal = _error_of(response)
-                    if not isinstance(refusal, errors.ChecksumError):
-                        raise refusal
-                    changed = refusal
-                trouble, asked = f"status {response.status_code}{_said(response)}", _retry_after(response)
+                return self._try(read, method, path, body, headers)
+            except _TroubleError as error:
+                trouble = error
             # Jitter, on top of what is asked for too: devices that lost the same server must not come back
             # in step.
-            pause = asked + wait * (0.5 + random.random() / 2)
-            if time.monotonic() + pause > deadline:
-                if changed is not None:
-                    raise changed
-                raise ServerUnavailableError(
-                    f"{self._url} did not answer for {self._patience_seconds:.0f} s ({trouble}): "
-                    "is gkt serve running, and can this device reach it?"
-                )
-            self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
+            pause = trouble.asked_seconds + wait * (0.5 + random.random() / 2)
+            # A lid that was closed in between is not a server that was silent.
+            waited += min(time.monotonic() - began, _LONGEST_TRY_SECONDS)
+            if waited + pause > self._patience_seconds:
+                raise trouble.refusal or self._unavailable(str(trouble))
+            if not trouble.is_odd:
+                self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
+            elif str(trouble) not in said:
+                said.add(str(trouble))
+                self._on_retry(f"{method} {path}: {trouble}; asked again until the server answers")
             self._sleep(pause)
+            waited += pause
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
+    def _try(
+        self,
+        read: Callable[[httpx.Response], AnswerT],
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+    ) -> AnswerT:
+        try:
+            self.upload_bytes += len(body or b"")
+            response = self._http.request(method, path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise _TroubleError(failure_words(error)) from error
+        except httpx.DecodingError as error:
+            trouble = f"the answer cannot be decoded ({error}): a proxy changed it"
+            raise _TroubleError(trouble, is_odd=True) from error
+        self.download_bytes += len(response.content)
+        asked = _retry_after(response)
+        try:
+            if response.status_code < 300:
+                return read(response)
+            refusal = refusal_of(response)
+        except OddAnswerError as error:
+            raise _TroubleError(str(error), is_odd=True, asked_seconds=asked) from error
+        trouble = f"status {response.status_code}: {refusal}"
+        if isinstance(refusal, errors.ChecksumError):
+            raise _TroubleError(trouble, asked_seconds=asked, refusal=refusal)
+        if response.status_code in _RETRIED_STATUS:
+            raise _TroubleError(trouble, asked_seconds=asked)
+        raise refusal
 
-def _trusting(ca_file: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise errors.ConfigError(
-            f"--ca-file {ca_file} cannot be used: {error}: expected certificates as a PEM file"
-        ) from error
+    def _unavailable(self, trouble: str) -> ServerUnavailableError:
+        by_way_of = f" through the proxy {self.proxy_name}" if self.proxy_name else ""
+        return ServerUnavailableError(
+            f"{self._url} did not answer{by_way_of} for {self._patience_seconds:.0f} s ({trouble}): "
+            "is gkt serve running, and can this device reach it?"
+        )
 
 
-def _said(response: httpx.Response) -> str:
-    """Read what the server says about its refusal; a proxy says nothing that we could read."""
-    try:
-        return f": {from_json(ErrorBody, response.content).message}"
-    except MessageError:
-        return ""
+class _TroubleError(Exception):
+    """What another try may mend.
+
+    Attributes:
+        is_odd: Whether something between answered, and not the server.
+        asked_seconds: How long the answer asks to wait.
+        refusal: What the call ends with when patience does; None for that the server is unavailable.
+    """
+
+    def __init__(
+        self,
+        trouble: str,
+        *,
+        is_odd: bool = False,
+        asked_seconds: float = 0.0,
+        refusal: GKTError | None = None,
+    ) -> None:
+        super().__init__(trouble)
+        self.is_odd, self.asked_seconds, self.refusal = is_odd, asked_seconds, refusal
 
 
 def _retry_after(response: httpx.Response) -> float:
@@ -239,17 +298,3 @@ def _retry_after(response: httpx.Response) -> float:
         return min(max(0.0, float(response.headers.get("Retry-After", "0"))), 3600.0)
     except ValueError:
         return 0.0
-
-
-def _error_of(response: httpx.Response) -> GKTError:
-    """Make the server's error one of the class that it raised there."""
-    try:
-        body = from_json(ErrorBody, response.content)
-    except MessageError:
-        return MessageError(
-            f"status {response.status_code} without an error message: is this the address of a gkt server?"
-        )
-    error_type: Any = getattr(errors, body.error, None)
-    if isinstance(error_type, type) and issubclass(error_type, GKTError):
-        return error_type(body.message)
-    return MessageError(f"the server answered {response.status_code}: {body.message}")

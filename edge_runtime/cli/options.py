@@ -91,6 +91,8 @@ class RunOptions(DeviceOptions):
         is_dry_run: Show what would leave this device; send nothing of it.
         noise: What happens to features before they leave.
         ca_file: Certificates (PEM) to trust, for a server whose certificate no public authority signed.
+        proxy: URL of the proxy to go through; better in HTTPS_PROXY if it holds a password.
+        no_proxy: Go through no proxy, whatever the environment says.
         patience_seconds: Give up on a server that has not answered for so long.
         engine: What trains.
         checkpoint_seconds: How often the middle of a round is saved to --state-dir; 0 after every step.
@@ -108,6 +110,10 @@ class RunOptions(DeviceOptions):
     is_dry_run: bool = option(False, flag="--dry-run")
     noise: FeatureNoise = field(default_factory=FeatureNoise)
     ca_file: Path | None = option(None, group=SERVER)
+    proxy: str | None = option(
+        None, shown_default="HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY names the server", group=SERVER
+    )
+    no_proxy: bool = option(False, group=SERVER)
     patience_seconds: float | None = option(
         None,
         shown_default=f"never, or {_DRY_RUN_PATIENCE_SECONDS:.0f} seconds in a dry run",

@@ -65,10 +65,14 @@ def run(options: RunOptions, as_json: bool) -> None:
             options.url,
             options.token,
             ca_file=options.ca_file,
+            proxy=options.proxy,
+            no_proxy=options.no_proxy,
             patience_seconds=options.patience,
             on_retry=progress.note,
         )
         stack.callback(server.close)
+        if server.proxy_name:
+            progress.note(f"goes through the proxy {server.proxy_name}")
         engine = options.engine and options.engine.replace("-", "_")
         if options.state_dir is None or options.is_dry_run:
             shown = _dry_run(server, private, options, engine)

@@ -33,6 +33,8 @@ from gkt_core.wire.shard_checks import check_layout, check_metadata, count_sampl
 from gkt_core.wire.shard_file import MAX_HEADER_BYTES, map_file, parse, serialise
 
 SPLITS = ("train", "validation")
+# More than the header of any feature shard takes; what is read may have a longer one.
+_HEADER_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,17 @@ class ShardSpec:
     @property
     def max_bytes(self) -> int:
         """Size that no valid shard exceeds, uncompressed."""
+        return self._sample_bytes * self.max_samples + 8 * self.feature_shape[0] + 8 + MAX_HEADER_BYTES
+
+    def samples_within(self, num_bytes: int) -> int:
+        """How many samples a shard of so many bytes may hold, uncompressed; at least one."""
+        rest = num_bytes - 8 * self.feature_shape[0] - 8 - _HEADER_BYTES
+        return max(1, rest // self._sample_bytes)
+
+    @property
+    def _sample_bytes(self) -> int:
         dtype, sample_shape = encoded_layout(self.codec, self.feature_shape)
-        per_sample = int(np.prod(sample_shape)) * dtype.itemsize + 4 * self.num_classes + 16
-        return per_sample * self.max_samples + 8 * self.feature_shape[0] + 8 + MAX_HEADER_BYTES
+        return int(np.prod(sample_shape)) * dtype.itemsize + 4 * self.num_classes + 16
 
 
 @dataclass(frozen=True, slots=True)

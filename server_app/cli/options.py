@@ -10,6 +10,10 @@ from gkt_core.errors import ConfigError
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
 TRAINING, LATE = "The trainer's machine", "Late devices"
+# What nginx lets through as it comes is 1 MB; smaller shards are lost less often, and resumed sooner.
+SHARD_BYTES, MOST_SHARD_SAMPLES = 512_000, 64
+# Of a new run's hyper-parameters, where they differ from a simulation's: what travels is dear here.
+SERVE_DEFAULTS = {"codec": "uint8"}
 # Of one machine; each is at least a thread or a GPU.
 MAX_TRAINER_PROCS = 64
 
@@ -73,7 +77,7 @@ class ServeOptions(RunFolder):
     deadline_seconds: float | None = option(
         None, flag="--round-deadline", low=0, shown_default="0", group=LATE
     )
-    min_clients: int | None = option(None, low=1, shown_default="1", group=LATE)
+    min_clients: int | None = option(None, low=1, shown_default="half of them", group=LATE)
     database: str | None = option(None, envvar="GKT_DATABASE", shown_default="a file", group=STORAGE)
     blobs: str | None = option(None, shown_default="files", group=STORAGE)
     num_threads: int = option(0, flag="--threads", low=0, group=TRAINING)

@@ -15,7 +15,8 @@ from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
 from gkt_core.errors import ConfigError, needs
-from server_app.cli.options import ServeOptions
+from gkt_core.wire.shards import ShardSpec
+from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
 
 if TYPE_CHECKING:
     from server_app.run_folder import RunContext
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 )
 @dataclass_options(ServeOptions)
 @json_option("URL, run id and token as JSON, once listening,")
-@run_config_options()
+@run_config_options(
+    defaults={
+        **SERVE_DEFAULTS,
+        "shard_samples": f"as many as {SHARD_BYTES // 1000} kB hold, {MOST_SHARD_SAMPLES} at most",
+    }
+)
 def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool) -> None:
     """Serve one run: collect features, train the large network, answer with soft labels.
 
@@ -58,7 +64,7 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
             )
         if classifier is not None:
             classifier.check_fits(run.bundle.manifest)
-        _change_rules(run.store, options)
+        change_rules(run.store, options)
 
         def on_ready(url: str) -> None:
             if as_json:
@@ -96,7 +102,7 @@ def _run_of(
         return run
     if options.artifacts is None:
         raise ConfigError(f"{options.data_dir} holds no run: give --artifacts to begin one")
-    config = build_run_config(hyper_parameters, file=options.config_file)
+    config = new_config(options, options.artifacts, hyper_parameters)
     _check_rules(config, options)
     if classifier is not None:
         # Before anything is written.
@@ -106,11 +112,22 @@ def _run_of(
     return run_folder.create_run(options.data_dir, options.artifacts, config, options.token, storage)
 
 
+def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[str, Any]) -> RunConfig:
+    """Merge what was given with what suits a network: small codes, and shards that proxies let through."""
+    config = build_run_config(hyper_parameters, file=options.config_file, defaults=SERVE_DEFAULTS)
+    manifest = load_bundle(artifacts).manifest
+    spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1)
+    defaults = {**SERVE_DEFAULTS, "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES))}
+    return build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
+
+
 def _print_address(run: RunContext, url: str, token: str) -> None:
     click.echo(
         f"serving {run.store.run_id} on {url}: {run.config.rounds} rounds, {run.config.num_clients} devices"
     )
     click.echo(f"what can be said to it: {url}/docs, and {url}/v1/openapi.json for programs")
+    if not run.store.state().deadline_seconds:
+        click.echo("rounds wait for every device that is late: --round-deadline SECONDS goes on without it")
     click.echo("each device runs:")
     # Listening on all addresses: devices need one that is this machine's.
     shown = url.replace("0.0.0.0", socket.gethostname()).replace("[::]", socket.gethostname())
@@ -130,12 +147,16 @@ def _check_rules(config: RunConfig, options: ServeOptions) -> None:
         )
 
 
-def _change_rules(store: RunStore, options: ServeOptions) -> None:
+def change_rules(store: RunStore, options: ServeOptions) -> None:
     """Note the deadline that was given; what was not given stays as it is."""
     from server_app.rounds.state import RulesChanged  # noqa: PLC0415 - imports an extra
 
     state = store.state()
     least = state.min_clients if options.min_clients is None else options.min_clients
+    is_new = bool(options.deadline_seconds) and not state.deadline_seconds
+    if is_new and options.min_clients is None and state.min_clients == 1:
+        # A round of one device of many, as the others were offline, would be trained on that one's data.
+        least = -(-state.num_clients // 2)
     seconds = state.deadline_seconds if options.deadline_seconds is None else options.deadline_seconds
     if (least, seconds) != (state.min_clients, state.deadline_seconds):
         store.apply(RulesChanged(least, seconds))

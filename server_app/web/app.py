@@ -91,6 +91,12 @@ def create_app(
             message = f"the body exceeds {request.max_content_length} bytes, the most that is expected here"
         return _error_response(error.code or 500, type(error).__name__, message)
 
+    @app.after_request
+    def _never_cached(response: Response) -> Response:
+        """What a proxy keeps of a task would be an old answer to a new question."""
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
     for module in (runs, clients, uploads, downloads, inference, documents):
         app.register_blueprint(module.blueprint)
     return app

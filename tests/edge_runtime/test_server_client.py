@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,7 +109,14 @@ def connect(clock: Clock) -> Iterator[Connect]:
 
 
 def answer(message: Any, status: int = 200, **headers: str) -> httpx.Response:
-    return httpx.Response(status, content=to_json(message), headers=headers)
+    return httpx.Response(
+        status, content=to_json(message), headers={"Content-Type": "application/json", **headers}
+    )
+
+
+def file(content: bytes, **headers: str) -> httpx.Response:
+    headers = {"Content-Type": "application/octet-stream", **headers}
+    return httpx.Response(200, content=content, headers=headers)
 
 
 def refusal(status: int, error: str, message: str = "the reason") -> httpx.Response:
@@ -211,6 +219,34 @@ def test_patience_begins_anew_with_every_call(connect: Connect, clock: Clock) ->
     assert client.task("client-a") == TASK
 
 
+def test_a_lid_that_was_closed_is_no_silence_of_the_server(connect: Connect, clock: Clock) -> None:
+    """An hour passes while a request is under way; the connection is dead when the device wakes up."""
+    client, asked = connect(httpx.ReadTimeout("slow"), answer(TASK), patience_seconds=300)
+
+    def asleep(*arguments: Any, **options: Any) -> httpx.Response:
+        clock.now += 3600 if not asked else 0
+        return request(*arguments, **options)
+
+    request = client._http.request
+    client._http.request = asleep  # type: ignore[method-assign] # a request that takes an hour
+    assert client.task("client-a") == TASK
+    assert len(asked) == 2
+
+
+def test_tries_that_take_long_use_patience_up(connect: Connect, clock: Clock) -> None:
+    client, asked = connect(httpx.ReadTimeout("slow"), patience_seconds=300)
+    request = client._http.request
+
+    def slow(*arguments: Any, **options: Any) -> httpx.Response:
+        clock.now += 60
+        return request(*arguments, **options)
+
+    client._http.request = slow  # type: ignore[method-assign] # each takes a minute
+    with pytest.raises(ServerUnavailableError):
+        client.task("client-a")
+    assert len(asked) == 5
+
+
 def test_a_body_that_changed_on_its_way_is_sent_again(connect: Connect, clock: Clock) -> None:
     client, asked = connect(refusal(400, "ChecksumError"), answer(ShardReceipt(8, 100, False)))
     assert client.put_shard(KEY, bytes(100), compressed=False) == ShardReceipt(8, 100, False)
@@ -265,45 +301,99 @@ def test_an_error_that_is_none_of_ours_is_a_message_error(connect: Connect, name
         client.task("client-a")
 
 
+# --- what something between answers
+
+
+HTML = "<html>one moment please</html>"
+CUT = httpx.Response(200, content=to_json(TASK)[:20], headers={"Content-Type": "application/json"})
+
+
 @pytest.mark.parametrize(
-    "found",
+    ("found", "hint"),
     [
-        httpx.Response(404, text="<html>nginx</html>"),
-        httpx.Response(403, content=b'{"detail": "forbidden"}'),
-        httpx.Response(418),
-        httpx.Response(301, headers={"Location": "http://elsewhere/"}),
+        (httpx.Response(522, text=HTML), "status 522 .*a CDN does not reach the server"),
+        (httpx.Response(524, text=HTML), "a CDN does not reach the server"),
+        (httpx.Response(530, text=HTML), "a CDN does not reach the server"),
+        (httpx.Response(404, text=HTML), "status 404 .*is it the one that gkt serve printed"),
+        (httpx.Response(403, content=b'{"detail": "forbidden"}'), "a firewall"),
+        (httpx.Response(403, json={"error": "no", "message": "no", "statusCode": 403}), "a firewall"),
+        (httpx.Response(403, text='{"error": "no", "message": "no"}'), "a firewall"),
+        (httpx.Response(407, headers={"Proxy-Authenticate": "Basic"}), "a user name and a password"),
+        (httpx.Response(411), "does not let such uploads through"),
+        (httpx.Response(413, text=HTML), "client_max_body_size"),
+        (httpx.Response(418), "a firewall"),
+        (httpx.Response(502, text=HTML), "is gkt serve running"),
+        (
+            httpx.Response(301, headers={"Location": "http://login.hotel/?secret=1"}),
+            "to http://login.hotel: ",
+        ),
+        (httpx.Response(302, headers={"Location": "/login"}), "leads to another page: a captive portal"),
+        (httpx.Response(302, headers={"Location": "http://[/"}), "leads to nowhere: a captive portal"),
+        (httpx.Response(200, html=HTML), "text/html where application/json was .*a captive portal"),
+        (httpx.Response(200, content=b""), "an answer of no type"),
+        (httpx.Response(204), "an answer of no type"),
+        (httpx.Response(200, headers={"Content-Type": "text/\x1b[2J"}), "an answer of no type"),
+        (httpx.Response(200, json={"status": "please log in"}), "an answer of another server, or one cut"),
+        (httpx.Response(200, json=["please log in"]), "an answer of another server"),
+        (httpx.Response(200, json={"padding": "x" * 2_000_000}), "an answer of another server"),
+        (CUT, "cut short"),
+        (
+            httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip")),
+            "cannot be decoded .*a proxy changed it",
+        ),
     ],
-    ids=lambda response: str(response.status_code),
+    ids=lambda value: value if isinstance(value, str) else str(value.status_code),
 )
-def test_an_answer_of_another_kind_of_server(connect: Connect, clock: Clock, found: httpx.Response) -> None:
-    client, _ = connect(found)
-    with pytest.raises(
-        MessageError, match=f"status {found.status_code} .*is this the address of a gkt server"
-    ):
+def test_an_answer_of_something_between_is_asked_again(
+    connect: Connect, clock: Clock, found: httpx.Response, hint: str
+) -> None:
+    lines: list[str] = []
+    client, asked = connect(found, found, found, answer(TASK), lines=lines)
+    assert client.task("client-a") == TASK
+    assert len(asked) == 4 and len(clock.slept) == 3
+    # Said once, however long it lasts.
+    assert len(lines) == 1 and re.search(hint, lines[0]), lines
+    assert "secret" not in lines[0] and lines[0].isprintable()
+    client, _ = connect(found, patience_seconds=10)
+    with pytest.raises(ServerUnavailableError, match=hint) as caught:
         client.task("client-a")
-    assert clock.slept == []
+    assert caught.value.exit_code == 4
+
+
+def test_each_kind_of_odd_answer_is_said(connect: Connect, clock: Clock) -> None:
+    lines: list[str] = []
+    kinds = [httpx.Response(status, text=HTML) for status in (522, 404, 522, 404)]
+    client, _ = connect(*kinds, answer(TASK), *kinds, answer(TASK), lines=lines)
+    client.task("client-a")
+    assert [re.findall(r"status (\d+)", line) for line in lines] == [["522"], ["404"]]
+    client.task("client-a")
+    assert len(lines) == 4
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        httpx.Response(200, text="<html>welcome</html>"),
-        httpx.Response(200, content=b""),
-        httpx.Response(200, content=b'{"action": "wait"}'),
-        httpx.Response(200, content=to_json(TASK).replace(b"0.5", b"NaN")),
+        httpx.Response(200, content=b"<html>", headers={"Content-Type": "text/html"}),
+        file(b"soft lab", **{SHA256_HEADER: hashlib.sha256(b"soft labels").hexdigest()}),
+        file(b"hard labels", **{SHA256_HEADER: hashlib.sha256(b"soft labels").hexdigest()}),
     ],
 )
-def test_an_answer_that_is_no_message(connect: Connect, clock: Clock, found: httpx.Response) -> None:
-    client, _ = connect(found)
+def test_a_file_that_is_not_the_servers_is_asked_again(
+    connect: Connect, clock: Clock, found: httpx.Response
+) -> None:
+    whole = file(b"soft labels", **{SHA256_HEADER: hashlib.sha256(b"soft labels").hexdigest()})
+    client, asked = connect(found, whole)
+    assert client.soft_labels("client-a", 1) == b"soft labels"
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "found",
+    [b'{"action": "wait"}', to_json(TASK).replace(b"0.5", b"NaN"), to_json(TASK).replace(b"0.5", b'""')],
+)
+def test_a_message_of_another_version_is_none_of_these(connect: Connect, clock: Clock, found: bytes) -> None:
+    client, _ = connect(httpx.Response(200, content=found, headers={"Content-Type": "application/json"}))
     with pytest.raises(MessageError):
-        client.task("client-a")
-    assert clock.slept == []
-
-
-def test_an_answer_that_cannot_be_decoded(connect: Connect, clock: Clock) -> None:
-    broken = httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
-    client, _ = connect(broken)
-    with pytest.raises(MessageError, match="is this the address of a gkt server"):
         client.task("client-a")
     assert clock.slept == []
 
@@ -362,7 +452,7 @@ def test_a_retried_upload_is_the_same_and_counted_each_time(connect: Connect, cl
 
 
 def test_bodies_of_answers_are_counted(connect: Connect) -> None:
-    client, _ = connect(answer(TASK), httpx.Response(200, content=b"soft labels"))
+    client, _ = connect(answer(TASK), file(b"soft labels"))
     client.task("client-a")
     assert client.soft_labels("client-a", 1) == b"soft labels"
     assert client.download_bytes == len(to_json(TASK)) + 11

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -17,16 +18,19 @@ import pytest
 from click.testing import CliRunner
 
 from gkt_core.cli import gkt
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
 from gkt_core.wire.protocol import ErrorBody, RunStatus, from_json
-from server_app import RunContext, open_run
+from server_app import RunContext, create_run, open_run
+from server_app.cli.options import ServeOptions
+from server_app.cli.serve import change_rules, new_config
 from server_app.rounds.state import Failed, Phase
 from server_app.trainer import supervisor
 from tests.conftest import LONGEST_SECONDS
-from tests.server_app.server_fixtures import closing_runs, open_store
+from tests.server_app.server_fixtures import TOKEN, closing_runs, open_store, run_config
 from tests.server_app.waiting import until
 
-RUN_OPTIONS = ("--clients", "2", "--rounds", "2", "--codec", "uint8", "--shard-samples", "8")
+RUN_OPTIONS = ("--clients", "2", "--rounds", "2", "--shard-samples", "8")
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -157,7 +161,8 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     second = serve("--rounds", "2", "--round-deadline", "60")
     assert (second.info["run_id"], second.token()) == (first.info["run_id"], token)
     second.wait_for(second.out, f"gkt edge run --server {second.info['url']} --token {token}")
-    assert second.get(root, Authorization=f"Bearer {token}").status_code == 200
+    config = second.get(root, Authorization=f"Bearer {token}").json()["config"]
+    assert (config["codec"], config["shard_samples"]) == ("uint8", 8)
     with contextlib.closing(open_store(second.data_dir / "run.sqlite")) as store:
         assert (store.state().deadline_seconds, store.state().min_clients) == (60, 1)
 
@@ -183,6 +188,37 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     assert psutil.Process(third.process.pid).children() == []
     assert third.get("/v1/health").status_code == 200, "devices still learn why"
     assert third.end() == 130
+
+
+def test_what_a_new_run_has_unless_it_is_told(server_bundle: Path, tmp_path: Path) -> None:
+    """Shards are small on the wire and many proxies let them through; a run file and options win."""
+    (tmp_path / "run.toml").write_text('codec = "fp16"\nshard_samples = 100\n')
+    givens: list[dict[str, Any]] = [{}, {"codec": "fp32"}, {"shard_samples": 500}]
+    chosen = [
+        new_config(ServeOptions(data_dir=tmp_path, config_file=file), server_bundle, given)
+        for file in (None, tmp_path / "run.toml")
+        for given in givens
+    ]
+    assert [(each.codec, each.shard_samples) for each in chosen] == [
+        ("uint8", 64), ("fp32", 64), ("uint8", 500), ("fp16", 100), ("fp32", 100), ("fp16", 500),
+    ]  # fmt: skip
+    # A simulation's stay as they are: committed results were made with them.
+    assert (RunConfig().codec, RunConfig().shard_samples) == ("fp32", 64)
+
+
+@pytest.mark.parametrize(("deadline", "least"), [(None, 1), (60.0, 3), (0.0, 1)])
+def test_a_round_with_a_deadline_needs_half_of_the_devices(
+    server_bundle: Path, tmp_path: Path, deadline: float | None, least: int
+) -> None:
+    run = create_run(tmp_path / "run", server_bundle, run_config(num_clients=5), TOKEN)
+    options = ServeOptions(data_dir=tmp_path / "run", deadline_seconds=deadline)
+    with contextlib.closing(run.store):
+        change_rules(run.store, options)
+        assert run.store.state().min_clients == least
+        # What was said once stays.
+        change_rules(run.store, ServeOptions(data_dir=tmp_path / "run", min_clients=2))
+        change_rules(run.store, ServeOptions(data_dir=tmp_path / "run", deadline_seconds=90.0))
+        assert run.store.state().min_clients == 2
 
 
 class Dying:

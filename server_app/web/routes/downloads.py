@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, send_file
@@ -9,16 +11,29 @@ from flask import Blueprint, Response, abort, send_file
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from gkt_core.errors import RoundError
 from gkt_core.wire.paths import ARTIFACT, MODEL, RUN, SOFT_LABELS
+from gkt_core.wire.protocol import SHA256_HEADER
 from server_app.rounds.state import Phase
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, TEMPLATE_BLOB, RunContext, soft_labels_blob
 from server_app.web.context import run_of
+from server_app.web.operations import BINARY
 
 blueprint = Blueprint("downloads", __name__, url_prefix=RUN)
 
 
 def _send(run: RunContext, path: Path, kind: str, round_num: int) -> Response:
-    run.store.count_traffic(f"download/{kind}", round_num, path.stat().st_size)
-    return send_file(path.absolute(), mimetype="application/octet-stream", conditional=False, etag=False)
+    status = path.stat()
+    run.store.count_traffic(f"download/{kind}", round_num, status.st_size)
+    response = send_file(path.absolute(), mimetype=BINARY, conditional=False, etag=False)
+    # What something between cuts or changes must not become weights or soft labels.
+    response.headers[SHA256_HEADER] = _sha256(path, status.st_size, status.st_mtime_ns)
+    return response
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file once for all devices, until another one has its name."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @blueprint.get(ARTIFACT)

@@ -69,6 +69,24 @@ def test_a_shard_is_read_as_it_was_written(codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("size", "classes"), [(8, 2), (32, 10), (32, 1000), (64, 10), (224, 10)])
+def test_as_many_samples_as_a_size_allows(codec: str, size: int, classes: int) -> None:
+    num = ShardSpec(codec, (16, size, size), classes, 1).samples_within(512_000)
+    key = ShardKey("c" * 64, 2**31, "validation", 10**6)
+
+    def num_bytes(num: int) -> int:
+        features = np.zeros((num, 16, size, size), np.float32)
+        logits = np.zeros((num, classes), np.float32)
+        return len(
+            write_feature_shard(key, np.arange(num), features, logits, np.arange(num) % classes, codec)
+        )
+
+    # A sample may be larger than that, and travels all the same.
+    assert num == 1 or num_bytes(num) <= 512_000
+    assert num_bytes(num + 1) > 512_000 - 2048
+
+
+@pytest.mark.parametrize("codec", CODECS)
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)
 def test_any_shard_is_read_as_it_was_written(codec: str, data: st.DataObject) -> None:

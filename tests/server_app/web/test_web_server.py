@@ -1,10 +1,9 @@
 """The web server on a real socket: stalled uploads, TLS, bodies in pieces, connections that are kept."""
 
 import contextlib
-import datetime
+import functools
 import hashlib
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -14,10 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from edge_runtime.server_client import ServerClient
 from gkt_core.data.private_data import save_private_data
@@ -27,6 +23,7 @@ from server_app.serving import bind
 from server_app.web.gunicorn_server import WebServer, check_tls
 from server_app.web.receiving import body_chunks, drop_body, receive
 from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.edge_runtime.certificates import make_certificate
 from tests.server_app.server_fixtures import private_data
 
 
@@ -150,29 +147,8 @@ def test_stalled_uploads_stop_nobody_and_end(app: Flask) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 and its key, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gkt")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(address, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return folder / "cert.pem", folder / "key.pem"
+    made = make_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
+    return made.certificate, made.key
 
 
 def test_tls(app: Flask, certificate: tuple[Path, Path], tmp_path: Path) -> None:
@@ -189,8 +165,13 @@ def test_tls(app: Flask, certificate: tuple[Path, Path], tmp_path: Path) -> None
 def test_a_device_trusts_the_certificate_that_it_is_given(
     app: Flask, certificate: tuple[Path, Path], gkt: Gkt, tmp_path: Path
 ) -> None:
-    app.add_url_rule("/v1/runs", "runs", lambda: to_json(RunList(PROTOCOL_VERSION, ["one"])))
-    app.add_url_rule("/v1/runs/one", "run", lambda: to_json(RunInfo(PROTOCOL_VERSION, "one", {}, {})))
+    messages = {
+        "runs": RunList(PROTOCOL_VERSION, ["one"]),
+        "runs/one": RunInfo(PROTOCOL_VERSION, "one", {}, {}),
+    }
+    for path, message in messages.items():
+        answer = functools.partial(Response, to_json(message), mimetype="application/json")
+        app.add_url_rule(f"/v1/{path}", path, answer)
     save_private_data(tmp_path / "data.npz", private_data(1))
     with serving(app, tls=certificate) as port:
         url = f"https://127.0.0.1:{port}"

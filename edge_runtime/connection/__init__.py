@@ -1,0 +1,1 @@
+"""What lies between a device and its server: proxies, portals, certificates, and what they answer."""

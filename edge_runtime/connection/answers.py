@@ -1,0 +1,147 @@
+"""Tell an answer of gkt serve from one of something between: a proxy, a CDN, a captive portal.
+
+Only what a gkt server says may end a device. Its errors are :class:`gkt_core.wire.protocol.ErrorBody`, its
+messages JSON with the fields of the protocol, its files ``application/octet-stream`` with their SHA-256 in a
+header. Whatever else comes is an :class:`OddAnswerError`: it is asked again, and says what it may be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from edge_runtime.connection.proxies import proxy_hint
+from gkt_core import errors
+from gkt_core.errors import GKTError, MessageError
+from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, SHA256_HEADER, ErrorBody, from_json
+
+MessageT = TypeVar("MessageT")
+
+JSON, BINARY = "application/json", "application/octet-stream"
+
+_ELSEWHERE = "another server answers at this address: is it the one that gkt serve printed?"
+_PORTAL = (
+    "a captive portal (open any page in this network's browser and log in) or another server: is this the "
+    "address that gkt serve printed?"
+)
+_GATEWAY = "a proxy or CDN in front of the server does not reach it: is gkt serve running?"
+_DENIED = f"a proxy, a firewall, or {_ELSEWHERE}"
+# Of a status that no gkt server gives without an error of its own.
+_HINTS = {
+    401: f"a proxy that wants a password, or {_ELSEWHERE}",
+    403: _DENIED,
+    404: f"a proxy or CDN whose route to the server is gone, or {_ELSEWHERE}",
+    405: _DENIED,
+    407: proxy_hint("407"),
+    408: "a proxy that gave up waiting: the connection may be too slow for it",
+    411: "a proxy that does not let such uploads through",
+    413: "a proxy that limits uploads (nginx: client_max_body_size)",
+    429: "a proxy or CDN that limits how often it is asked",
+    451: _DENIED,
+    500: "a proxy in trouble, or the server itself",
+    502: _GATEWAY,
+    503: _GATEWAY,
+    504: _GATEWAY,
+    511: _PORTAL,
+}
+
+
+class OddAnswerError(Exception):
+    """An answer that no gkt server gives; another try may reach the server."""
+
+
+def message_of(message_type: type[MessageT], response: httpx.Response) -> MessageT:
+    """Read a message that a gkt server sent.
+
+    Raises:
+        OddAnswerError: Something else sent it.
+        MessageError: A gkt server sent it, of a version that this one does not understand.
+    """
+    _check_type(response, JSON)
+    try:
+        return from_json(message_type, response.content)
+    except MessageError as error:
+        if _is_meant(message_type, response.content):
+            raise
+        raise OddAnswerError(f"an answer of another server, or one cut short ({error}): {_PORTAL}") from error
+
+
+def file_of(response: httpx.Response) -> bytes:
+    """Read a file that a gkt server sent.
+
+    Raises:
+        OddAnswerError: Something else sent it, or it changed on its way.
+    """
+    _check_type(response, BINARY)
+    expected = response.headers.get(SHA256_HEADER)
+    if expected is not None and hashlib.sha256(response.content).hexdigest() != expected.lower():
+        raise OddAnswerError(
+            f"{len(response.content):,} bytes that are not what the server sent: a proxy cut or changed them"
+        )
+    return response.content
+
+
+def refusal_of(response: httpx.Response) -> GKTError:
+    """Make the error in a gkt server's answer one of the class that it raised there.
+
+    Raises:
+        OddAnswerError: Something between refused, not the server.
+    """
+    try:
+        _check_type(response, JSON)
+        body = from_json(ErrorBody, response.content)
+    except (MessageError, OddAnswerError) as error:
+        raise OddAnswerError(_refused_between(response)) from error
+    error_type = getattr(errors, body.error, None)
+    if isinstance(error_type, type) and issubclass(error_type, GKTError):
+        return error_type(body.message)
+    return MessageError(f"the server answered {response.status_code}: {body.message}")
+
+
+def _check_type(response: httpx.Response, expected: str) -> None:
+    kind = _media_type(response)
+    if kind != expected:
+        raise OddAnswerError(f"{kind or 'an answer of no type'} where {expected} was expected: {_PORTAL}")
+
+
+def _refused_between(response: httpx.Response) -> str:
+    status = response.status_code
+    if 300 <= status < 400:
+        hint = f"it leads to {_place(response)}: {_PORTAL}"
+    elif 520 <= status <= 530:
+        hint = "a CDN does not reach the server: is gkt serve running?"
+    else:
+        hint = _HINTS.get(status, _DENIED if status < 500 else _GATEWAY)
+    return f"status {status} without an error of gkt serve: {hint}"
+
+
+def _media_type(response: httpx.Response) -> str:
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind[:60] if kind.isprintable() else ""
+
+
+def _place(response: httpx.Response) -> str:
+    """Say where a redirect leads: scheme and host alone, as the rest may hold whatever a portal likes."""
+    try:
+        target = urlsplit(response.headers.get("Location", ""))
+        place = f"{target.scheme}://{target.hostname}"[:100] if target.hostname else "another page"
+    except ValueError:
+        return "nowhere"
+    return place if place.isprintable() else "another page"
+
+
+def _is_meant(message_type: type[object], data: bytes) -> bool:
+    """Say whether JSON could be this message of another version: it has a field of it, or more of them."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        return False
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    names = {each.name for each in dataclasses.fields(message_type)}  # type: ignore[arg-type] # messages are dataclasses
+    return isinstance(values, dict) and not names.isdisjoint(values)
