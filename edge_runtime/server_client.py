@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TypeVar
 
 import httpx
 
-from edge_runtime.connection.answers import OddAnswerError, file_of, message_of, refusal_of
+from edge_runtime.connection.answers import OddAnswerError, message_of, refusal_of
+from edge_runtime.connection.downloads import Download
 from edge_runtime.connection.failures import failure_words, trusting
 from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
 from gkt_core import errors
@@ -42,6 +44,10 @@ AnswerT = TypeVar("AnswerT")
 _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TRY_SECONDS = 120.0
+STALL_SECONDS = 60.0
+# What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
+# be gone within STALL_SECONDS. Linux doubles the number.
+_SEND_BUFFER_BYTES = 256 * 1024
 # Of the server itself; what something between answers is always asked again.
 _RETRIED_STATUS = (408, 429, 500, 503)
 
@@ -58,6 +64,8 @@ class ServerClient:
         url: Such as ``http://10.0.0.5:8080``.
         token: The bearer token that ``gkt serve`` printed.
         patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
+        stall_seconds: How long nothing may move in the middle of a call before it is tried again; one that
+            moves may take as long as it likes.
         ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
         proxy: URL of the proxy to go through; by default the one that the environment names, if any.
         no_proxy: Whether to go through none, whatever the environment says.
@@ -75,6 +83,7 @@ class ServerClient:
         token: str,
         *,
         patience_seconds: float = 300.0,
+        stall_seconds: float = STALL_SECONDS,
         ca_file: Path | None = None,
         proxy: str | None = None,
         no_proxy: bool = False,
@@ -105,10 +114,14 @@ class ServerClient:
             self._http = httpx.Client(
                 base_url=base,
                 headers={"Authorization": f"Bearer {token}"},
-                timeout=httpx.Timeout(60.0, connect=10.0),
-                transport=transport,
-                proxy=chosen.proxy,
-                verify=trusting(ca_file),
+                timeout=httpx.Timeout(stall_seconds, connect=10.0),
+                transport=transport
+                or httpx.HTTPTransport(
+                    verify=trusting(ca_file),
+                    trust_env=False,
+                    proxy=chosen.proxy,
+                    socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)],
+                ),
                 trust_env=False,
             )
         except (UnicodeError, ValueError) as error:
@@ -152,7 +165,7 @@ class ServerClient:
 
     def artifact(self, name: str) -> bytes:
         """Download a file of the bundle."""
-        return self._call(file_of, "GET", self._of_run(paths.ARTIFACT, name=name))
+        return self._download(self._of_run(paths.ARTIFACT, name=name))
 
     def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
         """Ask what the server does not hold yet of this device's part of the open round.
@@ -179,16 +192,18 @@ class ServerClient:
 
     def soft_labels(self, client_id: str, round_num: int) -> bytes:
         """Download the server's answer to a round."""
-        return self._call(
-            file_of, "GET", self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
-        )
+        return self._download(self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id))
 
     def model_template(self) -> bytes:
         """Download the trained network, without an extractor."""
-        return self._call(file_of, "GET", self._of_run(paths.MODEL, part="template"))
+        return self._download(self._of_run(paths.MODEL, part="template"))
 
     def _of_run(self, path: str, **parts: str | int) -> str:
         return self._run_path + fill(path, **parts)
+
+    def _download(self, path: str) -> bytes:
+        download = Download(path, self._on_retry)
+        return self._call(download.read, "GET", path, headers=download.headers)
 
     def _message(
         self,
@@ -217,6 +232,8 @@ class ServerClient:
                 return self._try(read, method, path, body, headers)
             except _TroubleError as error:
                 trouble = error
+            if trouble.has_moved:
+                waited, wait, began = 0.0, _FIRST_WAIT_SECONDS, time.monotonic()
             # Jitter, on top of what is asked for too: devices that lost the same server must not come back
             # in step.
             pause = trouble.asked_seconds + wait * (0.5 + random.random() / 2)
@@ -241,28 +258,21 @@ class ServerClient:
         body: bytes | None,
         headers: dict[str, str] | None,
     ) -> AnswerT:
+        before = self.download_bytes
         try:
             self.upload_bytes += len(body or b"")
-            response = self._http.request(method, path, content=body, headers=headers)
+            with self._http.stream(method, path, content=body, headers=headers) as response:
+                try:
+                    return _judge(response, read)
+                finally:
+                    self.download_bytes += response.num_bytes_downloaded
         except httpx.TransportError as error:
-            raise _TroubleError(failure_words(error)) from error
+            # A download that goes on from there next time.
+            has_moved = "Range" in (headers or {}) and self.download_bytes > before
+            raise _TroubleError(failure_words(error), has_moved=has_moved) from error
         except httpx.DecodingError as error:
             trouble = f"the answer cannot be decoded ({error}): a proxy changed it"
             raise _TroubleError(trouble, is_odd=True) from error
-        self.download_bytes += len(response.content)
-        asked = _retry_after(response)
-        try:
-            if response.status_code < 300:
-                return read(response)
-            refusal = refusal_of(response)
-        except OddAnswerError as error:
-            raise _TroubleError(str(error), is_odd=True, asked_seconds=asked) from error
-        trouble = f"status {response.status_code}: {refusal}"
-        if isinstance(refusal, errors.ChecksumError):
-            raise _TroubleError(trouble, asked_seconds=asked, refusal=refusal)
-        if response.status_code in _RETRIED_STATUS:
-            raise _TroubleError(trouble, asked_seconds=asked)
-        raise refusal
 
     def _unavailable(self, trouble: str) -> ServerUnavailableError:
         by_way_of = f" through the proxy {self.proxy_name}" if self.proxy_name else ""
@@ -278,6 +288,7 @@ class _TroubleError(Exception):
     Attributes:
         is_odd: Whether something between answered, and not the server.
         asked_seconds: How long the answer asks to wait.
+        has_moved: Whether there is more of a file than before: patience begins anew.
         refusal: What the call ends with when patience does; None for that the server is unavailable.
     """
 
@@ -286,11 +297,29 @@ class _TroubleError(Exception):
         trouble: str,
         *,
         is_odd: bool = False,
+        has_moved: bool = False,
         asked_seconds: float = 0.0,
         refusal: GKTError | None = None,
     ) -> None:
         super().__init__(trouble)
-        self.is_odd, self.asked_seconds, self.refusal = is_odd, asked_seconds, refusal
+        self.is_odd, self.has_moved = is_odd, has_moved
+        self.asked_seconds, self.refusal = asked_seconds, refusal
+
+
+def _judge(response: httpx.Response, read: Callable[[httpx.Response], AnswerT]) -> AnswerT:
+    asked = _retry_after(response)
+    try:
+        if response.status_code < 300:
+            return read(response)
+        refusal = refusal_of(response)
+    except OddAnswerError as error:
+        raise _TroubleError(str(error), is_odd=True, asked_seconds=asked) from error
+    trouble = f"status {response.status_code}: {refusal}"
+    if isinstance(refusal, errors.ChecksumError):
+        raise _TroubleError(trouble, asked_seconds=asked, refusal=refusal)
+    if response.status_code in _RETRIED_STATUS:
+        raise _TroubleError(trouble, asked_seconds=asked)
+    raise refusal
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -94,6 +94,7 @@ class RunOptions(DeviceOptions):
         proxy: URL of the proxy to go through; better in HTTPS_PROXY if it holds a password.
         no_proxy: Go through no proxy, whatever the environment says.
         patience_seconds: Give up on a server that has not answered for so long.
+        stall_seconds: Try again when nothing has moved for so long; what moves is never cut off.
         engine: What trains.
         checkpoint_seconds: How often the middle of a round is saved to --state-dir; 0 after every step.
         nice: Priority: 0 as others, 19 when nobody else works.
@@ -119,6 +120,7 @@ class RunOptions(DeviceOptions):
         shown_default=f"never, or {_DRY_RUN_PATIENCE_SECONDS:.0f} seconds in a dry run",
         group=SERVER,
     )
+    stall_seconds: float = option(60.0, above=0, unit="seconds", group=SERVER)
     engine: str | None = option(
         None,
         choices=tuple(name.replace("_", "-") for name in ENGINE_FILES),

@@ -68,6 +68,7 @@ def run(options: RunOptions, as_json: bool) -> None:
             proxy=options.proxy,
             no_proxy=options.no_proxy,
             patience_seconds=options.patience,
+            stall_seconds=options.stall_seconds,
             on_retry=progress.note,
         )
         stack.callback(server.close)

@@ -8,7 +8,6 @@ header. Whatever else comes is an :class:`OddAnswerError`: it is asked again, an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ import httpx
 from edge_runtime.connection.proxies import proxy_hint
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError
-from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, SHA256_HEADER, ErrorBody, from_json
+from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, ErrorBody, from_json
 
 MessageT = TypeVar("MessageT")
 
@@ -62,28 +61,14 @@ def message_of(message_type: type[MessageT], response: httpx.Response) -> Messag
         OddAnswerError: Something else sent it.
         MessageError: A gkt server sent it, of a version that this one does not understand.
     """
-    _check_type(response, JSON)
+    check_type(response, JSON)
+    body = _body(response)
     try:
-        return from_json(message_type, response.content)
+        return from_json(message_type, body)
     except MessageError as error:
-        if _is_meant(message_type, response.content):
+        if _is_meant(message_type, body):
             raise
         raise OddAnswerError(f"an answer of another server, or one cut short ({error}): {_PORTAL}") from error
-
-
-def file_of(response: httpx.Response) -> bytes:
-    """Read a file that a gkt server sent.
-
-    Raises:
-        OddAnswerError: Something else sent it, or it changed on its way.
-    """
-    _check_type(response, BINARY)
-    expected = response.headers.get(SHA256_HEADER)
-    if expected is not None and hashlib.sha256(response.content).hexdigest() != expected.lower():
-        raise OddAnswerError(
-            f"{len(response.content):,} bytes that are not what the server sent: a proxy cut or changed them"
-        )
-    return response.content
 
 
 def refusal_of(response: httpx.Response) -> GKTError:
@@ -93,8 +78,8 @@ def refusal_of(response: httpx.Response) -> GKTError:
         OddAnswerError: Something between refused, not the server.
     """
     try:
-        _check_type(response, JSON)
-        body = from_json(ErrorBody, response.content)
+        check_type(response, JSON)
+        body = from_json(ErrorBody, _body(response))
     except (MessageError, OddAnswerError) as error:
         raise OddAnswerError(_refused_between(response)) from error
     error_type = getattr(errors, body.error, None)
@@ -103,10 +88,25 @@ def refusal_of(response: httpx.Response) -> GKTError:
     return MessageError(f"the server answered {response.status_code}: {body.message}")
 
 
-def _check_type(response: httpx.Response, expected: str) -> None:
+def check_type(response: httpx.Response, expected: str) -> None:
+    """Refuse an answer of another media type.
+
+    Raises:
+        OddAnswerError: Something else than the server sent it.
+    """
     kind = _media_type(response)
     if kind != expected:
         raise OddAnswerError(f"{kind or 'an answer of no type'} where {expected} was expected: {_PORTAL}")
+
+
+def _body(response: httpx.Response) -> bytes:
+    """Read what could be a message, and no more of what is longer."""
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise OddAnswerError(f"more than any message of gkt serve holds: {_PORTAL}")
+    return bytes(body)
 
 
 def _refused_between(response: httpx.Response) -> str:
@@ -137,8 +137,6 @@ def _place(response: httpx.Response) -> str:
 
 def _is_meant(message_type: type[object], data: bytes) -> bool:
     """Say whether JSON could be this message of another version: it has a field of it, or more of them."""
-    if len(data) > MAX_MESSAGE_BYTES:
-        return False
     try:
         values = json.loads(data)
     except (ValueError, RecursionError):

@@ -25,8 +25,9 @@ POST  /v1/infer                                                           featur
 
 Every request but the first three carries ``Authorization: Bearer <token>``. Shards carry
 ``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
-PUTs may be repeated at any time. Files carry the same header. Errors are :class:`ErrorBody`; an answer of
-429 or 503 says in ``Retry-After`` after how many seconds to ask again.
+PUTs may be repeated at any time. Files carry the same header, of the whole file, and ``ETag``: the rest of
+one is asked for with ``Range`` and ``If-Range``. Errors are :class:`ErrorBody`; an answer of 429 or 503 says
+in ``Retry-After`` after how many seconds to ask again.
 """
 
 from __future__ import annotations

@@ -148,11 +148,18 @@ def _operation(operation: Operation, references: dict[tuple[type, str], Any]) ->
             "content": _content(operation.body, "validation", references),
         }
     refusals = operation.refusals + (USUAL_REFUSALS if operation.needs_token else ())
+    content = _content(operation.answer, "serialization", references)
+    parts = {}
+    if operation.has_parts:
+        refusals += (416,)
+        parts = {"206": {"description": "the part that Range asks for", "content": content}}
+        described["parameters"] += [
+            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+            for name in ("Range", "If-Range")
+        ]
     described["responses"] = {
-        "200": {
-            "description": operation.answer_text,
-            "content": _content(operation.answer, "serialization", references),
-        },
+        "200": {"description": operation.answer_text, "content": content},
+        **parts,
         **{str(status): _refusal(status, references) for status in sorted(refusals)},
     }
     return described

@@ -46,6 +46,7 @@ class Operation:
         refusals: Statuses of :class:`gkt_core.wire.protocol.ErrorBody` answers, beside the usual ones.
         headers: Request headers: name, whether it must be there, schema.
         needs_token: Whether the bearer token must come along.
+        has_parts: Whether a part of the answer can be asked for, with Range and If-Range.
     """
 
     tag: str
@@ -56,6 +57,7 @@ class Operation:
     refusals: tuple[int, ...] = ()
     headers: tuple[tuple[str, bool, dict[str, Any]], ...] = ()
     needs_token: bool = True
+    has_parts: bool = False
 
 
 _ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
@@ -71,7 +73,9 @@ OPERATIONS: dict[str, Operation] = {
     "runs.list_runs": Operation("run", RunList, "the runs; one, for now"),
     "runs.info": Operation("run", RunInfo, "settings and bundle of the run", refusals=(404,)),
     "runs.status": Operation("run", RunStatus, "the run at a glance", refusals=(404,)),
-    "downloads.artifact": Operation("run", BINARY, "the file as it was exported", refusals=(404,)),
+    "downloads.artifact": Operation(
+        "run", BINARY, "the file as it was exported", refusals=(404,), has_parts=True
+    ),
     "clients.join": Operation(
         "device",
         Task,
@@ -106,12 +110,14 @@ OPERATIONS: dict[str, Operation] = {
         BINARY,
         "a soft-label shard: safetensors with sample_ids and server_logits",
         refusals=(404, 409),
+        has_parts=True,
     ),
     "downloads.model": Operation(
         "model",
         BINARY,
         "the template (ONNX without extractor) or the server's weights (safetensors)",
         refusals=(404, 409),
+        has_parts=True,
     ),
     "inference.infer": Operation(
         "model",
@@ -144,6 +150,7 @@ REFUSALS: dict[int, str] = {
     408: "the body did not go on",
     409: "the call does not fit the state of the run",
     413: "the body is larger than anything that is expected here",
+    416: "the file has no such part",
     422: "the device does not fit the bundle of this run",
     503: "the storage does not answer for now: ask again",
 }

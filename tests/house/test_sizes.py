@@ -11,8 +11,8 @@ MODULES = [path for package in PRODUCT for path in sorted((ROOT / package).rglob
 
 MOST_MODULES = 14
 MOST_LINES_OF_A_MODULE = 400
-# Before the packages got rooms there were 33,800.
-MOST_LINES = 32_600
+# Before the packages got rooms there were 33,800. Links that break and are slow took 120 of these.
+MOST_LINES = 32_720
 
 
 def num_lines(text: bytes) -> int:

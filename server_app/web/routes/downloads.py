@@ -22,10 +22,12 @@ blueprint = Blueprint("downloads", __name__, url_prefix=RUN)
 
 def _send(run: RunContext, path: Path, kind: str, round_num: int) -> Response:
     status = path.stat()
-    run.store.count_traffic(f"download/{kind}", round_num, status.st_size)
-    response = send_file(path.absolute(), mimetype=BINARY, conditional=False, etag=False)
+    sha256 = _sha256(path, status.st_size, status.st_mtime_ns)
+    # A device whose link broke asks for the rest, with Range and If-Range.
+    response = send_file(path.absolute(), mimetype=BINARY, conditional=True, etag=sha256)
     # What something between cuts or changes must not become weights or soft labels.
-    response.headers[SHA256_HEADER] = _sha256(path, status.st_size, status.st_mtime_ns)
+    response.headers[SHA256_HEADER] = sha256
+    run.store.count_traffic(f"download/{kind}", round_num, response.content_length or 0)
     return response
 
 
