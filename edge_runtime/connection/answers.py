@@ -39,7 +39,7 @@ _HINTS = {
     407: proxy_hint("407"),
     408: "a proxy that gave up waiting: the connection may be too slow for it",
     411: "a proxy that does not let such uploads through",
-    413: "a proxy that limits uploads (nginx: client_max_body_size)",
+    413: "a proxy that limits uploads: raise its limit (nginx: client_max_body_size)",
     429: "a proxy or CDN that limits how often it is asked",
     451: _DENIED,
     500: "a proxy in trouble, or the server itself",
