@@ -212,8 +212,20 @@ def run_command(command: click.Command) -> NoReturn:
     sys.exit(exit_code if isinstance(exit_code, int) else 0)
 
 
+def _name_clash() -> None:
+    """Say that another project's command has our name, as PyPI's ``gkt`` does: the last installed is run."""
+    for entry in entry_points(group="console_scripts", name="gkt"):
+        if entry.dist is not None and not entry.value.startswith("gkt_core."):
+            click.echo(
+                f"warning: {entry.dist.name} {entry.dist.version} is another project with a command gkt: pip "
+                f"uninstall {entry.dist.name}, then pip install --force-reinstall --no-deps gkt-edge",
+                err=True,
+            )
+
+
 def main() -> NoReturn:
     """Run ``gkt``."""
+    _name_clash()
     run_command(gkt)
 
 

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import logging
+import os
 import pkgutil
 import re
 import shlex
@@ -286,3 +287,19 @@ def test_modules_are_small() -> None:
         if (count := len(path.read_text().splitlines())) > 400
     }
     assert not longer
+
+
+def test_another_project_s_command_of_our_name_is_named(tmp_path: Path) -> None:
+    """Real metadata on the path, as pip leaves it for PyPI's gkt."""
+    folder = tmp_path / "gkt-1.4.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: gkt\nVersion: 1.4.0\n")
+    (folder / "entry_points.txt").write_text("[console_scripts]\ngkt = gkt.cli:main\n")
+    command = [sys.executable, "-m", "gkt_core.cli", "--version"]
+    for path, expected in ((tmp_path, True), (tmp_path / "nothing", False)):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(path)}
+        )
+        assert (
+            "gkt 1.4.0 is another project with a command gkt: pip uninstall gkt" in done.stderr
+        ) is expected
