@@ -70,6 +70,7 @@ class Fast:
         self._is_test = False
         self._num_steps = 0
         self._reason = ""
+        signal.signal(signal.SIGUSR2, lambda *_: pytest.skip(self._reason))
         sys.addaudithook(self._audit)
         register_optimizer_step_pre_hook(self._step)
 
@@ -84,7 +85,18 @@ class Fast:
 
     def _skip(self, reason: str) -> None:
         self._reason = reason
+        main = threading.main_thread()
+        if threading.current_thread() is not main:
+            # The test may be waiting for what this thread would have done.
+            signal.pthread_kill(main.ident or 0, signal.SIGUSR2)
         pytest.skip(reason)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A thread that is ended here is no fault of the test's."""
+        for item in items:
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+            )
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
