@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gkt_core.errors import DatasetError
 SPLIT_NAME = "partition.json"
 TEST_NAME = "test.npz"
 PRETRAINING_NAME = "pretraining.npz"
+CONTACT_SHEET_NAME = "contact-sheet.png"
 
 _PART = ("images", "labels", "sample_ids")
 _KEYS = (*_PART, *(f"validation_{key}" for key in _PART), "class_names")
@@ -115,14 +117,35 @@ def read_arrays(path: Path, keys: Sequence[str], remedy: str = "") -> dict[str, 
     Raises:
         DatasetError: The file is no readable ``.npz``, or lacks an array; ``remedy`` ends that message.
     """
+    with _opened(path) as archive:
+        missing = [key for key in keys if key not in archive]
+        if missing:
+            raise DatasetError(f"{path} has no {', '.join(missing)}, expected {', '.join(keys)}{remedy}")
+        # A member that is no array comes as bytes.
+        return {key: np.asarray(archive[key]) for key in keys}
+
+
+def array_names(path: Path) -> tuple[str, ...]:
+    """List the arrays of an ``.npz`` file.
+
+    Raises:
+        DatasetError: The file is no readable ``.npz``.
+    """
+    with _opened(path) as archive:
+        return tuple(archive)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     try:
         # Opened here: where the archive is broken, numpy would leave its own file open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive]
-            if missing:
-                raise DatasetError(f"{path} has no {', '.join(missing)}, expected {', '.join(keys)}{remedy}")
-            # A member that is no array comes as bytes.
-            return {key: np.asarray(archive[key]) for key in keys}
+        with path.open("rb") as stream:
+            # numpy would take anything else for a pickle, and advise to load that.
+            if not zipfile.is_zipfile(stream):
+                raise DatasetError(f"cannot read {path}: it is no .npz file, which np.savez writes")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                yield archive
     except _BROKEN_NPZ as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
 
