@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 import numpy as np
 
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.data.contact_sheet_option import contact_sheet_option
 from gkt_core.data.options import DatasetOptions
+from gkt_core.data.pack_command import pack_command
 from gkt_core.data.private_data import CONTACT_SHEET_NAME, load_private_data
 from gkt_core.data.reading.contact_sheet import write_contact_sheet
 from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.files import check_new_folder
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def contact_sheet_option(shown_default: str) -> Callable[[FunctionT], FunctionT]:
-    """Add ``--contact-sheet``."""
-    return click.option(
-        "--contact-sheet",
-        type=click.Path(path_type=Path),
-        help=f"A PNG with some images of each class, as they are trained on.  [default: {shown_default}]",
-    )
-
 
 @click.group(cls=Group)
 def data() -> None:
-    """Split a dataset into one private file a device, and look into such files."""
+    """Make private files: of one device's photos, of a dataset for many; look into them."""
+
+
+data.add_command(pack_command)
 
 
 @data.command(example="gkt data split --dataset cifar10.npz --partition dirichlet --clients 8 --out split")

@@ -16,7 +16,7 @@ from gkt_core.data.reading.array_file import ArrayPart, check_classes_shown, rea
 from gkt_core.data.reading.arrays import MAX_CLASSES
 from gkt_core.data.reading.folder_dataset import read_whole_folder
 from gkt_core.data.reading.image_folder import FolderReader
-from gkt_core.data.reading.images import FITS, fitted
+from gkt_core.data.reading.images import FITS, fitted_array
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError, needs
 
@@ -144,7 +144,7 @@ def load_dataset(
             "or a folder with one folder of images a class"
         )
     if image_size is not None and dataset.image_size != image_size:
-        x_train, x_test = (_scale(images, image_size) for images in (dataset.x_train, dataset.x_test))
+        x_train, x_test = (fitted_array(images, image_size) for images in (dataset.x_train, dataset.x_test))
         dataset = replace(dataset, x_train=x_train, x_test=x_test)
     try:
         check_image_size(dataset.image_size)
@@ -226,7 +226,7 @@ def _load_digits(image_size: int, seed: int) -> Dataset:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - an extra
     digits = load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    images = _scale(np.repeat(gray[..., None], 3, axis=3), image_size)
+    images = fitted_array(np.repeat(gray[..., None], 3, axis=3), image_size)
     labels = digits.target.astype(np.int64)
     # The same test part for every seed of a run: accuracies of different seeds stay comparable.
     order = np.random.default_rng(0).permutation(len(images))
@@ -270,7 +270,8 @@ def _load_npz(path: Path, request: _Request) -> Dataset:
     request.report.taken += len(train.images) + len(test.images)
     size = request.image_size
     images = [
-        part.images if size is None else _scale(part.images, size, request.fit) for part in (train, test)
+        part.images if size is None else fitted_array(part.images, size, request.fit)
+        for part in (train, test)
     ]
     return make_dataset(
         path.name, (images[0], train.labels), (images[1], test.labels), names, horizontal_flip=True
@@ -291,11 +292,3 @@ def _load_folder(path: Path, request: _Request) -> Dataset:
         reader, request.seed, strict=request.strict, allow_empty_classes=request.allow_empty_classes
     )
     return make_dataset(str(path), train, test, class_names, horizontal_flip=True)
-
-
-def _scale(images: NDArray[np.uint8], image_size: int, fit: str = "crop") -> NDArray[np.uint8]:
-    if images.shape[1:3] == (image_size, image_size) or not len(images):
-        return images
-    with needs("data", "Pillow"):
-        from PIL import Image  # noqa: PLC0415 - an extra
-    return np.stack([np.asarray(fitted(Image.fromarray(image), image_size, fit)) for image in images])

@@ -54,11 +54,12 @@ class ReadImage:
     changes: tuple[str, ...]
 
 
-def read_image(path: Path, image_size: int, fit: str = "crop") -> ReadImage:
+def read_image(source: Any, image_size: int, fit: str = "crop") -> ReadImage:
     """Read a picture: upright, without transparency, 8 bits a channel, square.
 
     Args:
-        path: A file of any format of :data:`IMAGE_SUFFIXES`.
+        source: The path of a file of any format of :data:`IMAGE_SUFFIXES`, such a file that is open, or a
+            picture of Pillow's.
         image_size: Pixels of each side.
         fit: ``crop`` to the middle, ``pad`` with black, or ``stretch``.
 
@@ -69,9 +70,12 @@ def read_image(path: Path, image_size: int, fit: str = "crop") -> ReadImage:
     with needs("data", "Pillow"):
         from PIL import Image  # noqa: PLC0415 - an extra
     # Asked for every picture: phones call HEIC .jpg as well.
-    if not can_read_heif() and path.suffix.lower() in HEIF_SUFFIXES:
+    if not can_read_heif() and isinstance(source, Path) and source.suffix.lower() in HEIF_SUFFIXES:
         raise UnreadableImageError("HEIC, which needs pillow-heif: pip install 'gkt-edge[data]'")
-    with _reasons_named(), Image.open(path) as opened:
+    if isinstance(source, Image.Image):
+        with _reasons_named():
+            return _converted(source, image_size, fit)
+    with _reasons_named(), Image.open(source) as opened:
         return _converted(opened, image_size, fit)
 
 
@@ -207,3 +211,23 @@ def fitted(picture: Picture, image_size: int, fit: str) -> Picture:
         padded.paste(small, ((image_size - inner[0]) // 2, (image_size - inner[1]) // 2))
         return padded
     return picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def fitted_array(images: NDArray[np.uint8], image_size: int, fit: str = "crop") -> NDArray[np.uint8]:
+    """Scale arrays to squares; needs Pillow only where there is something to do.
+
+    Args:
+        images: ``[N, H, W, 3] uint8``.
+        image_size: Pixels of each side.
+        fit: One of :data:`FITS`.
+
+    Returns:
+        ``[N, S, S, 3] uint8``.
+    """
+    if images.shape[1:3] == (image_size, image_size):
+        return images
+    if not len(images):
+        return np.zeros((0, image_size, image_size, 3), np.uint8)
+    with needs("data", "Pillow"):
+        from PIL import Image  # noqa: PLC0415 - an extra
+    return np.stack([np.asarray(fitted(Image.fromarray(image), image_size, fit)) for image in images])
