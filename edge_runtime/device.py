@@ -51,10 +51,10 @@ def check_data(data: PrivateData, manifest: Manifest, owner: str) -> None:
     """Refuse data that the artifacts were not made for.
 
     Raises:
-        ArtifactError: Another class count.
+        ArtifactError: Another class count, or other classes.
         DatasetError: Another image size, or no validation samples.
     """
-    check_classes(manifest, data.num_classes, owner)
+    check_classes(manifest, data.num_classes, owner, data.class_names)
     if data.image_size != manifest.image_size:
         raise DatasetError(
             f"{owner} has images of {data.image_size} px, the artifact bundle was made for "
@@ -74,6 +74,7 @@ class Device:
         data: The private data; only features, logits, labels and sample ids leave.
         state_dir: What survives a restart.
         client_id: The device's name.
+        client_key: A secret that shows that the name is this device's.
         num_threads: CPU threads of the engine.
         engine: ``portable`` or ``ort_training``; by default what is installed and fastest. A state folder
             goes on with the engine that it began with.
@@ -89,6 +90,7 @@ class Device:
     data: PrivateData = field(kw_only=False)
     state_dir: StateDir = field(kw_only=False)
     client_id: str
+    client_key: str = ""
     num_threads: int
     engine: str | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -115,7 +117,9 @@ class Device:
         part = ClientPart(self.client_id, self.data, config, manifest.num_classes, noise)
         engine = self._open(info, part, state)
         counts = len(self.data.train), len(self.data.validation), self.data.num_classes
-        task = self.server.join(self.client_id, JoinRequest(PROTOCOL_VERSION, *counts, engine.name))
+        names = list(self.data.class_names)
+        request = JoinRequest(PROTOCOL_VERSION, *counts, engine.name, names, self.client_key)
+        task = self.server.join(self.client_id, request)
         while task.action != "finish":
             if task.action == "train":
                 state, task = self._round(engine, part, state, task)

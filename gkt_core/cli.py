@@ -26,7 +26,7 @@ SUMMARIES = {
         "demo": "Train a ResNet-55 from ResNet-8 devices, end to end, on this machine.",
     },
     "Run on devices": {
-        "data": "Split a dataset into one private file a device, and look into such files.",
+        "data": "Make private files: of one device's photos, of a dataset for many; look into them.",
         "export": "Write what a device trains with, and the template of the combined model.",
         "verify": "Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.",
         "serve": "Serve one run: collect features, train the large network, answer with soft labels.",

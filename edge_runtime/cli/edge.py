@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import click
 
-from edge_runtime.cli.options import AloneOptions, EvaluateOptions
+from edge_runtime.cli.options import AloneOptions, ClassifyOptions, EvaluateOptions
 from edge_runtime.cli.run import run
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import build_run_config
-from gkt_core.data.private_data import load_private_data, load_test_data
+from gkt_core.data.private_data import is_private_data, load_private_data, load_test_data
 
 
 @click.group(cls=Group)
@@ -27,14 +28,40 @@ edge.add_command(run)
 @dataclass_options(EvaluateOptions)
 @json_option()
 def evaluate(options: EvaluateOptions, as_json: bool) -> None:
-    """Measure a combined model's accuracy on a test set, with ONNX Runtime."""
+    """Measure a combined model's accuracy on a test set, with ONNX Runtime.
+
+    Of a device's own file it measures the validation images: those to train on say nothing of new ones.
+    """
     from edge_runtime.evaluation import evaluate_model  # noqa: PLC0415 - imports an extra
 
-    result = evaluate_model(options.model, load_test_data(options.data), num_threads=options.num_threads)
+    part = "validation" if is_private_data(options.data) else "test"
+    samples = (
+        load_private_data(options.data).validation if part == "validation" else load_test_data(options.data)
+    )
+    result = evaluate_model(options.model, samples, num_threads=options.num_threads)
     if as_json:
-        emit_json(dataclasses.asdict(result))
+        emit_json(dataclasses.asdict(result) | {"part": part})
     else:
-        click.echo(f"{options.model}: {result.accuracy:.4f} of {result.num_examples} test images right")
+        click.echo(f"{options.model}: {result.accuracy:.4f} of {result.num_examples} {part} images right")
+
+
+@edge.command("classify", example="gkt edge classify photo.jpg --model state/model.onnx")
+@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@dataclass_options(ClassifyOptions)
+@json_option()
+def classify_command(photos: tuple[Path, ...], options: ClassifyOptions, as_json: bool) -> None:
+    """Say what a combined model sees in PHOTOS, with ONNX Runtime and Pillow."""
+    from edge_runtime.classification import classify  # noqa: PLC0415 - imports an extra
+
+    results = classify(
+        photos, options.model, bundle=options.bundle, fit=options.fit, num_threads=options.num_threads
+    )
+    if as_json:
+        emit_json([dataclasses.asdict(result) for result in results])
+        return
+    for result in results:
+        top = list(result.probabilities.items())[: options.top]
+        click.echo(f"{result.photo}: " + ", ".join(f"{name} {value:.3f}" for name, value in top))
 
 
 @edge.command(

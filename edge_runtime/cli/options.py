@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gkt_core.bundle.manifest import ENGINE_FILES
 from gkt_core.config.dataclass_options import CheckedOptions, option
+from gkt_core.data.pack import PackOptions
+from gkt_core.data.reading.images import FITS
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.protocol import check_client_id
 
@@ -33,7 +35,7 @@ class EvaluateOptions(EngineOptions):
 
     Attributes:
         model: model.onnx of gkt edge run.
-        data: test.npz of gkt data split.
+        data: test.npz of gkt data split; of a device's file, its validation images.
     """
 
     model: Path
@@ -41,16 +43,38 @@ class EvaluateOptions(EngineOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyOptions(EngineOptions):
+    """Options of ``gkt edge classify``.
+
+    Attributes:
+        model: model.onnx of gkt edge run.
+        bundle: Bundle that names the classes.
+        fit: What happens to photos that are not square, as in gkt data pack.
+        top: How many classes to print of each photo.
+    """
+
+    model: Path
+    bundle: Path | None = option(None, flag="--for", shown_default="bundle beside the model")
+    fit: str = option("crop", choices=FITS)
+    top: int = option(3, low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOptions(EngineOptions):
     """What every command that trains on a device's data takes.
 
     Attributes:
-        data: This device's file of gkt data split.
+        data: This device's file of gkt data pack or gkt data split.
         client_id: Name of this device.
     """
 
     data: Path
     client_id: str | None = option(None, shown_default="the data file's name")
+
+    @property
+    def stem(self) -> str:
+        """The data file's name as it may begin the name of a device."""
+        return re.sub(r"[^A-Za-z0-9_.-]", "-", self.data.stem).lstrip("-._")[:64] or "device"
 
     @property
     def name(self) -> str:
@@ -59,8 +83,7 @@ class DeviceOptions(EngineOptions):
         Raises:
             InputError: The name that was given cannot be one.
         """
-        from_file = re.sub(r"[^A-Za-z0-9_.-]", "-", self.data.stem).lstrip("-._")[:64]
-        return check_client_id(self.client_id or from_file or "device")
+        return check_client_id(self.client_id or self.stem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +108,10 @@ class RunOptions(DeviceOptions):
     """Options of ``gkt edge run``.
 
     Attributes:
+        data: This device's file of gkt data pack or gkt data split; or a folder of photos, an .npz of arrays
+            or MODULE:FUNCTION, which are packed once and kept in --state-dir.
+        client_id: Name of this device.
+        pack: How photos are packed.
         url: URL that gkt serve printed.
         token: Token that gkt serve printed.
         state_dir: Folder of what survives a restart: bundle, weights, model. Needed but for --dry-run.
@@ -105,11 +132,13 @@ class RunOptions(DeviceOptions):
         progress: On stderr: a bar, plain lines, or JSON lines.
     """
 
+    client_id: str | None = option(None, shown_default="drawn once, and kept in --state-dir")
     url: str = option(flag="--server")
     token: str = option(envvar="GKT_TOKEN")
     state_dir: Path | None = None
     is_dry_run: bool = option(False, flag="--dry-run")
     noise: FeatureNoise = field(default_factory=FeatureNoise)
+    pack: PackOptions = field(default_factory=PackOptions)
     ca_file: Path | None = option(None, group=SERVER)
     proxy: str | None = option(
         None, shown_default="HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY names the server", group=SERVER

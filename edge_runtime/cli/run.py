@@ -17,10 +17,12 @@ from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError, needs
+from gkt_core.files import full_disk_named
 
 if TYPE_CHECKING:
     from edge_runtime.dry_run import DryRun
     from edge_runtime.server_client import ServerClient
+    from edge_runtime.state.state_dir import StateDir
 
 
 @click.command(
@@ -42,18 +44,23 @@ def run(options: RunOptions, as_json: bool) -> None:
         from edge_runtime.machine.pauses import Pauses  # noqa: PLC0415
         from edge_runtime.progress import DeviceProgress  # noqa: PLC0415
         from edge_runtime.server_client import ServerClient  # noqa: PLC0415
-        from edge_runtime.state.state_dir import StateDir  # noqa: PLC0415
-    name = options.name
+        from edge_runtime.state.identity import Identity, identity_of  # noqa: PLC0415
+        from edge_runtime.state.packed_data import is_packed, packed_data  # noqa: PLC0415
     be_nice(options.nice)
     if options.memory_limit_mb is not None:
         limit_memory(options.memory_limit_mb)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_named())
-        private = load_private_data(options.data)
-        if options.state_dir is None and not options.is_dry_run:
-            raise ConfigError(
-                "give --state-dir, the folder that keeps this device's weights between restarts"
-            )
+        source = str(options.data)
+        # Before anything is written: a file that cannot be read, a name that cannot be one.
+        private = load_private_data(options.data) if is_packed(source) else None
+        identity = Identity(options.name, "")
+        folder = _state_folder(options)
+        if folder is not None:
+            stack.callback(folder.close)
+            with full_disk_named(folder.path):
+                identity = identity_of(folder.path, options.client_id, options.stem)
+        name = identity.client_id
         progress = stack.enter_context(
             DeviceProgress(name, options.progress or ("json" if as_json else None))
         )
@@ -74,21 +81,24 @@ def run(options: RunOptions, as_json: bool) -> None:
         stack.callback(server.close)
         if server.proxy_name:
             progress.note(f"goes through the proxy {server.proxy_name}")
+        if private is None:
+            manifest = Manifest.from_dict(server.run_info().manifest)
+            kept_in = None if folder is None else folder.path
+            private = packed_data(source, manifest, options.pack, kept_in, progress.note)
         engine = options.engine and options.engine.replace("-", "_")
-        if options.state_dir is None or options.is_dry_run:
+        if folder is None:
             shown = _dry_run(server, private, options, engine)
             if as_json:
                 emit_json(dataclasses.asdict(shown))
             else:
                 _print_dry_run(shown, name)
             return
-        folder = StateDir(options.state_dir)
-        stack.callback(folder.close)
         device = Device(
             server,
             private,
             folder,
             client_id=name,
+            client_key=identity.client_key,
             num_threads=options.num_threads,
             engine=engine,
             checkpoint_seconds=options.checkpoint_seconds,
@@ -105,6 +115,17 @@ def run(options: RunOptions, as_json: bool) -> None:
             f"{name}: {result.rounds} rounds, {result.upload_bytes:,} bytes sent, "
             f"{result.download_bytes:,} received; the combined model is {result.model}"
         )
+
+
+def _state_folder(options: RunOptions) -> StateDir | None:
+    """Open what survives a restart; a dry run keeps nothing."""
+    from edge_runtime.state.state_dir import StateDir  # noqa: PLC0415
+
+    if options.is_dry_run:
+        return None
+    if options.state_dir is None:
+        raise ConfigError("give --state-dir, the folder that keeps this device's weights between restarts")
+    return StateDir(options.state_dir)
 
 
 def _dry_run(server: ServerClient, private: PrivateData, options: RunOptions, engine: str | None) -> DryRun:

@@ -3,6 +3,8 @@
 ::
 
     lock                 held while a device runs
+    device.json          name of the device, and the secret that shows that it is this one's
+    packed.npz           the data, where --data is a folder of photos; packed.json says what became of them
     bundle/              downloaded artifacts, verified
     state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gkt_core.bundle.manifest import Manifest
@@ -48,14 +48,41 @@ def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def check_classes(manifest: Manifest, num_classes: int, owner: str) -> None:
-    """Refuse data of another class count than the bundle's.
+def check_classes(manifest: Manifest, num_classes: int, owner: str, class_names: Sequence[str] = ()) -> None:
+    """Refuse data of other classes than the bundle's, or of the same ones in another order.
+
+    Args:
+        manifest: Of the bundle.
+        num_classes: Of the data.
+        owner: Whose data, for the message.
+        class_names: Of the data; none where they are not known.
 
     Raises:
-        ArtifactError: Names both counts.
+        ArtifactError: Names both sides.
     """
+    if class_names and manifest.class_names:
+        check_class_names(class_names, owner, manifest.class_names, "the artifact bundle")
     if num_classes != manifest.num_classes:
         raise ArtifactError(
             f"{owner} has {num_classes} classes, the artifact bundle was made for {manifest.num_classes}: "
             f"export it again with --num-classes {num_classes}"
         )
+
+
+def check_class_names(ours: Sequence[str], owner: str, theirs: Sequence[str], other: str) -> None:
+    """Refuse two lists of classes that differ, in names or in order.
+
+    Raises:
+        ArtifactError: Names both lists.
+    """
+    if list(ours) != list(theirs):
+        what = "the same classes in another order" if set(ours) == set(theirs) else "other classes"
+        raise ArtifactError(
+            f"{owner} has {what}: {_first(ours)}; {other} has {_first(theirs)}: make the file of the device "
+            "again with gkt data pack --for the bundle"
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:40] for name in names[:20])
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown

@@ -9,33 +9,49 @@ import numpy as np
 
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.data.contact_sheet_option import contact_sheet_option
 from gkt_core.data.options import DatasetOptions
-from gkt_core.data.private_data import load_private_data
+from gkt_core.data.pack_command import pack_command
+from gkt_core.data.private_data import CONTACT_SHEET_NAME, load_private_data
+from gkt_core.data.reading.contact_sheet import write_contact_sheet
 from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.files import check_new_folder
 
 
 @click.group(cls=Group)
 def data() -> None:
-    """Split a dataset into one private file a device, and look into such files."""
+    """Make private files: of one device's photos, of a dataset for many; look into them."""
+
+
+data.add_command(pack_command)
 
 
 @data.command(example="gkt data split --dataset cifar10.npz --partition dirichlet --clients 8 --out split")
 @dataclass_options(DatasetOptions, "images")
 @dataclass_options(SplitOptions)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
-@json_option("partition.json")
-def split(images: DatasetOptions, options: SplitOptions, out: Path, as_json: bool) -> None:
+@contact_sheet_option("OUT/contact-sheet.png, for images of your own")
+@json_option("partition.json, and what was left out under reading")
+def split(
+    images: DatasetOptions, options: SplitOptions, out: Path, contact_sheet: Path | None, as_json: bool
+) -> None:
     """Write clients/client-000.npz and so on, test.npz and partition.json.
 
-    Each client file holds uint8 images, labels and sample ids of one device, and a validation share.
+    Each client file holds uint8 images, labels and sample ids of one device, and a validation share. Of a
+    folder or a file of your own, it says in the end what was taken, converted and left out, and draws some
+    images of each class on a contact sheet.
     """
     check_new_folder(out)
     loaded = images.load(options.seed)
     description = split_dataset(loaded, options, out)
+    sheet = contact_sheet or (out / CONTACT_SHEET_NAME if loaded.reading else None)
+    if sheet is not None:
+        write_contact_sheet(sheet, loaded.x_train, loaded.y_train, loaded.class_names)
     if as_json:
-        emit_json(description)
+        emit_json(description | ({"reading": loaded.reading.to_dict()} if loaded.reading else {}))
         return
+    if loaded.reading:
+        click.echo("\n".join(loaded.reading.lines()))
     click.echo(
         f"{out}: {options.num_clients} clients, {loaded.num_classes} classes, images {loaded.image_size} px, "
         f"{len(loaded.x_test)} test images"

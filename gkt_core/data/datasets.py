@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.config.run_config import check_image_size
-from gkt_core.data.private_data import check_images, check_integers, read_arrays
+from gkt_core.data.private_data import check_images, check_integers
+from gkt_core.data.reading.array_file import ArrayPart, check_classes_shown, read_array_file
+from gkt_core.data.reading.arrays import MAX_CLASSES
+from gkt_core.data.reading.folder_dataset import read_whole_folder
+from gkt_core.data.reading.image_folder import FolderReader
+from gkt_core.data.reading.images import FITS, fitted_array
+from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError, needs
 
 NAMED_DATASETS = ("digits", "cifar10", "cifar100")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 DIGITS_IMAGE_SIZE = 16
 FOLDER_IMAGE_SIZE = 32
-MAX_CLASSES = 100_000
-_NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 # Images and labels.
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -37,6 +40,7 @@ class Dataset:
         sample_ids: ``[N] int64``: position of each training image in the whole training part.
         class_names: One name a class.
         horizontal_flip: Whether a mirrored image is still of its class (not so for digits).
+        reading: What happened while a folder or a file was read; empty for the named datasets.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Dataset:
     sample_ids: NDArray[np.int64]
     class_names: tuple[str, ...]
     horizontal_flip: bool
+    reading: ReadingReport = field(default_factory=ReadingReport)
 
     @property
     def num_classes(self) -> int:
@@ -69,6 +74,19 @@ class Dataset:
         return [round(float(m) / 255, 6) for m in mean], [round(max(float(s) / 255, 1e-3), 6) for s in std]
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """How a file or a folder is to be read; see :func:`load_dataset`."""
+
+    image_size: int | None
+    fit: str
+    seed: int
+    num_classes: int | None
+    strict: bool
+    allow_empty_classes: bool
+    report: ReadingReport = field(default_factory=ReadingReport)
+
+
 def load_dataset(
     source: str,
     *,
@@ -77,11 +95,14 @@ def load_dataset(
     seed: int = 0,
     data_root: Path = Path("data"),
     num_classes: int | None = None,
+    fit: str = "crop",
+    strict: bool = False,
+    allow_empty_classes: bool = False,
 ) -> Dataset:
-    """Load a dataset.
+    """Load a dataset; :attr:`Dataset.reading` says what was taken, converted and left out.
 
-    A class that no training image shows is taken as it is in an ``.npz``, whose classes are 0 to its highest
-    training label: nothing learns it. A class folder without images is refused.
+    A class that no training image shows is refused, unless the number of classes or their names are given: in
+    an ``.npz``, whose classes are 0 to its highest training label, it mostly means that labels count from 1.
 
     Args:
         source: ``digits``, ``cifar10``, ``cifar100``, a path to an ``.npz`` or to an image folder.
@@ -90,6 +111,9 @@ def load_dataset(
         seed: Seed of that draw, and of a folder's test split.
         data_root: Where torchvision keeps its downloads.
         num_classes: How many classes there are; by default as many as the labels show.
+        fit: What happens to images that are not square: ``crop``, ``pad`` or ``stretch``.
+        strict: Refuse a folder with images that cannot be read, instead of leaving them out.
+        allow_empty_classes: Take classes without training images as they are: nothing learns them.
 
     Raises:
         DatasetError: The source is unknown or cannot be read, or labels and images do not fit.
@@ -102,27 +126,31 @@ def load_dataset(
         raise ConfigError(f"limit is {limit}, expected at least 1 training image")
     if seed < 0:
         raise ConfigError(f"seed is {seed}, expected at least 0")
+    if fit not in FITS:
+        raise ConfigError(f"fit is {fit!r}, expected one of {', '.join(FITS)}")
     path = Path(source)
+    request = _Request(image_size, fit, seed, num_classes, strict, allow_empty_classes)
     if source == "digits":
         dataset = _load_digits(image_size or DIGITS_IMAGE_SIZE, seed)
     elif source in ("cifar10", "cifar100"):
         dataset = _load_torchvision(source, data_root)
     elif path.suffix == ".npz":
-        dataset = _load_npz(path, num_classes)
+        dataset = _load_npz(path, request)
     elif os.path.isdir(source):  # unlike Path.is_dir, also answers where reading is not allowed
-        dataset = _load_folder(path, image_size or FOLDER_IMAGE_SIZE, seed)
+        dataset = _load_folder(path, request)
     else:
         raise DatasetError(
             f"no dataset {source!r}: expected {', '.join(NAMED_DATASETS)}, a path to an .npz file, "
             "or a folder with one folder of images a class"
         )
     if image_size is not None and dataset.image_size != image_size:
-        x_train, x_test = (_scale(images, image_size) for images in (dataset.x_train, dataset.x_test))
+        x_train, x_test = (fitted_array(images, image_size) for images in (dataset.x_train, dataset.x_test))
         dataset = replace(dataset, x_train=x_train, x_test=x_test)
     try:
         check_image_size(dataset.image_size)
     except ConfigError as error:
         raise DatasetError(f"{source}: {error}: give --image-size") from error
+    dataset = replace(dataset, reading=request.report)
     if limit is not None and limit < len(dataset.x_train):
         keep = np.sort(np.random.default_rng([seed, 11]).permutation(len(dataset.x_train))[:limit])
         dataset = replace(
@@ -151,6 +179,12 @@ def make_dataset(
     """
     parts = []
     for part, (images, labels) in (("train", train), ("test", test)):
+        if images.ndim == 4 and images.shape[1] != images.shape[2]:
+            side = max(8, min(images.shape[1:3]) // 4 * 4)
+            raise DatasetError(
+                f"{name}: x_{part} is {list(images.shape)}, expected [N, S, S, 3]: "
+                f"give --image-size, such as {side}, and --fit for what is not square"
+            )
         check_images(images, f"{name}: x_{part}")
         check_integers(labels, len(images), f"{name}: y_{part}")
         if len(images) == 0:
@@ -169,7 +203,7 @@ def make_dataset(
         if outside.size:
             raise DatasetError(
                 f"{name}: y_{part} holds the label {int(outside[0])}, expected 0 to {len(names) - 1}: "
-                f"the training part shows {len(names)} classes"
+                f"the training part shows {len(names)} classes{_counting_from(labels)}"
             )
     if len(names) < 2:
         raise DatasetError(f"{name}: there is {len(names)} class, expected at least 2")
@@ -177,12 +211,22 @@ def make_dataset(
     return Dataset(name, x_train, y_train, x_test, y_test, sample_ids, names, horizontal_flip)
 
 
+def _counting_from(labels: NDArray[np.int64]) -> str:
+    """The line that mends labels below 0; classes that only the test part has are for the user to see to."""
+    lowest = int(labels.min())
+    if lowest >= 0:
+        return ": give class_names in the file for classes that it lacks"
+    if lowest == -1 and set(np.unique(labels).tolist()) <= {-1, 1}:
+        return ': y_train, y_test = (y_train > 0).astype("int64"), (y_test > 0).astype("int64")'
+    return f": if they count from {lowest}, y_train, y_test = y_train + {-lowest}, y_test + {-lowest}"
+
+
 def _load_digits(image_size: int, seed: int) -> Dataset:
     with needs("profile", "scikit-learn"):
         from sklearn.datasets import load_digits  # noqa: PLC0415 - an extra
     digits = load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    images = _scale(np.repeat(gray[..., None], 3, axis=3), image_size)
+    images = fitted_array(np.repeat(gray[..., None], 3, axis=3), image_size)
     labels = digits.target.astype(np.int64)
     # The same test part for every seed of a run: accuracies of different seeds stay comparable.
     order = np.random.default_rng(0).permutation(len(images))
@@ -200,73 +244,51 @@ def _load_torchvision(name: str, data_root: Path) -> Dataset:
     return make_dataset(name, train, test, class_names, horizontal_flip=True)
 
 
-def _load_npz(path: Path, num_classes: int | None) -> Dataset:
-    arrays = read_arrays(path, _NPZ_KEYS)
-    x_train, y_train, x_test, y_test = (arrays[key] for key in _NPZ_KEYS)
-    names = [str(c) for c in range(num_classes)] if num_classes else None
-    return make_dataset(path.name, (x_train, y_train), (x_test, y_test), names, horizontal_flip=True)
-
-
-def _class_folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _load_folder(path: Path, image_size: int, seed: int) -> Dataset:
-    parts = {part: path / part for part in ("train", "test") if os.path.isdir(path / part)}
-    if len(parts) == 1:
-        (part,) = parts
-        raise DatasetError(f"{path} has a {part} folder only, expected train and test, or class folders")
-    try:
-        class_names = [folder.name for folder in _class_folders(parts.get("train", path))]
-        if parts:
-            train = _read_images(parts["train"], class_names, image_size)
-            test = _read_images(parts["test"], class_names, image_size)
-            shown = train[1]
+def _load_npz(path: Path, request: _Request) -> Dataset:
+    file = read_array_file(path, request.report)
+    parts = dict(file.parts)
+    if "" in parts:
+        train, test = _fifth_for_testing(parts.pop(""), request.seed)
+    else:
+        train = parts.pop("train")
+        if "test" not in parts and "validation" in parts:
+            parts["test"] = parts.pop("validation")
+            request.report.notes.append(f"there is no test part: {parts['test'].image_key} is")
+        if "test" not in parts:
+            train, test = _fifth_for_testing(train, request.seed)
         else:
-            images, shown = _read_images(path, class_names, image_size)
-            order = np.random.default_rng([seed, 12]).permutation(len(images))
-            num_test = max(1, len(images) // 5)
-            train = images[order[num_test:]], shown[order[num_test:]]
-            test = images[order[:num_test]], shown[order[:num_test]]
-    except OSError as error:
-        raise DatasetError(f"cannot read the image folder {path}: {error}") from error
-    empty = sorted(set(range(len(class_names))) - set(shown.tolist()))
-    if empty:
-        raise DatasetError(f"{path}: class folder {class_names[empty[0]]} holds no images: fill or remove it")
-    return make_dataset(str(path), train, test, class_names, horizontal_flip=True)
-
-
-def _read_images(path: Path, class_names: Sequence[str], image_size: int) -> Part:
-    with needs("profile", "Pillow"):
-        from PIL import Image  # noqa: PLC0415 - an extra
-    unknown = sorted({folder.name for folder in _class_folders(path)} - set(class_names))
-    if unknown:
-        raise DatasetError(f"{path} has the class {unknown[0]}, which the training part lacks")
-    images, labels = [], []
-    for label, class_name in enumerate(class_names):
-        files = sorted(f for f in (path / class_name).glob("**/*") if f.suffix.lower() in IMAGE_SUFFIXES)
-        for file in files:
-            try:
-                with Image.open(file) as opened:
-                    # Pillow would turn all but the darkest of their pixels white.
-                    if opened.mode.startswith(("I", "F")):
-                        raise ValueError("more than 8 bits a channel")
-                    picture = opened.convert("RGB")
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise DatasetError(f"cannot read the image {file}: {error}: mend or remove it") from error
-            if picture.size != (image_size, image_size):
-                picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
-            images.append(np.asarray(picture, dtype=np.uint8))
-            labels.append(label)
-    if not images:
-        raise DatasetError(f"{path} holds no images: expected one folder a class, with image files")
-    return np.stack(images), np.asarray(labels, dtype=np.int64)
-
-
-def _scale(images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-    with needs("profile", "Pillow"):
-        from PIL import Image  # noqa: PLC0415 - an extra
-    size = (image_size, image_size)
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images]
+            test = parts.pop("test")
+    for left in parts.values():
+        request.report.notes.append(
+            f"{left.image_key} is not needed, as each device holds out validation images itself"
+        )
+    names: Sequence[str] | None = file.class_names or None
+    if request.num_classes:
+        names = [str(c) for c in range(request.num_classes)]
+    elif not request.allow_empty_classes:
+        check_classes_shown(path, file, file.parts.get("train") or file.parts[""])
+    request.report.taken += len(train.images) + len(test.images)
+    size = request.image_size
+    images = [
+        part.images if size is None else fitted_array(part.images, size, request.fit)
+        for part in (train, test)
+    ]
+    return make_dataset(
+        path.name, (images[0], train.labels), (images[1], test.labels), names, horizontal_flip=True
     )
+
+
+def _fifth_for_testing(part: ArrayPart, seed: int) -> tuple[ArrayPart, ArrayPart]:
+    order = np.random.default_rng([seed, 12]).permutation(len(part.images))
+    num_test = max(1, len(part.images) // 5)
+    rows = np.sort(order[num_test:]), np.sort(order[:num_test])
+    train, test = (replace(part, images=part.images[row], labels=part.labels[row]) for row in rows)
+    return train, test
+
+
+def _load_folder(path: Path, request: _Request) -> Dataset:
+    reader = FolderReader(path, request.image_size or FOLDER_IMAGE_SIZE, request.fit, request.report)
+    train, test, class_names = read_whole_folder(
+        reader, request.seed, strict=request.strict, allow_empty_classes=request.allow_empty_classes
+    )
+    return make_dataset(str(path), train, test, class_names, horizontal_flip=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.errors import DatasetError
+from gkt_core.errors import DatasetError, InputError
+from gkt_core.files import full_disk_named
 
 # What gkt data split writes beside one file a device.
 SPLIT_NAME = "partition.json"
 TEST_NAME = "test.npz"
 PRETRAINING_NAME = "pretraining.npz"
+CONTACT_SHEET_NAME = "contact-sheet.png"
 
+DATA_FORMAT_VERSION = 1
+VERSION_KEY, OWNER_KEY = "format_version", "owner_key"
+_REMEDY = "give a device file made by gkt data split or gkt data pack"
 _PART = ("images", "labels", "sample_ids")
 _KEYS = (*_PART, *(f"validation_{key}" for key in _PART), "class_names")
 
@@ -63,28 +70,54 @@ class PrivateData:
         return int(self.train.images.shape[1])
 
 
-def save_private_data(path: Path, data: PrivateData) -> None:
-    """Write one device's file."""
-    np.savez(
-        path,
-        images=data.train.images,
-        labels=data.train.labels,
-        sample_ids=data.train.sample_ids,
-        validation_images=data.validation.images,
-        validation_labels=data.validation.labels,
-        validation_sample_ids=data.validation.sample_ids,
-        class_names=np.asarray(data.class_names, dtype=np.str_),
-    )
+def save_private_data(path: Path, data: PrivateData, owner_key: bytes = b"") -> None:
+    """Write one device's file, whole or not at all; ``docs/data-format.md`` says what is in it.
+
+    Args:
+        path: The file.
+        data: What the device holds.
+        owner_key: The secret that its sample ids follow from, if they do.
+    """
+    arrays: dict[str, Any] = {
+        VERSION_KEY: np.int64(DATA_FORMAT_VERSION),
+        "images": data.train.images,
+        "labels": data.train.labels,
+        "sample_ids": data.train.sample_ids,
+        "validation_images": data.validation.images,
+        "validation_labels": data.validation.labels,
+        "validation_sample_ids": data.validation.sample_ids,
+        "class_names": np.asarray(data.class_names, dtype=np.str_),
+    }
+    if owner_key:
+        arrays[OWNER_KEY] = np.frombuffer(owner_key, np.uint8)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # The images of a device may be most of its memory: written as they are, without a copy.
+        with full_disk_named(path), temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}: choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_private_data(path: Path) -> PrivateData:
     """Read and check one device's file.
 
     Raises:
-        DatasetError: The file cannot be read, or its arrays do not fit together.
+        DatasetError: The file cannot be read, its arrays do not fit together, or a newer gkt made it.
     """
-    arrays = read_arrays(path, _KEYS, ": give a device file made by gkt data split")
-    class_names = tuple(str(name) for name in arrays["class_names"].reshape(-1))
+    arrays = read_arrays(path, _KEYS, f": {_REMEDY}")
+    _check_version(path)
+    names = arrays["class_names"]
+    if names.dtype.kind != "U":
+        raise DatasetError(f"{path}: class_names is {names.dtype}, expected text: {_REMEDY}")
+    class_names = tuple(map(str, names.reshape(-1)))
+    if len(set(class_names)) < len(class_names):
+        raise DatasetError(
+            f"{path}: class_names holds a name twice: {', '.join(class_names[:20])}: {_REMEDY}"
+        )
     train = _check_samples(path, "", arrays, len(class_names))
     validation = _check_samples(path, "validation_", arrays, len(class_names))
     if len(train) < 2:
@@ -94,6 +127,38 @@ def load_private_data(path: Path) -> PrivateData:
     if np.intersect1d(train.sample_ids, validation.sample_ids).size:
         raise DatasetError(f"{path}: a sample is in both the training and the validation part")
     return PrivateData(train, validation, class_names)
+
+
+def is_private_data(path: Path) -> bool:
+    """Say whether an ``.npz`` is a device's file, and not images that are to be packed.
+
+    Raises:
+        DatasetError: The file is no readable ``.npz``.
+    """
+    return not {"sample_ids", "validation_sample_ids"}.isdisjoint(array_names(path))
+
+
+def owner_key_of(path: Path) -> bytes:
+    """Read the secret that the sample ids of a packed file follow from; empty if it has none.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    if OWNER_KEY not in array_names(path):
+        return b""
+    return bytes(read_arrays(path, [OWNER_KEY])[OWNER_KEY].astype(np.uint8).tobytes())
+
+
+def _check_version(path: Path) -> None:
+    # Files of the first releases have no number.
+    if VERSION_KEY not in array_names(path):
+        return
+    version = read_arrays(path, [VERSION_KEY])[VERSION_KEY]
+    if version.shape != () or version.dtype.kind not in "iu" or not 1 <= int(version) <= DATA_FORMAT_VERSION:
+        raise DatasetError(
+            f"{path} has format version {version}, this gkt reads 1 to {DATA_FORMAT_VERSION}: "
+            "install the version that made it, or a newer one"
+        )
 
 
 def load_test_data(path: Path) -> Samples:
@@ -115,14 +180,35 @@ def read_arrays(path: Path, keys: Sequence[str], remedy: str = "") -> dict[str, 
     Raises:
         DatasetError: The file is no readable ``.npz``, or lacks an array; ``remedy`` ends that message.
     """
+    with _opened(path) as archive:
+        missing = [key for key in keys if key not in archive]
+        if missing:
+            raise DatasetError(f"{path} has no {', '.join(missing)}, expected {', '.join(keys)}{remedy}")
+        # A member that is no array comes as bytes.
+        return {key: np.asarray(archive[key]) for key in keys}
+
+
+def array_names(path: Path) -> tuple[str, ...]:
+    """List the arrays of an ``.npz`` file.
+
+    Raises:
+        DatasetError: The file is no readable ``.npz``.
+    """
+    with _opened(path) as archive:
+        return tuple(archive)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     try:
         # Opened here: where the archive is broken, numpy would leave its own file open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive]
-            if missing:
-                raise DatasetError(f"{path} has no {', '.join(missing)}, expected {', '.join(keys)}{remedy}")
-            # A member that is no array comes as bytes.
-            return {key: np.asarray(archive[key]) for key in keys}
+        with path.open("rb") as stream:
+            # numpy would take anything else for a pickle, and advise to load that.
+            if not zipfile.is_zipfile(stream):
+                raise DatasetError(f"cannot read {path}: it is no .npz file, which np.savez writes")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                yield archive
     except _BROKEN_NPZ as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
 

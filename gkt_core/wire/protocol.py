@@ -105,13 +105,21 @@ class RunInfo(Message):
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest(Message):
-    """A device introduces itself; repeating it is harmless."""
+    """A device introduces itself; repeating it is harmless.
+
+    Attributes:
+        class_names: Of its data, in their order; empty from devices that do not say.
+        client_key: A secret of the device: a name that another one has is refused. Empty from devices that
+            have none.
+    """
 
     protocol_version: int
     num_examples: int
     num_validation_examples: int
     num_classes: int
     engine: str
+    class_names: list[str] = field(default_factory=list)
+    client_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

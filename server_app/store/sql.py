@@ -19,6 +19,7 @@ from server_app.rounds.machine import advance
 from server_app.rounds.state import Event, Joined, Phase, Reported, RunState, Trained
 from server_app.store import tables
 from server_app.store.engine import migrate, open_engine, write_transaction
+from server_app.store.joining import Identity, check_joining
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.uploads import CONTENT, KEY, UploadStatements
 
@@ -159,13 +160,25 @@ class RunStore:
         insert = self._insert(table).values({"run_id": self.run_id, **key, **values})
         connection.execute(insert.on_conflict_do_update(index_elements=["run_id", *key], set_=values))
 
-    def join(self, client: ClientRecord) -> RunState:
-        """Take a device in and remember what it said, or neither; repeating it replaces what it said."""
+    def join(self, client: ClientRecord, identity: Identity | None = None) -> RunState:
+        """Take a device in and remember what it said, or neither; repeating it replaces what it said.
+
+        Raises:
+            RoundError: The run takes it in no more, or its name is another device's.
+            ArtifactError: Another device has other classes.
+        """
         values = dataclasses.asdict(client)
         key = {"client_id": values.pop("client_id")}
         with self._write() as connection:
             _, after = self._advance(connection, Joined(client.client_id))
             self._upsert(connection, tables.clients, key, values)
+            if identity is not None:
+                identities = tables.identities
+                known = connection.execute(sa.select(identities).where(identities.c.run_id == self.run_id))
+                check_joining(identity, map(_identity, known))
+                names = json.dumps(identity.class_names)
+                said = {"key_sha256": identity.key_sha256, "class_names": names}
+                self._upsert(connection, identities, key, said)
         return after
 
     def clients(self) -> dict[str, ClientRecord]:
@@ -274,3 +287,7 @@ class RunStore:
 def _shown(database: Path | str) -> str:
     """Without its password."""
     return str(database) if isinstance(database, Path) else sa.make_url(database).render_as_string()
+
+
+def _identity(row: sa.Row[Any]) -> Identity:
+    return Identity(row.client_id, row.key_sha256, tuple(json.loads(row.class_names)))

@@ -29,6 +29,12 @@ clients = _table(
     sa.Column("num_validation_examples", sa.BigInteger, nullable=False),
     sa.Column("engine", sa.String, nullable=False),
 )
+identities = _table(
+    "identities",
+    sa.Column("client_id", sa.String, primary_key=True),
+    sa.Column("key_sha256", sa.String, nullable=False),
+    sa.Column("class_names", sa.Text, nullable=False),
+)
 shards = _table(
     "shards",
     sa.Column("round_num", sa.BigInteger, primary_key=True),

@@ -81,7 +81,8 @@ def command(served: Served, data: Path, state_dir: Path, *options: str) -> list[
     """``gkt edge run`` for this server, saving after every step."""
     begin = [*GKT, "edge", "run", "--server", served.url, "--token", TOKEN]
     return [
-        *begin, "--data", str(data), "--state-dir", str(state_dir), "--checkpoint-seconds", "0",
+        *begin, "--data", str(data), "--client-id", data.stem, "--state-dir", str(state_dir),
+        "--checkpoint-seconds", "0",
         "--patience-seconds", str(LONGEST_SECONDS), *options,
     ]  # fmt: skip
 

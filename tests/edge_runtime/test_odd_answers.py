@@ -176,7 +176,7 @@ def test_a_device_says_once_what_it_may_be(
     ):
         done = gkt(
             "edge", "run", "--server", url, "--token", TOKEN, "--data", folder / "client-a.npz",
-            "--state-dir", tmp_path / "state", "--progress", "json",
+            "--client-id", "client-a", "--state-dir", tmp_path / "state", "--progress", "json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert len(relay.answered) == 6

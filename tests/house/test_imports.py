@@ -35,7 +35,11 @@ WITH_TORCH = {
 }
 
 # The name by which a distribution is imported, where it is another one.
-IMPORT_NAMES = {"backports.zstd": "backports", "onnxruntime-training-cpu": "onnxruntime"}
+IMPORT_NAMES = {
+    "backports.zstd": "backports",
+    "onnxruntime-training-cpu": "onnxruntime",
+    "pillow": "PIL",
+}
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +184,9 @@ def test_no_module_is_in_a_circle_with_its_package(graph: grimp.ImportGraph) -> 
 def test_a_device_imports_nothing_that_its_extra_does_not_install(graph: grimp.ImportGraph) -> None:
     """What reaches the device over gkt_core counts as well."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["edge-portable"]
+    extras = project["optional-dependencies"]
+    # Photos need the extra data, and say so where it is missing.
+    requirements = project["dependencies"] + extras["edge-portable"] + extras["data"]
     names = {re.split(r"[\[><=;]", requirement)[0].strip() for requirement in requirements}
     installed = {IMPORT_NAMES.get(name, name) for name in names}
 

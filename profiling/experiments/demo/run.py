@@ -15,7 +15,7 @@ from typing import Any
 from edge_runtime.server_client import ServerClient
 from gkt_core.config.dataclass_options import arguments_of
 from gkt_core.config.run_config import RunConfig, build_run_config
-from gkt_core.data.private_data import SPLIT_NAME, TEST_NAME
+from gkt_core.data.private_data import CONTACT_SHEET_NAME, SPLIT_NAME, TEST_NAME
 from gkt_core.errors import RunFailedError
 from gkt_core.files import write_atomically
 from gkt_core.wire.protocol import RunStatus
@@ -107,6 +107,11 @@ class DemoRun:
             f"{split['num_test_examples']} test images of {split['image_size']} px, "
             f"{len(split['clients'])} devices ({options.split.partition})"
         )
+        if (data / CONTACT_SHEET_NAME).exists():
+            self._display.say(
+                f"what was taken, converted and left out: {self._logs / 'data.log'}; "
+                f"some images of each class: {data / CONTACT_SHEET_NAME}"
+            )
         return split
 
     def _write_run_file(self, config: RunConfig) -> None:

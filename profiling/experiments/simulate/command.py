@@ -52,7 +52,10 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     folder, out = options.split or options.out / "data", options.out
     if options.split is None and not (folder / SPLIT_NAME).is_file():
         wanted = options.split_options(given)
-        split_dataset(options.images.load(wanted.seed), wanted, folder)
+        dataset = options.images.load(wanted.seed)
+        if dataset.reading:
+            click.echo("\n".join(dataset.reading.lines()), err=True)
+        split_dataset(dataset, wanted, folder)
     federation = load_federation(folder)
     described = json.loads((folder / SPLIT_NAME).read_text(encoding="utf-8"))
     flip = bool(described["horizontal_flip"])

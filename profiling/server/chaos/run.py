@@ -107,7 +107,14 @@ class SupervisedRun:
         token = {"GKT_TOKEN": read_token(self._data_dir)}
         for file, state_dir in zip(self._data_files, self._state_dirs, strict=True):
             url = f"http://127.0.0.1:{port}"
-            words = arguments("edge run", server=url, data=file, state_dir=state_dir, checkpoint_seconds=0.2)
+            words = arguments(
+                "edge run",
+                server=url,
+                data=file,
+                client_id=file.stem,
+                state_dir=state_dir,
+                checkpoint_seconds=0.2,
+            )
             log = logs / f"{state_dir.name}.log"
             self._devices.append(
                 processes.start(state_dir.name, [*words, *self._threads], log=log, environment=token)

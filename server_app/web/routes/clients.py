@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from flask import Blueprint, Response, request
 
 from gkt_core.bundle.run_checks import check_classes
@@ -9,8 +11,12 @@ from gkt_core.errors import MessageError
 from gkt_core.wire.paths import CLIENT, RUN, TASK
 from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
 from server_app.store import ClientRecord
+from server_app.store.joining import Identity
 from server_app.web.context import run_of, task_response
 from server_app.web.validation import received
+
+_logger = logging.getLogger(__name__)
+_LONGEST_KEY = 128
 
 blueprint = Blueprint("clients", __name__, url_prefix=RUN)
 
@@ -22,7 +28,18 @@ def join(run_id: str, client_id: str) -> Response:
     check_client_id(client_id)
     message = received(JoinRequest, request.get_data())
     check_protocol_version(message.protocol_version)
-    check_classes(run.bundle.manifest, message.num_classes, f"the data of {client_id}")
+    manifest, names = run.bundle.manifest, message.class_names
+    check_classes(manifest, message.num_classes, f"the data of {client_id}", names)
+    if not names:
+        _logger.warning(
+            "%s does not say what its classes are: whether class 0 is %s there too, nobody can tell",
+            client_id,
+            manifest.class_names[0] if manifest.class_names else "the others' class 0",
+        )
+    if len(message.client_key) > _LONGEST_KEY:
+        raise MessageError(
+            f"client_key has {len(message.client_key)} characters, expected {_LONGEST_KEY} at most"
+        )
     if message.num_examples < 2 or message.num_validation_examples < 1:
         raise MessageError(
             f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
@@ -31,7 +48,8 @@ def join(run_id: str, client_id: str) -> Response:
     if not message.engine.isprintable():
         raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
     state = run.store.join(
-        ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40])
+        ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40]),
+        Identity.of(client_id, message.client_key, names),
     )
     return task_response(run, state, client_id)
 

@@ -215,7 +215,8 @@ def test_a_folder_with_a_broken_image_leaves_nothing_behind(here: Path, tmp_path
         (tmp_path / "images" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "0.png")
     (tmp_path / "images" / "cat" / "1.png").write_bytes(b"no image")
-    assert "cannot read the image" in refused("--dataset", tmp_path / "images", "--out", "split")
+    message = refused("--dataset", tmp_path / "images", "--strict", "--out", "split")
+    assert "1 images cannot be taken (damaged, or no image at all: cat/1.png)" in message
     assert list(here.iterdir()) == []
 
 
@@ -278,6 +279,35 @@ def test_a_folder_that_cannot_take_its_place_is_an_input_error(
     ):
         pass
     assert list(here.iterdir()) == []
+
+
+def test_photos_end_with_what_was_left_out_and_a_contact_sheet(here: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (12, 8), (name == "cat" and "red") or "blue").save(
+                tmp_path / "images" / name / f"{number}.png"
+            )
+    (tmp_path / "images" / "cat" / "6.png").write_bytes(b"no image")
+    (tmp_path / "images" / "cat" / "._0.png").write_bytes(b"\0\5\x16\7")
+    arguments = ["--dataset", tmp_path / "images", "--clients", 1]
+
+    output = split(*arguments, "--out", "split")
+    printed = json.loads(split(*arguments, "--out", "again", "--contact-sheet", "sheet.png", "--json"))
+
+    assert "images taken: 12; files left out: 2" in output
+    assert "damaged, or no image at all: cat/6.png" in output
+    reading = printed.pop("reading")
+    assert reading["taken"] == 12
+    assert sorted(reading["left_out"].values()) == [["cat/._0.png"], ["cat/6.png"]]
+    assert sum(reading["converted"].values()) == 24
+    # Names of photos stay where the photos are.
+    assert json.loads((here / "again" / "partition.json").read_text()) == printed
+    assert not (here / "again" / "contact-sheet.png").exists()
+    for sheet in (here / "split" / "contact-sheet.png", here / "sheet.png"):
+        with Image.open(sheet) as opened:
+            colours = {colour for _, colour in opened.convert("RGB").getcolors(1 << 24) or []}
+        assert {(255, 0, 0), (0, 0, 255)} <= colours
 
 
 # --- show

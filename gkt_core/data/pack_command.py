@@ -1,0 +1,102 @@
+"""``gkt data pack``: a device makes its own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from gkt_core.bundle.manifest import MANIFEST_NAME, load_bundle
+from gkt_core.cli import Command, emit_json, json_option
+from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.data.contact_sheet_option import contact_sheet_option
+from gkt_core.data.pack import (
+    PackOptions,
+    class_counts,
+    contact_sheet_path,
+    new_owner_key,
+    pack,
+    target_of,
+)
+from gkt_core.data.private_data import owner_key_of, save_private_data
+from gkt_core.data.reading.contact_sheet import write_contact_sheet
+from gkt_core.errors import DatasetError, InputError
+
+
+@click.command("pack", cls=Command, example="gkt data pack photos --for artifacts --out mine.npz")
+@click.argument("source")
+@click.option(
+    "--for",
+    "bundle_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The bundle: its classes, their order, and the image size.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The private file, NAME.npz.")
+@dataclass_options(PackOptions)
+@contact_sheet_option("NAME-contact-sheet.png beside it")
+@json_option()
+def pack_command(
+    source: str,
+    bundle_path: Path,
+    out: Path,
+    options: PackOptions,
+    contact_sheet: Path | None,
+    as_json: bool,
+) -> None:
+    """Make this device's private file from SOURCE, on the device itself.
+
+    SOURCE is a folder with one folder of photos a class, an .npz with images and labels, or MODULE:FUNCTION,
+    which yields pairs of an image and a label. A class without photos is fine; a folder that is no class of
+    the bundle is left out and named. Packed again into the same file, images keep their sample ids.
+    """
+    owner_key = _owner_key(out)
+    folder = bundle_path.parent if bundle_path.name == MANIFEST_NAME else bundle_path
+    target = target_of(load_bundle(folder, ()).manifest, options)
+    private, report = pack(source, target, options, owner_key)
+    save_private_data(out, private, owner_key)
+    sheet = contact_sheet or contact_sheet_path(out)
+    write_contact_sheet(
+        sheet,
+        np.concatenate([private.train.images, private.validation.images]),
+        np.concatenate([private.train.labels, private.validation.labels]),
+        private.class_names,
+    )
+    described = {
+        "file": str(out),
+        "contact_sheet": str(sheet),
+        "num_examples": len(private.train),
+        "num_validation_examples": len(private.validation),
+        "image_size": private.image_size,
+        "class_counts": class_counts(private),
+        "reading": report.to_dict(),
+    }
+    if as_json:
+        emit_json(described)
+        return
+    click.echo("\n".join(report.lines()))
+    counts = ", ".join(f"{name} {num}" for name, num in class_counts(private).items())
+    click.echo(
+        f"{out}: {len(private.train)} to train, {len(private.validation)} to validate, "
+        f"{private.image_size} px; {counts}; look at {sheet}"
+    )
+
+
+def _owner_key(out: Path) -> bytes:
+    """Take the key of the file that is packed again, or draw one.
+
+    Raises:
+        InputError: The file is there, and is no packed one.
+    """
+    if out.suffix != ".npz":
+        raise InputError(f"--out is {out}, expected a name such as mine.npz")
+    if not out.exists():
+        return new_owner_key()
+    try:
+        owner_key = owner_key_of(out)
+    except DatasetError:
+        owner_key = b""
+    if not owner_key:
+        raise InputError(f"{out} is there and was not made by gkt data pack: choose another --out")
+    return owner_key

@@ -1,0 +1,1 @@
+"""Photos and arrays as people have them, read into one kind of image."""

@@ -1,0 +1,53 @@
+"""Who may join beside those that have joined: one device a name, and the same classes for all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gkt_core.bundle.run_checks import check_class_names
+from gkt_core.errors import RoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a device said of itself when it joined.
+
+    Attributes:
+        client_id: Its name.
+        key_sha256: Of its secret; empty where it has none.
+        class_names: Of its data, in their order; empty where it did not say.
+    """
+
+    client_id: str
+    key_sha256: str = ""
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, client_id: str, client_key: str, class_names: Iterable[str]) -> Identity:
+        """Keep the hash of the secret, and not the secret."""
+        hashed = hashlib.sha256(client_key.encode()).hexdigest() if client_key else ""
+        return cls(client_id, hashed, tuple(class_names))
+
+
+def check_joining(joining: Identity, known: Iterable[Identity]) -> None:
+    """Refuse a name that another device has, and classes that differ from another device's.
+
+    Args:
+        joining: Who asks.
+        known: Who has joined, the same device perhaps among them.
+
+    Raises:
+        RoundError: The name belongs to a device with another secret.
+        ArtifactError: Names both devices and both lists.
+    """
+    for other in known:
+        if other.client_id == joining.client_id:
+            if other.key_sha256 and other.key_sha256 != joining.key_sha256:
+                raise RoundError(
+                    f"the name {joining.client_id} belongs to another device of this run: give another "
+                    "--client-id, or the --state-dir that this device began with"
+                )
+        elif joining.class_names and other.class_names:
+            check_class_names(joining.class_names, joining.client_id, other.class_names, other.client_id)

@@ -1,0 +1,373 @@
+"""A device makes its own file: classes and order of the bundle, ids that follow the image, nothing silent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from PIL import Image
+
+from gkt_core.bundle.manifest import Bundle, Manifest
+from gkt_core.data.command import data
+from gkt_core.data.pack import PackOptions, pack, sample_ids, target_of
+from gkt_core.data.pack_sources import PackTarget
+from gkt_core.data.private_data import (
+    PrivateData,
+    load_private_data,
+    owner_key_of,
+    save_private_data,
+)
+from gkt_core.data.reading.report import ReadingReport
+from gkt_core.errors import ArtifactError, ConfigError, DatasetError, GKTError, InputError
+
+CLASSES = ("owl", "cat", "dog")
+KEY, OTHER_KEY = b"a" * 32, b"b" * 32
+GREYS = {"cat": 60, "dog": 120, "owl": 180, "emu": 240}
+GOLDEN = Path(__file__).with_name("golden_device_file.npz")
+
+
+def photos(root: Path, names: tuple[str, ...] = ("cat", "dog"), num: int = 10) -> Path:
+    """Each class has a grey of its own, each photo one pixel's row of its own."""
+    for name in names:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(num):
+            pixels = np.full((8, 8, 3), GREYS.get(name, 200), np.uint8)
+            pixels[0] = number
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def packed(source: Any, key: bytes = KEY, **options: Any) -> tuple[PrivateData, ReadingReport]:
+    chosen = PackOptions(**options)
+    target = PackTarget(CLASSES, 8, chosen.fit, chosen.mapping())
+    return pack(str(source), target, chosen, key)
+
+
+def every(private: PrivateData) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    parts = (private.train, private.validation)
+    return (
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.sample_ids for part in parts]),
+    )
+
+
+def by_id(private: PrivateData) -> dict[int, bytes]:
+    images, _, ids = every(private)
+    return {number: image.tobytes() for number, image in zip(ids.tolist(), images, strict=True)}
+
+
+def test_classes_are_the_bundles_in_its_order_and_one_may_be_missing(tmp_path: Path) -> None:
+    private, report = packed(photos(tmp_path))
+    images, labels, _ = every(private)
+    assert private.class_names == CLASSES
+    assert np.bincount(labels, minlength=3).tolist() == [0, 10, 10]
+    assert (images[labels == 1][:, 1:] == GREYS["cat"]).all()
+    assert (len(private.train), len(private.validation), report.taken) == (18, 2, 20)
+    assert not report.left_out
+
+
+def test_a_folder_that_is_no_class_is_left_out_and_named_or_mapped(tmp_path: Path) -> None:
+    photos(tmp_path, ("cat", "dogs", "emu"))
+    private, report = packed(tmp_path)
+    assert report.left_out == {
+        "no class of the bundle (--map dogs=dog if it is one)": ["dogs/"],
+        "no class of the bundle": ["emu/"],
+    }
+    assert set(every(private)[1].tolist()) == {1}
+    private, report = packed(tmp_path, maps=("dogs=dog",))
+    assert np.bincount(every(private)[1]).tolist() == [0, 10, 10]
+    with pytest.raises(DatasetError, match=r"1 images cannot be taken .*emu/"):
+        packed(tmp_path, maps=("dogs=dog",), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("maps", "match"),
+    [
+        ("dogs", "--map is 'dogs', expected one such as dogs=dog"),
+        ("=dog", "expected one such as"),
+        ("wolves=dog", "--map wolves=...: there is no wolves, expected one of cat, dog"),
+    ],
+)
+def test_maps_that_lead_nowhere_are_refused(tmp_path: Path, maps: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        packed(photos(tmp_path), maps=(maps,))
+
+
+def test_images_keep_their_ids_when_the_folder_grows(tmp_path: Path) -> None:
+    before = by_id(packed(photos(tmp_path))[0])
+    photos(tmp_path, ("owl",), num=5)
+    (tmp_path / "cat" / "0.png").unlink()
+    (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / "renamed.png")
+    after = by_id(packed(tmp_path)[0])
+    assert len(after) == 24
+    assert len(before.keys() & after.keys()) == 19
+    assert all(before[number] == after[number] for number in before.keys() & after.keys())
+
+
+def test_ids_of_two_owners_do_not_meet_even_for_the_same_photos(tmp_path: Path) -> None:
+    first, second = (by_id(packed(photos(tmp_path), key)[0]) for key in (KEY, OTHER_KEY))
+    assert sorted(first.values()) == sorted(second.values())
+    assert first.keys() & second.keys() == set()
+    assert all(0 <= number < 2**63 for number in first)
+
+
+def test_a_corrected_label_keeps_the_id(tmp_path: Path) -> None:
+    before = by_id(packed(photos(tmp_path))[0])
+    (tmp_path / "cat" / "3.png").rename(tmp_path / "dog" / "moved.png")
+    assert by_id(packed(tmp_path)[0]) == before
+
+
+def test_equal_images_have_ids_of_their_own_and_stay_on_one_side(tmp_path: Path) -> None:
+    photos(tmp_path, num=20)
+    for number in range(20):
+        content = (tmp_path / "cat" / f"{number}.png").read_bytes()
+        (tmp_path / "cat" / f"again{number}.png").write_bytes(content)
+    (tmp_path / "dog" / "wrong.png").write_bytes((tmp_path / "cat" / "0.png").read_bytes())
+    private, report = packed(tmp_path, validation_share=0.3)
+    train = {image.tobytes() for image in private.train.images}
+    validation = {image.tobytes() for image in private.validation.images}
+    assert len(np.unique(every(private)[2])) == 61
+    assert train & validation == set()
+    assert report.notes == [
+        "21 images are there a second time",
+        "1 images are in more than one class: one of them is wrong",
+    ]
+
+
+def test_when_all_images_are_one_there_is_still_something_to_validate_on(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=np.full((10, 8, 8, 3), 7, np.uint8), labels=np.ones(10, int))
+    private, _ = packed(tmp_path / "d.npz")
+    assert (len(private.train), len(private.validation)) == (9, 1)
+    assert len(np.unique(every(private)[2])) == 10
+
+
+def test_ids_count_on_where_two_meet() -> None:
+    assert len(set(sample_ids([b"x", b"x", b"y", b"x"]).tolist())) == 4
+    assert sample_ids([b"x", b"y"]).tolist() == sample_ids([b"y", b"x"]).tolist()[::-1]
+
+
+def test_a_validation_folder_is_the_validation_part_and_a_test_folder_is_not_trained_on(
+    tmp_path: Path,
+) -> None:
+    for part, num in (("train", 8), ("val", 3), ("test", 2)):
+        photos(tmp_path / part, num=num)
+    private, report = packed(tmp_path)
+    assert (len(private.train), len(private.validation)) == (16, 6)
+    assert report.left_out == {"a test part: nothing is trained on it": ["test/"]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array(["dog", "owl", "cat", "emu"] * 5), [2, 0, 1]),
+        (np.array([2, 0, 1] * 5), [2, 0, 1]),
+        (np.eye(3)[[2, 0, 1] * 5], [2, 0, 1]),
+    ],
+    ids=["names", "numbers", "one-hot"],
+)
+def test_labels_of_an_array_file_are_matched_by_name_or_number(
+    tmp_path: Path, labels: NDArray[Any], expected: list[int]
+) -> None:
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=labels)
+    private, report = packed(tmp_path / "d.npz")
+    pixels, numbers, _ = every(private)
+    period = 4 if labels.dtype.kind == "U" else 3
+    assert len(numbers) == 15
+    assert numbers.tolist() == [expected[pixel % period] for pixel in pixels[:, 0, 0, 0]]
+    if period == 4:
+        assert report.left_out == {"no class of the bundle": ["labels emu (5 images)"]}
+    else:
+        assert report.notes[0] == "labels are numbers, and taken as the bundle counts: 0 owl, 1 cat, 2 dog"
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (
+            np.arange(12) % 3 + 1,
+            r"labels holds 1 to 3, expected 0 to 2 \(owl, cat, dog\): if they count from 1",
+        ),
+        (np.eye(5)[np.arange(12) % 3], "has 5 classes, the bundle 3: owl, cat, dog"),
+        (np.array(["emu"] * 12), "holds 0 images of the bundle's classes .*emu"),
+    ],
+    ids=["from 1", "another width", "other names"],
+)
+def test_labels_that_are_not_the_bundles_are_refused(
+    tmp_path: Path, labels: NDArray[Any], match: str
+) -> None:
+    np.savez(tmp_path / "d.npz", images=np.zeros((12, 8, 8, 3), np.uint8), labels=labels)
+    with pytest.raises(DatasetError, match=match):
+        packed(tmp_path / "d.npz")
+
+
+SOURCE = """
+import io
+from pathlib import Path
+import numpy as np
+from PIL import Image
+
+def frames():
+    for number in range(4):
+        pixels = np.full((8, 8, 3), number, np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        Image.fromarray(pixels).save(f"{number}.png")
+        yield pixels, "cat"
+        yield Image.fromarray(pixels), 2
+        yield stream.getvalue(), "dog"
+        yield f"{number}.png", "owl"
+        yield pixels / 255, 0
+        yield Path("missing.png"), "owl"
+        yield pixels, "emu"
+
+def wrong():
+    yield 5
+
+not_callable = 3
+"""
+
+
+def test_a_function_may_give_arrays_pictures_bytes_and_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "a_camera.py").write_text(SOURCE)
+    private, report = packed("a_camera:frames")
+    images, labels, _ = every(private)
+    assert np.bincount(labels).tolist() == [8, 4, 8]
+    assert sorted(set(images.reshape(-1).tolist())) == [0, 1, 2, 3]
+    assert [len(names) for names in report.left_out.values()] == [4, 4]
+    for source, match in (
+        ("a_camera:wrong", "does not yield pairs of an image"),
+        ("a_camera:not_callable", "does not yield pairs"),
+        ("a_camera:none", "cannot be had: .*expected module:function"),
+        ("no_such_camera:frames", "cannot be had"),
+        ("nowhere", "no images at 'nowhere': expected a folder"),
+    ):
+        with pytest.raises(GKTError, match=match):
+            packed(source)
+
+
+def test_too_few_images_are_refused_with_what_was_left_out(tmp_path: Path) -> None:
+    photos(tmp_path, ("cat",), num=2)
+    (tmp_path / "cat" / "bad.png").write_bytes(b"no")
+    with pytest.raises(
+        DatasetError, match=r"holds 2 images .*expected at least 3.*damaged, or no image at all"
+    ):
+        packed(tmp_path)
+
+
+def test_a_bundle_without_names_and_a_map_to_no_class_are_refused(digits_bundle: Bundle) -> None:
+    unnamed = dataclasses.replace(digits_bundle.manifest, class_names=[])
+    with pytest.raises(ArtifactError, match="the bundle does not name its classes"):
+        target_of(unnamed, PackOptions())
+    named = dataclasses.replace(unnamed, class_names=[str(number) for number in range(10)])
+    with pytest.raises(ConfigError, match="--map zero=null: there is no class null in the bundle"):
+        target_of(named, PackOptions(maps=("zero=null",)))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, digits_bundle: Bundle) -> Path:
+    """A manifest of three classes at 8 px: packing reads nothing else of a bundle."""
+    values = json.loads((digits_bundle.path / "manifest.json").read_text())
+    changed: dict[str, Any] = {"class_names": list(CLASSES)}
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(values | changed))
+    return tmp_path / "bundle"
+
+
+def run(*arguments: Any) -> Any:
+    result = CliRunner().invoke(data, ["pack", *map(str, arguments)])
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def test_the_command_packs_says_what_it_did_and_keeps_ids(tmp_path: Path, bundle: Path) -> None:
+    out = tmp_path / "mine.npz"
+    size = Manifest.from_dict(json.loads((bundle / "manifest.json").read_text())).image_size
+    photos(tmp_path / "photos", ("cat", "dog", "wolves"))
+    text = run(tmp_path / "photos", "--for", bundle, "--out", out)
+    assert "no class of the bundle: wolves/" in text
+    assert "owl 0, cat 10, dog 10" in text
+    first = load_private_data(out)
+    assert first.image_size == size and first.class_names == CLASSES
+    with Image.open(tmp_path / "mine-contact-sheet.png") as sheet:
+        assert {(60,) * 3, (120,) * 3} <= {colour for _, colour in sheet.getcolors(1 << 24) or []}
+    photos(tmp_path / "photos", ("owl",))
+    described = json.loads(
+        run(
+            tmp_path / "photos",
+            "--for",
+            bundle / "manifest.json",
+            "--out",
+            out,
+            "--map",
+            "wolves=dog",
+            "--json",
+        )
+    )
+    assert described["class_counts"] == {"owl": 10, "cat": 10, "dog": 20}
+    assert described["num_examples"] + described["num_validation_examples"] == 40
+    assert by_id(first).items() <= by_id(load_private_data(out)).items()
+
+
+@pytest.mark.parametrize("kind", ["device", "text"])
+def test_the_command_replaces_nothing_that_it_did_not_make(
+    tmp_path: Path, bundle: Path, kind: str, digits_split: Path
+) -> None:
+    out = tmp_path / "mine.npz"
+    content = (digits_split / "clients" / "client-000.npz").read_bytes() if kind == "device" else b"mine"
+    out.write_bytes(content)
+    photos(tmp_path / "photos")
+    with pytest.raises(InputError, match="is there and was not made by gkt data pack: choose another --out"):
+        run(tmp_path / "photos", "--for", bundle, "--out", out)
+    assert out.read_bytes() == content
+    with pytest.raises(InputError, match=r"--out is .*mine, expected a name such as mine\.npz"):
+        run(tmp_path / "photos", "--for", bundle, "--out", tmp_path / "mine")
+
+
+def golden(folder: Path) -> Path:
+    """Pack what the golden file was packed from, with the same key."""
+    images = (np.arange(5 * 8 * 8 * 3) % 251).astype(np.uint8).reshape(5, 8, 8, 3)
+    np.savez(folder / "golden.npz", images=images, labels=np.array([1, 2, 1, 2, 1]))
+    private, _ = packed(folder / "golden.npz")
+    save_private_data(folder / "packed.npz", private, KEY)
+    return folder / "packed.npz"
+
+
+def test_the_format_is_that_of_the_golden_file(tmp_path: Path) -> None:
+    """A device's file of this format version stays readable, and what writes it writes the same."""
+    with np.load(GOLDEN, allow_pickle=False) as kept, np.load(golden(tmp_path), allow_pickle=False) as made:
+        assert sorted(kept) == sorted(made)
+        for name in kept:
+            assert kept[name].dtype == made[name].dtype, name
+            assert np.array_equal(kept[name], made[name]), name
+        assert int(kept["format_version"]) == 1
+    private = load_private_data(GOLDEN)
+    assert private.class_names == CLASSES
+    assert (len(private.train), len(private.validation)) == (4, 1)
+    assert owner_key_of(GOLDEN) == KEY
+
+
+def test_a_newer_format_is_refused_and_an_older_one_has_no_number(tmp_path: Path) -> None:
+    with np.load(GOLDEN) as kept:
+        arrays = dict(kept)
+    np.savez(tmp_path / "new.npz", **(arrays | {"format_version": np.int64(2)}))
+    with pytest.raises(
+        DatasetError, match=r"has format version 2, this gkt reads 1 to 1: install the version"
+    ):
+        load_private_data(tmp_path / "new.npz")
+    del arrays["format_version"], arrays["owner_key"]
+    np.savez(tmp_path / "old.npz", **arrays)
+    assert by_id(load_private_data(tmp_path / "old.npz")) == by_id(load_private_data(GOLDEN))

@@ -1,0 +1,116 @@
+"""A name is one device's, and the classes of a run's devices are the same, or the server says who differs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import pytest
+
+from gkt_core.bundle.manifest import Bundle
+from gkt_core.errors import ArtifactError, RoundError
+from server_app.run_folder import RunContext
+from server_app.store.joining import Identity, check_joining
+from tests.server_app.server_fixtures import open_store
+from tests.server_app.web.api_fixtures import JOIN, Api, refused
+
+pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
+
+NAMES = ["bar", "circle", "square"]
+
+
+def says(names: list[str], key: str = "") -> Any:
+    return dataclasses.replace(JOIN, class_names=names, client_key=key)
+
+
+@pytest.fixture
+def named_bundle(bundle: Bundle, run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle of the run names its classes."""
+    manifest = dataclasses.replace(bundle.manifest, class_names=NAMES)
+    object.__setattr__(run, "bundle", dataclasses.replace(bundle, manifest=manifest))
+
+
+@pytest.mark.usefixtures("named_bundle")
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["circle", "square", "triangle"], ["other classes: circle, square, triangle; the artifact"]),
+        (
+            ["circle", "bar", "square"],
+            ["the same classes in another order", "bundle has bar, circle, square"],
+        ),
+        (["bar", "circle"], ["other classes: bar, circle;", "gkt data pack --for the bundle"]),
+    ],
+)
+def test_classes_that_are_not_the_bundles_are_refused_with_both_lists(
+    api: Api, names: list[str], words: list[str]
+) -> None:
+    before = api.contents()
+    refused(api.join("client-a", says(names)), 422, "ArtifactError", "the data of client-a has", *words)
+    assert api.contents() == before
+    assert api.join("client-a", says(NAMES)).status_code == 200
+
+
+def test_where_the_bundle_names_none_two_devices_must_agree(api: Api) -> None:
+    assert api.join("client-a", says(["circle", "square", "triangle"])).status_code == 200
+    before = api.contents()
+    refused(
+        api.join("client-b", says(NAMES)),
+        422,
+        "ArtifactError",
+        "client-b has other classes: bar, circle, square; client-a has circle, square, triangle",
+    )
+    assert api.contents() == before
+    assert api.join("client-a", says(["circle", "square", "triangle"])).status_code == 200
+
+
+def test_an_old_device_that_says_no_names_is_taken_with_a_line_in_the_log(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert api.join("client-a").status_code == 200
+    assert "client-a does not say what its classes are" in caplog.text
+    caplog.clear()
+    assert api.join("client-b", says(NAMES)).status_code == 200
+    assert "does not say" not in caplog.text
+
+
+def test_a_name_belongs_to_the_device_that_joined_with_it(api: Api) -> None:
+    assert api.join("client-a", says(NAMES, "first")).status_code == 200
+    before = api.contents()
+    for key in ("second", ""):
+        refused(
+            api.join("client-a", says(NAMES, key)),
+            409,
+            "RoundError",
+            "the name client-a belongs to another device of this run: give another --client-id",
+        )
+    assert api.contents() == before
+    assert api.join("client-a", says(NAMES, "first")).status_code == 200
+
+
+def test_an_old_devices_name_becomes_its_own_when_it_comes_with_a_key(api: Api) -> None:
+    for key, status in (("", 200), ("new", 200), ("", 409), ("other", 409)):
+        assert api.join("client-a", says([], key)).status_code == status
+
+
+def test_the_secret_is_kept_as_a_hash_and_a_long_one_is_refused(api: Api, run: RunContext) -> None:
+    api.join("client-a", says(NAMES, "the-secret-itself"))
+    store = open_store(run.folder / "run.sqlite")
+    store.close()
+    stored = b"".join(path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
+    assert b"client-a" in stored and b"the-secret-itself" not in stored
+    refused(
+        api.join("client-b", says(NAMES, "x" * 129)), 400, "MessageError", "client_key has 129 characters"
+    )
+
+
+def test_the_rule_by_itself() -> None:
+    first = Identity.of("a", "key", ("x", "y"))
+    check_joining(first, [])
+    check_joining(first, [first, Identity("b"), Identity.of("c", "key", ("x", "y"))])
+    with pytest.raises(RoundError, match="the name a belongs to another device"):
+        check_joining(Identity.of("a", "other", ()), [first])
+    with pytest.raises(ArtifactError, match="b has the same classes in another order: y, x; a has x, y"):
+        check_joining(Identity.of("b", "", ("y", "x")), [first])
