@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from gkt_core import __version__
+from gkt_core.config.waiting import wait_patiently
 from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
 from gkt_core.files import full_disk_named
 
@@ -225,6 +226,7 @@ def _name_clash() -> None:
 
 def main() -> NoReturn:
     """Run ``gkt``."""
+    wait_patiently()
     _name_clash()
     run_command(gkt)
 

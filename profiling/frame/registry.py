@@ -29,6 +29,7 @@ class Entry:
 
 # By the name of the command `gkt profile NAME`.
 MEASUREMENTS: Mapping[str, Entry] = {
+    "busy": Entry("profiling.experiments.busy.report:Busy", "The trainer beside a busy core, and alone."),
     "chaos": Entry(
         "profiling.server.chaos.report:Chaos", "Kill processes of a run at random: nothing may be lost."
     ),

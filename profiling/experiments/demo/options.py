@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ class DemoOptions(CheckedOptions):
         out: A new folder.
         port: The server's port; 0 for a free one.
         device_threads: CPU threads of each device.
-        server_threads: CPU threads of the trainer; 0 for all.
+        server_threads: CPU threads of the trainer; 0 for one fewer than there are cores, as server and
+            devices want some too.
         meter_wire: Let devices connect through a relay that counts every byte, HTTP heads included, into
             wire.json.
     """
@@ -46,6 +48,11 @@ class DemoOptions(CheckedOptions):
     device_threads: int = option(1, low=1, high=256, group=_MACHINE)
     server_threads: int = option(0, low=0, high=256, group=_MACHINE)
     meter_wire: bool = option(False, group=_MACHINE)
+
+    @property
+    def trainer_threads(self) -> int:
+        """CPU threads of the trainer."""
+        return self.server_threads or max(1, (os.cpu_count() or 1) - 1)
 
     def describe(self, config: RunConfig) -> dict[str, Any]:
         """Options and hyper-parameters in one JSON-compatible object."""

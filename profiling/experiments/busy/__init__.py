@@ -1,0 +1,1 @@
+"""What a core that something else wants costs a training."""
