@@ -100,7 +100,9 @@ def export_bundle(
             layout = dataclasses.asdict(write_portable_artifacts(edge, options.optimizer, folder, **step))
             written += ENGINE_FILES[PORTABLE]
         combined = CombinedNetwork(edge.extractor, server, edge.normalise)
-        template, slots = combined_template(combined, image_size=options.image_size)
+        template, slots = combined_template(
+            combined, image_size=options.image_size, class_names=options.class_names
+        )
         (folder / COMBINED_TEMPLATE).write_bytes(template)
         if options.ort_format:
             written += write_ort_format(folder, written)

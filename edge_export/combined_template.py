@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import onnx
 import torch
@@ -10,17 +11,20 @@ from onnx import numpy_helper
 
 from edge_export.ort.training_graph import trace_to_onnx, untouched, use_running_statistics
 from gkt_core.bundle.manifest import TensorSlot
+from gkt_core.bundle.model_metadata import metadata_of
 from gkt_core.errors import TemplateError
 from gkt_core.nn import CombinedNetwork
 from gkt_core.nn.building import example_images
 
 
-def combined_template(network: CombinedNetwork, *, image_size: int) -> tuple[bytes, dict[str, TensorSlot]]:
+def combined_template(
+    network: CombinedNetwork, *, image_size: int, class_names: Sequence[str] = ()
+) -> tuple[bytes, dict[str, TensorSlot]]:
     """Serialise a combined network for inference and find where each weight lies.
 
     Batch normalisation is kept as nodes (ONNX Runtime folds it when it loads the file), so that every
     tensor of the PyTorch module has exactly one place. The weights in the file are NaN: a template that
-    somebody forgot to fill cannot pass for a model.
+    somebody forgot to fill cannot pass for a model. The names of the classes travel in its metadata.
 
     Input is ``images [N, 3, image_size, image_size] float32`` in 0..1. The network is left as it was.
 
@@ -54,6 +58,7 @@ def combined_template(network: CombinedNetwork, *, image_size: int) -> tuple[byt
         array.raw_data = markers[initializer.name]
         initializer.CopyFrom(array)
     _strip(model)
+    onnx.helper.set_model_props(model, metadata_of(class_names))
     data = bytearray(model.SerializeToString())
     for initializer in model.graph.initializer:
         marker_bytes = markers[initializer.name]

@@ -153,6 +153,8 @@ def split(model: Path, extractor: Path, server: Path) -> None:
     extractors = onnx.utils.Extractor(loaded)
     for path, inputs, outputs in (extractor, ["images"], [features]), (server, [features], ["logits"]):
         half = extractors.extract_model(inputs, outputs)
+        # The names of the classes: what is cut out comes without metadata.
+        half.metadata_props.extend(loaded.metadata_props)
         _rename(half, features, "features")
         onnx.checker.check_model(half)
         save_model(half, path)

@@ -15,6 +15,7 @@ from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import try_for_memory
 from edge_runtime.machine.pauses import Pauses
 from edge_runtime.server_client import ServerClient
+from edge_runtime.state.known_samples import take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, DeviceState, StateDir
 from edge_runtime.upload import upload
@@ -114,11 +115,21 @@ class Device:
         state = self.state_dir.state(info.run_id, self.client_id)
         with full_disk_named(self.state_dir.path):
             noise = self.state_dir.feature_noise(self.noise, state)
-        part = ClientPart(self.client_id, self.data, config, manifest.num_classes, noise)
+            known, state = take_up(self.state_dir, self.data, state)
+        for line in known.change.lines():
+            self.listener.note(line)
+        part = ClientPart(self.client_id, known.data, config, manifest.num_classes, noise, known.first_rounds)
         engine = self._open(info, part, state)
-        counts = len(self.data.train), len(self.data.validation), self.data.num_classes
-        names = list(self.data.class_names)
-        request = JoinRequest(PROTOCOL_VERSION, *counts, engine.name, names, self.client_key)
+        request = JoinRequest(
+            PROTOCOL_VERSION,
+            len(self.data.train),
+            len(self.data.validation),
+            self.data.num_classes,
+            engine.name,
+            list(self.data.class_names),
+            self.client_key,
+            known.samples_sha256(),
+        )
         task = self.server.join(self.client_id, request)
         while task.action != "finish":
             if task.action == "train":

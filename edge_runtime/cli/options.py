@@ -48,7 +48,7 @@ class ClassifyOptions(EngineOptions):
 
     Attributes:
         model: model.onnx of gkt edge run.
-        bundle: Bundle that names the classes.
+        bundle: Bundle that names the classes of a model of an earlier version; others name them themselves.
         fit: What happens to photos that are not square, as in gkt data pack.
         top: How many classes to print of each photo.
     """

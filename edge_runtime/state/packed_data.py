@@ -1,4 +1,4 @@
-"""A device's data from wherever its photos lie: packed once for a run, and kept in the state folder."""
+"""A device's data from wherever its photos lie: packed into the state folder, and again when they change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from pathlib import Path
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.data.pack import PackOptions, new_owner_key, pack, target_of
 from gkt_core.data.pack_sources import is_function, listing
-from gkt_core.data.private_data import PrivateData, is_private_data, load_private_data, save_private_data
+from gkt_core.data.private_data import (
+    PrivateData,
+    is_private_data,
+    load_private_data,
+    owner_key_of,
+    save_private_data,
+)
 from gkt_core.files import write_atomically
 
 PACKED_NAME, _ABOUT_NAME = "packed.npz", "packed.json"
@@ -30,9 +36,10 @@ def is_packed(source: str) -> bool:
 def packed_data(
     source: str, manifest: Manifest, options: PackOptions, folder: Path | None, note: Callable[[str], None]
 ) -> PrivateData:
-    """Pack images for a bundle, or take what was packed for it before.
+    """Pack images for a bundle, or take what was packed before if nothing changed since.
 
-    A run goes on with the images that it began with: what the server answered belongs to those.
+    Packed again, an image keeps its id and its part (training or validation), wherever its file lies now.
+    What a function yields is taken once: whether it would yield something else is not known without asking.
 
     Args:
         source: A folder of class folders, an ``.npz`` that is no device's file, or ``module:function``.
@@ -42,28 +49,34 @@ def packed_data(
         note: Told what was taken and left out, in lines.
 
     Raises:
-        DatasetError: The images cannot be read.
+        DatasetError: The images cannot be read, or what was packed before.
         ArtifactError: The bundle does not name its classes.
     """
     target = target_of(manifest, options)
     about = hashlib.sha256(json.dumps([source, asdict(target), asdict(options)]).encode())
     for line in listing(source):
         about.update(line.encode(errors="surrogateescape") + b"\n")
-    if folder is not None and (folder / PACKED_NAME).exists() and (folder / _ABOUT_NAME).exists():
-        kept = load_private_data(folder / PACKED_NAME)
-        num = len(kept.train) + len(kept.validation)
-        if json.loads((folder / _ABOUT_NAME).read_text(encoding="utf-8"))["about"] != about.hexdigest():
-            note(
-                f"{source} has changed since it was packed: this device goes on with the {num} images that "
-                "it began with; for the new ones, another --state-dir"
-            )
-        return kept
-    owner_key = new_owner_key()
-    private, report = pack(source, target, options, owner_key)
+    packed = None if folder is None else folder / PACKED_NAME
+    owner_key, before = b"", None
+    if packed is not None and packed.exists():
+        owner_key, before = owner_key_of(packed), load_private_data(packed)
+        if _about(packed.with_name(_ABOUT_NAME)) == about.hexdigest():
+            return before
+        note(f"{source}, or how it is to be packed, has changed: packed again")
+    owner_key = owner_key or new_owner_key()
+    private, report = pack(source, target, options, owner_key, before)
     for line in report.lines():
         note(line.strip())
-    if folder is not None:
-        save_private_data(folder / PACKED_NAME, private, owner_key)
+    if packed is not None:
+        save_private_data(packed, private, owner_key)
         values = {"about": about.hexdigest(), "source": source, "reading": report.to_dict()}
-        write_atomically(folder / _ABOUT_NAME, json.dumps(values, indent=2).encode())
+        write_atomically(packed.with_name(_ABOUT_NAME), json.dumps(values, indent=2).encode())
     return private
+
+
+def _about(path: Path) -> str:
+    """What the packed file was made of; nothing where it was not noted, as when its device was killed."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["about"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

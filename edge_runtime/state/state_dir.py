@@ -5,6 +5,7 @@
     lock                 held while a device runs
     device.json          name of the device, and the secret that shows that it is this one's
     packed.npz           the data, where --data is a folder of photos; packed.json says what became of them
+    samples.npz          which samples the data held at the last start, and what the server calls them
     bundle/              downloaded artifacts, verified
     state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3
@@ -118,6 +119,20 @@ class StateDir:
         for old in self.path.glob("checkpoint-*"):
             if old != kept:
                 old.unlink(missing_ok=True)
+
+    def forget_place(self, state: DeviceState) -> DeviceState:
+        """Forget how far a round has come that was under way; the weights stay as they are.
+
+        Raises:
+            DiskFullError: It cannot be written.
+        """
+        if state.partial is None:
+            return state
+        # No round's: the place counts only for the round and the teacher that it was begun with.
+        state = replace(state, partial_teacher=-1)
+        with full_disk_named(self._state_path):
+            write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+        return state
 
     def checkpoint_path(self, state: DeviceState) -> Path:
         """Name the file with the weights after local training of a round, or in the middle of the next."""

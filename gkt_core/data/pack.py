@@ -83,7 +83,11 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
 
 
 def pack(
-    source: str, target: PackTarget, options: PackOptions, owner_key: bytes
+    source: str,
+    target: PackTarget,
+    options: PackOptions,
+    owner_key: bytes,
+    before: PrivateData | None = None,
 ) -> tuple[PrivateData, ReadingReport]:
     """Read images and make one device's data of them.
 
@@ -92,6 +96,8 @@ def pack(
         target: Classes and image size of the bundle.
         options: How.
         owner_key: The owner's secret; the same one gives the same images the same ids.
+        before: What was packed with this key before: images that were trained on stay in that part, as do
+            those that were not.
 
     Raises:
         DatasetError: The source cannot be read, or holds fewer than three images of the bundle's classes.
@@ -114,7 +120,7 @@ def pack(
         parts = [(train, ids[: len(train)]), (validation, ids[len(train) :])]
     else:
         ids = sample_ids(digests)
-        held = _held_out(digests, options.validation_share)
+        held = _held_out(digests, ids, options.validation_share, before)
         parts = [(labelled.train.rows(~held), ids[~held]), (labelled.train.rows(held), ids[held])]
     _note_duplicates(digests, labelled.train.labels, report)
     first, second = (_samples(part, part_ids) for part, part_ids in parts)
@@ -161,19 +167,28 @@ def _digests(images: NDArray[np.uint8], owner_key: bytes) -> list[bytes]:
     ]
 
 
-def _held_out(digests: list[bytes], share: float) -> NDArray[np.bool_]:
+def _held_out(
+    digests: list[bytes], ids: NDArray[np.int64], share: float, before: PrivateData | None
+) -> NDArray[np.bool_]:
     """Choose the validation part by what images show: equal ones stay together, always."""
     num = len(digests)
     wanted = min(max(1, round(num * share)), num - 2)
-    held = np.zeros(num, bool)
+    held, has_part = np.zeros(num, bool), np.zeros(num, bool)
     groups: dict[bytes, list[int]] = {}
     for index, digest in enumerate(digests):
         groups.setdefault(digest, []).append(index)
+    if before is not None:
+        was_trained = np.isin(ids, before.train.sample_ids)
+        was_held = np.isin(ids, before.validation.sample_ids)
+        for rows in groups.values():
+            has_part[rows] = (was_trained | was_held)[rows].any()
+            held[rows] = was_held[rows].any() and not was_trained[rows].any()
     for digest in sorted(groups):
+        rows = groups[digest]
         if held.sum() >= wanted:
             break
-        if held.sum() + len(groups[digest]) <= max(wanted, num // 2):
-            held[groups[digest]] = True
+        if not has_part[rows].any() and held.sum() + len(rows) <= max(wanted, num // 2):
+            held[rows] = True
     if not held.any() or num - held.sum() < 2:
         # Nearly all images are one.
         held[:] = False

@@ -19,7 +19,7 @@ from gkt_core.data.pack import (
     pack,
     target_of,
 )
-from gkt_core.data.private_data import owner_key_of, save_private_data
+from gkt_core.data.private_data import PrivateData, load_private_data, owner_key_of, save_private_data
 from gkt_core.data.reading.contact_sheet import write_contact_sheet
 from gkt_core.errors import DatasetError, InputError
 
@@ -51,10 +51,10 @@ def pack_command(
     which yields pairs of an image and a label. A class without photos is fine; a folder that is no class of
     the bundle is left out and named. Packed again into the same file, images keep their sample ids.
     """
-    owner_key = _owner_key(out)
+    owner_key, before = _packed_before(out)
     folder = bundle_path.parent if bundle_path.name == MANIFEST_NAME else bundle_path
     target = target_of(load_bundle(folder, ()).manifest, options)
-    private, report = pack(source, target, options, owner_key)
+    private, report = pack(source, target, options, owner_key, before)
     save_private_data(out, private, owner_key)
     sheet = contact_sheet or contact_sheet_path(out)
     write_contact_sheet(
@@ -83,8 +83,8 @@ def pack_command(
     )
 
 
-def _owner_key(out: Path) -> bytes:
-    """Take the key of the file that is packed again, or draw one.
+def _packed_before(out: Path) -> tuple[bytes, PrivateData | None]:
+    """Take the key of the file that is packed again, and what it holds; or draw a key.
 
     Raises:
         InputError: The file is there, and is no packed one.
@@ -92,11 +92,11 @@ def _owner_key(out: Path) -> bytes:
     if out.suffix != ".npz":
         raise InputError(f"--out is {out}, expected a name such as mine.npz")
     if not out.exists():
-        return new_owner_key()
+        return new_owner_key(), None
     try:
         owner_key = owner_key_of(out)
     except DatasetError:
         owner_key = b""
     if not owner_key:
         raise InputError(f"{out} is there and was not made by gkt data pack: choose another --out")
-    return owner_key
+    return owner_key, load_private_data(out)

@@ -24,6 +24,8 @@ class ClientPart:
         config: The run's hyper-parameters.
         num_classes: Width of the logits.
         noise: What happens to features before they leave.
+        first_rounds: ``[N] int64``: the first round whose soft labels can hold each training sample; None
+            where the data have been the same from the first round on.
     """
 
     client_id: str
@@ -31,10 +33,17 @@ class ClientPart:
     config: RunConfig
     num_classes: int
     noise: FeatureNoise = field(default_factory=FeatureNoise)
+    first_rounds: NDArray[np.int64] | None = None
 
     def samples(self, split: str) -> Samples:
         """Give the samples of a split, ``train`` or ``validation``."""
         return self.data.train if split == "train" else self.data.validation
+
+    def untaught(self, teacher_round: int) -> NDArray[np.bool_]:
+        """Mark the training samples, ``[N]``, that came too late for the soft labels of a round."""
+        if self.first_rounds is None:
+            return np.zeros(len(self.data.train), np.bool_)
+        return self.first_rounds > teacher_round
 
     def num_shards(self, split: str) -> int:
         """Count the shards that a split makes."""

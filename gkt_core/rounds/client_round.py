@@ -56,7 +56,7 @@ class TrainingBatch:
         images: ``[n, 3, S, S] float32`` in 0..1.
         labels: ``[n] int64``.
         server_logits: ``[n, classes] float32``, raw; zeros without a teacher.
-        alpha: Weight of the distillation; 0 without a teacher.
+        alpha: Weight of the distillation; 0 where a sample of the batch has no teacher.
     """
 
     images: NDArray[np.float32]
@@ -77,7 +77,8 @@ def client_batches(
 
     The view and the soft labels belong together: both were made from the images that the device drew when
     it last took part, in round t-1 unless devices are sampled (``teacher_view = "fresh"`` draws another
-    view, to measure what that costs). In the first round there is no teacher, and alpha is 0.
+    view, to measure what that costs). In the first round there is no teacher, and alpha is 0. Samples that
+    came to the data since the teacher saw them have none either: they share batches of their own.
 
     Args:
         part: The device's.
@@ -87,7 +88,7 @@ def client_batches(
         skip: So many batches at the beginning are left out.
 
     Raises:
-        ShardError: A training sample has no soft label.
+        ShardError: A training sample that should have a soft label has none.
     """
     samples, config = part.data.train, part.config
     step = 0
@@ -95,18 +96,31 @@ def client_batches(
     seen_round = round_num - 1 if teacher_round is None else teacher_round
     view_round = seen_round if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
     seed = client_seed(config.seed, part.client_id)
+    untaught = part.untaught(seen_round)
     for epoch in range(1, config.local_epochs + 1):
-        order = batch_order(len(samples), seed=seed, round_num=round_num, epoch=epoch)
-        for rows in batches(order, config.batch_size):
+        for rows in _rows_of_epoch(untaught, config.batch_size, seed, round_num, epoch):
             step += 1
             if step <= skip:
                 continue
-            if alpha and soft_labels is not None:
+            batch_alpha = 0.0 if untaught[rows].any() else alpha
+            if batch_alpha and soft_labels is not None:
                 teacher = soft_labels.for_samples(samples.sample_ids[rows])
             else:
                 teacher = np.zeros((len(rows), part.num_classes), np.float32)
             images = draw_view(samples, rows, config, part.client_id, view_round)
-            yield TrainingBatch(images, samples.labels[rows], teacher, alpha)
+            yield TrainingBatch(images, samples.labels[rows], teacher, batch_alpha)
+
+
+def _rows_of_epoch(
+    untaught: NDArray[np.bool_], batch_size: int, seed: int, round_num: int, epoch: int
+) -> list[NDArray[np.intp]]:
+    """Cut an epoch into batches; samples without a teacher come together, as alpha is a batch's."""
+    order = batch_order(len(untaught), seed=seed, round_num=round_num, epoch=epoch)
+    if not untaught.any():
+        return batches(order, batch_size)
+    # The batch at the seam, if it holds both kinds, has no teacher: one of an epoch.
+    cut = batches(order[np.argsort(untaught[order], kind="stable")], batch_size)
+    return [cut[each] for each in batch_order(len(cut), seed=seed, round_num=round_num, epoch=epoch)]
 
 
 def train_on_batch(
@@ -140,7 +154,7 @@ def client_update(
     After each step ``on_batch`` is called with the number of images, and ``on_progress``.
 
     Raises:
-        ShardError: A training sample has no soft label.
+        ShardError: A training sample that should have a soft label has none.
         GKTError: The loss is no longer finite.
     """
     progress = done or LocalProgress()

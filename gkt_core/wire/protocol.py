@@ -111,6 +111,8 @@ class JoinRequest(Message):
         class_names: Of its data, in their order; empty from devices that do not say.
         client_key: A secret of the device: a name that another one has is refused. Empty from devices that
             have none.
+        samples_sha256: A hash of the ids of its samples, of both parts. If it is another one than before,
+            what the server holds of a part that is not closed was made of other samples, and is forgotten.
     """
 
     protocol_version: int
@@ -120,6 +122,7 @@ class JoinRequest(Message):
     engine: str
     class_names: list[str] = field(default_factory=list)
     client_key: str = ""
+    samples_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,25 @@ class Identity:
         client_id: Its name.
         key_sha256: Of its secret; empty where it has none.
         class_names: Of its data, in their order; empty where it did not say.
+        samples_sha256: Of the ids of its samples; empty where it did not say.
     """
 
     client_id: str
     key_sha256: str = ""
     class_names: tuple[str, ...] = ()
+    samples_sha256: str = ""
 
     @classmethod
-    def of(cls, client_id: str, client_key: str, class_names: Iterable[str]) -> Identity:
+    def of(
+        cls, client_id: str, client_key: str, class_names: Iterable[str], samples_sha256: str = ""
+    ) -> Identity:
         """Keep the hash of the secret, and not the secret."""
         hashed = hashlib.sha256(client_key.encode()).hexdigest() if client_key else ""
-        return cls(client_id, hashed, tuple(class_names))
+        return cls(client_id, hashed, tuple(class_names), samples_sha256)
+
+    def has_other_samples(self, before: Identity) -> bool:
+        """Say whether what the server holds of this device's open part was made of other samples."""
+        return before.client_id == self.client_id and before.samples_sha256 != self.samples_sha256
 
 
 def check_joining(joining: Identity, known: Iterable[Identity]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,12 @@ from server_app.rounds.machine import advance
 from server_app.rounds.state import Event, Joined, Phase, Reported, RunState, Trained
 from server_app.store import tables
 from server_app.store.engine import migrate, open_engine, write_transaction
+from server_app.store.identities import forget_open_parts, known_identities
 from server_app.store.joining import Identity, check_joining
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.uploads import CONTENT, KEY, UploadStatements
+
+_logger = logging.getLogger(__name__)
 
 
 class RunStore:
@@ -163,6 +167,8 @@ class RunStore:
     def join(self, client: ClientRecord, identity: Identity | None = None) -> RunState:
         """Take a device in and remember what it said, or neither; repeating it replaces what it said.
 
+        Shards that it sent of other samples than it has now are forgotten, but for those of closed parts.
+
         Raises:
             RoundError: The run takes it in no more, or its name is another device's.
             ArtifactError: Another device has other classes.
@@ -173,13 +179,23 @@ class RunStore:
             _, after = self._advance(connection, Joined(client.client_id))
             self._upsert(connection, tables.clients, key, values)
             if identity is not None:
-                identities = tables.identities
-                known = connection.execute(sa.select(identities).where(identities.c.run_id == self.run_id))
-                check_joining(identity, map(_identity, known))
-                names = json.dumps(identity.class_names)
-                said = {"key_sha256": identity.key_sha256, "class_names": names}
-                self._upsert(connection, identities, key, said)
+                self._identify(connection, identity)
         return after
+
+    def _identify(self, connection: sa.Connection, identity: Identity) -> None:
+        known = known_identities(connection, self.run_id)
+        check_joining(identity, known)
+        said = dataclasses.asdict(identity)
+        key = {"client_id": said.pop("client_id")}
+        said["class_names"] = json.dumps(identity.class_names)
+        self._upsert(connection, tables.identities, key, said)
+        if any(identity.has_other_samples(before) for before in known):
+            num = forget_open_parts(connection, self.run_id, identity.client_id)
+            _logger.warning(
+                "%s has other samples than before; %d shards that it sent of those are forgotten",
+                identity.client_id,
+                num,
+            )
 
     def clients(self) -> dict[str, ClientRecord]:
         """All devices by id."""
@@ -287,7 +303,3 @@ class RunStore:
 def _shown(database: Path | str) -> str:
     """Without its password."""
     return str(database) if isinstance(database, Path) else sa.make_url(database).render_as_string()
-
-
-def _identity(row: sa.Row[Any]) -> Identity:
-    return Identity(row.client_id, row.key_sha256, tuple(json.loads(row.class_names)))

@@ -34,6 +34,7 @@ identities = _table(
     sa.Column("client_id", sa.String, primary_key=True),
     sa.Column("key_sha256", sa.String, nullable=False),
     sa.Column("class_names", sa.Text, nullable=False),
+    sa.Column("samples_sha256", sa.String, nullable=False),
 )
 shards = _table(
     "shards",

@@ -55,6 +55,12 @@ def run(path: Path, **inputs: NDArray[np.float32]) -> Any:
     return output
 
 
+def named_classes(path: Path) -> Any:
+    """As a program that knows nothing of gkt reads them."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+
+
 def test_fp32_int8_and_halves(gkt: Gkt, model: Path, digits_split: Path, tmp_path: Path) -> None:
     data, test_file = digits_split / "clients" / "client-000.npz", digits_split / "test.npz"
     out = tmp_path / "deployed"
@@ -75,6 +81,9 @@ def test_fp32_int8_and_halves(gkt: Gkt, model: Path, digits_split: Path, tmp_pat
     assert int8["accuracy"] > fp32["accuracy"] - 0.1
     assert np.abs(run(out / "model_fp32.onnx", images=images) - logits).max() < 1e-3
     assert not any(n.op_type == "BatchNormalization" for n in onnx.load(out / "model_fp32.onnx").graph.node)
+    # What each file says of its classes is what the trained model says.
+    digits = [str(digit) for digit in range(10)]
+    assert {name: named_classes(out / name) for name in files} == dict.fromkeys(files, digits)
     features = run(out / "extractor.onnx", images=images)
     assert features.shape == (len(test), 16, 16, 16) and features.min() == 0
     assert np.array_equal(run(out / "server.onnx", features=features), logits)

@@ -17,7 +17,7 @@ from PIL import Image
 from edge_runtime.state.packed_data import is_packed, packed_data
 from gkt_core.bundle.manifest import MANIFEST_NAME, Manifest, load_bundle
 from gkt_core.data.pack import PackOptions
-from gkt_core.data.private_data import load_private_data, save_private_data
+from gkt_core.data.private_data import PrivateData, load_private_data, save_private_data
 from gkt_core.errors import ArtifactError
 from tests.conftest import LONGEST_SECONDS, until
 from tests.edge_runtime.test_edge_isolated import isolated
@@ -63,13 +63,13 @@ def manifest(bundle: Path) -> Manifest:
     return load_bundle(bundle, ()).manifest
 
 
-def test_photos_are_packed_once_and_a_run_goes_on_with_them(tmp_path: Path, manifest: Manifest) -> None:
+def test_photos_are_packed_once_and_again_when_they_change(tmp_path: Path, manifest: Manifest) -> None:
     photos = folder_of(tmp_path / "photos", {"cat": 1, "dog": 2})
     notes: list[str] = []
     state = tmp_path / "state"
     state.mkdir()
 
-    def again(options: PackOptions | None = None) -> Any:
+    def again(options: PackOptions | None = None) -> PrivateData:
         notes.clear()
         return packed_data(str(photos), manifest, options or PackOptions(), state, notes.append)
 
@@ -77,10 +77,26 @@ def test_photos_are_packed_once_and_a_run_goes_on_with_them(tmp_path: Path, mani
     assert notes[0] == "images taken: 20; files left out: 0"
     assert again().train.sample_ids.tolist() == first.train.sample_ids.tolist()
     assert notes == []
+    # One goes, twenty come, one gets another label: what was there keeps its id and its part.
     (photos / "cat" / "0.png").unlink()
-    assert again().train.sample_ids.tolist() == first.train.sample_ids.tolist()
-    assert len(notes) == 1 and "has changed since it was packed: this device goes on with the 20" in notes[0]
-    assert len(packed_data(str(photos), manifest, PackOptions(), None, notes.append).train) == 17
+    (photos / "cat" / "1.png").rename(photos / "dog" / "was a cat.png")
+    for number in range(20):
+        photo(photos / "owl" / f"{number}.png", 0, 100 + number)
+    second = again()
+    assert notes[:2] == [
+        f"{photos}, or how it is to be packed, has changed: packed again",
+        "images taken: 39; files left out: 0",
+    ]
+    for before, now in ((first.train, second.train), (first.validation, second.validation)):
+        assert len(set(before.sample_ids.tolist()) - set(now.sample_ids.tolist())) <= 1
+    assert not set(first.train.sample_ids.tolist()) & set(second.validation.sample_ids.tolist())
+    assert not set(first.validation.sample_ids.tolist()) & set(second.train.sample_ids.tolist())
+    assert len(second.validation) == 4, "a tenth of 39"
+    # Killed before it was noted what the file was made of: packed again, under the same ids.
+    (state / "packed.json").write_text("{")
+    assert again().train.sample_ids.tolist() == second.train.sample_ids.tolist()
+    assert "packed again" in notes[0]
+    assert len(packed_data(str(photos), manifest, PackOptions(), None, notes.append).train) == 35
 
 
 def test_what_needs_packing(tmp_path: Path) -> None:

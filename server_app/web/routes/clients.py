@@ -36,10 +36,9 @@ def join(run_id: str, client_id: str) -> Response:
             client_id,
             manifest.class_names[0] if manifest.class_names else "the others' class 0",
         )
-    if len(message.client_key) > _LONGEST_KEY:
-        raise MessageError(
-            f"client_key has {len(message.client_key)} characters, expected {_LONGEST_KEY} at most"
-        )
+    for name in ("client_key", "samples_sha256"):
+        if (length := len(getattr(message, name))) > _LONGEST_KEY:
+            raise MessageError(f"{name} has {length} characters, expected {_LONGEST_KEY} at most")
     if message.num_examples < 2 or message.num_validation_examples < 1:
         raise MessageError(
             f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
@@ -49,7 +48,7 @@ def join(run_id: str, client_id: str) -> Response:
         raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
     state = run.store.join(
         ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40]),
-        Identity.of(client_id, message.client_key, names),
+        Identity.of(client_id, message.client_key, names, message.samples_sha256),
     )
     return task_response(run, state, client_id)
 

@@ -149,7 +149,7 @@ class Api:
         try:
             rows = {
                 table: database.execute(f"SELECT * FROM {table}").fetchall()
-                for table in ("runs", "clients", "shards", "reports", "rounds")
+                for table in ("runs", "clients", "identities", "shards", "reports", "rounds")
             }
         finally:
             database.close()

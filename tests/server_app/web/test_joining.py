@@ -10,10 +10,11 @@ import pytest
 
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.errors import ArtifactError, RoundError
+from gkt_core.wire.protocol import MissingShards, from_json
 from server_app.run_folder import RunContext
 from server_app.store.joining import Identity, check_joining
-from tests.server_app.server_fixtures import open_store
-from tests.server_app.web.api_fixtures import JOIN, Api, refused
+from tests.server_app.server_fixtures import CLIENTS, open_store
+from tests.server_app.web.api_fixtures import JOIN, NUM_TRAIN, PARTS, REPORT, Api, refused
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
 
@@ -104,6 +105,43 @@ def test_the_secret_is_kept_as_a_hash_and_a_long_one_is_refused(api: Api, run: R
     refused(
         api.join("client-b", says(NAMES, "x" * 129)), 400, "MessageError", "client_key has 129 characters"
     )
+
+
+def holding(samples_sha256: str, num_examples: int = NUM_TRAIN) -> Any:
+    return dataclasses.replace(JOIN, samples_sha256=samples_sha256, num_examples=num_examples)
+
+
+def test_what_was_sent_of_other_samples_is_forgotten_but_in_a_closed_part(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    for client_id in CLIENTS:
+        assert api.join(client_id, holding("the first")).status_code == 200
+    api.collect()
+    api.train()
+    # Round 1 is closed. Of round 2 the device had sent one shard of eight samples when its data changed.
+    api.put_parts("client-a", 2, PARTS[:1])
+    api.put_parts("client-b", 2, PARTS[:1])
+    caplog.clear()
+    assert api.join("client-a", holding("the first")).status_code == 200
+    assert "other samples" not in caplog.text and missing(api, "client-a") == ([1], [0])
+    assert api.join("client-a", holding("the second", num_examples=4)).status_code == 200
+    assert (
+        "client-a has other samples than before; 1 shards that it sent of those are forgotten" in caplog.text
+    )
+    assert missing(api, "client-a") == ([0], [0]) and missing(api, "client-b") == ([1], [0])
+    api.put_parts("client-a", 2, [("train", 0, 4, 50), PARTS[2]])
+    report = dataclasses.replace(REPORT, num_train_shards=1, num_examples=4)
+    assert api.report("client-a", 2, report).status_code == 200
+    # What the device closed with those samples stays, whatever it has now.
+    before = len(api.run.store.shards(2, "client-a"))
+    assert api.join("client-a", holding("the third")).status_code == 200
+    assert len(api.run.store.shards(2, "client-a")) == before == 2
+
+
+def missing(api: Api, client_id: str) -> tuple[list[int], list[int]]:
+    path = f"{api.root}/rounds/2/clients/{client_id}/shards"
+    answer = from_json(MissingShards, api.http.get(path).content)
+    return answer.train, answer.validation
 
 
 def test_the_rule_by_itself() -> None:

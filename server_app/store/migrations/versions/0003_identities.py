@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("client_id", sa.String, primary_key=True),
         sa.Column("key_sha256", sa.String, nullable=False),
         sa.Column("class_names", sa.Text, nullable=False),
+        sa.Column("samples_sha256", sa.String, nullable=False),
     )
 
 

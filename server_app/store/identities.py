@@ -1,0 +1,30 @@
+"""Read what devices said of themselves when they joined, and forget what they sent of other samples."""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+
+from server_app.store import tables
+from server_app.store.joining import Identity
+
+
+def known_identities(connection: sa.Connection, run_id: str) -> list[Identity]:
+    """Give the devices of a run."""
+    table = tables.identities
+    rows = connection.execute(sa.select(table).where(table.c.run_id == run_id))
+    return [
+        Identity(row.client_id, row.key_sha256, tuple(json.loads(row.class_names)), row.samples_sha256)
+        for row in rows
+    ]
+
+
+def forget_open_parts(connection: sa.Connection, run_id: str, client_id: str) -> int:
+    """Forget the shards of the parts that a device has not closed with a report; how many there were."""
+    shards, reports = tables.shards, tables.reports
+    closed = sa.select(reports.c.round_num).where(
+        reports.c.run_id == run_id, reports.c.client_id == client_id
+    )
+    mine = shards.c.run_id == run_id, shards.c.client_id == client_id
+    return int(connection.execute(sa.delete(shards).where(*mine, shards.c.round_num.not_in(closed))).rowcount)
