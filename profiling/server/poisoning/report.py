@@ -51,13 +51,37 @@ def _runs(document: Document) -> Section:
     return table("Runs", columns, map(entry, document["runs"]))
 
 
+def _kinds(document: Document) -> Section | None:
+    # Documents of earlier versions have none.
+    if (honest := document.get("honest")) is None:
+        return None
+    return Section(
+        title=f"Honest devices that look odd, images of {honest['image_size']} pixels",
+        headings=("kind", "devices", "others beside them", "quarantined"),
+        rows=[
+            (
+                kind["kind"],
+                str(kind["num_devices"]),
+                str(kind["num_others"]),
+                ", ".join(f"{each['client_id']} ({each['reason']})" for each in kind["quarantined"]) or "0",
+            )
+            for kind in honest["kinds"]
+        ],
+        notes=(
+            f"Of {honest['num_devices']} such devices and {honest['num_others']} usual ones beside them, "
+            f"{honest['num_quarantined']} are quarantined. They train by themselves, without soft labels.",
+        ),
+    )
+
+
 class Poisoning(Measurement[PoisoningOptions]):
     """Measure what a poisoned device costs, and whether honest ones are left alone.
 
-    One of --clients devices sends random features, shifted labels or hostile logits, on a uniform split,
-    with the server's quarantine and without; then honest devices on a skewed split. Accuracies are of the
-    other devices' combined models on the test images. Exit code 1: an attack costs more than 2 points, or an
-    honest device was quarantined.
+    One of --clients devices sends random features, shifted labels, hostile logits, another sample's
+    features, one map for all samples or a poisoned validation shard, on a uniform split, with the server's
+    quarantine and without; then honest devices on a skewed split, and honest devices that look odd: fixed
+    cameras, night scenes, one class, one image. Accuracies are of the other devices' combined models on the
+    test images. Exit code 1: an attack costs more than 2 points, or an honest device was quarantined.
     """
 
     name = "poisoning"
@@ -65,7 +89,7 @@ class Poisoning(Measurement[PoisoningOptions]):
     measured_by = "profiling.server.poisoning.measure:measure_poisoning"
     quick = (
         *("--image-size", "8", "--limit", "300", "--seeds", "1", "--honest-seeds", "1", "--rounds", "1"),
-        *("--server-epochs", "1", "--protected-only"),
+        *("--server-epochs", "1", "--protected-only", "--kind-seeds", "0"),
     )
     error = GKTError
     not_measured = (
@@ -74,7 +98,7 @@ class Poisoning(Measurement[PoisoningOptions]):
         "other datasets than this one",
     )
     heading = "Poisoned devices on {settings[dataset]}"
-    tables = (_attacks, _runs)
+    tables = (_attacks, _kinds, _runs)
 
     def failures(self, document: Document) -> list[str]:
         """Name attacks that cost too much, and honest devices that were quarantined."""
@@ -85,6 +109,7 @@ class Poisoning(Measurement[PoisoningOptions]):
             for attack, lost in summary["mean_lost_points"].items()
             if lost > MOST_LOST_POINTS
         ]
-        if summary["honest_devices_quarantined"]:
-            failures.append(f"{summary['honest_devices_quarantined']} honest devices were quarantined")
+        held = summary["honest_devices_quarantined"] + document.get("honest", {}).get("num_quarantined", 0)
+        if held:
+            failures.append(f"{held} honest devices were quarantined")
         return failures

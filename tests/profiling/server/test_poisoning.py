@@ -11,10 +11,14 @@ from torch import nn
 from gkt_core import networks
 from gkt_core.errors import ConfigError
 from gkt_core.networks import register_server_network
+from profiling.server.poisoning import measure
 from profiling.server.poisoning.attacks import ATTACKS
-from profiling.server.poisoning.measure import measure_poisoning, summarise
+from profiling.server.poisoning.honest import KINDS
+from profiling.server.poisoning.measure import measure_poisoning, summarise, summarise_kinds
 from profiling.server.poisoning.options import PoisoningOptions
 from profiling.server.poisoning.report import Poisoning
+
+SETTINGS = {"num_clients": 8, "dataset": "digits", "dirichlet_alpha": 0.1}
 
 
 @pytest.fixture
@@ -30,10 +34,11 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-def test_every_attack_is_seen_and_no_honest_device(tiny_server: str) -> None:
+def test_every_attack_is_seen_and_no_honest_device(tiny_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "KINDS", KINDS[:1])
     options = PoisoningOptions(
-        image_size=8, num_seeds=1, num_honest_seeds=1, rounds=1, server_epochs=1, unprotected=False,
-        threads=1, server_network=tiny_server,
+        image_size=8, num_seeds=1, num_honest_seeds=1, num_kind_seeds=2, rounds=1, server_epochs=1,
+        unprotected=False, threads=1, server_network=tiny_server,
     )  # fmt: skip
     report = measure_poisoning(options, lambda line: None)
     json.dumps(report, allow_nan=False)
@@ -43,8 +48,42 @@ def test_every_attack_is_seen_and_no_honest_device(tiny_server: str) -> None:
         run = runs["iid", attack]
         assert list(run["quarantined"]) == [run["attacker"]], run
     summary = report["summary"]
-    assert (summary["attackers"], summary["attackers_quarantined"]) == (3, 3)
+    assert (summary["attackers"], summary["attackers_quarantined"]) == (6, 6)
     assert summary["honest_devices_quarantined"] == 0 and summary["honest_devices_of_skewed_splits"] == 8
+    # A fleet of cameras, then two of them among others.
+    honest = report["honest"]
+    assert (honest["num_devices"], honest["num_others"], honest["num_quarantined"]) == (10, 6, 0)
+    assert [kind["kind"] for kind in honest["kinds"]] == [KINDS[0].name]
+    titles = [section.title for section in Poisoning().sections(report | {"settings": SETTINGS})]
+    assert titles[1] == "Honest devices that look odd, images of 8 pixels"
+    # A document of an earlier version has no such part.
+    del report["honest"]
+    assert [section.title for section in Poisoning().sections(report | {"settings": SETTINGS})] == [
+        titles[0],
+        titles[2],
+    ]
+
+
+def test_honest_devices_are_counted_by_kind() -> None:
+    def run(kind: str, seed: int, *held: str) -> dict[str, Any]:
+        quarantined = {each: {"round_num": 2, "reason": "noise"} for each in held}
+        return {
+            "kind": kind, "seed": seed, "company": "x", "num_devices": 2, "num_others": 6,
+            "quarantined": quarantined,
+        }  # fmt: skip
+
+    honest = summarise_kinds([run("a", 0), run("b", 0, "c1"), run("a", 1, "c2", "c3")], 16)
+    assert (honest["num_devices"], honest["num_others"], honest["num_quarantined"]) == (6, 18, 3)
+    assert [(kind["kind"], kind["num_runs"], len(kind["quarantined"])) for kind in honest["kinds"]] == [
+        ("a", 2, 2),
+        ("b", 1, 1),
+    ]
+    assert honest["kinds"][1]["quarantined"] == [
+        {"client_id": "c1", "seed": 0, "company": "x", "round_num": 2, "reason": "noise"}
+    ]
+    summary = {"mean_lost_points": {}, "honest_devices_quarantined": 1}
+    (failure,) = Poisoning().failures({"summary": summary, "honest": honest})
+    assert failure == "4 honest devices were quarantined"
 
 
 def test_points_are_means_over_seeds_of_each_attack() -> None:
