@@ -21,7 +21,7 @@ import numpy as np
 
 from server_app.quarantine.evidence import Evidence
 from server_app.quarantine.past import recognise
-from server_app.quarantine.probe import label_agreement, validation_agreement
+from server_app.quarantine.probe import Agreement, label_agreement, validation_agreement
 
 # A majority of few is no majority.
 FEWEST_PEERS = 4
@@ -38,7 +38,8 @@ _FEWEST_WITNESSES = 2
 _MOST_CHANGED_LABELS = 0.05
 _LEAST_RECOGNISED, _ALWAYS_RECOGNISED = 0.65, 0.8
 _MOST_SCALE = 8.0
-_LEAST_AGREEMENT = 0.2
+_LEAST_AGREEMENT, _LITTLE_AGREEMENT = 0.2, 0.35
+_DEFICIT = 3.5  # of hits, in units of what chance makes of the expected ones
 _FEWEST_EXPECTED_HITS, _FEWEST_EXPECTED_IN_VALIDATION = 8.0, 5.0
 _MOST_STRANGENESS = 1.4
 _TINY = 1e-12
@@ -87,6 +88,19 @@ def judge(
         # Who is outside when half of them are? Then nobody is, for these comparisons.
         compared = {}
     return dict(sorted({**certain, **compared}.items()))
+
+
+def not_compared(own: Evidence) -> list[str]:
+    """What the judge can say nothing of, and why: for a person who wonders what it has looked at."""
+    silent = []
+    if _trace(own) is None:
+        why = (
+            "few samples with much padding" if own.padded_samples < _FEWEST_PADDED else "hardly any contrast"
+        )
+        silent.append(f"padding of its views ({why})")
+    if not list(recognise(own, own).parts()):
+        silent.append("its past (few samples, or all of one image)")
+    return silent
 
 
 def _denied(evidence: Evidence, num_classes: int) -> str:
@@ -199,7 +213,7 @@ def _mislabelled(
             (agreement[client_id].expected - agreement[client_id].hits, client_id)
             for client_id in newcomers & agreement.keys()
             if agreement[client_id].expected >= fewest
-            and agreement[client_id].ratio < _LEAST_AGREEMENT
+            and _disagrees(agreement[client_id])
             and agreement[client_id].strangeness < _MOST_STRANGENESS
         ]
         if not suspects:
@@ -213,3 +227,10 @@ def _mislabelled(
         compared.pop(worst, None)
         newcomers.discard(worst)
     return named
+
+
+def _disagrees(agreement: Agreement) -> bool:
+    """Whether hardly any label goes with its features, or few of so many that it is no chance."""
+    few = agreement.ratio < _LITTLE_AGREEMENT
+    deficit = agreement.expected - agreement.hits
+    return agreement.ratio < _LEAST_AGREEMENT or (few and deficit > _DEFICIT * math.sqrt(agreement.expected))

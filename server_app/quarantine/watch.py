@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,9 +13,11 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.wire.shards import SPLITS
 from server_app.quarantine.evidence import Evidence, gather_evidence
-from server_app.quarantine.judge import judge
+from server_app.quarantine.judge import judge, not_compared
 from server_app.quarantine.views import Views
 from server_app.store.folder import BlobStore
+
+log = logging.getLogger("gkt.trainer")
 
 
 class Watch:
@@ -92,6 +95,8 @@ class Watch:
                     continue
                 data = own.to_bytes()
                 if client_id not in firsts[split]:
+                    if split == "train" and (silent := not_compared(own)):
+                        log.info("%s: nothing to compare: %s", client_id, "; ".join(silent))
                     self._blobs.put(_first(split, client_id), data)
                 self._blobs.put(_name(split, client_id, rounds[client_id]), data)
         return dict(sorted(reasons.items()))
