@@ -21,7 +21,7 @@ import numpy as np
 
 from server_app.quarantine.evidence import Evidence
 from server_app.quarantine.past import recognise
-from server_app.quarantine.probe import Agreement, label_agreement, validation_agreement
+from server_app.quarantine.probe import label_agreement, validation_agreement
 
 # A majority of few is no majority.
 FEWEST_PEERS = 4
@@ -38,9 +38,8 @@ _FEWEST_WITNESSES = 2
 _MOST_CHANGED_LABELS = 0.05
 _LEAST_RECOGNISED, _ALWAYS_RECOGNISED = 0.65, 0.8
 _MOST_SCALE = 8.0
-_LEAST_AGREEMENT, _LITTLE_AGREEMENT = 0.2, 0.35
-_DEFICIT = 3.5  # of hits, in units of what chance makes of the expected ones
-_FEWEST_EXPECTED_HITS, _FEWEST_EXPECTED_IN_VALIDATION = 8.0, 5.0
+_LEAST_AGREEMENT = 0.5
+_MOST_DEFICIT, _MOST_DEFICIT_IN_VALIDATION = 3.5, 3.0  # standard deviations of chance
 _MOST_STRANGENESS = 1.4
 _TINY = 1e-12
 
@@ -201,7 +200,7 @@ def _mislabelled(
     One after another, the worst first: its labels spoil the others' comparison too.
     """
     compared = dict(trained_on) if trained_on is not None else {**evidence, **first}
-    fewest = _FEWEST_EXPECTED_HITS if trained_on is None else _FEWEST_EXPECTED_IN_VALIDATION
+    most = _MOST_DEFICIT if trained_on is None else _MOST_DEFICIT_IN_VALIDATION
     newcomers = {client_id for client_id in evidence if client_id not in first and client_id not in trusted}
     named: dict[str, str] = {}
     while newcomers and len(compared) > FEWEST_PEERS:
@@ -210,10 +209,10 @@ def _mislabelled(
         else:
             agreement = validation_agreement(compared, {each: evidence[each] for each in newcomers})
         suspects = [
-            (agreement[client_id].expected - agreement[client_id].hits, client_id)
+            (agreement[client_id].deficit, client_id)
             for client_id in newcomers & agreement.keys()
-            if agreement[client_id].expected >= fewest
-            and _disagrees(agreement[client_id])
+            if agreement[client_id].ratio < _LEAST_AGREEMENT
+            and agreement[client_id].deficit > most
             and agreement[client_id].strangeness < _MOST_STRANGENESS
         ]
         if not suspects:
@@ -221,16 +220,10 @@ def _mislabelled(
         worst = max(suspects)[1]
         its = agreement[worst]
         named[worst] = (
-            f"its labels do not go with its features: of {its.num_samples} samples, {its.hits} look "
-            f"like the other devices' samples of that label, expected about {its.expected:.0f}"
+            f"its labels do not go with its features: its {its.num_samples} samples are more like the other "
+            f"devices' of the same label than {its.standing:.0%} of those of another, expected about "
+            f"{its.expected:.0%}, 50% is chance"
         )
         compared.pop(worst, None)
         newcomers.discard(worst)
     return named
-
-
-def _disagrees(agreement: Agreement) -> bool:
-    """Whether hardly any label goes with its features, or few of so many that it is no chance."""
-    few = agreement.ratio < _LITTLE_AGREEMENT
-    deficit = agreement.expected - agreement.hits
-    return agreement.ratio < _LEAST_AGREEMENT or (few and deficit > _DEFICIT * math.sqrt(agreement.expected))

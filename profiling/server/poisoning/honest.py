@@ -154,39 +154,12 @@ def measure_kind(
     Returns:
         ``kind``, ``company``, ``seed``, ``num_devices`` of the kind, ``num_others``, and ``quarantined``.
     """
-    size, num_classes = dataset.image_size, kind.num_classes or len(dataset.class_names)
-    settings = {"crop_padding": 1 / 8, "codec": "uint8", "horizontal_flip": True, **kind.settings}
-    settings["crop_padding"] = int(settings["crop_padding"] * size)
-    config = RunConfig(num_clients=num_clients, rounds=rounds, compress=False, seed=seed, **settings)
-    odd = [f"client-{number:03}" for number in range(2 if among else num_clients)]
-    names = tuple(str(label) for label in range(num_classes))
-    clients = {}
-    for number in range(num_clients):
-        client_id = f"client-{number:03}"
-        rng = np.random.default_rng([seed, number, 61])
-        images, labels = (kind.draw if client_id in odd else usual)(rng, dataset, num_samples)
-        clients[client_id] = private_data(images, labels, names)
-    pixels = np.concatenate([data.train.images.reshape(-1, 3) for data in clients.values()]) / 255
-    federation = Federation(
-        clients=clients,
-        test=clients[odd[0]].validation,
-        class_names=names,
-        pixel_mean=tuple(pixels.mean(axis=0).tolist()),
-        pixel_std=tuple(np.maximum(pixels.std(axis=0), 1 / 255).tolist()),
-    )
+    num_odd = 2 if among else num_clients
     with tempfile.TemporaryDirectory() as temporary:
-        algorithm = WatchedFedGKT(
-            federation,
-            config,
-            attack="none",
-            attacker="",
-            folder=Path(temporary),
-            edge_network="resnet8",
-            server_network="resnet55",
-            device=torch.device("cpu"),
-        )
-        for client_id in odd:
-            algorithm.blur(client_id, FeatureNoise(noise=kind.noise, key=simulated_key(seed, client_id)))
+        algorithm = run_of_kind(
+            kind, dataset, seed, Path(temporary),
+            num_odd=num_odd, num_clients=num_clients, num_samples=num_samples,
+        )  # fmt: skip
         for round_num in range(1, rounds + 1):
             if len(algorithm.quarantined) == num_clients:
                 break
@@ -195,13 +168,47 @@ def measure_kind(
         "kind": kind.name,
         "company": _AMONG if among else _FLEET,
         "seed": seed,
-        "num_devices": len(odd),
-        "num_others": num_clients - len(odd),
-        "quarantined": {
-            client_id: {"round_num": round_num, "reason": reason}
-            for client_id, (round_num, reason) in sorted(algorithm.quarantined.items())
-        },
+        "num_devices": num_odd,
+        "num_others": num_clients - num_odd,
+        "quarantined": algorithm.quarantined_rounds(),
     }
+
+
+def run_of_kind(
+    kind: Kind, dataset: Dataset, seed: int, folder: Path, *, num_odd: int, num_clients: int, num_samples: int
+) -> WatchedFedGKT:
+    """Prepare a run whose first devices are of a kind and whose others are usual ones; nobody attacks."""
+    size, num_classes = dataset.image_size, kind.num_classes or len(dataset.class_names)
+    settings = {"crop_padding": 1 / 8, "codec": "uint8", "horizontal_flip": True, **kind.settings}
+    settings["crop_padding"] = int(settings["crop_padding"] * size)
+    config = RunConfig(num_clients=num_clients, compress=False, seed=seed, **settings)
+    names = tuple(str(label) for label in range(num_classes))
+    clients = {}
+    for number in range(num_clients):
+        rng = np.random.default_rng([seed, number, 61])
+        images, labels = (kind.draw if number < num_odd else usual)(rng, dataset, num_samples)
+        clients[f"client-{number:03}"] = private_data(images, labels, names)
+    pixels = np.concatenate([data.train.images.reshape(-1, 3) for data in clients.values()]) / 255
+    federation = Federation(
+        clients=clients,
+        test=clients["client-000"].validation,
+        class_names=names,
+        pixel_mean=tuple(pixels.mean(axis=0).tolist()),
+        pixel_std=tuple(np.maximum(pixels.std(axis=0), 1 / 255).tolist()),
+    )
+    algorithm = WatchedFedGKT(
+        federation,
+        config,
+        attack="none",
+        attacker="",
+        folder=folder,
+        edge_network="resnet8",
+        server_network="resnet55",
+        device=torch.device("cpu"),
+    )
+    for client_id in list(clients)[:num_odd]:
+        algorithm.blur(client_id, FeatureNoise(noise=kind.noise, key=simulated_key(seed, client_id)))
+    return algorithm
 
 
 def private_data(images: Images, labels: Labels, names: tuple[str, ...]) -> PrivateData:

@@ -19,6 +19,7 @@ from profiling.frame import Announce
 from profiling.server.poisoning.attacks import ATTACKS
 from profiling.server.poisoning.honest import KINDS, measure_kind
 from profiling.server.poisoning.options import PoisoningOptions
+from profiling.server.poisoning.turned import CASES, measure_attack, summarise_attacks
 from profiling.server.poisoning.watched import WatchedFedGKT
 
 # Of digits: a crop needs room to move.
@@ -29,7 +30,8 @@ def measure_poisoning(options: PoisoningOptions, announce: Announce) -> dict[str
     """Simulate attacks on a uniform split, with quarantine and without, and honest devices on a skewed one.
 
     Returns:
-        ``runs``, what they show together as ``summary``, and ``honest``: devices that look odd, by kind.
+        ``runs``, what they show together as ``summary``, ``honest``: devices that look odd, by kind, and
+        ``caught``: attacks on devices that train by themselves.
     """
     prepare_torch("cpu", options.threads)
     runs: list[dict[str, Any]] = []
@@ -42,22 +44,37 @@ def measure_poisoning(options: PoisoningOptions, announce: Announce) -> dict[str
     for seed in range(options.num_honest_seeds):
         announce(f"skewed split, seed {seed}: honest devices")
         runs.append(_run(options, "dirichlet", seed, "none", True))
-    odd = _measure_kinds(options, announce) if options.num_kind_seeds else None
     honest = {run["seed"]: run["accuracy"] for run in runs if _is(run, "iid", "none")}
     for run in runs:
         if run["attack"] != "none":
             run["lost_points"] = 100 * (honest[run["seed"]] - run["accuracy"])
     settings = {"data_root": None, "dataset": Path(options.dataset).name}
     document = {"settings": settings, "runs": runs, "summary": summarise(runs)}
-    return document if odd is None else {**document, "honest": odd}
+    if options.num_kind_seeds or options.num_attack_seeds:
+        image_size = options.image_size or _IMAGE_SIZE_OF_KINDS
+        dataset = load_dataset(
+            options.dataset, image_size=image_size, limit=options.limit, seed=0, data_root=options.data_root
+        )
+        if options.num_kind_seeds:
+            document["honest"] = _measure_kinds(options, dataset, announce)
+        if options.num_attack_seeds:
+            document["caught"] = _measure_attacks(options, dataset, announce)
+    return document
 
 
-def _measure_kinds(options: PoisoningOptions, announce: Announce) -> dict[str, Any]:
+def _measure_attacks(options: PoisoningOptions, dataset: Dataset, announce: Announce) -> dict[str, Any]:
+    """Runs of every attack in every case, and counts of each."""
+    runs = []
+    for case in CASES:
+        for attack in ATTACKS:
+            for seed in range(options.num_attack_seeds):
+                announce(f"{case.name}, seed {seed}: attack {attack}")
+                runs.append(measure_attack(case, attack, dataset, seed, num_clients=options.num_clients))
+    return summarise_attacks(runs, dataset.image_size)
+
+
+def _measure_kinds(options: PoisoningOptions, dataset: Dataset, announce: Announce) -> dict[str, Any]:
     """Runs of honest devices of every odd kind, and counts of each."""
-    image_size = options.image_size or _IMAGE_SIZE_OF_KINDS
-    dataset = load_dataset(
-        options.dataset, image_size=image_size, limit=options.limit, seed=0, data_root=options.data_root
-    )
     runs = []
     for kind in KINDS:
         for seed in range(options.num_kind_seeds):
@@ -73,7 +90,7 @@ def _measure_kinds(options: PoisoningOptions, announce: Announce) -> dict[str, A
                     rounds=options.rounds,
                 )
             )
-    return summarise_kinds(runs, image_size)
+    return summarise_kinds(runs, dataset.image_size)
 
 
 def summarise_kinds(runs: list[dict[str, Any]], image_size: int) -> dict[str, Any]:
@@ -181,10 +198,7 @@ def _run(
         "quarantine": quarantine,
         "accuracy": float(np.mean(list(accuracies.values()))),
         "num_honest": options.num_clients - (attack != "none"),
-        "quarantined": {
-            client_id: {"round_num": round_num, "reason": reason}
-            for client_id, (round_num, reason) in sorted(algorithm.quarantined.items())
-        },
+        "quarantined": algorithm.quarantined_rounds(),
     }
 
 

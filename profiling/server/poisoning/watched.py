@@ -22,6 +22,7 @@ class WatchedFedGKT(FedGKT):
     """FedGKT with an attacker among the devices and the server's watch over their uploads.
 
     Attributes:
+        attack: What the attacker does, from the next round on.
         attacker: The device that poisons what it sends; empty for nobody.
         quarantined: Reason and round of each device that was quarantined.
     """
@@ -37,7 +38,7 @@ class WatchedFedGKT(FedGKT):
         **options: Any,
     ) -> None:
         super().__init__(federation, config, **options)
-        self._attack, self.attacker = attack, attacker
+        self.attack, self.attacker = attack, attacker
         self._watch = Watch(BlobStore(folder), config, federation.num_classes, federation.image_size)
         self._answered: dict[str, int] = {}
         self.quarantined: dict[str, tuple[int, str]] = {}
@@ -77,7 +78,7 @@ class WatchedFedGKT(FedGKT):
     def _collected(
         self, chosen: list[str], round_num: int, scale: float, on_samples: Callable[[str, int], None]
     ) -> PoisonedUploads:
-        uploads = PoisonedUploads(self._spec, self._config, None, attack=self._attack, attacker=self.attacker)
+        uploads = PoisonedUploads(self._spec, self._config, None, attack=self.attack, attacker=self.attacker)
         for client_id in chosen:
             self._clients[client_id].train(round_num, scale, lambda num: on_samples("devices", num))
             self._clients[client_id].upload(round_num, uploads)
@@ -87,3 +88,10 @@ class WatchedFedGKT(FedGKT):
         """Let one device put noise on its features."""
         client = self._clients[client_id]
         client.part = replace(client.part, noise=noise)
+
+    def quarantined_rounds(self) -> dict[str, dict[str, Any]]:
+        """``round_num`` and ``reason`` of each quarantined device, for a document."""
+        return {
+            client_id: {"round_num": round_num, "reason": reason}
+            for client_id, (round_num, reason) in sorted(self.quarantined.items())
+        }

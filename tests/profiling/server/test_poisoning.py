@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from profiling.server.poisoning.honest import KINDS
 from profiling.server.poisoning.measure import measure_poisoning, summarise, summarise_kinds
 from profiling.server.poisoning.options import PoisoningOptions
 from profiling.server.poisoning.report import Poisoning
+from profiling.server.poisoning.turned import CASES, measure_attack, summarise_attacks
 
 SETTINGS = {"num_clients": 8, "dataset": "digits", "dirichlet_alpha": 0.1}
 
@@ -36,8 +38,11 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_every_attack_is_seen_and_no_honest_device(tiny_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "KINDS", KINDS[:1])
+    monkeypatch.setattr(measure, "CASES", CASES[2:])
+    monkeypatch.setattr(measure, "measure_attack", partial(measure_attack, num_samples=96))
     options = PoisoningOptions(
-        image_size=8, num_seeds=1, num_honest_seeds=1, num_kind_seeds=2, rounds=1, server_epochs=1,
+        image_size=8, num_seeds=1, num_honest_seeds=1, num_kind_seeds=2, num_attack_seeds=1, rounds=1,
+        server_epochs=1,
         unprotected=False, threads=1, server_network=tiny_server,
     )  # fmt: skip
     report = measure_poisoning(options, lambda line: None)
@@ -54,14 +59,25 @@ def test_every_attack_is_seen_and_no_honest_device(tiny_server: str, monkeypatch
     honest = report["honest"]
     assert (honest["num_devices"], honest["num_others"], honest["num_quarantined"]) == (10, 6, 0)
     assert [kind["kind"] for kind in honest["kinds"]] == [KINDS[0].name]
-    titles = [section.title for section in Poisoning().sections(report | {"settings": SETTINGS})]
-    assert titles[1] == "Honest devices that look odd, images of 8 pixels"
-    # A document of an earlier version has no such part.
-    del report["honest"]
-    assert [section.title for section in Poisoning().sections(report | {"settings": SETTINGS})] == [
+    # Among cameras: the other cases are in the tests of the judge.
+    caught = report["caught"]
+    assert (caught["num_attackers"], caught["num_caught"]) == (6, 6), caught["cases"]
+    assert (caught["num_honest"], caught["num_quarantined"]) == (7 * 6, 0)
+    assert all(case["reasons"] and case["num_runs"] == 1 for case in caught["cases"])
+    assert Poisoning().failures({**report, "summary": {**summary, "mean_lost_points": {}}}) == []
+    sections = Poisoning().sections(report | {"settings": SETTINGS})
+    titles = [section.title for section in sections]
+    assert titles[1] == "One of 8 devices that train by themselves attacks, images of 8 pixels"
+    assert titles[2] == "Honest devices that look odd, images of 8 pixels"
+    assert "6 of 6 attackers" in sections[1].notes[0]
+    # A document of an earlier version has no such parts; one of such devices alone has no others.
+    earlier = {name: part for name, part in report.items() if name not in ("honest", "caught")}
+    assert [section.title for section in Poisoning().sections(earlier | {"settings": SETTINGS})] == [
         titles[0],
-        titles[2],
+        titles[3],
     ]
+    alone = report | {"settings": SETTINGS, "runs": [], "summary": summarise([])}
+    assert [section.title for section in Poisoning().sections(alone)] == titles[1:3]
 
 
 def test_honest_devices_are_counted_by_kind() -> None:
@@ -84,6 +100,24 @@ def test_honest_devices_are_counted_by_kind() -> None:
     summary = {"mean_lost_points": {}, "honest_devices_quarantined": 1}
     (failure,) = Poisoning().failures({"summary": summary, "honest": honest})
     assert failure == "4 honest devices were quarantined"
+
+
+def test_an_attack_that_is_not_seen_is_named() -> None:
+    def run(attack: str, seed: int, *held: str) -> dict[str, Any]:
+        quarantined = {each: {"round_num": 2, "reason": f"why {each}"} for each in held}
+        return {
+            "case": "somewhere", "attack": attack, "seed": seed, "attacker": "a", "num_honest": 7,
+            "quarantined": quarantined,
+        }  # fmt: skip
+
+    caught = summarise_attacks([run("x_y", 0, "a"), run("x_y", 1), run("z", 0, "a", "b")], 16)
+    assert (caught["num_attackers"], caught["num_caught"], caught["num_quarantined"]) == (3, 2, 1)
+    assert caught["cases"][0]["reasons"] == ["why a"]
+    summary = {"mean_lost_points": {}, "honest_devices_quarantined": 0}
+    assert Poisoning().failures({"summary": summary, "caught": caught}) == [
+        "somewhere: x y was seen 1 times of 2",
+        "1 honest devices were quarantined",
+    ]
 
 
 def test_points_are_means_over_seeds_of_each_attack() -> None:
