@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,17 @@ def test_a_device_that_turns_in_the_second_round(
     run.attacker = CLIENTS[2]
     rounds(run, 2)
     assert list(run.quarantined) == [CLIENTS[2]]
+
+
+def test_moved_labels_of_photos_are_seen(tmp_path: Path) -> None:
+    """A probe names few photos rightly; labels that were moved stand no better than by chance."""
+    folder = os.environ.get("GKT_TEST_DATA")
+    if folder is None:
+        pytest.skip("GKT_TEST_DATA is not set: no photos to move the labels of")
+    photos = load_dataset(
+        f"{folder}/cifar10.npz", image_size=16, limit=2000, seed=0, data_root=Path("unused")
+    )
+    run = run_of(photos, "usual", tmp_path, "shifted_labels", CLIENTS[2])
+    rounds(run, 1)
+    assert list(run.quarantined) == [CLIENTS[2]]
+    assert "its labels do not go with its features" in run.quarantined[CLIENTS[2]][1]
