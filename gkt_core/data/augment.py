@@ -29,6 +29,21 @@ def view_hash(seed: int, sample_ids: NDArray[np.int64], round_num: int) -> NDArr
         return _mix((state ^ np.uint64(round_num)) + _GOLDEN_GAMMA)
 
 
+def view_places(
+    sample_ids: NDArray[np.int64], *, seed: int, round_num: int, crop_padding: int, horizontal_flip: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """Say which part of each padded image a view is: its first row and column, and whether it is mirrored.
+
+    Arguments are those of :func:`augmented_view`; what is given is ``[N]`` each. Whoever knows a run's seed
+    can tell, without an image, how two views of one sample lie to each other.
+    """
+    bits = view_hash(seed, sample_ids, round_num)
+    offsets = 2 * crop_padding + 1
+    top = ((bits & np.uint64(0xFFFFFF)) % np.uint64(offsets)).astype(np.intp)
+    left = (((bits >> np.uint64(24)) & np.uint64(0xFFFFFF)) % np.uint64(offsets)).astype(np.intp)
+    return top, left, (bits >> np.uint64(63)).astype(bool) & horizontal_flip
+
+
 def augmented_view(
     images: NDArray[np.uint8],
     sample_ids: NDArray[np.int64],
@@ -54,12 +69,14 @@ def augmented_view(
     Returns:
         ``[N, 3, S, S] float32`` in 0..1.
     """
-    bits = view_hash(seed, sample_ids, round_num)
     num, size = images.shape[0], images.shape[1]
-    offsets = 2 * crop_padding + 1
-    top = ((bits & np.uint64(0xFFFFFF)) % np.uint64(offsets)).astype(np.intp)
-    left = (((bits >> np.uint64(24)) & np.uint64(0xFFFFFF)) % np.uint64(offsets)).astype(np.intp)
-    flip = (bits >> np.uint64(63)).astype(bool) & horizontal_flip
+    top, left, flip = view_places(
+        sample_ids,
+        seed=seed,
+        round_num=round_num,
+        crop_padding=crop_padding,
+        horizontal_flip=horizontal_flip,
+    )
     padded = np.pad(images, ((0, 0), (crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0)))
     columns = np.arange(size)
     columns = np.where(flip[:, None], columns[::-1][None, :], columns[None, :]) + left[:, None]

@@ -1,13 +1,15 @@
 """Name the devices of a round that are far outside, by what they sent, now and before.
 
-Three kinds of checks, each with a limit far from what honest devices were seen to do (docs/adr/0010):
+Four kinds of checks, each on what an honest device always shows, whatever it looks at (docs/adr/0021):
 
 - against what every run expects: logits that confidently deny the device's own labels, features without any
-  signal;
-- against the device's own past: other labels for the same samples, features that have nothing to do with
-  those of the same samples before, another scale;
-- against the other devices: features of another scale or without spatial structure, labels that do not go
-  with the features as theirs do (:mod:`server_app.quarantine.probe`).
+  signal, or without what every convolution leaves in them;
+- against its views: the server knows where each crop shows padding;
+- against the device's own past: other labels for the same samples, images that are not those of before;
+- against the other devices: another scale, labels that go with other features than theirs do
+  (:mod:`server_app.quarantine.probe`).
+
+Where there is nothing to compare, a check says nothing.
 """
 
 from __future__ import annotations
@@ -16,25 +18,29 @@ import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from server_app.quarantine.evidence import Evidence
-from server_app.quarantine.probe import label_agreement
+from server_app.quarantine.past import recognise
+from server_app.quarantine.probe import label_agreement, validation_agreement
 
 # A majority of few is no majority.
 FEWEST_PEERS = 4
 _MOST_CONFIDENTLY_WRONG = 0.3
 _MOST_LOGIT_LOSS = 3.0  # times the loss of knowing nothing, log(classes)
 _MOST_ZEROS = 0.999
+_LEAST_STRUCTURE = 1.5  # of independent numbers: 1
+_FEWEST_NUMBERS = 16
+_MOST_REPEATS, _FEW_REPEATS = 0.5, 0.1
+_FEWEST_PADDED = 16
+_LEAST_IMAGE_COVARIANCE = 0.05
+_MOST_IN_PADDING, _USUAL_IN_PADDING = 0.5, 0.25  # of the covariance in the image
+_FEWEST_WITNESSES = 2
 _MOST_CHANGED_LABELS = 0.05
-_LEAST_CORRELATION = 0.3
-_FEWEST_SHARED = 16
-_PAST_SCALE_FACTOR = 4.0
-_PEER_SCALE_FACTOR = 8.0
-_LEAST_SMOOTHNESS = 0.25  # times the others'
-_STRUCTURED = 0.2
-_LEAST_AGREEMENT = 0.2
-_FEWEST_EXPECTED_HITS = 8.0
+_LEAST_RECOGNISED, _ALWAYS_RECOGNISED = 0.65, 0.8
+_MOST_SCALE = 8.0
+_LEAST_AGREEMENT = 0.5
+_MOST_DEFICIT, _MOST_DEFICIT_IN_VALIDATION = 3.5, 3.0  # standard deviations of chance
+_MOST_STRANGENESS = 1.4
 _TINY = 1e-12
 
 
@@ -46,6 +52,7 @@ def judge(
     last: Mapping[str, Evidence],
     same_start: bool,
     trusted: Collection[str] = (),
+    trained_on: Mapping[str, Evidence] | None = None,
 ) -> dict[str, str]:
     """Name the devices whose uploads must not be trained on, with the reason for a person.
 
@@ -57,29 +64,45 @@ def judge(
         same_start: Whether all devices began from the same weights, without which features of different
             devices cannot be compared sample by sample.
         trusted: Devices that a person vouches for: never named, but compared with.
+        trained_on: Of validation samples: the devices' first training samples, which their labels are
+            compared with. None where the evidence is of training samples.
 
     Returns:
         Reasons by client id, sorted. Comparisons with other devices never name half of the round's or more.
     """
     certain: dict[str, str] = {}
     for client_id in sorted(evidence):
-        reason = _impossible(evidence[client_id], num_classes)
+        own = evidence[client_id]
+        reason = _impossible(own) or (_denied(own, num_classes) if trained_on is None else "")
         if not reason and client_id in last:
-            reason = _unlike_its_past(evidence[client_id], last[client_id])
+            reason = _unlike_its_past(own, first.get(client_id, last[client_id]), last[client_id])
         if reason and client_id not in trusted:
             certain[client_id] = reason
     rest = {client_id: each for client_id, each in evidence.items() if client_id not in certain}
-    compared = _unlike_the_others(rest, trusted)
+    compared = _unlike_the_others(rest, last, trusted)
     plain = {client_id: each for client_id, each in rest.items() if client_id not in compared}
     if same_start:
-        compared |= _mislabelled(plain, first, trusted)
+        compared |= _mislabelled(plain, first, trusted, trained_on)
     if 2 * len(compared) >= len(evidence):
         # Who is outside when half of them are? Then nobody is, for these comparisons.
         compared = {}
     return dict(sorted({**certain, **compared}.items()))
 
 
-def _impossible(evidence: Evidence, num_classes: int) -> str:
+def not_compared(own: Evidence) -> list[str]:
+    """What the judge can say nothing of, and why: for a person who wonders what it has looked at."""
+    silent = []
+    if _trace(own) is None:
+        why = (
+            "few samples with much padding" if own.padded_samples < _FEWEST_PADDED else "hardly any contrast"
+        )
+        silent.append(f"padding of its views ({why})")
+    if not list(recognise(own, own).parts()):
+        silent.append("its past (few samples, or all of one image)")
+    return silent
+
+
+def _denied(evidence: Evidence, num_classes: int) -> str:
     if evidence.confidently_wrong > _MOST_CONFIDENTLY_WRONG:
         return (
             f"its logits confidently name another class than its own label for "
@@ -91,94 +114,116 @@ def _impossible(evidence: Evidence, num_classes: int) -> str:
             f"the loss of its logits on its own labels is {evidence.logit_loss:.3g}, "
             f"expected at most {most:.3g}"
         )
-    if evidence.zeros > _MOST_ZEROS:
-        return f"{evidence.zeros:.1%} of its features are zero"
     return ""
 
 
-def _unlike_its_past(now: Evidence, before: Evidence) -> str:
-    _, here, there = np.intersect1d(now.sample_ids, before.sample_ids, return_indices=True)
-    if len(here) == 0:
-        return ""
-    changed = float(np.mean(now.labels[here] != before.labels[there]))
-    if changed > _MOST_CHANGED_LABELS:
-        return f"{changed:.0%} of its samples have another label than before"
-    factor = _factor(now.scale, before.scale)
-    if factor > _PAST_SCALE_FACTOR:
-        return f"the scale of its features is {now.scale:.3g}, it was {before.scale:.3g}"
-    if len(here) < _FEWEST_SHARED:
-        return ""
-    correlation = _correlation(now.pooled[here], before.pooled[there])
-    if correlation < _LEAST_CORRELATION:
+def _impossible(evidence: Evidence) -> str:
+    if evidence.zeros > _MOST_ZEROS:
+        return f"{evidence.zeros:.1%} of its features are zero"
+    if evidence.spread <= _TINY:
+        return "its features are the same number everywhere: is its camera covered?"
+    if evidence.structure < _LEAST_STRUCTURE and evidence.patches.shape[1] > 1:
+        return "neighbouring features are independent of each other: no image leads to them"
+    if evidence.repeats > _MOST_REPEATS:
         return (
-            f"its features correlate {correlation:.2f} with those of the same samples before, "
-            f"expected at least {_LEAST_CORRELATION}"
+            f"the features of {evidence.repeats:.0%} of its samples are those of the sample before, "
+            "though both images are cut differently"
         )
     return ""
 
 
-def _correlation(now: NDArray[np.float32], before: NDArray[np.float32]) -> float:
-    """Median over channels of the correlation of their means, which augmented views keep."""
-    left, right = (values.astype(np.float64).mean(axis=(2, 3)) for values in (now, before))
-    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
-    spread = np.sqrt(np.mean(left**2, axis=0) * np.mean(right**2, axis=0))
-    alive = spread > _TINY
-    if not alive.any():
-        return 1.0
-    return float(np.median(np.mean(left * right, axis=0)[alive] / spread[alive]))
-
-
-def _factor(one: float, other: float) -> float:
-    low, high = sorted((max(one, _TINY), max(other, _TINY)))
-    return high / low
-
-
-def _unlike_the_others(evidence: Mapping[str, Evidence], trusted: Collection[str]) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for client_id, own in sorted(evidence.items()):
-        others = [other for owner, other in evidence.items() if owner != client_id]
-        if len(others) < FEWEST_PEERS or client_id in trusted:
-            continue
-        scale = float(np.median([other.scale for other in others]))
-        smoothness = float(np.median([other.smoothness for other in others]))
-        if _factor(own.scale, scale) > _PEER_SCALE_FACTOR:
-            named[client_id] = (
-                f"the scale of its features is {own.scale:.3g}, half of the others are near {scale:.3g}"
+def _unlike_its_past(now: Evidence, first: Evidence, last: Evidence) -> str:
+    _, here, there = np.intersect1d(now.sample_ids, last.sample_ids, return_indices=True)
+    if len(here) == 0:
+        return ""
+    changed = float(np.mean(now.labels[here] != last.labels[there]))
+    if changed > _MOST_CHANGED_LABELS:
+        return f"{changed:.0%} of its samples have another label than before"
+    if now.copies > _MOST_REPEATS and last.copies < _FEW_REPEATS:
+        return (
+            f"the features of {now.copies:.0%} of its samples are those of the sample before, they were not"
+        )
+    used_to = {label: rank for label, rank, _ in recognise(last, first).parts()}
+    for label, rank, num in recognise(now, last).parts():
+        if rank < _LEAST_RECOGNISED and used_to.get(label, 1.0) > _ALWAYS_RECOGNISED:
+            of = "" if label is None else f" of class {label}"
+            return (
+                f"{num} of its samples{of} are no longer the images that they were: their features are more "
+                f"like their own of before than {rank:.0%} of the others are, 50% is chance"
             )
-        elif smoothness > _STRUCTURED and own.smoothness < _LEAST_SMOOTHNESS * smoothness:
+    return ""
+
+
+def _unlike_the_others(
+    evidence: Mapping[str, Evidence], last: Mapping[str, Evidence], trusted: Collection[str]
+) -> dict[str, str]:
+    named: dict[str, str] = {}
+    traces = {client_id: trace for client_id, each in evidence.items() if (trace := _trace(each)) is not None}
+    for client_id, own in sorted(evidence.items()):
+        if client_id in trusted:
+            continue
+        others = [other.scale for owner, other in evidence.items() if owner != client_id]
+        past = [last[client_id].scale] if client_id in last else []
+        peers = [float(np.median(others))] if len(others) >= FEWEST_PEERS else []
+        usual = max([*peers, *past], default=math.inf)
+        witnesses = [trace for owner, trace in traces.items() if owner != client_id]
+        if own.scale > _MOST_SCALE * usual:
+            named[client_id] = f"the scale of its features is {own.scale:.3g}, expected about {usual:.3g}"
+        elif (
+            traces.get(client_id, 0.0) > _MOST_IN_PADDING
+            and len(witnesses) >= _FEWEST_WITNESSES
+            and float(np.median(witnesses)) < _USUAL_IN_PADDING
+        ):
             named[client_id] = (
-                f"neighbouring features correlate {own.smoothness:.2f}, the others' {smoothness:.2f}: "
-                "no image leads to them"
+                f"where its views are black its features vary {traces[client_id]:.0%} as much as where they "
+                f"show an image, the others' {float(np.median(witnesses)):.0%}: they are not of these views"
             )
     return named
 
 
+def _trace(evidence: Evidence) -> float | None:
+    """Covariance in the padding as a share of that in the image; None where there is nothing to see."""
+    enough = evidence.padded_samples >= _FEWEST_PADDED
+    if not enough or evidence.image_covariance < _LEAST_IMAGE_COVARIANCE:
+        return None
+    return evidence.padding_covariance / evidence.image_covariance
+
+
 def _mislabelled(
-    evidence: Mapping[str, Evidence], first: Mapping[str, Evidence], trusted: Collection[str]
+    evidence: Mapping[str, Evidence],
+    first: Mapping[str, Evidence],
+    trusted: Collection[str],
+    trained_on: Mapping[str, Evidence] | None,
 ) -> dict[str, str]:
     """Newcomers' labels against everybody's first upload: later, extractors have drifted apart.
 
     One after another, the worst first: its labels spoil the others' comparison too.
     """
-    compared = {**evidence, **first}
+    compared = dict(trained_on) if trained_on is not None else {**evidence, **first}
+    most = _MOST_DEFICIT if trained_on is None else _MOST_DEFICIT_IN_VALIDATION
     newcomers = {client_id for client_id in evidence if client_id not in first and client_id not in trusted}
     named: dict[str, str] = {}
     while newcomers and len(compared) > FEWEST_PEERS:
-        agreement = label_agreement(compared)
+        if trained_on is None:
+            agreement = label_agreement(compared)
+        else:
+            agreement = validation_agreement(compared, {each: evidence[each] for each in newcomers})
         suspects = [
-            (agreement[client_id].expected - agreement[client_id].hits, client_id)
-            for client_id in newcomers
-            if agreement[client_id].expected >= _FEWEST_EXPECTED_HITS
-            and agreement[client_id].ratio < _LEAST_AGREEMENT
+            (agreement[client_id].deficit, client_id)
+            for client_id in newcomers & agreement.keys()
+            if agreement[client_id].ratio < _LEAST_AGREEMENT
+            and agreement[client_id].deficit > most
+            and agreement[client_id].strangeness < _MOST_STRANGENESS
         ]
         if not suspects:
             break
         worst = max(suspects)[1]
-        judged = agreement[worst]
+        its = agreement[worst]
         named[worst] = (
-            f"its labels do not go with its features: of {judged.num_samples} samples, {judged.hits} look "
-            f"like the other devices' samples of that label, expected about {judged.expected:.0f}"
+            f"its labels do not go with its features: its {its.num_samples} samples are more like the other "
+            f"devices' of the same label than {its.standing:.0%} of those of another, expected about "
+            f"{its.expected:.0%}, 50% is chance"
         )
-        del compared[worst]
+        compared.pop(worst, None)
         newcomers.discard(worst)
     return named

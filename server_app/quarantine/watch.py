@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
+from gkt_core.wire.shards import SPLITS
 from server_app.quarantine.evidence import Evidence, gather_evidence
-from server_app.quarantine.judge import judge
+from server_app.quarantine.judge import judge, not_compared
+from server_app.quarantine.views import Views
 from server_app.store.folder import BlobStore
+
+log = logging.getLogger("gkt.trainer")
 
 
 class Watch:
@@ -19,14 +27,17 @@ class Watch:
         blobs: Where the past is kept, with what was made of a device's first and of its last accepted upload.
         config: The run's.
         num_classes: Classes of the run.
+        image_size: Height and width of the devices' images in pixels.
     """
 
-    def __init__(self, blobs: BlobStore, config: RunConfig, num_classes: int) -> None:
+    def __init__(self, blobs: BlobStore, config: RunConfig, num_classes: int, image_size: int) -> None:
         self._blobs, self._config, self._num_classes = blobs, config, num_classes
+        self._image_size = image_size
 
     def check(
         self,
         source: ShardSource,
+        validation: ShardSource | None,
         *,
         rounds: Mapping[str, int],
         answered: Mapping[str, int],
@@ -36,6 +47,7 @@ class Watch:
 
         Args:
             source: The round's training samples.
+            validation: The validation samples of the same devices; None where they sent none.
             rounds: Each device's own number of this round.
             answered: Each device's last round with soft labels, of those that have any.
             trusted: Devices that a person vouches for.
@@ -43,27 +55,51 @@ class Watch:
         Returns:
             Reasons by client id.
         """
-        evidence = gather_evidence(source)
-        last = self._past({each: _name(each, answered.get(each, 0)) for each in evidence})
-        first = self._past({each: _first(each) for each in sorted(evidence.keys() | answered.keys())})
-        reasons = judge(
-            evidence,
-            num_classes=self._num_classes,
-            first=first,
-            last=last,
-            same_start=self._config.shared_init,
-            trusted=trusted,
-        )
-        for client_id, own in evidence.items():
-            if client_id in reasons:
-                # Should a person release it, its past begins anew.
-                self._blobs.delete(_first(client_id))
-                continue
-            data = own.to_bytes()
-            if client_id not in first:
-                self._blobs.put(_first(client_id), data)
-            self._blobs.put(_name(client_id, rounds[client_id]), data)
-        return reasons
+
+        def views_of(client_id: str, sample_ids: NDArray[np.int64]) -> Views:
+            own_round, size = rounds[client_id], self._image_size
+            return Views.of_round(self._config, client_id, own_round, sample_ids, size)
+
+        sent = {"train": gather_evidence(source, views_of)}
+        if validation is not None:
+            size = self._image_size
+            sent["validation"] = gather_evidence(validation, lambda _, ids: Views.plain(len(ids), size))
+        reasons: dict[str, str] = {}
+        first_trained: dict[str, Evidence] | None = None
+        firsts = {}
+        for split, evidence in sent.items():
+            # What is known to be poisoned is nothing to compare with.
+            rest = {each: own for each, own in evidence.items() if each not in reasons}
+            last = self._past({each: _name(split, each, answered.get(each, 0)) for each in rest})
+            firsts[split] = self._past(
+                {each: _first(split, each) for each in sorted(rest.keys() | answered.keys())}
+            )
+            named = judge(
+                rest,
+                num_classes=self._num_classes,
+                first=firsts[split],
+                last=last,
+                same_start=self._config.shared_init,
+                trusted=trusted,
+                trained_on=first_trained,
+            )
+            words = "" if split == "train" else "of its validation samples: "
+            reasons |= {client_id: words + reason for client_id, reason in named.items()}
+            first_trained = {**evidence, **firsts["train"]}
+            first_trained = {each: own for each, own in first_trained.items() if each not in reasons}
+        for split, evidence in sent.items():
+            for client_id, own in evidence.items():
+                if client_id in reasons:
+                    # Should a person release it, its past begins anew.
+                    self._blobs.delete(_first(split, client_id))
+                    continue
+                data = own.to_bytes()
+                if client_id not in firsts[split]:
+                    if split == "train" and (silent := not_compared(own)):
+                        log.info("%s: nothing to compare: %s", client_id, "; ".join(silent))
+                    self._blobs.put(_first(split, client_id), data)
+                self._blobs.put(_name(split, client_id, rounds[client_id]), data)
+        return dict(sorted(reasons.items()))
 
     def tidy(self, rounds: Mapping[str, int], before: Mapping[str, int]) -> None:
         """Forget the last accepted upload of these devices but one.
@@ -74,20 +110,26 @@ class Watch:
         """
         for client_id, round_num in rounds.items():
             if before.get(client_id, round_num) != round_num:
-                self._blobs.delete(_name(client_id, before[client_id]))
+                for split in SPLITS:
+                    self._blobs.delete(_name(split, client_id, before[client_id]))
 
     def _past(self, names: Mapping[str, str]) -> dict[str, Evidence]:
         """What is kept under the name of each device, where anything is."""
         past = {}
         for client_id, name in names.items():
             with contextlib.suppress(FileNotFoundError):
-                past[client_id] = Evidence.from_file(str(self._blobs.local_path(name)))
+                kept = Evidence.from_file(str(self._blobs.local_path(name)))
+                if kept is not None:
+                    past[client_id] = kept
         return past
 
 
-def _first(client_id: str) -> str:
-    return f"watch/first/{client_id}.safetensors"
+_FOLDERS = {"train": "watch", "validation": "watch/validation"}
 
 
-def _name(client_id: str, round_num: int) -> str:
-    return f"watch/{round_num:06d}/{client_id}.safetensors"
+def _first(split: str, client_id: str) -> str:
+    return f"{_FOLDERS[split]}/first/{client_id}.safetensors"
+
+
+def _name(split: str, client_id: str, round_num: int) -> str:
+    return f"{_FOLDERS[split]}/{round_num:06d}/{client_id}.safetensors"

@@ -15,8 +15,8 @@ one for all that had arrived when it was claimed. A device may be ``max_stalenes
 slowest, by the rule of the simulation (:func:`gkt_core.rounds.staleness.may_begin`); uploads are taken
 while the server trains. After a deadline in which nothing arrived, those that are waited for are late:
 nobody waits for them, and with their next report they go on where the slowest of the others is. A
-quarantined device has spent the round. A released step is claimed again with the same devices, so that it
-gives the same numbers.
+quarantined device has spent the round; a run that has no other stops as in ``sync``. A released step is
+claimed again with the same devices, so that it gives the same numbers.
 """
 
 from __future__ import annotations

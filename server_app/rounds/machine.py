@@ -12,6 +12,7 @@ from server_app.rounds.asynchronous import AsyncRounds
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
+    Deserted,
     Event,
     Failed,
     Joined,
@@ -155,7 +156,8 @@ def advance(state: RunState, event: Event) -> RunState:
             members.check_fits(state, event, Phase.TRAINING, round_num)
             return rounds.quarantined(state, client_id, reason)
         case Pardoned(client_id, trusted):
-            return rounds.admitted(members.pardoned(state, client_id, trusted), client_id)
+            pardoned = members.taken_up(members.pardoned(state, client_id, trusted))
+            return rounds.admitted(pardoned, client_id)
         case Claimed(round_num):
             members.check_fits(state, event, Phase.READY, round_num)
             return rounds.claimed(state)
@@ -164,8 +166,8 @@ def advance(state: RunState, event: Event) -> RunState:
         case Trained(round_num):
             members.check_fits(state, event, Phase.TRAINING, round_num)
             return rounds.trained(state)
-        case Failed(error):
-            return members.failed(state, error)
+        case Failed() | Deserted():
+            return members.stopped(state, event)
 
 
 def part_is_closed(state: RunState, client_id: str, round_num: int) -> bool:

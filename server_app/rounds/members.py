@@ -6,7 +6,7 @@ import dataclasses
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.wire.protocol import Task
-from server_app.rounds.state import Event, Phase, RunState
+from server_app.rounds.state import Deserted, Event, Failed, Phase, RunState
 
 
 def without(client_ids: tuple[str, ...], client_id: str) -> tuple[str, ...]:
@@ -79,6 +79,32 @@ def pardoned(state: RunState, client_id: str, trusted: bool) -> RunState:
     )
 
 
+_NOBODY = "nobody is left to train with"
+
+
+def nobody_left(state: RunState) -> str:
+    """Why a run must stop that all its devices have left; empty where somebody is there, or may still come.
+
+    As long as devices may join, that is until the deadline where there is one, a run waits for them.
+    """
+    may_come = len(state.clients) < state.num_clients and not state.overdue
+    if state.phase is not Phase.COLLECTING or state.active or may_come:
+        return ""
+    held = [f"{client_id} is quarantined: {reason}" for client_id, reason in state.quarantined]
+    gone = [f"{client_id} was revoked" for client_id in state.revoked]
+    return (
+        f"{_NOBODY}: {'; '.join([*held, *gone])}. A device that gkt clients release takes back "
+        "(--trust: without checks) goes on with this run"
+    )
+
+
+def taken_up(state: RunState) -> RunState:
+    """Let a run go on that had stopped because nobody was left, now that a device is pardoned."""
+    if state.phase is Phase.FAILED and state.error.startswith(_NOBODY):
+        return dataclasses.replace(state, phase=Phase.COLLECTING, error="")
+    return state
+
+
 def check_fits(state: RunState, event: Event, phase: Phase, round_num: int) -> None:
     """Refuse an event of another phase or step than the one that the run is in.
 
@@ -98,12 +124,15 @@ def released(state: RunState) -> RunState:
     return dataclasses.replace(state, phase=Phase.READY) if state.phase is Phase.TRAINING else state
 
 
-def failed(state: RunState, error: str) -> RunState:
-    """End the run, for this reason unless it failed before.
+def stopped(state: RunState, event: Failed | Deserted) -> RunState:
+    """End the run, for this reason unless it failed before; not where somebody has come back meanwhile.
 
     Raises:
         RoundError: The run is finished.
     """
+    error = event.error if isinstance(event, Failed) else nobody_left(state)
+    if not error:
+        return state
     if state.phase is Phase.FINISHED:
         raise RoundError("the run is finished and cannot fail any more")
     return dataclasses.replace(state, phase=Phase.FAILED, error=state.error or error)

@@ -179,6 +179,11 @@ class Failed:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Deserted:
+    """The trainer has nobody to wait for; nothing, if somebody has come back meanwhile."""
+
+
 Event = (
     Joined
     | Reported
@@ -191,4 +196,5 @@ Event = (
     | Released
     | Trained
     | Failed
+    | Deserted
 )

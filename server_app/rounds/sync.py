@@ -14,7 +14,8 @@ A run begins when all devices have joined, a round closes when all devices that 
 reported; after a deadline, at least ``min_clients`` are enough for either. Whoever comes too late takes part
 in the next round; a device that is revoked is waited for no longer, and a round that was ready with it alone
 collects again. A device that is quarantined while a round is trained has no part in that round, and is
-drawn for no other until it is pardoned.
+drawn for no other until it is pardoned. A run whose devices have all left, and that no other may join, has
+failed; the first device that is pardoned takes it up again.
 """
 
 from __future__ import annotations

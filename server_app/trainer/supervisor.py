@@ -23,6 +23,7 @@ from server_app.run_folder import TRAINER_LOG_NAME, RunContext
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5
 _ENDED = object()
+_POLL_SECONDS = 1.0
 
 
 class TrainerProcess:
@@ -108,15 +109,19 @@ class TrainerProcess:
                 return
             mark = self._mark()
             if mark is _ENDED:
-                return
-            num_deaths = num_deaths + 1 if mark == last_mark else 1
-            last_mark = mark
-            log_path = self._run.folder / TRAINER_LOG_NAME
-            self._announce(f"the trainer ended with exit code {exit_code}; its log is {log_path}")
+                if not self._is_taken_up():
+                    return
+                num_deaths, last_mark = 0, None
+                self._announce("the run goes on")
+            else:
+                num_deaths = num_deaths + 1 if mark == last_mark else 1
+                last_mark = mark
+                log_path = self._run.folder / TRAINER_LOG_NAME
+                self._announce(f"the trainer ended with exit code {exit_code}; its log is {log_path}")
             if num_deaths > MAX_TRAINER_RESTARTS:
                 break
             # At once after a first death, later after longer and longer waits.
-            self._stopping.wait(0 if num_deaths == 1 else 2.0 ** (num_deaths - 2))
+            self._stopping.wait(0 if num_deaths <= 1 else 2.0 ** (num_deaths - 2))
             with self._changing:
                 if self._stopping.is_set():
                     return
@@ -140,6 +145,15 @@ class TrainerProcess:
             return state.round_num, self._run.epoch_checkpoint_path.stat().st_mtime_ns
         except OSError:
             return state.round_num, 0
+
+    def _is_taken_up(self) -> bool:
+        """Wait until a person lets a failed run go on; False if it is finished, or the server stops."""
+        while not self._stopping.wait(_POLL_SECONDS):
+            with contextlib.suppress(GKTError, SQLAlchemyError):
+                phase = self._run.store.state().phase
+                if phase is not Phase.FAILED:
+                    return phase is not Phase.FINISHED
+        return False
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

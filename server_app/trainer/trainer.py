@@ -20,9 +20,11 @@ from gkt_core.wire.shards import ShardKey, write_soft_labels
 from server_app.quarantine import Watch
 from server_app.rounds.deadline import Deadline
 from server_app.rounds.machine import rounds_of
+from server_app.rounds.members import nobody_left
 from server_app.rounds.state import (
     Claimed,
     DeadlinePassed,
+    Deserted,
     Event,
     Failed,
     Phase,
@@ -68,7 +70,8 @@ class Trainer:
         self._lease = Lease(run.store, run.folder)
         self._parent_pid: int | None = None
         self._network, self._optimizer = build_network(run, self._torch_device)
-        self._watch = Watch(run.blobs, run.config, run.bundle.manifest.num_classes)
+        manifest = run.bundle.manifest
+        self._watch = Watch(run.blobs, run.config, manifest.num_classes, manifest.image_size)
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
         """Wait for rounds and train on them until the run has ended.
@@ -115,6 +118,10 @@ class Trainer:
                 )
             if state.phase is Phase.READY:
                 state = self._train(state.round_num)
+                continue
+            if nobody_left(state):
+                state = self._apply(Deserted())
+                log.error("%s", state.error)
                 continue
             if time.monotonic() - last_sign > 1.0:
                 store.report_progress(None)
@@ -222,9 +229,13 @@ class Trainer:
 
     def _quarantine(self, state: RunState) -> RunState:
         """Leave out the devices of this round whose uploads are far outside."""
+        rounds = rounds_of(state).parts(state)
+        # Of devices that take no part now, validation samples were looked at when they came.
+        validation = [part for part in self._shards(state, "validation") if part[0].client_id in rounds]
         suspects = self._watch.check(
             self._source(state, "train"),
-            rounds=rounds_of(state).parts(state),
+            self._opened(validation) if validation else None,
+            rounds=rounds,
             answered=dict(state.answered),
             trusted=state.trusted,
         )
@@ -254,7 +265,9 @@ class Trainer:
         ]
 
     def _source(self, state: RunState, split: str) -> ShardSource:
+        return self._opened(self._shards(state, split))
+
+    def _opened(self, shards: list[tuple[ShardKey, str]]) -> ShardSource:
         return ShardSource.from_files(
-            ((key, self._run.blobs.local_path(blob)) for key, blob in self._shards(state, split)),
-            self._run.shard_spec,
+            ((key, self._run.blobs.local_path(blob)) for key, blob in shards), self._run.shard_spec
         )

@@ -3,88 +3,35 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gkt_core.algorithms.base import RoundResult, evaluate_images
-from gkt_core.algorithms.fedgkt import FedGKT
-from gkt_core.algorithms.server_round import evaluate
+from gkt_core.algorithms.base import evaluate_images
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.datasets import Dataset, load_dataset
 from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.nn.execution import prepare_torch
 from profiling.frame import Announce
-from profiling.server.poisoning.attacks import ATTACKS, PoisonedUploads
+from profiling.server.poisoning.attacks import ATTACKS
+from profiling.server.poisoning.honest import KINDS, measure_kind
 from profiling.server.poisoning.options import PoisoningOptions
-from server_app.quarantine import Watch
-from server_app.store import BlobStore
+from profiling.server.poisoning.turned import CASES, measure_attack, summarise_attacks
+from profiling.server.poisoning.watched import WatchedFedGKT
 
-
-class WatchedFedGKT(FedGKT):
-    """FedGKT with an attacker among the devices and the server's watch over their uploads.
-
-    Attributes:
-        quarantined: Reason and round of each device that was quarantined.
-    """
-
-    def __init__(
-        self,
-        federation: Federation,
-        config: RunConfig,
-        *,
-        attack: str,
-        attacker: str,
-        folder: Path,
-        **options: Any,
-    ) -> None:
-        super().__init__(federation, config, **options)
-        self._attack, self._attacker = attack, attacker
-        self._watch = Watch(BlobStore(folder), config, federation.num_classes)
-        self._answered: dict[str, int] = {}
-        self.quarantined: dict[str, tuple[int, str]] = {}
-
-    def run_round(
-        self, round_num: int, learning_rate_scale: float, on_samples: Callable[[str, int], None]
-    ) -> RoundResult:
-        """A round of those devices that are not quarantined, as the server's trainer does it."""
-        chosen = [client_id for client_id in self._clients if client_id not in self.quarantined]
-        uploads = self._collected(chosen, round_num, learning_rate_scale, on_samples)
-        if self._config.quarantine:
-            rounds = dict.fromkeys(chosen, round_num)
-            reasons = self._watch.check(
-                uploads.source("train"), rounds=rounds, answered=self._answered, trusted=()
-            )
-            self.quarantined |= {client_id: (round_num, reason) for client_id, reason in reasons.items()}
-            uploads.forget(frozenset(reasons))
-            self._watch.tidy(rounds, self._answered)
-        source = uploads.source("train")
-        loss = self._train(source, round_num, learning_rate_scale, on_samples)
-        self._answered |= dict.fromkeys(source.client_ids, round_num)
-        result = evaluate(self._server, uploads.source("validation"))
-        return RoundResult(loss, result.loss, result.accuracy, uploads.num_bytes, 0)
-
-    def _collected(
-        self, chosen: list[str], round_num: int, scale: float, on_samples: Callable[[str, int], None]
-    ) -> PoisonedUploads:
-        uploads = PoisonedUploads(
-            self._spec, self._config, None, attack=self._attack, attacker=self._attacker
-        )
-        for client_id in chosen:
-            self._clients[client_id].train(round_num, scale, lambda num: on_samples("devices", num))
-            self._clients[client_id].upload(round_num, uploads)
-        return uploads
+# Of digits: a crop needs room to move.
+_IMAGE_SIZE_OF_KINDS = 16
 
 
 def measure_poisoning(options: PoisoningOptions, announce: Announce) -> dict[str, Any]:
     """Simulate attacks on a uniform split, with quarantine and without, and honest devices on a skewed one.
 
     Returns:
-        ``runs``, and what they show together as ``summary``.
+        ``runs``, what they show together as ``summary``, ``honest``: devices that look odd, by kind, and
+        ``caught``: attacks on devices that train by themselves.
     """
     prepare_torch("cpu", options.threads)
     runs: list[dict[str, Any]] = []
@@ -102,7 +49,75 @@ def measure_poisoning(options: PoisoningOptions, announce: Announce) -> dict[str
         if run["attack"] != "none":
             run["lost_points"] = 100 * (honest[run["seed"]] - run["accuracy"])
     settings = {"data_root": None, "dataset": Path(options.dataset).name}
-    return {"settings": settings, "runs": runs, "summary": summarise(runs)}
+    document = {"settings": settings, "runs": runs, "summary": summarise(runs)}
+    if options.num_kind_seeds or options.num_attack_seeds:
+        image_size = options.image_size or _IMAGE_SIZE_OF_KINDS
+        dataset = load_dataset(
+            options.dataset, image_size=image_size, limit=options.limit, seed=0, data_root=options.data_root
+        )
+        if options.num_kind_seeds:
+            document["honest"] = _measure_kinds(options, dataset, announce)
+        if options.num_attack_seeds:
+            document["caught"] = _measure_attacks(options, dataset, announce)
+    return document
+
+
+def _measure_attacks(options: PoisoningOptions, dataset: Dataset, announce: Announce) -> dict[str, Any]:
+    """Runs of every attack in every case, and counts of each."""
+    runs = []
+    for case in CASES:
+        for attack in ATTACKS:
+            for seed in range(options.num_attack_seeds):
+                announce(f"{case.name}, seed {seed}: attack {attack}")
+                runs.append(measure_attack(case, attack, dataset, seed, num_clients=options.num_clients))
+    return summarise_attacks(runs, dataset.image_size)
+
+
+def _measure_kinds(options: PoisoningOptions, dataset: Dataset, announce: Announce) -> dict[str, Any]:
+    """Runs of honest devices of every odd kind, and counts of each."""
+    runs = []
+    for kind in KINDS:
+        for seed in range(options.num_kind_seeds):
+            announce(f"honest devices, seed {seed}: {kind.name}")
+            # By turns: devices of a kind among themselves, and a few of them among others.
+            runs.append(
+                measure_kind(
+                    kind,
+                    dataset,
+                    seed,
+                    among=seed % 2 == 1,
+                    num_clients=options.num_clients,
+                    rounds=options.rounds,
+                )
+            )
+    return summarise_kinds(runs, dataset.image_size)
+
+
+def summarise_kinds(runs: list[dict[str, Any]], image_size: int) -> dict[str, Any]:
+    """Count devices and those of them that were quarantined, by kind and together."""
+    kinds = []
+    for name in dict.fromkeys(run["kind"] for run in runs):
+        mine = [run for run in runs if run["kind"] == name]
+        kinds.append(
+            {
+                "kind": name,
+                "num_runs": len(mine),
+                "num_devices": sum(run["num_devices"] for run in mine),
+                "num_others": sum(run["num_others"] for run in mine),
+                "quarantined": [
+                    {"client_id": client_id, "seed": run["seed"], "company": run["company"], **held}
+                    for run in mine
+                    for client_id, held in run["quarantined"].items()
+                ],
+            }
+        )
+    return {
+        "image_size": image_size,
+        "kinds": kinds,
+        "num_devices": sum(kind["num_devices"] for kind in kinds),
+        "num_others": sum(kind["num_others"] for kind in kinds),
+        "num_quarantined": sum(len(kind["quarantined"]) for kind in kinds),
+    }
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -183,10 +198,7 @@ def _run(
         "quarantine": quarantine,
         "accuracy": float(np.mean(list(accuracies.values()))),
         "num_honest": options.num_clients - (attack != "none"),
-        "quarantined": {
-            client_id: {"round_num": round_num, "reason": reason}
-            for client_id, (round_num, reason) in sorted(algorithm.quarantined.items())
-        },
+        "quarantined": algorithm.quarantined_rounds(),
     }
 
 

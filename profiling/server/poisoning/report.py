@@ -12,8 +12,10 @@ from profiling.server.poisoning.options import PoisoningOptions
 MOST_LOST_POINTS = 2.0
 
 
-def _attacks(document: Document) -> Section:
+def _attacks(document: Document) -> Section | None:
     settings, summary = document["settings"], document["summary"]
+    if not summary["attackers"]:
+        return None
     unprotected = summary["most_lost_points_unprotected"]
     without = "" if unprotected is None else f", without quarantine {unprotected:.1f}"
     return Section(
@@ -33,7 +35,33 @@ def _attacks(document: Document) -> Section:
     )
 
 
-def _runs(document: Document) -> Section:
+def _caught(document: Document) -> Section | None:
+    if (caught := document.get("caught")) is None:
+        return None
+    return Section(
+        title=f"One of {document['settings']['num_clients']} devices that train by themselves attacks, "
+        f"images of {caught['image_size']} pixels",
+        headings=("devices", "attack", "caught", "why, the first time"),
+        rows=[
+            (
+                case["case"],
+                case["attack"].replace("_", " "),
+                f"{case['num_caught']} of {case['num_runs']}",
+                next(iter(case["reasons"]), ""),
+            )
+            for case in caught["cases"]
+        ],
+        notes=(
+            f"{caught['num_caught']} of {caught['num_attackers']} attackers are quarantined in the first "
+            f"round of their attack. Of {caught['num_honest']} honest devices beside them, "
+            f"{caught['num_quarantined']} are.",
+        ),
+    )
+
+
+def _runs(document: Document) -> Section | None:
+    if not document["runs"]:
+        return None
     columns = {
         "split": "{partition}, seed {seed}",
         "attack": "{attack:words}",
@@ -51,13 +79,38 @@ def _runs(document: Document) -> Section:
     return table("Runs", columns, map(entry, document["runs"]))
 
 
+def _kinds(document: Document) -> Section | None:
+    # Documents of earlier versions have none.
+    if (honest := document.get("honest")) is None:
+        return None
+    return Section(
+        title=f"Honest devices that look odd, images of {honest['image_size']} pixels",
+        headings=("kind", "devices", "others beside them", "quarantined"),
+        rows=[
+            (
+                kind["kind"],
+                str(kind["num_devices"]),
+                str(kind["num_others"]),
+                ", ".join(f"{each['client_id']} ({each['reason']})" for each in kind["quarantined"]) or "0",
+            )
+            for kind in honest["kinds"]
+        ],
+        notes=(
+            f"Of {honest['num_devices']} such devices and {honest['num_others']} usual ones beside them, "
+            f"{honest['num_quarantined']} are quarantined. They train by themselves, without soft labels.",
+        ),
+    )
+
+
 class Poisoning(Measurement[PoisoningOptions]):
     """Measure what a poisoned device costs, and whether honest ones are left alone.
 
-    One of --clients devices sends random features, shifted labels or hostile logits, on a uniform split,
-    with the server's quarantine and without; then honest devices on a skewed split. Accuracies are of the
-    other devices' combined models on the test images. Exit code 1: an attack costs more than 2 points, or an
-    honest device was quarantined.
+    One of --clients devices sends random features, shifted labels, hostile logits, another sample's
+    features, one map for all samples or a poisoned validation shard, on a uniform split, with the server's
+    quarantine and without; and after an honest round, and among fixed cameras. Then honest devices on a
+    skewed split, and honest devices that look odd: fixed cameras, night scenes, one class, one image.
+    Accuracies are of the other devices' combined models on the test images. Exit code 1: an attack costs more
+    than 2 points or is not seen, or an honest device was quarantined.
     """
 
     name = "poisoning"
@@ -65,16 +118,18 @@ class Poisoning(Measurement[PoisoningOptions]):
     measured_by = "profiling.server.poisoning.measure:measure_poisoning"
     quick = (
         *("--image-size", "8", "--limit", "300", "--seeds", "1", "--honest-seeds", "1", "--rounds", "1"),
-        *("--server-epochs", "1", "--protected-only"),
+        *("--server-epochs", "1", "--protected-only", "--kind-seeds", "0"),
+        *("--attack-seeds", "0"),
     )
     error = GKTError
     not_measured = (
         "several attackers that act together",
         "attackers that know what the server looks for",
+        "labels that are wrong from the first round on where every device sees another scene",
         "other datasets than this one",
     )
     heading = "Poisoned devices on {settings[dataset]}"
-    tables = (_attacks, _runs)
+    tables = (_attacks, _caught, _kinds, _runs)
 
     def failures(self, document: Document) -> list[str]:
         """Name attacks that cost too much, and honest devices that were quarantined."""
@@ -85,6 +140,14 @@ class Poisoning(Measurement[PoisoningOptions]):
             for attack, lost in summary["mean_lost_points"].items()
             if lost > MOST_LOST_POINTS
         ]
-        if summary["honest_devices_quarantined"]:
-            failures.append(f"{summary['honest_devices_quarantined']} honest devices were quarantined")
+        failures += [
+            f"{case['case']}: {case['attack'].replace('_', ' ')} was seen {case['num_caught']} times of "
+            f"{case['num_runs']}"
+            for case in document.get("caught", {}).get("cases", [])
+            if case["num_caught"] < case["num_runs"]
+        ]
+        held = summary["honest_devices_quarantined"]
+        held += sum(document.get(part, {}).get("num_quarantined", 0) for part in ("honest", "caught"))
+        if held:
+            failures.append(f"{held} honest devices were quarantined")
         return failures

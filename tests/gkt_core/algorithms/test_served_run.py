@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.bundle.manifest import Bundle, Manifest
 from gkt_core.config.run_config import RunConfig
+from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import RoundError
 from gkt_core.nn import build_edge_network
 from gkt_core.nn.checkpoint import save_state
 from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.wire.shards import write_soft_labels
 from server_app import create_app, create_run
-from server_app.rounds.state import Failed, Phase
+from server_app.rounds.state import Failed, Phase, RunState
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, RunContext, soft_labels_blob
 from server_app.status import run_status
 from server_app.store import BlobStore
@@ -83,16 +84,27 @@ class Served:
     """A run of three devices over the application, and what it sent them.
 
     Attributes:
-        engines: What trained on each device.
+        engines: What trained on each device; of a class that a test may choose.
+        folder: Where devices keep their state.
         blobs: Everything that the trainer stored, by name.
     """
 
-    def __init__(self, bundle: Path, folder: Path, config: RunConfig, patch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        folder: Path,
+        config: RunConfig,
+        patch: pytest.MonkeyPatch,
+        *,
+        data: Mapping[str, PrivateData] = DATA,
+        engine_class: type[PyTorchDevice] = PyTorchDevice,
+    ) -> None:
+        self._data = data
         self.run: RunContext = create_run(folder / "run", bundle, config, TOKEN)
         self.engines: dict[str, PyTorchDevice] = {}
         self.blobs: dict[str, bytes] = {}
         self._app = create_app(self.run, TOKEN, poll_seconds=0.01)
-        self._folder, put = folder, BlobStore.put
+        self.folder, put = folder, BlobStore.put
 
         def recorded(store: BlobStore, name: str, data: bytes) -> None:
             self.blobs[name] = data
@@ -100,7 +112,7 @@ class Served:
 
         def open_pytorch(opened: Bundle, **options: Any) -> PyTorchDevice:
             # Each device trains in a thread of its own, which has its name.
-            engine = PyTorchDevice(opened.manifest, config)
+            engine = engine_class(opened.manifest, config)
             self.engines[threading.current_thread().name] = engine
             return engine
 
@@ -108,23 +120,27 @@ class Served:
         patch.setattr(device_module, "open_engine", open_pytorch)
 
     def to_the_end(self) -> None:
-        with ThreadPoolExecutor(len(DATA)) as threads:
-            results = [threads.submit(self._device, client_id) for client_id in DATA]
+        state, errors = self.until_it_stops()
+        assert (state.phase, state.error, errors) == (Phase.FINISHED, "", {})
+
+    def until_it_stops(self) -> tuple[RunState, dict[str, BaseException]]:
+        """The last state, and what devices ended with that did not finish."""
+        with ThreadPoolExecutor(len(self._data)) as threads:
+            results = {client_id: threads.submit(self._device, client_id) for client_id in self._data}
             with self._failing("the trainer"):
                 state = Trainer(self.run).run_until_done()
-            for result in results:
-                result.result()
-        assert (state.phase, state.error) == (Phase.FINISHED, "")
+            errors = {client_id: result.exception() for client_id, result in results.items()}
+        return state, {client_id: error for client_id, error in errors.items() if error is not None}
 
     def _device(self, client_id: str) -> None:
         threading.current_thread().name = client_id
         wire = httpx.WSGITransport(app=self._app)
         server = ServerClient("http://server", TOKEN, transport=wire, patience_seconds=LONGEST_SECONDS)
-        folder = StateDir(self._folder / client_id)
+        folder = StateDir(self.folder / client_id)
         with self._failing(client_id), contextlib.closing(server), contextlib.closing(folder):
             Device(
                 server,
-                DATA[client_id],
+                self._data[client_id],
                 folder,
                 client_id=client_id,
                 num_threads=1,

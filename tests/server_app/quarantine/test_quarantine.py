@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from gkt_core.algorithms import Evaluation, ServerUpdate
 from gkt_core.config.run_config import RunConfig
@@ -23,12 +26,26 @@ from server_app import open_run
 from server_app.cli.clients import clients as clients_command
 from server_app.quarantine import Evidence, Watch, judge
 from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
-from server_app.rounds.state import Claimed, Joined, Quarantined, Reported, Trained
+from server_app.quarantine.judge import not_compared
+from server_app.quarantine.views import Views
+from server_app.rounds.state import (
+    Claimed,
+    Deserted,
+    Failed,
+    Joined,
+    Pardoned,
+    Quarantined,
+    Reported,
+    Trained,
+)
 from server_app.status import run_status
 from server_app.store import BlobStore, ClientRecord, RunStore
+from server_app.trainer import supervisor
 from server_app.trainer.step_report import step_metrics
+from server_app.trainer.supervisor import TrainerProcess
 from tests.conftest import Gkt
 from tests.server_app.server_fixtures import closing_runs
+from tests.server_app.waiting import until
 
 NUM_CLASSES, CHANNELS, SIZE = 6, 8, 8
 NOTHING: dict[str, Any] = {"first": {}, "last": {}, "same_start": True}
@@ -56,7 +73,13 @@ def devices(split: str, seed: int, num_clients: int = 8, num_samples: int = 960)
 
 
 def looked_at(sent: Uploads) -> dict[str, Evidence]:
-    return {client_id: summarise(*upload) for client_id, upload in sent.items()}
+    return {
+        client_id: summarise(*upload, Views.plain(len(upload[0]), SIZE)) for client_id, upload in sent.items()
+    }
+
+
+def plain_views(client_id: str, sample_ids: NDArray[np.int64]) -> Views:
+    return Views.plain(len(sample_ids), SIZE)
 
 
 def poisoned(upload: Upload, attack: str, seed: int = 0) -> Upload:
@@ -121,7 +144,7 @@ def test_what_other_devices_cannot_tell_is_not_held_against_anybody() -> None:
 def test_half_of_the_devices_is_no_outlier() -> None:
     sent = devices("iid", 0)
     for number in range(4):
-        sent[f"d{number}"] = poisoned(sent[f"d{number}"], "random_features", number)
+        sent[f"d{number}"] = poisoned(sent[f"d{number}"], "shifted_labels", number)
     assert judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING) == {}
 
 
@@ -129,8 +152,9 @@ def test_half_of_the_devices_is_no_outlier() -> None:
     ("change", "words"),
     [
         (lambda each: dataclasses.replace(each, labels=(each.labels + 1) % NUM_CLASSES), "another label"),
-        (lambda each: dataclasses.replace(each, scale=each.scale * 5), "scale of its features"),
-        (lambda each: dataclasses.replace(each, pooled=each.pooled[::-1]), "correlate"),
+        (lambda each: dataclasses.replace(each, scale=each.scale * 20), "scale of its features"),
+        (lambda each: dataclasses.replace(each, patches=each.patches[::-1]), "no longer the images"),
+        (lambda each: dataclasses.replace(each, copies=0.9), "sample before"),
     ],
 )
 def test_a_device_that_turns_is_unlike_its_past(change: Callable[[Evidence], Evidence], words: str) -> None:
@@ -140,6 +164,13 @@ def test_a_device_that_turns_is_unlike_its_past(change: Callable[[Evidence], Evi
     now = {**before, "d3": change(before["d3"])}
     found = judge(now, num_classes=NUM_CLASSES, **past)
     assert list(found) == ["d3"] and words in found["d3"]
+
+
+def test_random_features_are_named_however_many_send_them() -> None:
+    sent = devices("iid", 0, num_clients=2)
+    sent = {client_id: poisoned(upload, "random_features") for client_id, upload in sent.items()}
+    found = judge(looked_at(sent), num_classes=NUM_CLASSES, **NOTHING)
+    assert list(found) == ["d0", "d1"] and all(WORDS["random_features"] in each for each in found.values())
 
 
 def test_features_that_are_all_zero() -> None:
@@ -162,7 +193,7 @@ def source_of(sent: Uploads) -> ShardSource:
 
 def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path: Path) -> None:
     source = source_of(devices("iid", 0, num_clients=2))
-    evidence = gather_evidence(source)
+    evidence = gather_evidence(source, plain_views)
     for number, client_id in enumerate(source.client_ids):
         mine = source.sample_ids[source.owners == number]
         found = evidence[client_id]
@@ -170,19 +201,41 @@ def test_evidence_is_bounded_spread_and_survives_a_file(tmp_path: Path) -> None:
         assert (found.sample_ids[0], found.sample_ids[-1]) == (mine[0], mine[-1])
         (tmp_path / "file").write_bytes(found.to_bytes())
         again = Evidence.from_file(str(tmp_path / "file"))
+        assert again is not None
         assert again.numbers() == found.numbers()
         np.testing.assert_array_equal(again.labels, found.labels)
         np.testing.assert_array_equal(again.sample_ids, found.sample_ids)
         np.testing.assert_allclose(again.pooled, found.pooled, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(again.patches, found.patches, rtol=1e-3, atol=1e-6)
+
+
+def test_evidence_of_another_version_is_no_past(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(
+        save({"labels": np.zeros(3, np.int64)}, metadata={"numbers": json.dumps({"scale": 1.0})})
+    )
+    assert Evidence.from_file(str(tmp_path / "file")) is None
+
+
+def test_what_the_judge_is_silent_of_is_said() -> None:
+    own = looked_at(devices("iid", 0))["d0"]
+    assert not_compared(own) == ["padding of its views (few samples with much padding)"]
+    dark = dataclasses.replace(
+        own, padded_samples=40.0, image_covariance=0.01, patches=np.zeros_like(own.patches)
+    )
+    assert not_compared(dark) == [
+        "padding of its views (hardly any contrast)",
+        "its past (few samples, or all of one image)",
+    ]
 
 
 def test_the_watch_remembers_those_that_it_accepts(tmp_path: Path) -> None:
-    watch = Watch(BlobStore(tmp_path), RunConfig(num_clients=8), NUM_CLASSES)
+    config = RunConfig(num_clients=8, crop_padding=0, horizontal_flip=False)
+    watch = Watch(BlobStore(tmp_path), config, NUM_CLASSES, SIZE)
     sent = devices("iid", 0)
 
     def check(round_num: int, answered: dict[str, int], uploads: Uploads) -> dict[str, str]:
         rounds = dict.fromkeys(uploads, round_num)
-        found = watch.check(source_of(uploads), rounds=rounds, answered=answered, trusted=())
+        found = watch.check(source_of(uploads), None, rounds=rounds, answered=answered, trusted=())
         watch.tidy(rounds, answered)
         return found
 
@@ -271,6 +324,38 @@ def test_the_commands_of_the_person_who_runs_the_server(
         refused = clients(*arguments).exception
         assert isinstance(refused, InputError) and refused.exit_code == 2 and words in str(refused)
     store.close()
+
+
+def test_a_running_server_takes_up_what_a_person_releases(
+    empty_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer has ended with the run; with the release another one begins."""
+    store = held_run(empty_run, tmp_path)
+    for event in (Quarantined("client-a", 1, "noise"), Deserted()):
+        store.apply(event)
+    run, said, started = open_run(tmp_path / "run"), list[str](), list[str]()
+
+    def spawn() -> subprocess.Popen[bytes]:
+        started.append(str(run.store.state().phase))
+        if len(started) > 1:
+            run.store.apply(Failed("the end of this test"))
+        return subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+
+    trainer = TrainerProcess(run, 1, said.append)
+    monkeypatch.setattr(trainer, "_spawn", spawn)
+    monkeypatch.setattr(supervisor, "_POLL_SECONDS", 0.02)
+    trainer.start()
+    try:
+        until(lambda: said, "the news that nobody is left")
+        assert said[0].startswith("the run failed: nobody is left to train with: client-a is quarantined")
+        store.apply(Pardoned("client-b", trusted=True))
+        until(lambda: len(said) == 3, "the end of the second trainer")
+    finally:
+        trainer.stop()
+    assert said[1:] == ["the run goes on", "the run failed: the end of this test"]
+    assert started == ["failed", "collecting"]
+    for each in (store, run.store):
+        each.close()
 
 
 def test_joining_again_does_not_lift_a_quarantine(empty_run: Path, tmp_path: Path) -> None:

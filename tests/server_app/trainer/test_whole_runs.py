@@ -81,6 +81,10 @@ def test_what_no_later_round_needs_is_gone(undisturbed: FinishedRun) -> None:
         "watch/000002/client-b.safetensors",
         "watch/first/client-a.safetensors",
         "watch/first/client-b.safetensors",
+        "watch/validation/000002/client-a.safetensors",
+        "watch/validation/000002/client-b.safetensors",
+        "watch/validation/first/client-a.safetensors",
+        "watch/validation/first/client-b.safetensors",
     }
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["round-000002.safetensors"]
     for client_id in CLIENTS:
