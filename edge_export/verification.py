@@ -6,7 +6,8 @@ equal weights (loss, every gradient, statistics) is the sharp part; 20 steps sho
 
 What is run are the files themselves, at their own image size, which a portable step has in it. A step sees as
 many pixels whatever the size: of large images it has few, and of very large ones there are fewer steps. Batch
-statistics and gradients are sums over pixels, which do not mind whose they are.
+statistics and gradients are sums over pixels, which do not mind whose they are. The limit is the same for every
+size: at 224 and 256 pixels no quantity of ResNet-4, 6 and 8 was further than 0.14 of what PyTorch's furthest is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from gkt_core.nn.execution import torch_threads
 from gkt_core.nn.optimizers import edge_optimizer
 from gkt_core.rounds.engine import DeviceEngine
 
-FEW_STEPS, _LEAST_STEPS, _MOST_STEPS = 3, 5, 20
+FEW_STEPS, _MOST_STEPS = 3, 20
 # A step has so many images of 32 pixels and below, fewer of larger ones, and never one alone.
 _IMAGES, _LEAST_IMAGES, _PIXELS = 16, 2, 32 * 32
 _LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-3}
@@ -44,8 +45,6 @@ _RUNS = 3
 # gains little, and where the cores are busy it costs ten times the time: threads wait for each other busily.
 _LARGE = 200_000
 _IMAGES_OF_LARGE = 8
-# Up to here both round alike; at 224 pixels one gradient was 2.1 times as far as PyTorch's.
-_SIDE_OF_PLAIN_SUMS = 64
 _FLOOR = 4 * float(np.finfo(np.float32).eps)
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -135,7 +134,7 @@ def verify_bundle(
                 ours[engine].append(_distances(trace, exact))
     results = {}
     for engine, distances in ours.items():
-        checks = _compare(distances, pytorch, manifest.image_size)
+        checks = _compare(distances, pytorch)
         how = {"depth": depth, "steps": steps, "batch_size": batch_size, "runs": runs}
         results[engine] = how | {"checks": checks}
     _refuse(results)
@@ -147,7 +146,7 @@ def _batch_and_steps(image_size: int, images: int) -> tuple[int, int]:
     pixels = images * _PIXELS
     batch_size = min(max(pixels // image_size**2, _LEAST_IMAGES), images)
     steps = _MOST_STEPS * pixels // (batch_size * image_size**2)
-    return batch_size, min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+    return batch_size, min(max(steps, FEW_STEPS), _MOST_STEPS)
 
 
 def _batch(num: int, image_size: int, num_classes: int, seed: int, step: int) -> Batch:
@@ -257,14 +256,12 @@ def _distance(ours: Arrays, exact: Arrays) -> float:
     return float(np.sqrt(apart / max(size, 1e-300)))
 
 
-def _compare(ours: list[Distances], pytorch: list[Distances], image_size: int) -> dict[str, dict[str, float]]:
-    # Rounding of a plain sum grows with the root of its terms, the side of an image; PyTorch adds in pairs.
-    times = 2 * max(1.0, image_size / _SIDE_OF_PLAIN_SUMS)
+def _compare(ours: list[Distances], pytorch: list[Distances]) -> dict[str, dict[str, float]]:
     checks = {}
     for quantity in ours[0]:
         distance = float(np.median([each[quantity] for each in ours]))
         largest = max(each[quantity] for each in pytorch)
-        limit = times * max(largest, _FLOOR)
+        limit = 2 * max(largest, _FLOOR)
         checks[quantity] = {"distance": distance, "pytorch": largest, "limit": limit}
     return checks
 

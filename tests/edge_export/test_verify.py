@@ -130,12 +130,12 @@ def test_other_initial_weights_are_found(spoilt: Path) -> None:
 def test_its_cost_does_not_grow_with_the_image() -> None:
     def cost(image_size: int, images: int) -> int:
         batch_size, steps = _batch_and_steps(image_size, images)
-        assert 2 <= batch_size <= images and FEW_STEPS < steps <= 20
+        assert 2 <= batch_size <= images and FEW_STEPS <= steps <= 20
         return batch_size * steps * image_size**2
 
     for images in (8, 16):
         assert _batch_and_steps(32, images) == (images, 20)
-        ceiling = 2 if images == 16 else 4
+        ceiling = 1.2 if images == 16 else 2.4
         assert max(cost(size, images) for size in range(8, 257, 4)) <= ceiling * cost(32, images)
 
 
