@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from edge_export.combined_template import combined_template
 from edge_export.initial_network import initial_network
-from edge_export.options import ExportOptions
+from edge_export.options import Depth, ExportOptions
 from edge_export.ort.artifacts import write_ort_artifacts
 from edge_export.ort.format import write_ort_format
 from edge_export.ort.training_graph import INPUT_NAMES, OPSET, OUTPUT_NAMES
@@ -57,7 +57,8 @@ def export_bundle(
     options: ExportOptions,
     out: Path,
     *,
-    verify: bool = True,
+    verify: Depth = "full",
+    say: Callable[[str], None] = lambda line: None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
     """Write a bundle whole or not at all.
@@ -65,7 +66,8 @@ def export_bundle(
     Args:
         options: What to export.
         out: A folder that must not exist yet, or be empty.
-        verify: Whether each engine is first run against PyTorch in float64.
+        verify: How far each engine is first run against PyTorch in float64.
+        say: Told what is done next.
         on_step: Called while verifying, with the number of steps that are done and of all.
 
     Returns:
@@ -93,12 +95,15 @@ def export_bundle(
         runtime_does: dict[str, Any] = {}
         layout: dict[str, Any] = {}
         if ORT_TRAINING in options.engines:
+            say(f"tracing {options.edge_network} for ONNX Runtime's training build")
             runtime_does[ORT_TRAINING] = write_ort_artifacts(edge, options.optimizer, folder, **step)
             written += [*ENGINE_FILES[ORT_TRAINING], NOMINAL_CHECKPOINT]
         if PORTABLE in options.engines:
+            say(f"writing the portable step of {options.edge_network}")
             step |= {"name": options.edge_network, "low_memory": options.low_memory}
             layout = dataclasses.asdict(write_portable_artifacts(edge, options.optimizer, folder, **step))
             written += ENGINE_FILES[PORTABLE]
+        say(f"tracing the template of the combined model, with {options.completing_network}")
         combined = CombinedNetwork(edge.extractor, server, edge.normalise)
         template, slots = combined_template(
             combined, image_size=options.image_size, class_names=options.class_names
@@ -134,8 +139,9 @@ def export_bundle(
             portable_state=layout,
         )
         write_manifest(folder, manifest)
-        if verify:
-            verification = verify_bundle(load_bundle(folder), edge, on_step=on_step)
+        if verify != "none":
+            say("verifying against PyTorch in float64")
+            verification = verify_bundle(load_bundle(folder), edge, depth=verify, on_step=on_step)
             manifest = dataclasses.replace(manifest, verification=verification)
             write_manifest(folder, manifest)
     return manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -18,6 +18,8 @@ from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from gkt_core.errors import ConfigError, MissingExtraError
 from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
 
+# How much `gkt export` and `gkt verify` prove of what is written.
+Depth = Literal["full", "quick", "none"]
 _IMAGES, _FILES = "Images (from --split, if it is given)", "What is written"
 
 

@@ -183,6 +183,8 @@ class Device:
         line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
         if part.noise.is_on:
             line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        if name not in bundle.manifest.verification:
+            line += "; nobody verified this engine when it was exported (gkt verify does it)"
         self.listener.note(line)
         return engine
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edge_export.cli.options import ExportFiles
-from edge_export.cli.verify import show_verification, verification_progress
+from edge_export.cli.verify import export_progress, show_verification
 from edge_export.options import EngineNames, ExportOptions
 from gkt_core.bundle.manifest import ORT_TRAINING
 from gkt_core.cli import Command, emit_json, json_option
@@ -48,8 +48,8 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
             "no training build",
             err=True,
         )
-    with verification_progress() as on_step:
-        manifest = export_bundle(options, files.out, on_step=on_step)
+    with export_progress() as (say, on_step):
+        manifest = export_bundle(options, files.out, verify=files.depth, say=say, on_step=on_step)
     if as_json:
         emit_json(manifest.to_dict())
         return
@@ -58,6 +58,8 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
     for name, entry in manifest.files.items():
         click.echo(f"  {name:28s} {entry['num_bytes']:>9,} bytes")
     show_verification(manifest.verification)
+    if not manifest.verification:
+        click.echo(f"not verified (--verify none): gkt verify {files.out} does it")
 
 
 def _of_split(path: Path, given: dict[str, Any]) -> dict[str, Any]:

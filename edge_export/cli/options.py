@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from edge_export.options import Depth
 from gkt_core.config.dataclass_options import option
+from gkt_core.config.network_options import RegisteredNetworks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +18,24 @@ class ExportFiles:
     Attributes:
         split: partition.json of gkt data split: classes, image size and pixel statistics are taken from it.
         out: A new folder.
+        depth: How far the engines are proved before the folder gets its name: 20 steps beside PyTorch (fewer
+            of images above 90 px), three steps, or nothing. The manifest notes it.
     """
 
     split: Path | None = None
     out: Path
+    depth: Depth = option("full", flag="--verify", choices=get_args(Depth))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions(RegisteredNetworks):
+    """What ``gkt verify`` does.
+
+    Attributes:
+        depth: 20 steps beside PyTorch (fewer of images above 90 px), or three.
+    """
+
+    depth: Depth = option("full", flag="--verify", choices=("full", "quick"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

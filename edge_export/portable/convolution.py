@@ -52,7 +52,7 @@ def convolution(
             through = input_gradient(graph, x, outer, weight, module) if x.needs_gradient else ""
         step.tape.give_parameter(f"{name}.weight", for_weight)
         if bias:
-            step.tape.give_parameter(f"{name}.bias", graph.sum_images(gradient))
+            step.tape.give_parameter(f"{name}.bias", graph.sum_images(gradient, out_shape))
         if x.needs_gradient:
             step.tape.give(x, through)
 

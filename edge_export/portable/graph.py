@@ -15,6 +15,9 @@ from edge_export.onnx_files import IR_VERSION
 
 # The newest that ONNX Runtime 1.13 (2022) takes, as is the version of the file.
 OPSET = 17
+# Of 224 by 224 pixels, gradients of batch norms were three times as far from float64 in one sum as PyTorch's; up
+# to here one pass is a fifth faster, and as near.
+_PIXELS_OF_ONE_SUM = 64 * 64
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
@@ -100,9 +103,16 @@ class Graph:
         """Sum over axes."""
         return self.op("ReduceSum", value, self.constant(axes, np.int64), keepdims=int(keep))
 
-    def sum_images(self, value: str) -> str:
-        """``[N, C, H, W]`` to ``[C]``: over pixels, then over the batch, faster than at once."""
-        return self.sum(self.sum(value, (2, 3)), (0,))
+    def sum_images(self, value: str, shape: Sequence[int]) -> str:
+        """``[N, C, H, W]`` to ``[C]``: over pixels, then over the batch, faster than at once.
+
+        ``shape`` is ``(C, H, W)``. Of large images each row is summed by itself, as rounding grows with the
+        number of terms.
+        """
+        _, height, width = shape
+        if height * width <= _PIXELS_OF_ONE_SUM:
+            return self.sum(self.sum(value, (2, 3)), (0,))
+        return self.sum(self.sum(self.sum(value, (3,)), (2,)), (0,))
 
     def split(self, vector: str, shapes: Sequence[Sequence[int]]) -> list[str]:
         """Cut a flat vector into tensors."""

@@ -149,7 +149,7 @@ def batch_norm(step: Step, x: Value, name: str, module: nn.BatchNorm2d) -> Value
         return Value(graph.add(graph.op("Mul", x.name, wide(scale)), wide(shift)), x.shape)
     count = step.count(x)
     # What remains of the mean: the convolution before has taken nearly all of it.
-    mean = graph.op("Div", graph.sum_images(x.name), count)
+    mean = graph.op("Div", graph.sum_images(x.name, x.shape), count)
     squares = graph.op("Div", _inner(graph, x.name, x.name, x.shape), count)
     # Rounding may leave a tiny negative number where a channel is constant.
     var = graph.op("Relu", graph.op("Sub", squares, graph.op("Mul", mean, mean)))
@@ -161,7 +161,7 @@ def batch_norm(step: Step, x: Value, name: str, module: nn.BatchNorm2d) -> Value
     out = Value(_affine(graph, x.name, scale, shift, channels), x.shape)
 
     def backward(gradient: str) -> None:
-        total = graph.sum_images(gradient)
+        total = graph.sum_images(gradient, x.shape)
         around = graph.op("Sub", _inner(graph, gradient, x.name, x.shape), graph.op("Mul", mean, total))
         along = graph.op("Mul", around, inverse)
         step.tape.give_parameter(f"{name}.bias", total)
@@ -183,7 +183,7 @@ def _inner(graph: Graph, left: str, right: str, shape: tuple[int, ...]) -> str:
     """``[C]``: the product of two values, summed over batch and pixels."""
     channels, height, width = shape
     if channels > _FEW_CHANNELS:
-        return graph.sum_images(graph.op("Mul", left, right))
+        return graph.sum_images(graph.op("Mul", left, right), shape)
     flat = [graph.reshape(value, (0, channels, height * width)) for value in (left, right)]
     products = graph.sum(graph.op("MatMul", flat[0], graph.op("Transpose", flat[1], perm=[0, 2, 1])), (0,))
     return graph.sum(graph.op("Mul", products, graph.constant(np.eye(channels))), (1,))

@@ -47,7 +47,7 @@ def pointwise_norm(
     def backward(gradient: str) -> None:
         g_flat = graph.reshape(gradient, (0, out_channels, height * width))
         d_folded = outer_sum(graph, g_flat, x_flat, out_channels, in_channels)
-        d_shift = graph.sum_images(gradient)
+        d_shift = graph.sum_images(gradient, out.shape)
         d_scale = graph.op(
             "Sub", row_sums(graph.op("Mul", d_folded, matrix)), graph.op("Mul", d_shift, out_mean)
         )
@@ -108,7 +108,7 @@ def _moments(step: Step, x: Value, x_flat: str, count: str) -> tuple[str, str]:
     graph = step.graph
     if x.name not in step.covariances:
         channels = x.shape[0]
-        mean = graph.op("Div", graph.sum_images(x.name), count)
+        mean = graph.op("Div", graph.sum_images(x.name, x.shape), count)
         products = graph.op("Div", outer_sum(graph, x_flat, x_flat, channels, channels), count)
         square = graph.op("Mul", graph.reshape(mean, (channels, 1)), graph.reshape(mean, (1, channels)))
         step.covariances[x.name] = mean, graph.op("Sub", products, square)

@@ -21,7 +21,7 @@ from gkt_core.bundle.manifest import (
     TRAINING_MODEL,
     Bundle,
 )
-from gkt_core.bundle.onnx_runtime import session_options
+from gkt_core.bundle.onnx_runtime import training_options
 from gkt_core.errors import ArtifactError
 
 
@@ -53,7 +53,7 @@ class OrtTrainingEngine:
                 bundle.file(TRAINING_MODEL),
                 self._state,
                 bundle.file(EVAL_MODEL),
-                session_options=session_options(num_threads),
+                session_options=training_options(num_threads),
             )
             self._optimizer = api.Optimizer(bundle.file(OPTIMIZER_MODEL), self._module)
         except RuntimeError as error:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from edge_runtime.engines.batch_checks import check_batch
 from edge_runtime.engines.frozen_inputs import freeze_inputs
 from gkt_core.bundle.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
-from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, session_options
+from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, training_options
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
@@ -80,11 +80,8 @@ class PortableEngine:
             raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
 
     def _session(self, model: bytes, num_threads: int) -> Any:
-        options = session_options(num_threads)
-        # A plan of all buffers at once takes half again as much memory, and no step is faster for it.
-        options.enable_mem_pattern = False
         try:
-            return cpu_session(model, options)
+            return cpu_session(model, training_options(num_threads))
         # ONNX Runtime's exceptions have no common base of their own.
         except Exception as error:
             installed = onnxruntime_module().__version__

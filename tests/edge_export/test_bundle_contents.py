@@ -49,7 +49,7 @@ OPTIONS = ExportOptions("resnet4", image_size=8, num_classes=3, optimizer=SGD)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("contents") / "bundle"
-    export_bundle(dataclasses.replace(OPTIONS, ort_format=True), folder, verify=False)
+    export_bundle(dataclasses.replace(OPTIONS, ort_format=True), folder, verify="none")
     return load_bundle(folder)
 
 
@@ -146,7 +146,7 @@ def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path: Path, engin
     weights = build_edge_network("resnet4", 3, seed=9).state_dict()
     safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
     options = dataclasses.replace(OPTIONS, init=tmp_path / "weights.safetensors", engines=(engine,))
-    export_bundle(options, tmp_path / "bundle", verify=False)
+    export_bundle(options, tmp_path / "bundle", verify="none")
     bundle = load_bundle(tmp_path / "bundle")
     state = network_of(bundle).state_dict()
     assert all(torch.equal(state[name], weights[name]) for name in weights if "num_batches" not in name)

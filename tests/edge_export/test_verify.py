@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from edge_export import ExportOptions, export_bundle
 from edge_export.reopening import network_of
-from edge_export.verification import verify_bundle
+from edge_export.verification import FEW_STEPS, _batch_and_steps, verify_bundle
 from gkt_core.bundle.bundle_files import describe_files
 from gkt_core.bundle.manifest import INITIAL_STATE, MANIFEST_NAME, TRAIN_STEP, load_bundle
 from gkt_core.errors import VerificationError
@@ -125,6 +125,71 @@ def test_other_initial_weights_are_found(spoilt: Path) -> None:
     sign_again(spoilt)
     with pytest.raises(VerificationError, match=r"does not begin from .*extractor\.conv\.weight"):
         verify_bundle(load_bundle(spoilt), network)
+
+
+def test_its_cost_does_not_grow_with_the_image() -> None:
+    def cost(image_size: int, images: int) -> int:
+        batch_size, steps = _batch_and_steps(image_size, images)
+        assert 2 <= batch_size <= images and FEW_STEPS <= steps <= 20
+        return batch_size * steps * image_size**2
+
+    for images in (8, 16):
+        assert _batch_and_steps(32, images) == (images, 20)
+        ceiling = 1.2 if images == 16 else 2.4
+        assert max(cost(size, images) for size in range(8, 257, 4)) <= ceiling * cost(32, images)
+
+
+def test_large_images_are_verified_at_their_own_size(tmp_path: Path) -> None:
+    """A count of pixels that is wrong shows, few as the images are: the files themselves are run."""
+    options = ExportOptions("resnet4", image_size=96, num_classes=3, engines=("portable",))
+    manifest = export_bundle(options, tmp_path / "bundle", verify="quick")
+    recorded = manifest.verification["portable"]
+    assert (recorded["depth"], recorded["batch_size"], recorded["steps"]) == ("quick", 2, 3)
+    model = onnx.load(tmp_path / "bundle" / TRAIN_STEP)
+    pixels = [
+        tensor
+        for tensor in constants_of(model.graph)
+        if tensor.dims == [] and numpy_helper.to_array(tensor) == np.float32(96 * 96)
+    ]
+    assert pixels
+    for tensor in pixels:
+        tensor.CopyFrom(numpy_helper.from_array(np.array(95 * 96, np.float32), tensor.name))
+    onnx.save(model, tmp_path / "bundle" / TRAIN_STEP)
+    sign_again(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    with pytest.raises(VerificationError, match=r"running statistics after 1 step|gradient"):
+        verify_bundle(bundle, network_of(bundle), depth="quick")
+
+
+def test_an_export_says_what_it_does_and_how_far_it_was_proved(gkt: Gkt, tmp_path: Path) -> None:
+    small = (
+        "export",
+        "--model",
+        "resnet4",
+        "--image-size",
+        "8",
+        "--num-classes",
+        "3",
+        "--engine",
+        "portable",
+    )
+    done = gkt(*small, "--verify", "quick", "--out", tmp_path / "quick", "--json")
+    assert json.loads(done.stdout)["verification"]["portable"]["depth"] == "quick"
+    lines = done.stderr.splitlines()
+    assert lines[:2] == [
+        "writing the portable step of resnet4",
+        "tracing the template of the combined model, with resnet55",
+    ]
+    assert lines[2:] == [
+        "verifying against PyTorch in float64",
+        *(f"verifying: {n} of 36 steps" for n in (9, 18, 27, 36)),
+    ]
+    done = gkt(*small, "--verify", "none", "--out", tmp_path / "none")
+    assert done.returncode == 0
+    assert "not verified (--verify none): gkt verify" in done.stdout
+    assert load_bundle(tmp_path / "none").manifest.verification == {}
+    done = gkt("verify", tmp_path / "none", "--verify", "quick", "--json")
+    assert json.loads(done.stdout)["portable"]["steps"] == 3
 
 
 def test_the_command_repeats_it(gkt: Gkt, good: Path, tmp_path: Path) -> None:

@@ -128,7 +128,16 @@ class DemoRun:
             out=self._out / "artifacts",
         )
         words += arguments_of(options.networks)
-        processes.run("gkt export", words, log=self._logs / "export.log")
+        log = self._logs / "export.log"
+        child = processes.start("gkt export", words, log=log, stdout=self._logs / "export.txt")
+        num_shown = 0
+        for _ in processes.watch([child]):
+            # Whole lines alone: what stands after the last end of a line is still being written.
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+            for line in lines[num_shown:]:
+                self._display.say(f"gkt export: {line}")
+            num_shown = len(lines)
+            time.sleep(_POLL_SECONDS)
         self._display.say(f"exported {options.networks.edge_network} as ONNX Runtime training artifacts")
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:

@@ -42,7 +42,7 @@ def measure_load(options: LoadOptions, announce: Announce) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="gkt-load-") as name:
         folder = Path(name)
         announce("exporting a bundle")
-        export_bundle(ExportOptions(image_size=options.image_size), folder / "artifacts", verify=False)
+        export_bundle(ExportOptions(image_size=options.image_size), folder / "artifacts", verify="none")
         return load_server(options, folder / "artifacts", folder, announce)
 
 
