@@ -7,10 +7,10 @@ same for every engine. :class:`FedGKT` puts the two together for simulations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult
-from gkt_core.algorithms.server_round import evaluate, server_update
+from gkt_core.algorithms.server_part import SERVER, server_part
+from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.grouped_training import GroupedTraining
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
@@ -36,6 +38,7 @@ from gkt_core.nn.checkpoint import below
 from gkt_core.nn.initial_weights import load_weights
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart, client_seed
+from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
@@ -93,34 +96,59 @@ class FedGKT(Algorithm):
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run lines 2 to 16 of Algorithm 1."""
-        chosen = self._sample(round_num)
-        download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
+        chosen, left = self._sample(round_num), self._left_at()
+        download_bytes = left.values.get("download_bytes")
+        if download_bytes is None:
+            download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
+        values = {"download_bytes": download_bytes}
         uploads = Uploads(self._spec, self._config, self._shard_folder)
+        trained = len(chosen) if SERVER in left.values else left.values.get("num_trained", 0)
         on_images = partial(on_samples, "devices")
-        if self._grouped is not None:
+        if self._grouped is not None and not trained:
             self._grouped.train(chosen, round_num, learning_rate_scale, on_images)
-        for client_id in chosen:
+            trained = len(chosen)
+        for number, client_id in enumerate(chosen):
             client = self._clients[client_id]
-            if self._grouped is None:
-                client.train(round_num, learning_rate_scale, on_images)
+            if number >= trained:
+                partly = left.values.get("progress") if number == trained else None
+
+                def on_progress(progress: LocalProgress, number: int = number) -> None:
+                    place = {**values, "num_trained": number, "progress": asdict(progress)}
+                    self.saves(lambda: Place(place))
+
+                done = LocalProgress(**partly) if partly else None
+                client.train(round_num, learning_rate_scale, on_images, done=done, on_progress=on_progress)
+            # Of a device that had trained before, the very features again: its weights are those of then.
             client.upload(round_num, uploads)
-        loss = self._train(uploads.source("train"), round_num, learning_rate_scale, on_samples)
+        if SERVER not in left.values:
+            self.saves(lambda: Place({**values, SERVER: {}}), epoch_done=True)
+        source = uploads.source("train")
+        loss = self._train(source, round_num, learning_rate_scale, on_samples, left, values)
         evaluation = evaluate(self._server, uploads.source("validation"))
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes)
 
     def _train(
-        self, source: ShardSource, round_num: int, learning_rate_scale: float, on_samples: OnSamples
+        self,
+        source: ShardSource,
+        round_num: int,
+        learning_rate_scale: float,
+        on_samples: OnSamples,
+        left: Place | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> float:
         """Do the server's part: train on what was uploaded, answer with soft labels; the loss."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
-        update = server_update(
+        update = server_part(
             self._server,
             self._optimizer,
             source,
             self._config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
-            on_batch=lambda progress: on_samples("server", progress.batch_samples),
+            on_samples=on_samples,
+            saves=self.saves,
+            left=left or Place(),
+            values=values or {},
         )
         for client_id, soft_labels in split_by_client(source, update.server_logits).items():
             self._clients[client_id].receive(soft_labels)

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from gkt_core.algorithms import evaluate, server_update
+from gkt_core.algorithms import ServerPlace, evaluate, server_update
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.optimizers import set_learning_rate
@@ -145,6 +145,11 @@ class Trainer:
         log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
         return int(extra["epoch"])
 
+    def _on_place(self, state: RunState, place: ServerPlace) -> None:
+        # Within an epoch each of several ranks has running statistics of its own.
+        if place.num_batches == 0:
+            self._save_epoch(state, place.epoch - 1)
+
     def _save_epoch(self, state: RunState, epoch: int) -> None:
         self._lease.keep()
         clients = sorted(rounds_of(state).parts(state))
@@ -179,9 +184,9 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
-                first_epoch=epochs_done + 1,
+                begin=ServerPlace(epochs_done + 1),
                 on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
-                on_epoch=lambda epoch: self._save_epoch(state, epoch),
+                on_place=lambda place: self._on_place(state, place),
                 ranks=self._group.begin(order, self._network, self._optimizer),
             )
             evaluation = evaluate(self._network, self._source(state, "validation"))

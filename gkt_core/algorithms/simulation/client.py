@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.rounds.client_part import ClientPart
-from gkt_core.rounds.client_round import TrainingBatch, client_batches, client_update
+from gkt_core.rounds.client_round import LocalProgress, TrainingBatch, client_batches, client_update
 from gkt_core.wire.shards import SoftLabels, write_soft_labels
 
 
@@ -41,8 +41,16 @@ class SimulatedClient:
         """Make the batches of this round's local epochs, to be trained on beside those of other devices."""
         return client_batches(self.part, self._soft_labels, round_num, teacher_round=self.last_round)
 
-    def train(self, round_num: int, learning_rate_scale: float, on_samples: Callable[[int], None]) -> None:
-        """Train on the samples of this device (lines 19 to 21)."""
+    def train(
+        self,
+        round_num: int,
+        learning_rate_scale: float,
+        on_samples: Callable[[int], None],
+        *,
+        done: LocalProgress | None = None,
+        on_progress: Callable[[LocalProgress], None] = lambda progress: None,
+    ) -> None:
+        """Train on the samples of this device (lines 19 to 21); the last two are :func:`client_update`'s."""
         self.engine.set_learning_rate(self.part.config.edge_lr * learning_rate_scale)
         client_update(
             self.engine,
@@ -50,7 +58,9 @@ class SimulatedClient:
             self._soft_labels,
             round_num,
             teacher_round=self.last_round,
+            done=done,
             on_batch=on_samples,
+            on_progress=on_progress,
         )
 
     def upload(self, round_num: int, uploads: Uploads) -> None:
