@@ -73,14 +73,17 @@ def dry_run(
     shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
     num_samples = len(data.train) + len(data.validation)
     round_bytes = round(shard_bytes / len(shard.labels) * num_samples)
-    spread = float(shard.features.std())
+    spread, crops = float(shard.features.std()), int(config.crops_features)
     arrays = {name: getattr(shard, name) for name in ("sample_ids", "features", "client_logits", "labels")}
+    if shard.outside is not None:
+        arrays["features_outside"] = shard.outside
     tensors = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
     return DryRun(
         engine=opened.name,
         leaves=[
             "feature maps: the output of the first convolution for every image. They show much of the image"
             + _blurring(noise, spread),
+            *(["the feature of black, one vector: what the server pads cropped features with"] * crops),
             "labels of all training and validation images, as they are",
             "the device's predictions (logits) for them",
             "sample ids (numbers), client id, sample counts, training loss, accuracy and speed",

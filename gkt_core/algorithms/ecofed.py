@@ -35,6 +35,7 @@ from gkt_core.errors import ConfigError
 from gkt_core.nn.building import CombinedNetwork, build_edge_network, build_server_network, feature_shape
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
@@ -74,7 +75,7 @@ class EcoFed(Algorithm):
         self._server = self._moved(build_server_network(self._server_network, num_classes, seed=seed))
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(network, federation.image_size)
-        spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
+        spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
         self._buffer = Uploads(spec, config, None)
         self._pretrains = False
 
@@ -102,6 +103,7 @@ class EcoFed(Algorithm):
             saves=self.saves,
             left=left,
             values={},
+            views=FeatureViews.of_run(self._config, self._edge_network),
         )
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)

@@ -40,6 +40,7 @@ from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart, client_seed
 from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
+from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
 
@@ -92,7 +93,7 @@ class FedGKT(Algorithm):
         self._server = self._moved(server)
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
-        self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
+        self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run lines 2 to 16 of Algorithm 1."""
@@ -149,6 +150,7 @@ class FedGKT(Algorithm):
             saves=self.saves,
             left=left or Place(),
             values=values or {},
+            views=FeatureViews.of_run(self._config, self._edge_network),
         )
         for client_id, soft_labels in split_by_client(source, update.server_logits).items():
             self._clients[client_id].receive(soft_labels)

@@ -77,6 +77,8 @@ def build_algorithm(
         raise ConfigError(
             f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
         )
+    if config.feature_augmentation != "none" and options.algorithm not in ("fedgkt", "ecofed"):
+        raise ConfigError(f"{options.algorithm} keeps no features: leave out --feature-augmentation")
     pair: dict[str, Any] = {
         "edge_network": options.edge_network,
         "server_network": options.server_network,

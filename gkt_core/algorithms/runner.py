@@ -66,8 +66,9 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_atomically(path, text.encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(text)
+    # What an earlier version had no option for is as it was then.
+    before = RunConfig().to_dict() | json.loads(path.read_text(encoding="utf-8"))
+    wanted = RunConfig().to_dict() | json.loads(text)
     differing = sorted(name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name))
     if differing:
         listed = ", ".join(

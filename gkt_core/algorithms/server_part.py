@@ -13,6 +13,7 @@ from gkt_core.algorithms.server_round import ServerPlace, ServerUpdate, server_u
 from gkt_core.algorithms.simulation.saving import Place, Saves
 from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
+from gkt_core.rounds.feature_views import FeatureViews
 
 SERVER = "server"
 _NUMBERS = ("epoch", "num_batches", "total_loss", "num_right")
@@ -30,6 +31,7 @@ def server_part(
     saves: Saves,
     left: Place,
     values: Mapping[str, Any],
+    views: FeatureViews,
 ) -> ServerUpdate:
     """Train on the source from wherever an earlier process left off.
 
@@ -44,6 +46,7 @@ def server_part(
         saves: Is told of each place, and saves some.
         left: The place to begin at, one that ``saves`` was told of, or nowhere.
         values: What else such a place has to say of the round.
+        views: What is drawn of features.
     """
     begin = None
     if SERVER in left.values:
@@ -64,6 +67,7 @@ def server_part(
         config,
         round_num=round_num,
         num_classes=num_classes,
+        views=views,
         begin=begin,
         on_batch=lambda progress: on_samples("server", progress.batch_samples),
         on_place=on_place,

@@ -19,6 +19,9 @@ from gkt_core.nn.execution import training_precision
 from gkt_core.nn.losses import server_loss
 from gkt_core.nn.ranks import Ranks
 from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
+from gkt_core.rounds.feature_views import FeatureViews
+
+_AS_THEY_ARE = FeatureViews()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ def server_update(
     *,
     round_num: int,
     num_classes: int,
+    views: FeatureViews = _AS_THEY_ARE,
     begin: ServerPlace | None = None,
     on_batch: Callable[[ServerProgress], None] = lambda progress: None,
     on_place: Callable[[ServerPlace], None] = lambda place: None,
@@ -106,6 +110,7 @@ def server_update(
         config: Hyper-parameters.
         round_num: t, from 1.
         num_classes: Width of the logits.
+        views: What is drawn of features, another view in every epoch; soft labels answer what was uploaded.
         begin: Where to go on, with the network and the optimizer as they were there; the numbers are those
             of a round that was never interrupted.
         on_batch: Called after each batch.
@@ -131,7 +136,8 @@ def server_update(
         for rows in all_rows[place.num_batches :]:
             share = ranks.share(rows)
             batch = source.gather(share.rows)
-            features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
+            viewed = views.draw(batch, source, share.rows, round_num, epoch)
+            features, labels = _tensor(viewed, device), torch.from_numpy(batch.labels).to(device)
             network.train()
             optimizer.zero_grad(set_to_none=True)
             with training_precision(config.precision, device):
@@ -161,7 +167,7 @@ def server_update(
                 ranks.average_statistics(network)
                 if share.counts:
                     with training_precision(config.precision, device):
-                        server_logits[share.rows] = _eval_logits(network, features)
+                        server_logits[share.rows] = _eval_logits(network, _features(batch, device))
             rate = num_done / (time.perf_counter() - started)
             on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
             if place.num_batches < len(all_rows):
@@ -204,7 +210,11 @@ def evaluate(network: nn.Module, source: ShardSource, *, batch_size: int = 256) 
 
 
 def _features(batch: FeatureBatch, device: torch.device) -> Tensor:
-    return torch.from_numpy(batch.features).to(device).contiguous(memory_format=torch.channels_last)
+    return _tensor(batch.features, device)
+
+
+def _tensor(features: NDArray[np.float32], device: torch.device) -> Tensor:
+    return torch.from_numpy(features).to(device).contiguous(memory_format=torch.channels_last)
 
 
 def _eval_logits(network: nn.Module, features: Tensor) -> NDArray[np.float32]:

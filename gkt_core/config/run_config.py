@@ -24,6 +24,7 @@ LR_SCHEDULES = ("constant", "cosine")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
 PRECISIONS = ("fp32", "bf16")
+FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
 BOTH, DISTILLATION, VIEWS, UPLOADS = "Training on both sides", "Distillation", "Augmented views", "Uploads"
@@ -74,6 +75,9 @@ class RunConfig:
         shared_init: Whether all devices begin from the same weights, as with one bundle, or each from others.
         crop_padding: Pixels of zero padding of the random crop.
         horizontal_flip: Whether views are flipped at random (not for digits).
+        feature_augmentation: Views that the server draws of features, another one in every epoch: random
+            ``crop`` of at most ``crop_padding`` pixels, ``flip``, both or ``none``. Flips are those of images
+            with an edge network whose filters come with their mirrors (``resnet8-tied``).
         codec: How features travel: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
         compress: Whether shards are compressed with Zstandard on the wire.
         shard_samples: Samples in one shard.
@@ -115,6 +119,7 @@ class RunConfig:
     shared_init: bool = option(True, group=EDGE)
     crop_padding: int = option(4, low=0, high=64, group=VIEWS)
     horizontal_flip: bool = option(True, group=VIEWS)
+    feature_augmentation: str = option("none", choices=FEATURE_AUGMENTATIONS, group=VIEWS)
     codec: str = option("fp32", choices=CODECS)
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)
@@ -147,6 +152,16 @@ class RunConfig:
     def server_distils(self) -> bool:
         """Whether the server uses the devices' logits (Eq. 6)."""
         return self.direction == "both"
+
+    @property
+    def crops_features(self) -> bool:
+        """Whether the server crops features; devices then tell it what lies outside of an image."""
+        return "crop" in self.feature_augmentation
+
+    @property
+    def flips_features(self) -> bool:
+        """Whether the server mirrors features."""
+        return "flip" in self.feature_augmentation
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-compatible values."""

@@ -40,6 +40,7 @@ def train_along(run: RunContext, torch_device: torch.device) -> None:
             run.config,
             round_num=order.round_num,
             num_classes=run.bundle.manifest.num_classes,
+            views=run.feature_views,
             begin=ServerPlace(order.first_epoch),
             ranks=ranks,
         )

@@ -184,6 +184,7 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
+                views=run.feature_views,
                 begin=ServerPlace(epochs_done + 1),
                 on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
                 on_place=lambda place: self._on_place(state, place),

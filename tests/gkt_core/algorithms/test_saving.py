@@ -86,7 +86,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
             "local_epochs": 1,
             "rounds": 3,
             "server_optimizer": "sgd",
-            "batch_mixing": "by_client",
+            "feature_augmentation": "crop+flip",
         },
     ),
 ]

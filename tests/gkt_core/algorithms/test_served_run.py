@@ -148,8 +148,9 @@ class Served:
     [
         {"rounds": 2, "lr_schedule": "cosine"},
         {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
+        {"rounds": 2, "feature_augmentation": "crop+flip", "codec": "uint4"},
     ],
-    ids=["everybody", "sampled"],
+    ids=["everybody", "sampled", "views of features"],
 )
 def test_a_served_run_is_its_simulation(
     options: dict[str, Any], server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
