@@ -94,6 +94,8 @@ class FedGKT(Algorithm):
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
         self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
+        # Where not every round has an upload, what was sent is kept from round to round.
+        self._kept: Uploads | None = None
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run lines 2 to 16 of Algorithm 1."""
@@ -102,7 +104,8 @@ class FedGKT(Algorithm):
         if download_bytes is None:
             download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
         values = {"download_bytes": download_bytes}
-        uploads = Uploads(self._spec, self._config, self._shard_folder)
+        uploads = self._kept or Uploads(self._spec, self._config, self._shard_folder)
+        self._kept = None if self._config.uploads_every_round else uploads
         trained = len(chosen) if SERVER in left.values else left.values.get("num_trained", 0)
         on_images = partial(on_samples, "devices")
         if self._grouped is not None and not trained:
@@ -120,13 +123,14 @@ class FedGKT(Algorithm):
                 done = LocalProgress(**partly) if partly else None
                 client.train(round_num, learning_rate_scale, on_images, done=done, on_progress=on_progress)
             # Of a device that had trained before, the very features again: its weights are those of then.
-            client.upload(round_num, uploads)
+            client.report(round_num, uploads)
         if SERVER not in left.values:
             self.saves(lambda: Place({**values, SERVER: {}}), epoch_done=True)
-        source = uploads.source("train")
+        source = uploads.source("train", chosen)
         loss = self._train(source, round_num, learning_rate_scale, on_samples, left, values)
-        evaluation = evaluate(self._server, uploads.source("validation"))
-        return RoundResult(loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes)
+        evaluation = evaluate(self._server, uploads.source("validation", chosen))
+        sent = uploads.bytes_of(round_num)
+        return RoundResult(loss, evaluation.loss, evaluation.accuracy, sent, download_bytes)
 
     def _train(
         self,
@@ -157,10 +161,11 @@ class FedGKT(Algorithm):
         return update.loss
 
     def models(self) -> dict[str, nn.Module]:
-        """Give each device's extractor with the server network."""
+        """Give each device's extractor, that of its last upload, with the server network."""
+        deployed = {client_id: client.deployed for client_id, client in self._clients.items()}
         return {
             client_id: CombinedNetwork(network.extractor, self._server, network.normalise)
-            for client_id, network in self.edge_models().items()
+            for client_id, network in deployed.items()
         }
 
     def edge_models(self) -> dict[str, EdgeNetwork]:
@@ -168,8 +173,13 @@ class FedGKT(Algorithm):
         return {client_id: client.engine.network for client_id, client in self._clients.items()}
 
     def modules(self) -> dict[str, nn.Module]:
-        """Give server and edge networks."""
-        return {"server": self._server, **self.edge_models()}
+        """Give server and edge networks, and those that made each device's last upload, where they differ."""
+        uploaded = {
+            f"{client_id}@upload": client.uploaded
+            for client_id, client in self._clients.items()
+            if client.uploaded is not None
+        }
+        return {"server": self._server, **self.edge_models(), **uploaded}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Give the optimizers of the server and of each device."""

@@ -216,7 +216,7 @@ class Trainer:
             evaluation.accuracy,
             update.samples_per_second,
         )
-        self._watch.tidy(own_rounds, dict(state.answered))
+        self._watch.tidy(rounds.uploads(state), state.answered_uploads())
         drop_what_is_spent(run, state)
         return trained
 
@@ -227,14 +227,19 @@ class Trainer:
         return self._apply(Trained(state.round_num))
 
     def _quarantine(self, state: RunState) -> RunState:
-        """Leave out the devices of this round whose uploads are far outside."""
+        """Leave out the devices of this round whose new uploads are far outside."""
+        uploads, before = rounds_of(state).uploads(state), state.answered_uploads()
+        new = {each for each, number in uploads.items() if before.get(each) != number}
+        if not new:
+            return state
         suspects = self._watch.check(
             self._source(state, "train"),
-            rounds=rounds_of(state).parts(state),
-            answered=dict(state.answered),
+            rounds=uploads,
+            answered=state.answered_uploads(),
             trusted=state.trusted,
         )
-        for client_id, reason in suspects.items():
+        for client_id in sorted(suspects.keys() & new):
+            reason = suspects[client_id]
             log.warning("round %d: %s is quarantined: %s", state.round_num, client_id, reason)
             state = self._apply(Quarantined(client_id, state.round_num, reason))
         return state
@@ -250,7 +255,7 @@ class Trainer:
     def _shards(self, state: RunState, split: str) -> list[tuple[ShardKey, str]]:
         """Shards of what is trained on, or evaluated on, and their blobs."""
         rounds = rounds_of(state)
-        wanted = rounds.parts(state) if split == "train" else rounds.validation_parts(state)
+        wanted = rounds.uploads(state) if split == "train" else rounds.validation_parts(state)
         # Devices that came too late may have left some shards of a round.
         return [
             (shard.key, shard.blob)

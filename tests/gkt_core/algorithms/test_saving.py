@@ -77,6 +77,8 @@ class Run:
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ALGORITHMS),
+    ("fedgkt", {"uploads": "rounds=1,3", "rounds": 4, "client_fraction": 0.5}),
+    ("fedgkt", {"uploads": "drift=0.2", "rounds": 3, "local_epochs": 1}),
     ("fedgkt", {"mode": "async"}),
     ("fedgkt", {"grouped": True, "direction": "both", "soft_labels": "evaluation"}),
     (
