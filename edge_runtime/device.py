@@ -17,17 +17,19 @@ from edge_runtime.machine.pauses import Pauses
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state.known_samples import take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
-from edge_runtime.state.state_dir import MODEL_NAME, DeviceState, StateDir
+from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, StateDir
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.config.run_config import RunConfig
+from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
+from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
@@ -152,7 +154,7 @@ class Device:
             raise RunFailedError(
                 "the run ended before this device had taken part in a round: there is no model of its own"
             )
-        model = self._take_model(engine, manifest)
+        model = self._take_model(self._deployed(engine, task), manifest)
         return DeviceResult(
             self.client_id,
             info.run_id,
@@ -198,11 +200,47 @@ class Device:
             raise _other_folder(round_num, state)
         if round_num > state.trained_round:
             state = self._train(engine, part, state, task)
+        held_round = self._held_round(engine, part, task)
         try:
-            return state, upload(self.server, engine, part, state, listener=self.listener, pauses=self.pauses)
+            after = upload(
+                self.server,
+                engine,
+                part,
+                state,
+                listener=self.listener,
+                pauses=self.pauses,
+                held_round=held_round,
+            )
+            self._drop_uploads(after)
+            return state, after
         except RoundClosedError as error:
             self.listener.note(f"{self.client_id} is too late for round {round_num}: {error}")
             return state, self.server.task(self.client_id)
+
+    def _held_round(self, engine: DeviceEngine, part: ClientPart, task: Task) -> int:
+        """Decide whether to upload after this round's training: 0, or the round of an upload that will do.
+
+        What makes a new upload is kept first: the model needs that very extractor.
+        """
+        if part.config.uploads_every_round:
+            return 0
+        held, round_num = task.upload_round, task.round_num
+        then = self.state_dir.upload(held)[1] if held else None
+        if not uploads_now(engine, part, round_num, held, then):
+            return held
+        compares = UploadSchedule.parse(part.config.uploads).drift is not None
+        features = fixed_features(engine, part) if compares else None
+        self.state_dir.keep_upload(round_num, engine.parameters(), features)
+        return 0
+
+    def _drop_uploads(self, task: Task) -> None:
+        """Forget those uploads that neither the server has nor its last soft labels answer."""
+        if task.upload_round:
+            self.state_dir.drop_uploads(min(task.upload_round, task.view_round or task.upload_round))
+
+    def _deployed(self, engine: DeviceEngine, task: Task) -> Arrays:
+        """Give the weights whose extractor the server's network was trained behind."""
+        return self.state_dir.upload(task.view_round)[0] if task.view_round else engine.parameters()
 
     def _train(self, engine: DeviceEngine, part: ClientPart, state: DeviceState, task: Task) -> DeviceState:
         """Train in the task's round, saving every so often; the state after it, which is saved too."""
@@ -226,7 +264,7 @@ class Device:
             part,
             soft_labels,
             round_num,
-            teacher_round=task.soft_labels_round,
+            teacher_round=task.view_round or task.soft_labels_round,
             done=state.partial,
             on_batch=self.listener.images,
             on_progress=after_step,
@@ -249,11 +287,11 @@ class Device:
         data = self.server.soft_labels(part.client_id, round_num)
         return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 
-    def _take_model(self, engine: DeviceEngine, manifest: Manifest) -> Path:
+    def _take_model(self, weights: Arrays, manifest: Manifest) -> Path:
         """Fill this device's extractor into the server's template; the extractor stays here."""
         self.listener.phase("model", 0, 0)
         template = self.server.model_template()
-        filled = fill_template(template, manifest.slots(), engine.parameters(), EXTRACTOR_PREFIX)
+        filled = fill_template(template, manifest.slots(), weights, EXTRACTOR_PREFIX)
         path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
             write_atomically(path, filled)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from edge_runtime.engines.base import open_engine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
+from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.data.private_data import PrivateData
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
@@ -16,7 +17,7 @@ from gkt_core.wire.feature_noise import FeatureNoise, new_key
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would leave in a round; all samples do in every one.
+    """What would leave in a round that has an upload; all samples do.
 
     Attributes:
         engine: What would train, and made the features below.
@@ -73,14 +74,17 @@ def dry_run(
     shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
     num_samples = len(data.train) + len(data.validation)
     round_bytes = round(shard_bytes / len(shard.labels) * num_samples)
-    spread = float(shard.features.std())
+    spread, crops = float(shard.features.std()), int(config.crops_features)
     arrays = {name: getattr(shard, name) for name in ("sample_ids", "features", "client_logits", "labels")}
+    if shard.outside is not None:
+        arrays["features_outside"] = shard.outside
     tensors = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
     return DryRun(
         engine=opened.name,
         leaves=[
             "feature maps: the output of the first convolution for every image. They show much of the image"
             + _blurring(noise, spread),
+            *(["the feature of black, one vector: what the server pads cropped features with"] * crops),
             "labels of all training and validation images, as they are",
             "the device's predictions (logits) for them",
             "sample ids (numbers), client id, sample counts, training loss, accuracy and speed",
@@ -91,7 +95,7 @@ def dry_run(
         num_validation_samples=len(data.validation),
         shard_bytes=shard_bytes,
         round_bytes=round_bytes,
-        run_bytes=round_bytes * config.rounds,
+        run_bytes=round_bytes * UploadSchedule.parse(config.uploads).num_uploads(config.rounds),
         rounds=config.rounds,
         codec=config.codec,
         compressed=config.compress,

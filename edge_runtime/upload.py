@@ -25,6 +25,7 @@ def upload(
     *,
     listener: DeviceListener,
     pauses: Pauses,
+    held_round: int = 0,
 ) -> Task:
     """Send what the network of the last trained round makes of the data (lines 22 to 30 of Algorithm 1).
 
@@ -35,6 +36,7 @@ def upload(
         state: Which round that was, and how its training went.
         listener: Hears of each shard.
         pauses: When to wait between two shards.
+        held_round: The round of an upload that the server is to train on again; 0 for a new one.
 
     Returns:
         What to do next.
@@ -46,7 +48,7 @@ def upload(
     round_num, data = state.trained_round, part.data
     extract_seconds, before = 0.0, None
     # Usually once: an answer names at most so many, and a server may have lost some since.
-    while (missing := server.missing_shards(part.client_id, round_num)) != _NOTHING:
+    while not held_round and (missing := server.missing_shards(part.client_id, round_num)) != _NOTHING:
         if missing == before:
             raise ProtocolError(f"the server still misses {missing} of round {round_num}: they were sent")
         before = missing
@@ -71,9 +73,11 @@ def upload(
         images_per_second=num_images / state.train_seconds if state.train_seconds else 0.0,
         feature_clip=part.noise.clip,
         feature_noise=part.noise.noise,
+        upload_round=held_round,
     )
     listener.note(
         f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
         f"{report.images_per_second:.0f} images/s, {server.upload_bytes:,} bytes sent so far"
+        + (f", none for this round: the server has those of round {held_round}" if held_round else "")
     )
     return server.report(part.client_id, round_num, report)

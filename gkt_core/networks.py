@@ -14,10 +14,12 @@ from typing import Any
 from gkt_core.errors import ConfigError
 
 EDGE_NETWORKS = ("resnet4", "resnet6", "resnet8")
+# Half of the stem's filters mirror the other half: see gkt_core.nn.resnet.TiedExtractor.
+TIED_NETWORKS = ("resnet8-tied",)
 SERVER_NETWORKS = ("resnet55", "resnet109")
 FULL_NETWORKS = ("resnet56", "resnet110")
 TAP_CHANNELS = 16
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def register_edge_network(name: str, *, extractor: Callable[[], Any], head: Call
     """Make an edge network of one's own known as ``--model NAME``.
 
     Args:
-        name: Lower-case letters, digits and ``_``; not one of the built-in names.
+        name: Lower-case letters, digits, ``_`` and ``-``; not one of the built-in names.
         extractor: ``extractor()`` builds the part that ships with the final model: normalised images
             ``[N, 3, S, S]`` to features ``[N, C, H, W]``.
         head: ``head(num_classes)`` builds the local classifier: features to logits ``[N, num_classes]``.
@@ -72,12 +74,14 @@ def check_name(name: str) -> None:
         ConfigError: The name has other characters, or none.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"network name {name[:60]!r}: expected up to 40 of a-z, 0-9, '_', a letter first")
+        raise ConfigError(
+            f"network name {name[:60]!r}: expected up to 40 of a-z, 0-9, '_', '-', a letter first"
+        )
 
 
 def _check_new_name(name: str) -> None:
     check_name(name)
-    if name in EDGE_NETWORKS + SERVER_NETWORKS + FULL_NETWORKS:
+    if name in EDGE_NETWORKS + TIED_NETWORKS + SERVER_NETWORKS + FULL_NETWORKS:
         raise ConfigError(f"network name {name!r} is a built-in one: choose another")
 
 
@@ -116,7 +120,7 @@ def registered_server(name: str) -> Callable[[int], Any] | None:
 
 def edge_network_names() -> tuple[str, ...]:
     """Built-in and registered names."""
-    return EDGE_NETWORKS + tuple(_registered_edges)
+    return EDGE_NETWORKS + TIED_NETWORKS + tuple(_registered_edges)
 
 
 def server_network_names() -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from gkt_core.bundle.run_checks import check_run
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
+from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.protocol import from_dict
@@ -70,8 +71,17 @@ class RunContext:
         """What every shard of this run must look like."""
         manifest = self.bundle.manifest
         return ShardSpec(
-            self.config.codec, manifest.feature_shape, manifest.num_classes, self.config.shard_samples
+            self.config.codec,
+            manifest.feature_shape,
+            manifest.num_classes,
+            self.config.shard_samples,
+            self.config.crops_features,
         )
+
+    @property
+    def feature_views(self) -> FeatureViews:
+        """The views of features that its server network is trained on."""
+        return FeatureViews.of_run(self.config, self.bundle.manifest.edge_network)
 
     def learning_rate_scale(self, state: RunState) -> float:
         """What this round's learning rates, of devices and server, are multiplied with."""

@@ -34,13 +34,11 @@ def convolution(
     bias = step.parameters[f"{name}.bias"] if module.bias is not None else None
     centre, shift = None, bias
     if is_centred:
-        first = graph.op("Slice", x.name, *(graph.constant([value], np.int64) for value in (0, 1, 0)))
-        plain = _forward(graph, x.shape, first, weight, None, module)
-        own = graph.op("ReduceMean", plain, axes=[0, 2, 3], keepdims=0)
+        own = first_means(graph, x, weight, module)
         shift = graph.op("Neg", own)
         # A bias is nothing to the batch norm, but a part of its running mean.
         centre = graph.add(own, bias) if bias else own
-    out = Value(_forward(graph, x.shape, x.name, weight, shift, module), out_shape, centre=centre)
+    out = Value(forward(graph, x.shape, x.name, weight, shift, module), out_shape, centre=centre)
 
     def backward(gradient: str) -> None:
         outer = Value(gradient, out_shape)
@@ -59,9 +57,17 @@ def convolution(
     return step.tape.record(out, backward)
 
 
-def _forward(
+def first_means(graph: Graph, x: Value, weight: str, module: nn.Conv2d) -> str:
+    """``[C]``: the mean of each channel over the first image."""
+    first = graph.op("Slice", x.name, *(graph.constant([value], np.int64) for value in (0, 1, 0)))
+    plain = forward(graph, x.shape, first, weight, None, module)
+    return graph.op("ReduceMean", plain, axes=[0, 2, 3], keepdims=0)
+
+
+def forward(
     graph: Graph, shape: tuple[int, ...], x: str, weight: str, bias: str | None, module: nn.Conv2d
 ) -> str:
+    """The convolution itself, in whichever operators are the faster ones; ``shape`` is the input's."""
     if not _is_faster_transposed(module, shape[0]):
         return graph.op("Conv", x, weight, *((bias,) if bias else ()), **conv_attributes(module))
     last, before_first = graph.constant([-1, -1], np.int64), graph.constant([-(2**31)] * 2, np.int64)

@@ -12,11 +12,13 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from edge_export.portable.convolution import conv_attributes, convolution
 from edge_export.portable.layers import Step, add, batch_norm, linear, mean_pixels, relu
+from edge_export.portable.mirrored import mirrored_conv, mirrored_halves, mirrored_predict
 from edge_export.portable.pointwise import add_pointwise, folded_norm, pointwise_norm
 from edge_export.portable.tape import Value
 from gkt_core.errors import ConfigError
 from gkt_core.nn import EdgeNetwork
 from gkt_core.nn.building import example_images
+from gkt_core.nn.resnet import MirroredConv, MirroredHalves
 
 _RELUS: tuple[Any, ...] = (torch.relu, torch.relu_, torch.nn.functional.relu, "relu", "relu_")
 _ADDS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -39,7 +41,7 @@ class PortableNetwork:
         self.image_size = image_size
         body = _Body(network.extractor, network.head)
         try:
-            traced = torch.fx.symbolic_trace(body)
+            traced = torch.fx.GraphModule(body, _Tracer().trace(body))
         except Exception as error:
             # A module of a user's own may fail in any way when it is traced.
             raise self._refused(f"its forward pass cannot be followed ({error})") from error
@@ -100,6 +102,8 @@ class PortableNetwork:
         if step.training:
             return pointwise_norm(step, x, conv_name, norm_name, norm, conv.out_channels)
         kernel, shift = folded_norm(step, x, conv_name, norm_name, norm, tuple(conv.weight.shape))
+        if isinstance(conv, MirroredConv):
+            return mirrored_predict(step, x, kernel, shift, conv, _shape(node))
         return Value(step.graph.op("Conv", x.name, kernel, shift, **conv_attributes(conv)), _shape(node))
 
     def _emit(self, step: Step, node: torch.fx.Node, values: dict[torch.fx.Node, Value]) -> Value:
@@ -108,13 +112,16 @@ class PortableNetwork:
         if isinstance(module, nn.Conv2d):
             users = list(node.users)
             is_normalised = len(users) == 1 and isinstance(self._module(users[0]), nn.BatchNorm2d)
-            return convolution(
-                step, x, name, module, _shape(node), is_centred=is_normalised and step.training
-            )
+            is_centred = is_normalised and step.training
+            if isinstance(module, MirroredConv):
+                return mirrored_conv(step, x, name, module, _shape(node), is_centred=is_centred)
+            return convolution(step, x, name, module, _shape(node), is_centred=is_centred)
         if isinstance(module, nn.BatchNorm2d):
             return batch_norm(step, x, name, module)
         if isinstance(module, nn.Linear):
             return linear(step, x, name, module)
+        if isinstance(module, MirroredHalves):
+            return mirrored_halves(step, x, _shape(node))
         # Pooled values have no pixels any more: flattening them changes nothing.
         if isinstance(module, nn.Identity | nn.Flatten):
             return x
@@ -152,7 +159,7 @@ class PortableNetwork:
             if not pooled or module.start_dim != 1:
                 raise self._refused(f"{node.target} flattens what is not pooled to one pixel")
         elif not (
-            isinstance(module, nn.ReLU | nn.Identity)
+            isinstance(module, nn.ReLU | nn.Identity | MirroredHalves)
             or node.op in ("placeholder", "output")
             or (node.op in ("call_function", "call_method") and self._is_function(node))
         ):
@@ -175,6 +182,14 @@ class PortableNetwork:
             f"network {self._name!r} cannot be a portable training step: {reason}; it may have {_SUPPORTED}. "
             "Export it with --engine ort-training"
         )
+
+
+class _Tracer(torch.fx.Tracer):
+    """Leaves those modules whole that have operators of their own here."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, MirroredConv | MirroredHalves)
+        return own or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Body(nn.Module):

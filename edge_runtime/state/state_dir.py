@@ -10,6 +10,8 @@
     state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3
     checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
+    upload-000003.safetensors    weights that made the upload of round 3, and features of fixed samples, in a
+                         run where not every round has an upload
     noise.json           clip, deviation and secret key of the feature noise, if there is any
     model.onnx           the combined model, at the end
 """
@@ -22,6 +24,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
 from gkt_core.bundle.bundle_files import check_file
 from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, load_bundle
 from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError
@@ -31,6 +38,9 @@ from gkt_core.wire.feature_noise import FeatureNoise, new_key
 from gkt_core.wire.protocol import from_dict
 
 MODEL_NAME = "model.onnx"
+Arrays = dict[str, NDArray[np.float32]]
+# Names in the file of an upload.
+_WEIGHT, _FIXED = "weight/", "features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,47 @@ class StateDir:
         with full_disk_named(self._state_path):
             write_atomically(self._state_path, json.dumps(asdict(state)).encode())
         return state
+
+    def keep_upload(self, round_num: int, parameters: Arrays, features: NDArray[np.float32] | None) -> None:
+        """Remember what makes the upload of a round, before any of it is sent.
+
+        Args:
+            round_num: The round.
+            parameters: Weights and running statistics, by name.
+            features: Of a few fixed samples, if later rounds are compared with them.
+        """
+        tensors = {_WEIGHT + name: value for name, value in parameters.items()}
+        if features is not None:
+            tensors[_FIXED] = features
+        path = self._upload_path(round_num)
+        with full_disk_named(path):
+            write_atomically(path, save({name: np.ascontiguousarray(each) for name, each in tensors.items()}))
+
+    def upload(self, round_num: int) -> tuple[Arrays, NDArray[np.float32] | None]:
+        """Give the weights and features that :meth:`keep_upload` was given for a round.
+
+        Raises:
+            ArtifactError: They are not there, or cannot be read.
+        """
+        path = self._upload_path(round_num)
+        try:
+            tensors = load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(
+                f"{path}, which made the upload of round {round_num}, cannot be read: {error}: the model "
+                "needs its extractor; bring the file back, or begin again with another --state-dir"
+            ) from error
+        weights = {name.removeprefix(_WEIGHT): each for name, each in tensors.items() if name != _FIXED}
+        return weights, tensors.get(_FIXED)
+
+    def drop_uploads(self, before: int) -> None:
+        """Forget what made the uploads of the rounds before this one."""
+        for path in self.path.glob("upload-*.safetensors"):
+            if path.name < self._upload_path(before).name:
+                path.unlink(missing_ok=True)
+
+    def _upload_path(self, round_num: int) -> Path:
+        return self.path / f"upload-{round_num:06d}.safetensors"
 
     def checkpoint_path(self, state: DeviceState) -> Path:
         """Name the file with the weights after local training of a round, or in the middle of the next."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gkt_core.algorithms.simulation.federation import Federation, evaluation_batches
+from gkt_core.algorithms.simulation.saving import NO_SAVES, Place, Saves
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import GKTError
@@ -67,7 +68,7 @@ class Networks(TypedDict):
 
 
 class Algorithm(ABC):
-    """A way to train over devices, a round at a time, resumable between rounds.
+    """A way to train over devices, a round at a time, resumable between rounds and within one.
 
     Args:
         federation: The devices' data.
@@ -75,6 +76,9 @@ class Algorithm(ABC):
         edge_network: ``resnet8`` and so on; its extractor is the beginning of the large network.
         server_network: What completes it: ``resnet55`` makes ResNet-56.
         device: Where networks live.
+
+    Attributes:
+        saves: Is told of each place within a round that can be gone on from.
     """
 
     def __init__(
@@ -88,10 +92,15 @@ class Algorithm(ABC):
     ) -> None:
         self._federation, self._config = federation, config
         self._edge_network, self._server_network, self._device = edge_network, server_network, device
+        self.saves: Saves = NO_SAVES
+        self._place = Place()
 
     @abstractmethod
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
-        """Run a round, counted from 1; the learning rates of the config are multiplied with the scale."""
+        """Run a round, counted from 1; the learning rates of the config are multiplied with the scale.
+
+        The first one after :meth:`go_on` is the rest of the round that was left.
+        """
 
     @abstractmethod
     def models(self) -> Mapping[str, nn.Module]:
@@ -111,6 +120,21 @@ class Algorithm(ABC):
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:  # noqa: B027 - none by default
         """Take back what :meth:`arrays` gave."""
+
+    def prepare(self, place: Place) -> None:  # noqa: B027 - nothing by default
+        """Make those networks that only a place within a round has, to be filled from a checkpoint."""
+
+    def go_on(self, place: Place) -> None:
+        """Begin the next round at a place that an earlier process told :attr:`saves` of.
+
+        Networks, optimizers and :meth:`arrays` are as they were there.
+        """
+        self._place = place
+
+    def _left_at(self) -> Place:
+        """Give the place to begin a round at; what comes after this one begins at the beginning."""
+        place, self._place = self._place, Place()
+        return place
 
     def _sample(self, round_num: int) -> list[str]:
         """Draw the devices that take part in a round."""
@@ -135,6 +159,21 @@ class Algorithm(ABC):
         return evaluate_images(network, self._federation.validation(), self._federation.num_classes)
 
 
+@dataclass(frozen=True, slots=True)
+class SupervisedPlace:
+    """How far supervised training has come.
+
+    Attributes:
+        num_batches: Batches that are done.
+        total_loss: Sum of the losses of all samples seen.
+        num_seen: Samples seen.
+    """
+
+    num_batches: int = 0
+    total_loss: float = 0.0
+    num_seen: int = 0
+
+
 def train_supervised(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -142,15 +181,20 @@ def train_supervised(
     on_samples: Callable[[int], None],
     *,
     precision: str = "fp32",
+    begin: SupervisedPlace | None = None,
+    on_place: Callable[[SupervisedPlace], None] = lambda place: None,
 ) -> float:
     """Minimise cross entropy over batches; the mean loss.
+
+    With ``begin``, where an earlier process left off, the batches are those that were left. After each batch
+    ``on_samples`` is called with the number of images, and ``on_place``.
 
     Raises:
         GKTError: The loss is no longer finite.
     """
     device = next(network.parameters()).device
     network.train()
-    total, num_seen = 0.0, 0
+    place = begin or SupervisedPlace()
     for images, labels in data:
         optimizer.zero_grad(set_to_none=True)
         with training_precision(precision, device):
@@ -161,10 +205,11 @@ def train_supervised(
         value = loss.item()
         if not np.isfinite(value):
             raise GKTError(f"the training loss is {value}: training diverged, lower the learning rate")
-        total += value * len(labels)
-        num_seen += len(labels)
-        on_samples(len(labels))
-    return total / max(1, num_seen)
+        num = len(labels)
+        place = SupervisedPlace(place.num_batches + 1, place.total_loss + value * num, place.num_seen + num)
+        on_samples(num)
+        on_place(place)
+    return place.total_loss / max(1, place.num_seen)
 
 
 def logits_of(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:

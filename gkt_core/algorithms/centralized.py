@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, train_supervised
-from gkt_core.algorithms.simulation.federation import Federation, join_samples, training_batches
+from gkt_core.algorithms.base import (
+    Algorithm,
+    Networks,
+    OnSamples,
+    RoundResult,
+    SupervisedPlace,
+    train_supervised,
+)
+from gkt_core.algorithms.simulation.federation import (
+    Federation,
+    join_samples,
+    num_epoch_batches,
+    training_batches,
+)
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn.building import build_edge_network, build_full_network
@@ -44,9 +58,25 @@ class Centralized(Algorithm):
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train ``local_epochs`` epochs over all samples; nothing is sent."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
-        data = training_batches(self._samples, self._config, owner="centralized", round_num=round_num)
-        hears, precision = partial(on_samples, "server"), self._config.precision
-        loss = train_supervised(self._network, self._optimizer, data, hears, precision=precision)
+        samples, config = self._samples, self._config
+        begin = SupervisedPlace(**self._left_at().values)
+        each = num_epoch_batches(samples, config)
+        data = training_batches(
+            samples, config, owner="centralized", round_num=round_num, skip=begin.num_batches
+        )
+
+        def on_place(place: SupervisedPlace) -> None:
+            self.saves(lambda: Place(asdict(place)), epoch_done=place.num_batches % each == 0)
+
+        loss = train_supervised(
+            self._network,
+            self._optimizer,
+            data,
+            partial(on_samples, "server"),
+            precision=config.precision,
+            begin=begin,
+            on_place=on_place,
+        )
         evaluation = self._validate(self._network)
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, 0, 0)
 

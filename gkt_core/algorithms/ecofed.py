@@ -9,15 +9,25 @@ augmented view.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, train_supervised
-from gkt_core.algorithms.server_round import evaluate, server_update
-from gkt_core.algorithms.simulation.federation import Federation, training_batches
+from gkt_core.algorithms.base import (
+    Algorithm,
+    Networks,
+    OnSamples,
+    RoundResult,
+    SupervisedPlace,
+    train_supervised,
+)
+from gkt_core.algorithms.server_part import SERVER, server_part
+from gkt_core.algorithms.server_round import evaluate
+from gkt_core.algorithms.simulation.federation import Federation, num_epoch_batches, training_batches
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
@@ -25,9 +35,11 @@ from gkt_core.errors import ConfigError
 from gkt_core.nn.building import CombinedNetwork, build_edge_network, build_server_network, feature_shape
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
+_PRETRAINING = "pretraining"
 
 
 class EcoFed(Algorithm):
@@ -63,13 +75,16 @@ class EcoFed(Algorithm):
         self._server = self._moved(build_server_network(self._server_network, num_classes, seed=seed))
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(network, federation.image_size)
-        spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
+        spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
         self._buffer = Uploads(spec, config, None)
+        self._pretrains = False
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Refresh the buffer when its period is over, then train on it."""
-        if round_num == 1:
-            self._pretrain(on_samples)
+        left = self._left_at()
+        if round_num == 1 and SERVER not in left.values:
+            self._pretrain(on_samples, left)
+            self.saves(lambda: Place({SERVER: {}}), epoch_done=True)
         newest = round_num - (round_num - 1) % self._period
         upload_bytes = 0
         if newest == round_num or not self._buffer.num_bytes:
@@ -77,24 +92,44 @@ class EcoFed(Algorithm):
             # A resumed process fills its buffer again; the devices had sent it before.
             upload_bytes = self._buffer.num_bytes if newest == round_num else 0
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
-        update = server_update(
+        update = server_part(
             self._server,
             self._optimizer,
             self._buffer.source("train"),
             self._config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
-            on_batch=lambda progress: on_samples("server", progress.batch_samples),
+            on_samples=on_samples,
+            saves=self.saves,
+            left=left,
+            values={},
+            views=FeatureViews.of_run(self._config, self._edge_network),
         )
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)
 
-    def _pretrain(self, on_samples: OnSamples) -> None:
+    def _pretrain(self, on_samples: OnSamples, left: Place) -> None:
         assert self._federation.pretraining is not None
-        samples, epochs = self._federation.pretraining, self._pretraining_epochs
-        data = training_batches(samples, self._config, owner=PRETRAINING_OWNER, round_num=1, epochs=epochs)
+        samples, config, owner = self._federation.pretraining, self._config, PRETRAINING_OWNER
+        begin = SupervisedPlace(**left.values.get(_PRETRAINING, {}))
+        each, epochs = num_epoch_batches(samples, config), self._pretraining_epochs
+        data = training_batches(
+            samples, config, owner=owner, round_num=1, epochs=epochs, skip=begin.num_batches
+        )
+
+        def on_place(place: SupervisedPlace) -> None:
+            whole = place.num_batches % each == 0
+            self.saves(lambda: Place({_PRETRAINING: asdict(place)}), epoch_done=whole)
+
         hears = partial(on_samples, "pre-training")
-        train_supervised(self._engine.network, self._engine.optimizer, data, hears)
+        self._pretrains = True
+        network, optimizer = self._engine.network, self._engine.optimizer
+        train_supervised(network, optimizer, data, hears, begin=begin, on_place=on_place)
+        self._pretrains = False
+
+    def prepare(self, place: Place) -> None:
+        """Expect the optimizer of the pre-training in the middle of it."""
+        self._pretrains = _PRETRAINING in place.values
 
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()
@@ -112,5 +147,6 @@ class EcoFed(Algorithm):
         return {"device": self._engine.network, "server": self._server}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Give the server's optimizer; the devices are frozen."""
-        return {"server": self._optimizer}
+        """Give the server's optimizer, and the devices' until they are frozen."""
+        device = {"device": self._engine.optimizer} if self._pretrains else {}
+        return {"server": self._optimizer, **device}

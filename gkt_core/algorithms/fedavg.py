@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Unpack
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gkt_core.algorithms.base import (
@@ -14,12 +18,15 @@ from gkt_core.algorithms.base import (
     Networks,
     OnSamples,
     RoundResult,
+    SupervisedPlace,
     num_state_bytes,
     train_supervised,
 )
-from gkt_core.algorithms.simulation.federation import Federation, training_batches
+from gkt_core.algorithms.simulation.federation import Federation, num_epoch_batches, training_batches
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
-from gkt_core.nn.optimizers import large_network_optimizer
+from gkt_core.nn.building import CombinedNetwork
+from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 
 
 class FedAvg(Algorithm):
@@ -31,24 +38,47 @@ class FedAvg(Algorithm):
     def __init__(self, federation: Federation, config: RunConfig, **networks: Unpack[Networks]) -> None:
         super().__init__(federation, config, **networks)
         self._network = self._combined_network()
+        # What the device whose turn it is trains, and with what.
+        self._local: tuple[CombinedNetwork, torch.optim.Optimizer] | None = None
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run ServerExecutes: the drawn devices train from the global weights, which become their mean."""
         config, federation = self._config, self._federation
         chosen = self._sample(round_num)
         num_examples = sum(len(federation.clients[client_id].train) for client_id in chosen)
-        average = _WeightedMean()
-        total_loss = 0.0
-        for client_id in chosen:
+        left = self._left_at()
+        average = _WeightedMean(left.arrays)
+        done, total_loss = left.values.get("num_trained", 0), left.values.get("total_loss", 0.0)
+        for number, client_id in enumerate(chosen[done:], done):
             data = federation.clients[client_id]
-            local = copy.deepcopy(self._network)
-            # Devices begin each round with a fresh one.
-            optimizer = large_network_optimizer(
-                local.parameters(), config, config.edge_lr * learning_rate_scale
+            # Devices begin each round with a fresh one; one that was left is as it was.
+            local, optimizer = self._local or self._fresh()
+            self._local = local, optimizer
+            set_learning_rate(optimizer, config.edge_lr * learning_rate_scale)
+            begin = SupervisedPlace(**(left.values.get("training", {}) if number == done else {}))
+            batches = training_batches(
+                data.train, config, owner=client_id, round_num=round_num, skip=begin.num_batches
             )
-            batches = training_batches(data.train, config, owner=client_id, round_num=round_num)
             hears = partial(on_samples, "devices")
-            loss = train_supervised(local, optimizer, batches, hears, precision=config.precision)
+            each, so_far = num_epoch_batches(data.train, config), total_loss
+
+            def on_place(
+                place: SupervisedPlace, number: int = number, each: int = each, so_far: float = so_far
+            ) -> None:
+                values = {"num_trained": number, "total_loss": so_far, "training": asdict(place)}
+                whole = place.num_batches % each == 0
+                self.saves(lambda: Place(values, average.arrays()), epoch_done=whole)
+
+            loss = train_supervised(
+                local,
+                optimizer,
+                batches,
+                hears,
+                precision=config.precision,
+                begin=begin,
+                on_place=on_place,
+            )
+            self._local = None
             weight = len(data.train) / num_examples
             average.add(local.state_dict(), weight)
             total_loss += loss * weight
@@ -57,16 +87,36 @@ class FedAvg(Algorithm):
         num_bytes = num_state_bytes(self._network) * len(chosen)
         return RoundResult(total_loss, evaluation.loss, evaluation.accuracy, num_bytes, num_bytes)
 
+    def _fresh(self) -> tuple[CombinedNetwork, torch.optim.Optimizer]:
+        """Give a device the global weights, and an optimizer that has seen nothing."""
+        local = copy.deepcopy(self._network)
+        return local, large_network_optimizer(local.parameters(), self._config, self._config.edge_lr)
+
     def models(self) -> dict[str, nn.Module]:
         """Give the averaged network."""
         return {"global": self._network}
+
+    def prepare(self, place: Place) -> None:
+        """Make the network of the device whose turn it is in the middle of a round."""
+        self._local = self._fresh() if place.values else None
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Give the averaged network and, within a round, that of the device whose turn it is."""
+        return {**self.models(), **({"local": self._local[0]} if self._local else {})}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Give the optimizer of that device."""
+        return {"local": self._local[1]} if self._local else {}
 
 
 class _WeightedMean:
     """Mean of state dicts, running statistics included, one device at a time."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+    def __init__(self, sums: Mapping[str, NDArray[np.generic]]) -> None:
+        self._sums: dict[str, Tensor] = {name: torch.from_numpy(value) for name, value in sums.items()}
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        return {name: value.cpu().numpy() for name, value in self._sums.items()}
 
     def add(self, state: Mapping[str, Tensor], weight: float) -> None:
         for name, value in state.items():

@@ -7,10 +7,10 @@ same for every engine. :class:`FedGKT` puts the two together for simulations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult
-from gkt_core.algorithms.server_round import evaluate, server_update
+from gkt_core.algorithms.server_part import SERVER, server_part
+from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.grouped_training import GroupedTraining
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
@@ -36,7 +38,9 @@ from gkt_core.nn.checkpoint import below
 from gkt_core.nn.initial_weights import load_weights
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart, client_seed
+from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
+from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
 
@@ -89,48 +93,79 @@ class FedGKT(Algorithm):
         self._server = self._moved(server)
         self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
         shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
-        self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples)
+        self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
+        # Where not every round has an upload, what was sent is kept from round to round.
+        self._kept: Uploads | None = None
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run lines 2 to 16 of Algorithm 1."""
-        chosen = self._sample(round_num)
-        download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
-        uploads = Uploads(self._spec, self._config, self._shard_folder)
+        chosen, left = self._sample(round_num), self._left_at()
+        download_bytes = left.values.get("download_bytes")
+        if download_bytes is None:
+            download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
+        values = {"download_bytes": download_bytes}
+        uploads = self._kept or Uploads(self._spec, self._config, self._shard_folder)
+        self._kept = None if self._config.uploads_every_round else uploads
+        trained = len(chosen) if SERVER in left.values else left.values.get("num_trained", 0)
         on_images = partial(on_samples, "devices")
-        if self._grouped is not None:
+        if self._grouped is not None and not trained:
             self._grouped.train(chosen, round_num, learning_rate_scale, on_images)
-        for client_id in chosen:
+            trained = len(chosen)
+        for number, client_id in enumerate(chosen):
             client = self._clients[client_id]
-            if self._grouped is None:
-                client.train(round_num, learning_rate_scale, on_images)
-            client.upload(round_num, uploads)
-        loss = self._train(uploads.source("train"), round_num, learning_rate_scale, on_samples)
-        evaluation = evaluate(self._server, uploads.source("validation"))
-        return RoundResult(loss, evaluation.loss, evaluation.accuracy, uploads.num_bytes, download_bytes)
+            if number >= trained:
+                partly = left.values.get("progress") if number == trained else None
+
+                def on_progress(progress: LocalProgress, number: int = number) -> None:
+                    place = {**values, "num_trained": number, "progress": asdict(progress)}
+                    self.saves(lambda: Place(place))
+
+                done = LocalProgress(**partly) if partly else None
+                client.train(round_num, learning_rate_scale, on_images, done=done, on_progress=on_progress)
+            # Of a device that had trained before, the very features again: its weights are those of then.
+            client.report(round_num, uploads)
+        if SERVER not in left.values:
+            self.saves(lambda: Place({**values, SERVER: {}}), epoch_done=True)
+        source = uploads.source("train", chosen)
+        loss = self._train(source, round_num, learning_rate_scale, on_samples, left, values)
+        evaluation = evaluate(self._server, uploads.source("validation", chosen))
+        sent = uploads.bytes_of(round_num)
+        return RoundResult(loss, evaluation.loss, evaluation.accuracy, sent, download_bytes)
 
     def _train(
-        self, source: ShardSource, round_num: int, learning_rate_scale: float, on_samples: OnSamples
+        self,
+        source: ShardSource,
+        round_num: int,
+        learning_rate_scale: float,
+        on_samples: OnSamples,
+        left: Place | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> float:
         """Do the server's part: train on what was uploaded, answer with soft labels; the loss."""
         set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
-        update = server_update(
+        update = server_part(
             self._server,
             self._optimizer,
             source,
             self._config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
-            on_batch=lambda progress: on_samples("server", progress.batch_samples),
+            on_samples=on_samples,
+            saves=self.saves,
+            left=left or Place(),
+            values=values or {},
+            views=FeatureViews.of_run(self._config, self._edge_network),
         )
         for client_id, soft_labels in split_by_client(source, update.server_logits).items():
             self._clients[client_id].receive(soft_labels)
         return update.loss
 
     def models(self) -> dict[str, nn.Module]:
-        """Give each device's extractor with the server network."""
+        """Give each device's extractor, that of its last upload, with the server network."""
+        deployed = {client_id: client.deployed for client_id, client in self._clients.items()}
         return {
             client_id: CombinedNetwork(network.extractor, self._server, network.normalise)
-            for client_id, network in self.edge_models().items()
+            for client_id, network in deployed.items()
         }
 
     def edge_models(self) -> dict[str, EdgeNetwork]:
@@ -138,8 +173,13 @@ class FedGKT(Algorithm):
         return {client_id: client.engine.network for client_id, client in self._clients.items()}
 
     def modules(self) -> dict[str, nn.Module]:
-        """Give server and edge networks."""
-        return {"server": self._server, **self.edge_models()}
+        """Give server and edge networks, and those that made each device's last upload, where they differ."""
+        uploaded = {
+            f"{client_id}@upload": client.uploaded
+            for client_id, client in self._clients.items()
+            if client.uploaded is not None
+        }
+        return {"server": self._server, **self.edge_models(), **uploaded}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Give the optimizers of the server and of each device."""

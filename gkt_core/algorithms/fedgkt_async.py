@@ -9,6 +9,7 @@ devices and server do exactly the work of a synchronous run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 
 from gkt_core.algorithms.base import OnSamples, RoundResult
 from gkt_core.algorithms.fedgkt import FedGKT
+from gkt_core.algorithms.server_part import SERVER
 from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
@@ -58,30 +61,46 @@ class AsyncFedGKT(FedGKT):
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Run events until ``round_num`` times the number of devices uploads have been trained on."""
-        losses: list[float] = []
-        staleness: list[int] = []
-        upload_bytes = download_bytes = 0
+        left = self._left_at()
+        losses: list[float] = left.values.get("losses", [])
+        staleness: list[int] = left.values.get("staleness", [])
+        upload_bytes, download_bytes = (
+            left.values.get("upload_bytes", 0),
+            left.values.get("download_bytes", 0),
+        )
         while int(self._trained.sum()) < round_num * len(self._ids):
             self._clock = max(self._clock, float(self._arrives.min()))
             arrived = np.flatnonzero(self._arrives <= self._clock)
-            self._num_steps += 1
-            staleness += (self._num_steps - 1 - self._answered_in_step[arrived]).tolist()
+            if SERVER not in left.values:
+                self._num_steps += 1
+                staleness += (self._num_steps - 1 - self._answered_in_step[arrived]).tolist()
             uploads = Uploads(self._spec, self._config, self._shard_folder)
             for place in arrived:
                 # What a device computes depends on nothing that happened meanwhile: only now is it done.
                 client = self._clients[self._ids[place]]
-                download_bytes += client.download_bytes
                 number = int(self._trained[place]) + 1
-                client.train(number, learning_rate_scale, lambda num: on_samples("devices", num))
+                if SERVER not in left.values:
+                    download_bytes += client.download_bytes
+                    client.train(number, learning_rate_scale, lambda num: on_samples("devices", num))
                 client.upload(number, uploads)
             source = uploads.source("train")
-            losses.append(self._train(source, self._num_steps, learning_rate_scale, on_samples))
+            values = {
+                "losses": losses[:],
+                "staleness": staleness[:],
+                "upload_bytes": upload_bytes,
+                "download_bytes": download_bytes,
+            }
+            loss = self._train(source, self._num_steps, learning_rate_scale, on_samples, left, values)
+            losses.append(loss)
+            left = Place()
             upload_bytes += uploads.num_bytes
             self._clock += len(source) * self._seconds_per_sample
             self._trained[arrived] += 1
             self._answered_in_step[arrived] = self._num_steps
             self._arrives[arrived] = np.inf
             self._release()
+            done = {**values, "losses": losses[:], "upload_bytes": upload_bytes}
+            self.saves(partial(Place, done), epoch_done=True)
         evaluation = evaluate(self._server, self._validation_source())
         details = {
             "server_steps": float(self._num_steps),

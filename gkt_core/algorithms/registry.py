@@ -18,6 +18,7 @@ from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.split_learning import SplitLearning
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
+from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.feature_noise import FeatureNoise
 
 ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
@@ -67,16 +68,8 @@ def build_algorithm(
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is 'cuda', but PyTorch finds no GPU here: choose cpu")
+    _check(options, config)
     device = torch.device(options.device)
-    if config.mode == "async" and options.algorithm != "fedgkt":
-        raise ConfigError(f"mode is 'async', but {options.algorithm} has rounds: only fedgkt can do without")
-    given = options.initial_edge or options.initial_server
-    if given and options.algorithm != "fedgkt":
-        raise ConfigError(f"{options.algorithm} begins from random weights: leave out {given}")
-    if options.noise is not None and options.noise.is_on and options.algorithm != "fedgkt":
-        raise ConfigError(
-            f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
-        )
     pair: dict[str, Any] = {
         "edge_network": options.edge_network,
         "server_network": options.server_network,
@@ -102,3 +95,25 @@ def build_algorithm(
             return EcoFed(federation, config, **pair, period=options.replay_period, pretraining_epochs=epochs)
         case other:
             raise ConfigError(f"unknown algorithm {other!r}, expected one of {', '.join(ALGORITHMS)}")
+
+
+def _check(options: AlgorithmOptions, config: RunConfig) -> None:
+    """Refuse options that this algorithm would pass over.
+
+    Raises:
+        ConfigError: Names what to leave out.
+    """
+    if config.mode == "async" and options.algorithm != "fedgkt":
+        raise ConfigError(f"mode is 'async', but {options.algorithm} has rounds: only fedgkt can do without")
+    given = options.initial_edge or options.initial_server
+    if given and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} begins from random weights: leave out {given}")
+    if options.noise is not None and options.noise.is_on and options.algorithm != "fedgkt":
+        raise ConfigError(
+            f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
+        )
+    if not config.uploads_every_round and options.algorithm != "fedgkt":
+        raise ConfigError(f"uploads is {config.uploads!r}, but only fedgkt has a schedule: leave it out")
+    if config.feature_augmentation != "none" and options.algorithm not in ("fedgkt", "ecofed"):
+        raise ConfigError(f"{options.algorithm} keeps no features: leave out --feature-augmentation")
+    check_mode(config)

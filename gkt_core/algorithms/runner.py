@@ -1,11 +1,14 @@
 """Running any algorithm: rounds, metrics, checkpoints, resume, and one look at the test set at the end.
 
+A run is saved after each round and, within one, after each epoch and every so many minutes; killed at any
+moment it ends with the numbers of one that was left alone.
+
 ::
 
     settings.json            what is run; a resumed run must want the same
     metrics.jsonl            one line a round, the same for the same seed on the same machine
     timings.jsonl            one line a round, different every time
-    checkpoint.safetensors   everything that the next round needs, and the metrics so far
+    checkpoint.safetensors   everything that the rest of the run needs, and the metrics so far
     result.json              the end
 """
 
@@ -22,10 +25,11 @@ import numpy as np
 
 from gkt_core.algorithms.base import Algorithm, OnSamples, RoundResult, evaluate_images
 from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.algorithms.simulation.saving import Place, Saves
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.files import write_atomically
-from gkt_core.nn.checkpoint import load_state, save_state
+from gkt_core.nn.checkpoint import below, load_state, read_extra, save_state
 from gkt_core.rounds.learning_rate import learning_rate_scale
 
 SETTINGS_NAME = "settings.json"
@@ -33,6 +37,9 @@ METRICS_NAME = "metrics.jsonl"
 TIMINGS_NAME = "timings.jsonl"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 RESULT_NAME = "result.json"
+_WITHIN = "within/"
+# Between two saves within an epoch.
+SAVE_MINUTES = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,9 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_atomically(path, text.encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(text)
+    # What an earlier version had no option for is as it was then.
+    before = RunConfig().to_dict() | json.loads(path.read_text(encoding="utf-8"))
+    wanted = RunConfig().to_dict() | json.loads(text)
     differing = sorted(name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name))
     if differing:
         listed = ", ".join(
@@ -77,10 +85,12 @@ def run_algorithm(
     config: RunConfig,
     settings: dict[str, Any],
     listener: Listener,
+    save_minutes: float = SAVE_MINUTES,
 ) -> dict[str, Any]:
     """Run to the end, from wherever an earlier process stopped; the test set is looked at once, at the end.
 
-    The settings are JSON-compatible, and go into the result as ``config``.
+    The settings are JSON-compatible, and go into the result as ``config``. Besides after every epoch the run
+    is saved every ``save_minutes``; 0 for after every step.
 
     Returns:
         What ``result.json`` holds.
@@ -91,10 +101,23 @@ def run_algorithm(
     """
     check_settings(out, settings)
     checkpoint, metrics = out / CHECKPOINT_NAME, list[dict[str, Any]]()
+    earlier_seconds, started = 0.0, time.perf_counter()
+
+    def save(place: Place) -> None:
+        arrays = {**algorithm.arrays(), **{_WITHIN + name: each for name, each in place.arrays.items()}}
+        extra: dict[str, Any] = {"metrics": metrics}
+        if place.values:
+            extra |= {"place": dict(place.values), "seconds": earlier_seconds + time.perf_counter() - started}
+        save_state(checkpoint, algorithm.modules(), algorithm.optimizers(), arrays, extra)
+
+    algorithm.saves = Saves(save, save_minutes)
     if checkpoint.is_file():
+        extra = read_extra(checkpoint)
+        algorithm.prepare(Place(extra.get("place", {})))
         arrays, extra = load_state(checkpoint, algorithm.modules(), algorithm.optimizers())
         algorithm.restore_arrays(arrays)
-        metrics = extra["metrics"]
+        algorithm.go_on(Place(extra.get("place", {}), below(arrays, _WITHIN)))
+        metrics, earlier_seconds = extra["metrics"], extra.get("seconds", 0.0)
         for line in metrics:
             values = {name: value for name, value in line.items() if name != "round_num"}
             listener.on_round(line["round_num"], RoundResult(**values))
@@ -103,10 +126,9 @@ def run_algorithm(
         history = [line["validation_accuracy"] for line in metrics]
         scale = learning_rate_scale(config, round_num, history)
         result = algorithm.run_round(round_num, scale, listener.on_samples)
-        seconds = time.perf_counter() - started
+        seconds, earlier_seconds = earlier_seconds + time.perf_counter() - started, 0.0
         metrics.append({"round_num": round_num, **asdict(result)})
-        state = algorithm.modules(), algorithm.optimizers(), algorithm.arrays()
-        save_state(checkpoint, *state, {"metrics": metrics})
+        save(Place())
         write_atomically(out / METRICS_NAME, _lines(metrics))
         with (out / TIMINGS_NAME).open("a", encoding="utf-8") as timings:
             timings.write(json.dumps({"round_num": round_num, "seconds": seconds}) + "\n")

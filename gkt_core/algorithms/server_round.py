@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from gkt_core.nn.execution import training_precision
 from gkt_core.nn.losses import server_loss
 from gkt_core.nn.ranks import Ranks
 from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
+from gkt_core.rounds.feature_views import FeatureViews
+
+_AS_THEY_ARE = FeatureViews()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,25 @@ class ServerProgress:
     batch_samples: int
     samples_per_second: float
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """How far the server's part of a round has come; with network and optimizer, all that resuming needs.
+
+    Attributes:
+        epoch: The epoch under way, from 1.
+        num_batches: Batches of it that are done.
+        total_loss: Sum of the losses of its samples so far.
+        num_right: How many of them the network got right.
+        server_logits: ``[N, classes] float32``: the soft labels of its samples so far, if it is the last.
+    """
+
+    epoch: int = 1
+    num_batches: int = 0
+    total_loss: float = 0.0
+    num_right: int = 0
+    server_logits: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +91,10 @@ def server_update(
     *,
     round_num: int,
     num_classes: int,
-    first_epoch: int = 1,
+    views: FeatureViews = _AS_THEY_ARE,
+    begin: ServerPlace | None = None,
     on_batch: Callable[[ServerProgress], None] = lambda progress: None,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_place: Callable[[ServerPlace], None] = lambda place: None,
     ranks: Ranks | None = None,
 ) -> ServerUpdate:
     """Train on everybody's features, then answer every sample with a soft label (lines 6 to 13).
@@ -87,10 +110,12 @@ def server_update(
         config: Hyper-parameters.
         round_num: t, from 1.
         num_classes: Width of the logits.
-        first_epoch: Where to go on, with the network and the optimizer as they were after the epoch before;
-            the numbers are those of a round that was never interrupted.
+        views: What is drawn of features, another view in every epoch; soft labels answer what was uploaded.
+        begin: Where to go on, with the network and the optimizer as they were there; the numbers are those
+            of a round that was never interrupted.
         on_batch: Called after each batch.
-        on_epoch: Called with the number of each epoch that is done, but the last.
+        on_place: Called with each place that can be gone on from: after each batch but an epoch's last, and
+            at the beginning of each epoch but the first. Among several ranks only the latter can be.
         ranks: The processes that train this network together, each calling this; only this one by default.
 
     Raises:
@@ -101,15 +126,18 @@ def server_update(
     alpha = config.alpha if config.server_distils else 0.0
     ranks = ranks or Ranks()
     trained = ranks.trained(network)
-    server_logits = np.zeros((num_samples, num_classes), np.float32)
+    place = begin or ServerPlace()
+    server_logits = _logits_so_far(place, num_samples, num_classes)
     started, num_done = time.perf_counter(), 0
-    total_loss, num_right = 0.0, 0
-    for epoch in range(first_epoch, config.server_epochs + 1):
-        total_loss, num_right, epoch_done = 0.0, 0, 0
-        for rows in _batch_rows(source, config, round_num, epoch):
+    for epoch in range(place.epoch, config.server_epochs + 1):
+        all_rows, is_last = _batch_rows(source, config, round_num, epoch), epoch == config.server_epochs
+        place = place if place.epoch == epoch else ServerPlace(epoch)
+        epoch_done = sum(map(len, all_rows[: place.num_batches]))
+        for rows in all_rows[place.num_batches :]:
             share = ranks.share(rows)
             batch = source.gather(share.rows)
-            features, labels = _features(batch, device), torch.from_numpy(batch.labels).to(device)
+            viewed = views.draw(batch, source, share.rows, round_num, epoch)
+            features, labels = _tensor(viewed, device), torch.from_numpy(batch.labels).to(device)
             network.train()
             optimizer.zero_grad(set_to_none=True)
             with training_precision(config.precision, device):
@@ -126,27 +154,42 @@ def server_update(
                     f"the server's loss is {batch_loss} in round {round_num}, epoch {epoch}: "
                     "training diverged, lower server_lr"
                 )
-            total_loss += batch_loss * len(rows)
-            num_right += int(batch_right)
+            place = replace(
+                place,
+                num_batches=place.num_batches + 1,
+                total_loss=place.total_loss + batch_loss * len(rows),
+                num_right=place.num_right + int(batch_right),
+                server_logits=server_logits if is_last else None,
+            )
             num_done += len(rows)
             epoch_done += len(rows)
-            if epoch == config.server_epochs and config.soft_labels == "last_epoch":
+            if is_last and config.soft_labels == "last_epoch":
                 ranks.average_statistics(network)
                 if share.counts:
                     with training_precision(config.precision, device):
-                        server_logits[share.rows] = _eval_logits(network, features)
+                        server_logits[share.rows] = _eval_logits(network, _features(batch, device))
             rate = num_done / (time.perf_counter() - started)
             on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
+            if place.num_batches < len(all_rows):
+                on_place(place)
         ranks.average_statistics(network)
-        if epoch < config.server_epochs:
-            on_epoch(epoch)
+        if not is_last:
+            on_place(ServerPlace(epoch + 1))
     seconds = time.perf_counter() - started
     if config.soft_labels == "evaluation":
         parts = np.array_split(np.arange(num_samples), max(1, num_samples // config.server_batch_size))
         for rows in parts[ranks.rank :: ranks.size]:
             server_logits[rows] = _eval_logits(network, _features(source.gather(rows), device))
     server_logits = ranks.sum_array(server_logits)
-    return ServerUpdate(server_logits, total_loss / num_samples, num_right / num_samples, num_done / seconds)
+    mean_loss, accuracy = place.total_loss / num_samples, place.num_right / num_samples
+    return ServerUpdate(server_logits, mean_loss, accuracy, num_done / seconds)
+
+
+def _logits_so_far(place: ServerPlace, num_samples: int, num_classes: int) -> NDArray[np.float32]:
+    logits = np.zeros((num_samples, num_classes), np.float32)
+    if place.server_logits is not None:
+        logits[:] = place.server_logits
+    return logits
 
 
 def evaluate(network: nn.Module, source: ShardSource, *, batch_size: int = 256) -> Evaluation:
@@ -167,7 +210,11 @@ def evaluate(network: nn.Module, source: ShardSource, *, batch_size: int = 256) 
 
 
 def _features(batch: FeatureBatch, device: torch.device) -> Tensor:
-    return torch.from_numpy(batch.features).to(device).contiguous(memory_format=torch.channels_last)
+    return _tensor(batch.features, device)
+
+
+def _tensor(features: NDArray[np.float32], device: torch.device) -> Tensor:
+    return torch.from_numpy(features).to(device).contiguous(memory_format=torch.channels_last)
 
 
 def _eval_logits(network: nn.Module, features: Tensor) -> NDArray[np.float32]:

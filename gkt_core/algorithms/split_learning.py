@@ -8,6 +8,7 @@ and hand the extractor on to the next, as in the original.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Unpack
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, num_state_bytes
-from gkt_core.algorithms.simulation.federation import Federation, training_batches
+from gkt_core.algorithms.simulation.federation import Federation, num_epoch_batches, training_batches
+from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
 from gkt_core.nn.execution import training_precision
@@ -40,27 +42,41 @@ class SplitLearning(Algorithm):
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train each device in turn: a batch goes forward here, forward and backward there, backward here."""
         config = self._config
-        total_loss, upload_bytes, download_bytes = 0.0, 0, 0
+        left = self._left_at().values
+        total_loss, upload_bytes = left.get("total_loss", 0.0), left.get("upload_bytes", 0)
+        download_bytes, done = left.get("download_bytes", 0), left.get("num_trained", 0)
         for name, optimizer in self._optimizers.items():
             set_learning_rate(optimizer, self._rates[name] * learning_rate_scale)
         self._network.train()
         clients = self._federation.clients
         chosen = self._sample(round_num)
-        for client_id in chosen:
-            data = clients[client_id]
-            # The extractor comes from the device before, through the server.
-            extractor_bytes = num_state_bytes(self._network.extractor)
-            upload_bytes, download_bytes = upload_bytes + extractor_bytes, download_bytes + extractor_bytes
+        for place, client_id in enumerate(chosen[done:], done):
+            data, skip = clients[client_id], left.get("num_batches", 0) if place == done else 0
+            if not skip:
+                # The extractor comes from the device before, through the server.
+                extractor_bytes = num_state_bytes(self._network.extractor)
+                upload_bytes += extractor_bytes
+                download_bytes += extractor_bytes
             last_epoch = (config.local_epochs - 1) * len(data.train)
-            num_seen = 0
-            batches = training_batches(data.train, config, owner=client_id, round_num=round_num)
-            for images, labels in batches:
+            num_seen = left["num_seen"] if skip else 0
+            each = num_epoch_batches(data.train, config)
+            batches = training_batches(data.train, config, owner=client_id, round_num=round_num, skip=skip)
+            for number, (images, labels) in enumerate(batches, skip + 1):
                 loss, sent, received = self._batch(images.to(self._device), labels.to(self._device))
                 upload_bytes, download_bytes = upload_bytes + sent, download_bytes + received
                 num_seen += len(labels)
                 if num_seen > last_epoch:
                     total_loss += loss * len(labels)
                 on_samples("server", len(labels))
+                values = {
+                    "total_loss": total_loss,
+                    "upload_bytes": upload_bytes,
+                    "download_bytes": download_bytes,
+                    "num_trained": place,
+                    "num_batches": number,
+                    "num_seen": num_seen,
+                }
+                self.saves(partial(Place, values), epoch_done=number % each == 0)
         evaluation = self._validate(self._network)
         mean_loss = total_loss / sum(len(clients[client_id].train) for client_id in chosen)
         return RoundResult(mean_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes)

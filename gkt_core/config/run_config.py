@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from gkt_core.config.dataclass_options import check_options, dataclass_options, option
+from gkt_core.config.upload_schedule import EVERY, UploadSchedule
 from gkt_core.errors import ConfigError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -24,6 +25,7 @@ LR_SCHEDULES = ("constant", "cosine")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
 PRECISIONS = ("fp32", "bf16")
+FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
 BOTH, DISTILLATION, VIEWS, UPLOADS = "Training on both sides", "Distillation", "Augmented views", "Uploads"
@@ -74,7 +76,14 @@ class RunConfig:
         shared_init: Whether all devices begin from the same weights, as with one bundle, or each from others.
         crop_padding: Pixels of zero padding of the random crop.
         horizontal_flip: Whether views are flipped at random (not for digits).
+        feature_augmentation: Views that the server draws of features, another one in every epoch: random
+            ``crop`` of at most ``crop_padding`` pixels, ``flip``, both or ``none``. Flips are those of images
+            with an edge network whose filters come with their mirrors (``resnet8-tied``).
         codec: How features travel: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
+        uploads: When devices upload: in ``every`` round; in ``rounds=1,4,16`` alone; or after a ``drift=X``,
+            the relative change of their features since their last upload, on 64 fixed samples. In other
+            rounds they train and report, and the server trains on what it has of them. A device's first
+            upload is in its first round; the model gets the extractor of its last.
         compress: Whether shards are compressed with Zstandard on the wire.
         shard_samples: Samples in one shard.
         precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
@@ -115,7 +124,9 @@ class RunConfig:
     shared_init: bool = option(True, group=EDGE)
     crop_padding: int = option(4, low=0, high=64, group=VIEWS)
     horizontal_flip: bool = option(True, group=VIEWS)
+    feature_augmentation: str = option("none", choices=FEATURE_AUGMENTATIONS, group=VIEWS)
     codec: str = option("fp32", choices=CODECS)
+    uploads: str = option(EVERY, group=UPLOADS, metavar="every|rounds=N,...|drift=X")
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)
     precision: str = option("fp32", choices=PRECISIONS, group=SERVER)
@@ -137,6 +148,7 @@ class RunConfig:
                 raise ConfigError(f"{field} is {value!r}, expected {_WORDS[expected_type]}")
         # A run file has the fields' names, not the options'.
         check_options(self, named=lambda field: field.name)
+        UploadSchedule.parse(self.uploads)
 
     @property
     def edge_distils(self) -> bool:
@@ -147,6 +159,21 @@ class RunConfig:
     def server_distils(self) -> bool:
         """Whether the server uses the devices' logits (Eq. 6)."""
         return self.direction == "both"
+
+    @property
+    def uploads_every_round(self) -> bool:
+        """Whether devices upload in every round that they take part in."""
+        return self.uploads == EVERY
+
+    @property
+    def crops_features(self) -> bool:
+        """Whether the server crops features; devices then tell it what lies outside of an image."""
+        return "crop" in self.feature_augmentation
+
+    @property
+    def flips_features(self) -> bool:
+        """Whether the server mirrors features."""
+        return "flip" in self.feature_augmentation
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-compatible values."""

@@ -11,16 +11,23 @@ from torch import Tensor, nn
 from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ConfigError
 from gkt_core.networks import (
+    EDGE_NETWORKS,
     FULL_NETWORKS,
+    TIED_NETWORKS,
     check_network,
     edge_network_names,
     registered_edge,
     registered_server,
     server_network_names,
 )
-from gkt_core.nn.resnet import FeatureExtractor, edge_head, initialise, server_trunk
+from gkt_core.nn.resnet import FeatureExtractor, TiedExtractor, edge_head, initialise, server_trunk
 
-_EDGE_BLOCKS = {"resnet4": (1, False), "resnet6": (2, False), "resnet8": (2, True)}
+_EDGE_BLOCKS = {
+    "resnet4": (1, False),
+    "resnet6": (2, False),
+    "resnet8": (2, True),
+    "resnet8-tied": (2, True),
+}
 _STAGE_BLOCKS = {"resnet55": 6, "resnet109": 12}
 _FULL_TO_SERVER = {"resnet56": "resnet55", "resnet110": "resnet109"}
 
@@ -107,7 +114,7 @@ def _seeded(build: Callable[[], ModuleT], seed: int) -> ModuleT:
 def build_edge_network(
     name: str, num_classes: int, *, seed: int = 0, **pixels: Unpack[Pixels]
 ) -> EdgeNetwork:
-    """Build ``resnet4``, ``resnet6``, ``resnet8`` or a registered network with fresh weights.
+    """Build one of the paper's edge networks, ``resnet8-tied`` or a registered network with fresh weights.
 
     Raises:
         ConfigError: The name is unknown or the class count is not at least 2.
@@ -122,7 +129,8 @@ def build_edge_network(
 
     def build() -> EdgeNetwork:
         head = edge_head(num_blocks, num_classes, bottleneck=bottleneck)
-        return EdgeNetwork(FeatureExtractor(), head, Normalise(**pixels))
+        extractor = TiedExtractor() if name in TIED_NETWORKS else FeatureExtractor()
+        return EdgeNetwork(extractor, head, Normalise(**pixels))
 
     return _seeded(build, seed)
 
@@ -173,7 +181,7 @@ def build_combined_network(
     check_network(edge_network, edge_network_names(), num_classes)
     check_network(server_network, server_network_names(), num_classes)
     full = next((name for name, server in _FULL_TO_SERVER.items() if server == server_network), None)
-    if full is not None and registered_edge(edge_network) is None:
+    if full is not None and edge_network in EDGE_NETWORKS:
         return build_full_network(full, num_classes, **pixels, seed=seed)
     edge = build_edge_network(edge_network, num_classes, **pixels, seed=seed)
     server = build_server_network(server_network, num_classes, seed=seed)

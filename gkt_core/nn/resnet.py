@@ -30,6 +30,56 @@ class FeatureExtractor(nn.Module):
         return features
 
 
+def mirror(x: Tensor) -> Tensor:
+    """Mirror ``[N, C, H, W]``, the columns the other way round."""
+    if not torch.onnx.is_in_onnx_export():
+        return x.flip(3)
+    # A flip becomes a slice with a negative step, whose gradient ONNX Runtime's training refuses.
+    return x.index_select(3, torch.arange(int(x.shape[3]) - 1, -1, -1))
+
+
+class MirroredConv(nn.Conv2d):
+    """A convolution with a mirror to each of its filters; it keeps height and width.
+
+    The result has what the mirrors give below what the filters give, so that a batch norm behind it treats
+    both alike. Images and results are mirrored, not weights: what a flipped image gives is then, to the last
+    bit, the flipped result with the two halves exchanged.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``[N, in_channels, H, W]`` to ``[N, out_channels, 2 H, W]``."""
+        return torch.cat([super().forward(input), mirror(super().forward(mirror(input)))], dim=2)
+
+
+class MirroredHalves(nn.Module):
+    """What a :class:`MirroredConv` laid below each other, as channels: filters first, then mirrors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, 2 H, W]`` to ``[N, 2 C, H, W]``."""
+        # A number, not a part of the graph: whoever exports it wants to know the shape of the features.
+        height = int(x.shape[2]) // 2
+        return torch.cat([x[:, :, :height], x[:, :, height:]], dim=1)
+
+
+class TiedExtractor(nn.Module):
+    """A :class:`FeatureExtractor` with 8 filters and their 8 mirrors, which share their batch norm.
+
+    The features of a flipped image are the flipped features of the image with the two halves of
+    the channels exchanged: a server can flip them without having seen the image. 232 parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = MirroredConv(3, TAP_CHANNELS // 2, kernel_size=3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(TAP_CHANNELS // 2)
+        self.halves = MirroredHalves()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``[N, 3, S, S]`` to features ``[N, 16, S, S]``."""
+        features: Tensor = self.halves(torch.relu(self.bn(self.conv(images))))
+        return features
+
+
 class Shortcut(nn.Module):
     """Identity, or a 1x1 convolution with batch norm where the shape changes."""
 

@@ -84,7 +84,7 @@ def client_batches(
         part: The device's.
         soft_labels: The server's logits for view t-1, or None.
         round_num: t, from 1.
-        teacher_round: The round that the soft labels answer, if it is not t-1.
+        teacher_round: The round of the upload that the soft labels answer, if it is not t-1.
         skip: So many batches at the beginning are left out.
 
     Raises:
@@ -94,7 +94,9 @@ def client_batches(
     step = 0
     alpha = config.alpha if soft_labels is not None and config.edge_distils else 0.0
     seen_round = round_num - 1 if teacher_round is None else teacher_round
-    view_round = seen_round if config.teacher_view == "reused" else round_num - 1 + _FRESH_VIEWS
+    # Where uploads are rare, a device that nobody teaches has no reason to see one view again and again.
+    is_reused = config.teacher_view == "reused" and (config.edge_distils or config.uploads_every_round)
+    view_round = seen_round if is_reused else round_num - 1 + _FRESH_VIEWS
     seed = client_seed(config.seed, part.client_id)
     untaught = part.untaught(seen_round)
     for epoch in range(1, config.local_epochs + 1):

@@ -25,6 +25,7 @@ class Extracted:
         features: ``[n, C, H, W] float32``.
         client_logits: ``[n, classes] float32``.
         labels: ``[n] int64``.
+        outside: ``[C] float32``, the feature of black; None where the server has no use for it.
     """
 
     key: ShardKey
@@ -32,6 +33,7 @@ class Extracted:
     features: NDArray[np.float32]
     client_logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+    outside: NDArray[np.float32] | None = None
 
     def encode(self, part: ClientPart) -> bytes:
         """Make the bytes that leave the device: noise on the features, then the codec.
@@ -42,7 +44,13 @@ class Extracted:
         """
         features = part.noise.blur(self.features, self.sample_ids, self.key.round_num)
         return write_feature_shard(
-            self.key, self.sample_ids, features, self.client_logits, self.labels, part.config.codec
+            self.key,
+            self.sample_ids,
+            features,
+            self.client_logits,
+            self.labels,
+            part.config.codec,
+            self.outside,
         )
 
 
@@ -58,6 +66,7 @@ def shards(
         ShardError: There is no shard of such an index.
     """
     samples, size, num = part.samples(split), part.config.shard_samples, part.num_shards(split)
+    outside = _outside(engine, part) if part.config.crops_features else None
     for index in range(num) if only is None else only:
         if not 0 <= index < num:
             raise ShardError(f"shard {index} is wanted of {num}")
@@ -68,4 +77,13 @@ def shards(
             images = to_float_nchw(samples.images[rows])
         features, logits = engine.predict(images)
         key = ShardKey(part.client_id, round_num, split, index)
-        yield Extracted(key, samples.sample_ids[rows], features, logits, samples.labels[rows])
+        yield Extracted(key, samples.sample_ids[rows], features, logits, samples.labels[rows], outside)
+
+
+def _outside(engine: TrainingEngine, part: ClientPart) -> NDArray[np.float32]:
+    """Compute the feature of black ``[C]``, far from any border; 0 where features leave with noise."""
+    size = part.data.image_size
+    features = engine.predict(np.zeros((1, 3, size, size), np.float32))[0][0]
+    middle = features[:, features.shape[1] // 2, features.shape[2] // 2]
+    # It is the same in every shard: noise on it would not hide it.
+    return np.zeros_like(middle) if part.noise.is_on else middle

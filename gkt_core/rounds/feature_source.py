@@ -25,11 +25,13 @@ class FeatureBatch:
         features: ``[n, C, H, W] float32``.
         client_logits: ``[n, classes] float32``.
         labels: ``[n] int64``.
+        outside: ``[n, C] float32``: the feature of black, which lies around an image; 0 where unknown.
     """
 
     features: NDArray[np.float32]
     client_logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+    outside: NDArray[np.float32]
 
 
 class ShardSource:
@@ -85,13 +87,16 @@ class ShardSource:
         features = np.empty((len(rows), *first.feature_shape), np.float32)
         logits = np.empty((len(rows), first.client_logits.shape[1]), np.float32)
         labels = np.empty(len(rows), np.int64)
+        outside = np.zeros((len(rows), first.feature_shape[0]), np.float32)
         for number in np.unique(shard_numbers):
             places, shard = np.flatnonzero(shard_numbers == number), self._shards[number]
             shard_rows = self._row_of[rows[places]]
             features[places] = shard.features(shard_rows)
             logits[places] = shard.client_logits[shard_rows]
             labels[places] = shard.labels[shard_rows]
-        return FeatureBatch(features, logits, labels)
+            if shard.outside is not None:
+                outside[places] = shard.outside
+        return FeatureBatch(features, logits, labels, outside)
 
 
 def split_by_client(source: ShardSource, server_logits: NDArray[np.float32]) -> dict[str, SoftLabels]:

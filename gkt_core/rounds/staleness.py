@@ -12,11 +12,13 @@ def may_begin(done: int, slowest: int, *, rounds: int, max_staleness: int) -> bo
 
 
 def check_mode(config: RunConfig) -> None:
-    """Refuse to draw devices for rounds that there are not.
+    """Refuse to draw devices for rounds, or to upload in some, where there are none.
 
     Raises:
-        ConfigError: Mode async with sampling.
+        ConfigError: Mode async with sampling, or with a schedule of uploads.
     """
+    if config.mode == "async" and not config.uploads_every_round:
+        raise ConfigError("uploads other than every needs mode sync: without rounds each upload is answered")
     if config.mode == "async" and config.client_fraction != 1:
         raise ConfigError(
             "client_fraction below 1 needs mode sync: without rounds there is nothing to draw devices for"

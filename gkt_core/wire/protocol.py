@@ -138,6 +138,10 @@ class Task(Message):
         retry_after_seconds: When to ask again, for ``wait``.
         reason: For a person.
         learning_rate_scale: What the device's learning rate is multiplied with in this round.
+        upload_round: Where not every round has an upload: the round of the one that the server holds of this
+            device; 0 for none.
+        view_round: In such a run, the round of the upload that those soft labels answer: its view is the one
+            that they belong to, and the extractor that made it is the one of the model.
     """
 
     action: str
@@ -146,6 +150,8 @@ class Task(Message):
     retry_after_seconds: float
     reason: str
     learning_rate_scale: float = 1.0
+    upload_round: int = 0
+    view_round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,8 @@ class RoundReport(Message):
     """A device closes its part of a round: how many shards it sent, and how training went.
 
     ``feature_clip`` and ``feature_noise`` say what the device did to its features before it sent them, as
-    :class:`gkt_core.wire.feature_noise.FeatureNoise` has them; 0 for nothing.
+    :class:`gkt_core.wire.feature_noise.FeatureNoise` has them; 0 for nothing. ``upload_round`` is the round
+    whose upload is to be trained on, which the shards are counted of; 0 for this one.
     """
 
     num_train_shards: int
@@ -188,6 +195,7 @@ class RoundReport(Message):
     images_per_second: float
     feature_clip: float = 0.0
     feature_noise: float = 0.0
+    upload_round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

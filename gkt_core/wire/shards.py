@@ -11,6 +11,8 @@ tensor                    dtype, shape                meaning
 ``features_offset``       float32 ``[C]``             value of level 0 of a channel
 ``client_logits``         float32 ``[n, classes]``    the device's raw logits
 ``labels``                int64 ``[n]``
+``features_outside``      float32 ``[C]``             the feature of black, which lies around an
+                                                      image; only where the server crops features
 ========================  ==========================  ============================================
 
 A soft-label shard holds ``sample_ids`` and ``server_logits`` (float32 ``[n, classes]``). The single
@@ -46,22 +48,28 @@ class ShardSpec:
         feature_shape: ``(C, H, W)`` of one sample.
         num_classes: Width of the logits; labels are below it.
         max_samples: Samples in one shard at most.
+        has_outside: Whether the feature of black comes with the samples.
     """
 
     codec: str
     feature_shape: tuple[int, int, int]
     num_classes: int
     max_samples: int
+    has_outside: bool = False
 
     @property
     def max_bytes(self) -> int:
         """Size that no valid shard exceeds, uncompressed."""
-        return self._sample_bytes * self.max_samples + 8 * self.feature_shape[0] + 8 + MAX_HEADER_BYTES
+        return self._sample_bytes * self.max_samples + self._channel_bytes + 8 + MAX_HEADER_BYTES
 
     def samples_within(self, num_bytes: int) -> int:
         """How many samples a shard of so many bytes may hold, uncompressed; at least one."""
-        rest = num_bytes - 8 * self.feature_shape[0] - 8 - _HEADER_BYTES
+        rest = num_bytes - self._channel_bytes - 8 - _HEADER_BYTES
         return max(1, rest // self._sample_bytes)
+
+    @property
+    def _channel_bytes(self) -> int:
+        return (12 if self.has_outside else 8) * self.feature_shape[0]
 
     @property
     def _sample_bytes(self) -> int:
@@ -100,6 +108,7 @@ class FeatureShard:
         client_logits: ``[n, classes] float32``.
         labels: ``[n] int64``.
         feature_shape: ``(C, H, W)`` of one sample.
+        outside: ``[C] float32``, the feature of black; None in a run that has no use for it.
     """
 
     sample_ids: NDArray[np.int64]
@@ -107,6 +116,7 @@ class FeatureShard:
     client_logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     feature_shape: tuple[int, int, int]
+    outside: NDArray[np.float32] | None = None
 
     def features(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Decode some rows to ``[k, C, H, W] float32``; only those rows are read."""
@@ -145,6 +155,7 @@ def write_feature_shard(
     client_logits: NDArray[np.float32],
     labels: NDArray[np.int64],
     codec: str,
+    outside: NDArray[np.float32] | None = None,
 ) -> bytes:
     """Encode one feature shard of ``features [n, C, H, W] float32``; see :class:`FeatureShard` for the rest.
 
@@ -152,7 +163,7 @@ def write_feature_shard(
         CodecError: Features cannot be encoded.
         ShardError: Logits are not finite.
     """
-    if not np.isfinite(client_logits).all():
+    if not (np.isfinite(client_logits).all() and (outside is None or np.isfinite(outside).all())):
         raise ShardError("logits hold NaN or infinity: the local training diverged, lower edge_lr")
     encoded = encode(features, codec)
     tensors: dict[str, NDArray[Any]] = {
@@ -163,6 +174,8 @@ def write_feature_shard(
         "client_logits": client_logits.astype(np.float32),
         "labels": labels.astype(np.int64),
     }
+    if outside is not None:
+        tensors["features_outside"] = outside.astype(np.float32)
     return serialise(tensors, {"kind": "features", "codec": codec, **key.metadata()})
 
 
@@ -201,21 +214,22 @@ def read_feature_shard(
     num = count_samples(tensors, spec.max_samples)
     dtype, sample_shape = encoded_layout(spec.codec, spec.feature_shape)
     channels = spec.feature_shape[0]
-    check_layout(
-        tensors,
-        {
-            "sample_ids": ("int64", (num,)),
-            "features": (dtype.name, (num, *sample_shape)),
-            "features_scale": ("float32", (channels,)),
-            "features_offset": ("float32", (channels,)),
-            "client_logits": ("float32", (num, spec.num_classes)),
-            "labels": ("int64", (num,)),
-        },
-    )
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {
+        "sample_ids": ("int64", (num,)),
+        "features": (dtype.name, (num, *sample_shape)),
+        "features_scale": ("float32", (channels,)),
+        "features_offset": ("float32", (channels,)),
+        "client_logits": ("float32", (num, spec.num_classes)),
+        "labels": ("int64", (num,)),
+    }
+    if spec.has_outside:
+        layout["features_outside"] = ("float32", (channels,))
+    check_layout(tensors, layout)
     features, scale, offset = (tensors[name] for name in ("features", "features_scale", "features_offset"))
     sample_ids, logits, labels = (tensors[name] for name in ("sample_ids", "client_logits", "labels"))
     encoded = EncodedFeatures(spec.codec, features, scale, offset)
-    shard = FeatureShard(sample_ids, encoded, logits, labels, spec.feature_shape)
+    outside = tensors.get("features_outside")
+    shard = FeatureShard(sample_ids, encoded, logits, labels, spec.feature_shape, outside)
     if check_values:
         # Relative to the file: a header of odd length would put floats between the words that were seen.
         places = (shard.encoded.values.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 4
@@ -231,6 +245,8 @@ def _check_values(shard: FeatureShard, spec: ShardSpec, *, features_are_finite: 
     floats: dict[str, NDArray[Any]] = {"client_logits": shard.client_logits}
     if not features_are_finite:
         floats["features"] = shard.encoded.values
+    if shard.outside is not None:
+        floats["features_outside"] = shard.outside
     for name, values in floats.items():
         if values.dtype.kind == "f" and not is_finite_everywhere(values):
             raise ShardError(f"{name} hold NaN or infinity")

@@ -116,7 +116,8 @@ def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[st
     """Merge what was given with what suits a network: small codes, and shards that proxies let through."""
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=SERVE_DEFAULTS)
     manifest = load_bundle(artifacts).manifest
-    spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1)
+    crops = config.crops_features
+    spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1, crops)
     defaults = {**SERVE_DEFAULTS, "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES))}
     return build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
 

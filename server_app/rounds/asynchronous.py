@@ -146,6 +146,10 @@ class AsyncRounds:
         """The devices of the step that was claimed, or of the next one, each with its own round."""
         return {each: _done(state, each) + 1 for each in state.in_step or state.reported}
 
+    def uploads(self, state: RunState) -> dict[str, int]:
+        """The same as :meth:`parts`: each round has an upload."""
+        return self.parts(state)
+
     def validation_parts(self, state: RunState) -> dict[str, int]:
         """All devices that ever had an answer or have a part now, each with its last upload."""
         answered = {each: num for each, num in state.answered if each in state.clients}

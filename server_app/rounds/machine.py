@@ -89,6 +89,10 @@ class Rounds(Protocol):
         """Devices whose uploads the trainer takes next or has taken, each with the number of its round."""
         ...
 
+    def uploads(self, state: RunState) -> dict[str, int]:
+        """The same devices, each with the round of the upload that is trained on."""
+        ...
+
     def validation_parts(self, state: RunState) -> dict[str, int]:
         """The devices whose validation samples count, each with the round that they were sent in."""
         ...
@@ -138,11 +142,11 @@ def advance(state: RunState, event: Event) -> RunState:
         case Joined(client_id):
             known = client_id in state.clients
             return state if known else rounds.admitted(members.joined(state, client_id), client_id)
-        case Reported(client_id, round_num):
+        case Reported(client_id, round_num, upload_round):
             if part_is_closed(state, client_id, round_num):
                 return state
             rounds.check_upload(state, client_id, round_num)
-            return rounds.reported(state, client_id)
+            return rounds.reported(members.holding(state, client_id, upload_round), client_id)
         case DeadlinePassed(round_num):
             waits = state.phase in (Phase.JOINING, Phase.COLLECTING) and state.round_num == round_num
             return rounds.settled(dataclasses.replace(state, overdue=True)) if waits else state

@@ -32,6 +32,15 @@ def joined(state: RunState, client_id: str) -> RunState:
     return dataclasses.replace(state, clients=tuple(sorted((*state.clients, client_id))))
 
 
+def holding(state: RunState, client_id: str, upload_round: int) -> RunState:
+    """Remember which upload of a device is to be trained on; 0 for nothing to remember, or to forget."""
+    if upload_round == state.last_upload(client_id):
+        return state
+    pairs = {**dict(state.uploads), client_id: upload_round}
+    kept = sorted((each, number) for each, number in pairs.items() if number)
+    return dataclasses.replace(state, uploads=tuple(kept))
+
+
 def revoked(state: RunState, client_id: str) -> RunState:
     """End a device's membership; what that means for the open round is for the mode to say.
 
@@ -61,6 +70,8 @@ def held(state: RunState, client_id: str, reason: str, taking_part: tuple[str, .
         # Revoked meanwhile.
         return state
     pairs = {**dict(state.quarantined), client_id: reason}
+    # Should a person release it, it uploads anew.
+    state = holding(state, client_id, 0)
     return dataclasses.replace(state, quarantined=tuple(sorted(pairs.items())))
 
 

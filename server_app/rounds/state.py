@@ -47,6 +47,8 @@ class RunState:
         done: Rounds that each device has behind it, of those that have any, sorted (async).
         in_step: Devices of the step that the trainer has claimed, sorted (async).
         late: Devices that nobody waits for any more, but which may still report, sorted (async).
+        uploads: The round of each device's upload that is trained on, where not every round has one, sorted.
+        views: The round of the upload that each device's last soft labels answer, in such a run, sorted.
     """
 
     num_clients: int
@@ -71,6 +73,8 @@ class RunState:
     done: tuple[tuple[str, int], ...] = ()
     in_step: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    uploads: tuple[tuple[str, int], ...] = ()
+    views: tuple[tuple[str, int], ...] = ()
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -81,6 +85,14 @@ class RunState:
     def last_answer(self, client_id: str) -> int:
         """The last round whose soft labels this device was given; 0 for none."""
         return dict(self.answered).get(client_id, 0)
+
+    def last_upload(self, client_id: str) -> int:
+        """The round of the upload that is held of this device; 0 for none, or where each round has one."""
+        return dict(self.uploads).get(client_id, 0)
+
+    def answered_uploads(self) -> dict[str, int]:
+        """The round of the upload that each device's last soft labels answer, of those that have any."""
+        return {**dict(self.answered), **dict(self.views)}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-compatible values."""
@@ -96,7 +108,7 @@ class RunState:
         return cls(**{**values, **lists, **pairs, "phase": Phase(values["phase"])})
 
 
-_PAIRS = ("answered", "done", "quarantined")
+_PAIRS = ("answered", "done", "quarantined", "uploads", "views")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +120,15 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A device has uploaded all its shards of a round."""
+    """A device has closed its part of a round.
+
+    In a run where not every round has an upload, ``upload_round`` says which one is to be trained on; 0 in
+    all others.
+    """
 
     client_id: str
     round_num: int
+    upload_round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,9 @@ class SyncRounds:
     def trained(self, state: RunState) -> RunState:
         """Open the next round, or finish after the last."""
         answered = tuple(sorted({**dict(state.answered), **self.parts(state)}.items()))
-        state = dataclasses.replace(state, answered=answered)
+        held = {each: state.last_upload(each) for each in state.reported if state.last_upload(each)}
+        views = tuple(sorted({**dict(state.views), **held}.items()))
+        state = dataclasses.replace(state, answered=answered, views=views)
         if self.is_last(state):
             return dataclasses.replace(state, phase=Phase.FINISHED)
         return _opened(state, state.round_num + 1)
@@ -116,9 +118,13 @@ class SyncRounds:
         """The devices that have reported, all with the current round."""
         return dict.fromkeys(state.reported, state.round_num)
 
+    def uploads(self, state: RunState) -> dict[str, int]:
+        """The devices that have reported, each with the upload that it said is to be trained on."""
+        return {each: state.last_upload(each) or state.round_num for each in state.reported}
+
     def validation_parts(self, state: RunState) -> dict[str, int]:
-        """The same as :meth:`parts`."""
-        return self.parts(state)
+        """The same as :meth:`uploads`."""
+        return self.uploads(state)
 
     def is_last(self, state: RunState) -> bool:
         """Whether the current round is the last."""

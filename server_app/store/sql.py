@@ -228,11 +228,13 @@ class RunStore:
         ]
         return sorted(shards, key=lambda each: (each.key.client_id, each.key.split, each.key.index))
 
-    def close_part(self, client_id: str, round_num: int, report: RoundReport) -> RunState:
+    def close_part(
+        self, client_id: str, round_num: int, report: RoundReport, upload_round: int = 0
+    ) -> RunState:
         """Close a device's part of a round and remember how it went, or neither; RoundError if refused."""
         key = {"round_num": round_num, "client_id": client_id}
         with self._write() as connection:
-            before, after = self._advance(connection, Reported(client_id, round_num))
+            before, after = self._advance(connection, Reported(client_id, round_num, upload_round))
             if after != before:
                 self._upsert(connection, tables.reports, key, {"report": to_json(report).decode()})
         return after

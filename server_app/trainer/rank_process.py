@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gkt_core.algorithms import server_update
+from gkt_core.algorithms import ServerPlace, server_update
 from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.nn.ranks import DistributedRanks
 from gkt_core.rounds.feature_source import ShardSource
@@ -40,7 +40,8 @@ def train_along(run: RunContext, torch_device: torch.device) -> None:
             run.config,
             round_num=order.round_num,
             num_classes=run.bundle.manifest.num_classes,
-            first_epoch=order.first_epoch,
+            views=run.feature_views,
+            begin=ServerPlace(order.first_epoch),
             ranks=ranks,
         )
 

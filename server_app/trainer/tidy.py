@@ -17,6 +17,8 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
     run.epoch_checkpoint_path.unlink(missing_ok=True)
     if before.mode == "async":
         _drop_of_step(run, before)
+    elif not run.config.uploads_every_round:
+        _drop_replaced(run, before)
     else:
         # Of the round before, too: a device may have sent its last shard while that one was dropped.
         for old in (before.round_num, before.round_num - 1):
@@ -27,6 +29,17 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
             run.blobs.delete(soft_labels_blob(answered, client_id))
     if before.round_num >= 2:
         run.checkpoint_path(before.round_num - 1).unlink(missing_ok=True)
+
+
+def _drop_replaced(run: RunContext, before: RunState) -> None:
+    """Keep each device's upload that is trained on, for as long as it is."""
+    views = dict(before.views)
+    for client_id in (*before.clients, *before.revoked):
+        held = before.last_upload(client_id) if client_id in before.clients else 0
+        # Of a round that a device was too late for, there may be some shards.
+        spent = {before.round_num, before.round_num - 1, views.get(client_id, 0)} - {held, 0}
+        for round_num in spent:
+            run.blobs.delete_below(f"{round_blobs(round_num)}/{client_id}")
 
 
 def _drop_of_step(run: RunContext, before: RunState) -> None:

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from gkt_core.algorithms import evaluate, server_update
+from gkt_core.algorithms import ServerPlace, evaluate, server_update
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.optimizers import set_learning_rate
@@ -152,6 +152,11 @@ class Trainer:
         log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
         return int(extra["epoch"])
 
+    def _on_place(self, state: RunState, place: ServerPlace) -> None:
+        # Within an epoch each of several ranks has running statistics of its own.
+        if place.num_batches == 0:
+            self._save_epoch(state, place.epoch - 1)
+
     def _save_epoch(self, state: RunState, epoch: int) -> None:
         self._lease.keep()
         clients = sorted(rounds_of(state).parts(state))
@@ -186,9 +191,10 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
-                first_epoch=epochs_done + 1,
+                views=run.feature_views,
+                begin=ServerPlace(epochs_done + 1),
                 on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
-                on_epoch=lambda epoch: self._save_epoch(state, epoch),
+                on_place=lambda place: self._on_place(state, place),
                 ranks=self._group.begin(order, self._network, self._optimizer),
             )
             evaluation = evaluate(self._network, self._source(state, "validation"))
@@ -217,7 +223,7 @@ class Trainer:
             evaluation.accuracy,
             update.samples_per_second,
         )
-        self._watch.tidy(own_rounds, dict(state.answered))
+        self._watch.tidy(rounds.uploads(state), state.answered_uploads())
         drop_what_is_spent(run, state)
         return trained
 
@@ -228,18 +234,22 @@ class Trainer:
         return self._apply(Trained(state.round_num))
 
     def _quarantine(self, state: RunState) -> RunState:
-        """Leave out the devices of this round whose uploads are far outside."""
-        rounds = rounds_of(state).parts(state)
+        """Leave out the devices of this round whose new uploads are far outside."""
+        uploads, before = rounds_of(state).uploads(state), state.answered_uploads()
+        new = {each for each, number in uploads.items() if before.get(each) != number}
+        if not new:
+            return state
         # Of devices that take no part now, validation samples were looked at when they came.
-        validation = [part for part in self._shards(state, "validation") if part[0].client_id in rounds]
+        validation = [part for part in self._shards(state, "validation") if part[0].client_id in uploads]
         suspects = self._watch.check(
             self._source(state, "train"),
             self._opened(validation) if validation else None,
-            rounds=rounds,
-            answered=dict(state.answered),
+            rounds=uploads,
+            answered=before,
             trusted=state.trusted,
         )
-        for client_id, reason in suspects.items():
+        for client_id in sorted(suspects.keys() & new):
+            reason = suspects[client_id]
             log.warning("round %d: %s is quarantined: %s", state.round_num, client_id, reason)
             state = self._apply(Quarantined(client_id, state.round_num, reason))
         return state
@@ -255,7 +265,7 @@ class Trainer:
     def _shards(self, state: RunState, split: str) -> list[tuple[ShardKey, str]]:
         """Shards of what is trained on, or evaluated on, and their blobs."""
         rounds = rounds_of(state)
-        wanted = rounds.parts(state) if split == "train" else rounds.validation_parts(state)
+        wanted = rounds.uploads(state) if split == "train" else rounds.validation_parts(state)
         # Devices that came too late may have left some shards of a round.
         return [
             (shard.key, shard.blob)

@@ -38,11 +38,12 @@ def run_of(run_id: str) -> RunContext:
 
 
 def task_response(run: RunContext, state: RunState, client_id: str) -> Response:
-    """What a device does next, with the learning rate of the round."""
+    """What a device does next, with the learning rate of the round and which of its uploads are known."""
     task = rounds_of(state).task_for(state, client_id, context().poll_seconds)
     if task.action == "train":
         task = dataclasses.replace(task, learning_rate_scale=run.learning_rate_scale(state))
-    return message_response(task)
+    held, answered = state.last_upload(client_id), dict(state.views).get(client_id, 0)
+    return message_response(dataclasses.replace(task, upload_round=held, view_round=answered))
 
 
 def message_response(message: Any) -> Response:

@@ -20,6 +20,7 @@ import torch
 from edge_export import ExportOptions, export_bundle
 from edge_export.reopening import network_of
 from edge_export.verification import verify_bundle
+from edge_runtime.engines.base import open_engine
 from gkt_core.bundle.manifest import (
     COMBINED_TEMPLATE,
     DEVICE_FILES,
@@ -151,3 +152,21 @@ def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path: Path, engin
     state = network_of(bundle).state_dict()
     assert all(torch.equal(state[name], weights[name]) for name in weights if "num_batches" not in name)
     assert set(verify_bundle(bundle, network_of(bundle))) == {engine}
+
+
+def test_a_tied_stem_is_exported_to_both_engines(tmp_path: Path) -> None:
+    """Both are verified against float64, and give of flipped images what a server makes of the images'."""
+    manifest = export_bundle(dataclasses.replace(OPTIONS, edge_network="resnet8-tied"), tmp_path / "tied")
+    assert manifest.edge_network == "resnet8-tied"
+    bundle = load_bundle(tmp_path / "tied")
+    images = np.random.default_rng(1).random((3, 3, 8, 8)).astype(np.float32)
+    labels, teacher = np.array([0, 1, 2]), np.zeros((3, 3), np.float32)
+    for name in ("portable", "ort_training"):
+        engine = open_engine(bundle, checkpoint=None, num_threads=1, learning_rate=0.1, engine=name)
+        engine.train_step(images, labels, teacher, 0.0)
+        parameters = engine.parameters()
+        assert parameters["extractor.conv.weight"].shape == (8, 3, 3, 3)
+        features, flipped = (engine.predict(each)[0] for each in (images, images[..., ::-1].copy()))
+        exchanged = np.roll(features[..., ::-1], 8, axis=1)
+        assert np.abs(features).max() > 0.1
+        assert np.abs(exchanged - flipped).max() < 1e-5, name

@@ -100,4 +100,4 @@ def test_names_that_cannot_be_used() -> None:
 def test_an_unknown_network_names_the_known(gkt: Gkt) -> None:
     done = gkt("simulate", "--model", "resnet9", *FAST, "--out", "out")
     assert done.returncode == 2
-    assert "'resnet9' is not one of resnet4, resnet6, resnet8" in done.stderr
+    assert "'resnet9' is not one of resnet4, resnet6, resnet8, resnet8-tied" in done.stderr

@@ -106,11 +106,18 @@ def load_federation(folder: Path) -> Federation:
 
 
 def training_batches(
-    samples: Samples, config: RunConfig, *, owner: str, round_num: int, epochs: int | None = None
+    samples: Samples,
+    config: RunConfig,
+    *,
+    owner: str,
+    round_num: int,
+    epochs: int | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Make the augmented batches of a round's epochs, a fresh view in every epoch.
 
-    Order and views follow from the owner's name. Epochs are the config's ``local_epochs`` by default.
+    Order and views follow from the owner's name. Epochs are the config's ``local_epochs`` by default. The
+    first ``skip`` batches are left out.
 
     Yields:
         Images ``[n, 3, S, S]`` in 0..1 and labels ``[n]``.
@@ -120,8 +127,16 @@ def training_batches(
         order = batch_order(len(samples), seed=seed, round_num=round_num, epoch=epoch)
         view = (round_num - 1) * epochs + epoch
         for rows in batches(order, config.batch_size):
+            skip -= 1
+            if skip >= 0:
+                continue
             images = draw_view(samples, rows, config, owner, view)
             yield torch.from_numpy(images), torch.from_numpy(samples.labels[rows])
+
+
+def num_epoch_batches(samples: Samples, config: RunConfig) -> int:
+    """Count the batches that :func:`training_batches` makes in an epoch."""
+    return len(batches(np.arange(len(samples)), config.batch_size))
 
 
 def evaluation_batches(samples: Samples, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:

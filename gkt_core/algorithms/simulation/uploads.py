@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from gkt_core.config.run_config import RunConfig
@@ -31,10 +32,23 @@ class Uploads:
     def clear(self) -> None:
         """Forget all shards."""
         self._shards: list[tuple[ShardKey, bytes | Path]] = []
-        self.num_bytes = 0
+        self._sent: dict[int, int] = {}
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that were sent in all rounds."""
+        return sum(self._sent.values())
+
+    def bytes_of(self, round_num: int) -> int:
+        """Bytes that were sent in one round."""
+        return self._sent.get(round_num, 0)
+
+    def has(self, client_id: str, round_num: int) -> bool:
+        """Whether the shards of a device are those of this round."""
+        return any((key.client_id, key.round_num) == (client_id, round_num) for key, _ in self._shards)
 
     def send_client(self, engine: TrainingEngine, part: ClientPart, round_num: int) -> None:
         """Extract and send all that a device uploads in a round (lines 22 to 30 of FedGKT's Algorithm 1)."""
@@ -49,7 +63,8 @@ class Uploads:
     def send(self, part: ClientPart, shard: Extracted) -> None:
         """Encode and keep one shard."""
         key, data = shard.key, shard.encode(part)
-        self.num_bytes += len(compress(data)) if self._config.compress else len(data)
+        num_bytes = len(compress(data)) if self._config.compress else len(data)
+        self._sent[key.round_num] = self._sent.get(key.round_num, 0) + num_bytes
         if self._folder is None:
             self._shards.append((key, data))
             return
@@ -61,10 +76,12 @@ class Uploads:
         """Drop the shards of some devices; the bytes that they sent remain counted."""
         self._shards = [(key, data) for key, data in self._shards if key.client_id not in client_ids]
 
-    def source(self, split: str) -> ShardSource:
-        """Give the samples of one split in canonical order."""
+    def source(self, split: str, client_ids: Collection[str] | None = None) -> ShardSource:
+        """Give the samples of one split, of all devices or of these, in canonical order."""
         return ShardSource(
-            (key.client_id, self._read(key, data)) for key, data in self._shards if key.split == split
+            (key.client_id, self._read(key, data))
+            for key, data in self._shards
+            if key.split == split and (client_ids is None or key.client_id in client_ids)
         )
 
     def _read(self, key: ShardKey, data: bytes | Path) -> FeatureShard:

@@ -35,7 +35,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
 
     Writes metrics.jsonl, timings.jsonl, result.json (accuracy by class and the confusion matrix included),
     curves.png, confusion.png and the split into --out. The same command goes on where a stopped one was,
-    with the same final numbers. The test set is looked at once.
+    within a round too, with the same final numbers. The test set is looked at once.
     """
     algorithm, given = options.algorithm, hyper_parameters
     defaults = SIMULATION_DEFAULTS[algorithm]
@@ -102,7 +102,15 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     }
     with SimulationDisplay(algorithm, config.rounds) as display:
         listener = Listener(display.samples, display.round)
-        result = run_algorithm(built, federation, out, config=config, settings=settings, listener=listener)
+        result = run_algorithm(
+            built,
+            federation,
+            out,
+            config=config,
+            settings=settings,
+            listener=listener,
+            save_minutes=options.save_minutes,
+        )
     metrics = [json.loads(line) for line in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     title = f"{algorithm}, {Path(described['dataset']).name}, {config.num_clients} devices"
     write_curves(out / "curves.png", metrics, result, title)

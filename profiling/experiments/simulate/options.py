@@ -49,6 +49,7 @@ class SimulateOptions(CheckedOptions):
         replay_period: Rounds between two uploads.
         device: What is trained on.
         num_threads: CPU threads; 0 for all cores.
+        save_minutes: How often the run is saved within an epoch, beside after each one.
         out: Output folder; an unfinished run goes on.
     """
 
@@ -80,6 +81,7 @@ class SimulateOptions(CheckedOptions):
     replay_period: int = option(2, low=1, group=_ECOFED)
     device: str = option("cpu", choices=("cpu", "cuda"), group=_MACHINE)
     num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
+    save_minutes: float = option(10.0, low=0, unit="minutes", group=_MACHINE)
 
     def split_options(self, given: dict[str, Any]) -> SplitOptions:
         """How the dataset is split, with those hyper-parameters that were given."""

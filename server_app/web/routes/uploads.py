@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from flask import Blueprint, Response, request
 
+from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
 from gkt_core.wire.protocol import MAX_MISSING_SHARDS, SHA256_HEADER, MissingShards, RoundReport, ShardReceipt
 from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
 from server_app.rounds.machine import part_is_closed, rounds_of
+from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ClientRecord, ShardRecord
 from server_app.web.context import message_response, run_of, task_response
@@ -137,10 +139,36 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     state = run.store.state()
     if not part_is_closed(state, client_id, round_num):
         rounds_of(state).check_upload(state, client_id, round_num)
-        _check_complete(run, client_id, round_num, report)
-        state = run.store.close_part(client_id, round_num, report)
+        upload_round = _upload_round(run, state, client_id, round_num, report)
+        _check_complete(run, client_id, upload_round, report)
+        remembered = 0 if run.config.uploads_every_round else upload_round
+        state = run.store.close_part(client_id, round_num, report, remembered)
         run.store.count_traffic("upload/reports", round_num, len(body))
     return task_response(run, state, client_id)
+
+
+def _upload_round(
+    run: RunContext, state: RunState, client_id: str, round_num: int, report: RoundReport
+) -> int:
+    """Find the upload that a report is about.
+
+    Raises:
+        RoundError: It is none that is held, or the schedule of the run asks for a new one.
+    """
+    if report.upload_round in (0, round_num):
+        return round_num
+    held, schedule = state.last_upload(client_id), UploadSchedule.parse(run.config.uploads)
+    if not held or report.upload_round != held:
+        raise RoundError(
+            f"{client_id} reports round {round_num} on its upload of round {report.upload_round}, "
+            f"{f'held is that of round {held}' if held else 'none is held'}: upload this round's"
+        )
+    if schedule.is_due(round_num, held, None if schedule.drift is None else 0.0):
+        raise RoundError(
+            f"{client_id} reports round {round_num} on its upload of round {held}, but uploads are "
+            f"{run.config.uploads}: upload this round's"
+        )
+    return held
 
 
 def _check_complete(run: RunContext, client_id: str, round_num: int, report: RoundReport) -> None:

@@ -154,12 +154,10 @@ def test_a_device_that_sat_out_learns_from_its_own_last_view(
     seen: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
 
     def spy(
-        engine: Any, part: ClientPart, soft_labels: Any, round_num: int, *, teacher_round: int, on_batch: Any
+        engine: Any, part: ClientPart, soft_labels: Any, round_num: int, *, teacher_round: int, **rest: Any
     ) -> Any:
         seen[part.client_id].append((teacher_round, round_num))
-        return client_update(
-            engine, part, soft_labels, round_num, teacher_round=teacher_round, on_batch=on_batch
-        )
+        return client_update(engine, part, soft_labels, round_num, teacher_round=teacher_round, **rest)
 
     monkeypatch.setattr(simulated_client, "client_update", spy)
     algorithm = build("fedgkt", federation, with_options(client_fraction=0.5, rounds=8))

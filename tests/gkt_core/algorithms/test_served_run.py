@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -26,10 +27,12 @@ from edge_runtime.device import Device
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state.state_dir import StateDir
 from gkt_core.algorithms import TorchEngine
+from gkt_core.algorithms.base import RoundResult
 from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.bundle.manifest import Bundle, Manifest
 from gkt_core.config.run_config import RunConfig
+from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import RoundError
 from gkt_core.nn import build_edge_network
@@ -164,8 +167,11 @@ class Served:
     [
         {"rounds": 2, "lr_schedule": "cosine"},
         {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
+        {"rounds": 2, "feature_augmentation": "crop+flip", "codec": "uint4"},
+        {"rounds": 5, "uploads": "rounds=2,4", "client_fraction": 0.7, "feature_augmentation": "crop"},
+        {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
     ],
-    ids=["everybody", "sampled"],
+    ids=["everybody", "sampled", "views of features", "two uploads", "uploads by drift"],
 )
 def test_a_served_run_is_its_simulation(
     options: dict[str, Any], server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -192,10 +198,12 @@ def test_a_served_run_is_its_simulation(
         device=torch.device("cpu"),
     )
     accuracies: list[float] = []
+    results: list[RoundResult] = []
     for round_num in range(1, config.rounds + 1):
         scale = learning_rate_scale(config, round_num, accuracies)
         result = simulated.run_round(round_num, scale, lambda phase, num: None)
         accuracies.append(result.validation_accuracy)
+        results.append(result)
         answered = {
             client_id: write_soft_labels(client_id, round_num, client._soft_labels)
             for client_id, client in simulated._clients.items()
@@ -218,3 +226,20 @@ def test_a_served_run_is_its_simulation(
     for client_id, network in simulated.edge_models().items():
         for name, tensor in served.engines[client_id].network.state_dict().items():
             assert torch.equal(tensor, network.state_dict()[name]), (client_id, name)
+    held = served.run.store.state().answered_uploads()
+    for client_id, model in simulated.models().items():
+        client = simulated._clients[client_id]
+        assert held.get(client_id, 0) == client.uploaded_round
+        session = onnxruntime.InferenceSession(tmp_path / client_id / "model.onnx")
+        images = to_float_nchw(DATA[client_id].validation.images)
+        (logits,) = session.run(["logits"], {"images": images})
+        with torch.no_grad():
+            expected_logits = model.eval()(torch.from_numpy(images)).numpy()
+        assert np.allclose(logits, expected_logits, atol=1e-3)
+        if "uploads" in options:
+            assert client.uploaded_round > 0
+            deployed = client.deployed.extractor.state_dict(), client.engine.network.extractor.state_dict()
+            same = all(torch.equal(value, deployed[1][name]) for name, value in deployed[0].items())
+            assert same is (client.uploaded_round == client.last_round)
+    if "uploads" in options:
+        assert len({result.upload_bytes for result in results}) > 1

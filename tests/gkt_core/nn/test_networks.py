@@ -115,7 +115,7 @@ def test_building_leaves_the_global_random_state_alone(name: str) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["resnet4", "resnet6", "resnet8"])
+@pytest.mark.parametrize("name", ["resnet4", "resnet6", "resnet8", "resnet8-tied"])
 @pytest.mark.parametrize("size", [8, 32])
 def test_the_tap(name: str, size: int) -> None:
     features, logits = build_edge_network(name, 10)(example_images(2, size))
@@ -123,6 +123,13 @@ def test_the_tap(name: str, size: int) -> None:
     assert features.min() >= 0
     assert 0.2 < (features == 0).float().mean() < 0.8
     assert logits.shape == (2, 10)
+
+
+def test_a_tied_stem_has_half_of_the_parameters_and_all_of_the_work() -> None:
+    plain, tied = (build_edge_network(name, 10) for name in ("resnet8", "resnet8-tied"))
+    assert count_parameters(tied.extractor) == 232 == count_parameters(plain.extractor) // 2
+    images = example_images(1, 32)
+    assert count_forward_macs(tied, images) == count_forward_macs(plain, images)
 
 
 @pytest.mark.parametrize("name", ["resnet55", "resnet109"])

@@ -279,3 +279,24 @@ def test_equal_shards_may_be_stored_by_many_threads_at_once(tmp_path: Path) -> N
     assert failures == []
     assert path.read_bytes() == data
     assert [file.name for file in path.parent.iterdir()] == ["shard"]
+
+
+def test_the_feature_of_black_comes_where_the_run_crops_features_and_nowhere_else() -> None:
+    features, logits, labels = content()
+    black = np.array([0.25, 3.0], np.float32)
+    written = write_feature_shard(KEY, SAMPLE_IDS, features, logits, labels, "uint8", black)
+    crops = spec("uint8", has_outside=True)
+    assert len(written) <= crops.max_bytes
+    outside = read_feature_shard(written, KEY, crops).outside
+    assert outside is not None and np.array_equal(outside, black)
+    with pytest.raises(ShardError, match="features_outside"):
+        read_feature_shard(written, KEY, spec("uint8"))
+    with pytest.raises(ShardError, match="features_outside"):
+        read_feature_shard(shard_bytes("uint8"), KEY, crops)
+    assert read_feature_shard(shard_bytes("uint8"), KEY, spec("uint8")).outside is None
+    with pytest.raises(ShardError, match="NaN or infinity"):
+        write_feature_shard(KEY, SAMPLE_IDS, features, logits, labels, "uint8", black * np.float32(np.nan))
+    place = written.index(black.tobytes())
+    spoilt = written[:place] + np.full(2, np.inf, np.float32).tobytes() + written[place + 8 :]
+    with pytest.raises(ShardError, match="features_outside hold NaN or infinity"):
+        read_feature_shard(spoilt, KEY, crops)

@@ -94,16 +94,37 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
+    """The process is gone at whatever moment of whatever round, and what it saved last is gone on from."""
     out = tmp_path / "out"
     run_killed(
-        "simulate", *FAST, "--seed", "3", "--out", out,
-        after="gkt_core.algorithms.runner:save_state", calls=1, delay_seconds=random.uniform(0, 0.1),
+        "simulate", *FAST, "--seed", "3", "--save-minutes", "0", "--out", out,
+        after="gkt_core.algorithms.runner:save_state", calls=random.randint(1, 20),
+        delay_seconds=random.uniform(0, 0.1),
     )  # fmt: skip
     assert not (out / "result.json").exists()
     again = gkt("simulate", *FAST, "--seed", "3", "--out", out)
     assert again.returncode == 0, again.stderr
     for name in ("metrics.jsonl", "result.json", "checkpoint.safetensors"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_killed_central_training_goes_on_with_the_same_numbers(gkt: Gkt, tmp_path: Path) -> None:
+    """One round of several epochs, which are saved each."""
+    command = (
+        "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--image-size", "8",
+        "--limit", "60", "--clients", "2", "--local-epochs", "4", "--rounds", "1", "--out",
+    )  # fmt: skip
+    assert gkt(*command, tmp_path / "undisturbed").returncode == 0
+    out = tmp_path / "out"
+    run_killed(
+        *command, out, after="gkt_core.algorithms.runner:save_state", calls=random.randint(1, 3),
+        delay_seconds=0,
+    )  # fmt: skip
+    assert not (out / "metrics.jsonl").exists()
+    again = gkt(*command, out)
+    assert again.returncode == 0, again.stderr
+    for name in ("metrics.jsonl", "result.json", "checkpoint.safetensors"):
+        assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
 
 
 def test_features_on_disk_give_the_same_numbers(undisturbed: Path, gkt_here: Gkt, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def stop_at(patch: pytest.MonkeyPatch, *stops: Stop) -> tuple[list[Stop], list[t
     begun: list[tuple[int, int]] = []
 
     def update(*arguments: Any, on_batch: Callable[[ServerProgress], None], **options: Any) -> ServerUpdate:
-        begun.append((options["round_num"], options["first_epoch"]))
+        begun.append((options["round_num"], options["begin"].epoch))
         batches: list[int] = []
 
         def stop(progress: ServerProgress) -> None:

@@ -257,7 +257,7 @@ def test_a_killed_rank_costs_an_epoch_and_no_bit(
             group._others[0].kill()
 
     def noted_update(*arguments: Any, **options: Any) -> ServerUpdate:
-        begun.append(options["first_epoch"])
+        begun.append(options["begin"].epoch)
         return server_update(*arguments, **options)
 
     monkeypatch.setattr(trainer, "save_checkpoint", save_and_kill)

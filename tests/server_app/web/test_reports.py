@@ -5,15 +5,19 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import pytest
 
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, DEVICE_FILES, NOMINAL_CHECKPOINT
 from gkt_core.wire.protocol import (
+    RoundReport,
     Task,
     from_json,
     to_json,
 )
-from tests.server_app.server_fixtures import CLIENTS
+from server_app import create_app
+from server_app.rounds.machine import rounds_of
+from tests.server_app.server_fixtures import CLIENTS, TOKEN
 from tests.server_app.web.api_fixtures import (
     PARTS,
     REPORT,
@@ -181,3 +185,55 @@ def test_the_model_is_there_once_the_run_is_finished(joined: Api) -> None:
     assert joined.http.get(f"{joined.root}/model/template").content == b"the template"
     assert joined.http.get(f"{joined.root}/model/server").content == b"the weights"
     refused(joined.http.get(f"{joined.root}/model/onnx"), 404, "NotFound", "template or server")
+
+
+# --- rounds without an upload
+
+
+def scheduled(api: Api, uploads: str) -> Api:
+    """The same run, with a schedule, in round 2: round 1 was uploaded and trained on."""
+    api.run = dataclasses.replace(api.run, config=dataclasses.replace(api.run.config, uploads=uploads))
+    app = create_app(api.run, TOKEN, poll_seconds=0.5)
+    api.http = httpx.Client(
+        transport=httpx.WSGITransport(app=app), base_url="http://server", headers=api.http.headers
+    )
+    api.collect()
+    api.train()
+    return api
+
+
+AGAIN = dataclasses.replace(REPORT, upload_round=1)
+
+
+def test_a_report_may_be_about_the_upload_that_is_held(joined: Api) -> None:
+    api = scheduled(joined, "rounds=1")
+    task = api.task("client-a")
+    assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, 1)
+    assert (task.upload_round, task.view_round) == (1, 1)
+    assert from_json(Task, api.report(round_num=2, report=AGAIN).content).action == "wait"
+    assert api.run.store.state().last_upload("client-a") == 1
+    # A device may upload all the same: the server then trains on that.
+    api.put_parts("client-b", 2)
+    assert api.report("client-b", 2).status_code == 200
+    state = api.run.store.state()
+    assert rounds_of(state).uploads(state) == {"client-a": 1, "client-b": 2}
+    assert rounds_of(state).parts(state) == {"client-a": 2, "client-b": 2}
+
+
+@pytest.mark.parametrize(
+    ("uploads", "report", "words"),
+    [
+        ("rounds=1", dataclasses.replace(REPORT, upload_round=3), ["upload of round 3", "that of round 1"]),
+        ("rounds=1", dataclasses.replace(REPORT, upload_round=-1), ["that of round 1"]),
+        ("rounds=1,2", AGAIN, ["uploads are rounds=1,2: upload this round's"]),
+        ("every", AGAIN, ["none is held"]),
+        ("drift=0.1", dataclasses.replace(AGAIN, num_train_shards=3), ["train shards [2] of 3"]),
+    ],
+)
+def test_a_report_about_another_upload_is_refused(
+    uploads: str, report: RoundReport, words: list[str], joined: Api
+) -> None:
+    api = scheduled(joined, uploads)
+    before = api.contents()
+    refused(api.report(round_num=2, report=report), 409, "RoundError", *words)
+    assert api.contents() == before
