@@ -147,7 +147,7 @@ def create_run(
     check_mode(config)
     bundle = load_bundle(artifacts)
     check_run(bundle.manifest, config)
-    with new_folder(folder) as temporary:
+    with new_folder(folder, "--data-dir") as temporary:
         shutil.copytree(artifacts, temporary / "artifacts")
         (temporary / "checkpoints").mkdir()
         (temporary / "blobs").mkdir()

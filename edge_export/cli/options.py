@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.config.dataclass_options import option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class ExportFiles:
     """
 
     split: Path | None = None
-    out: Path
+    out: Path = option(click_type=OUTPUT_FOLDER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,5 +37,5 @@ class DeployOptions:
     model: Path
     data: Path
     test: Path
-    out: Path
+    out: Path = option(click_type=OUTPUT_FOLDER)
     is_split: bool = option(False, flag="--split")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.network_options import RegisteredNetworks
 from gkt_core.errors import needs
+from gkt_core.terminal import console
 
 _ROWS_OF_GRADIENTS = 3
 
@@ -46,7 +46,7 @@ def verify(artifacts: Path, options: RegisteredNetworks, as_json: bool) -> None:
 @contextlib.contextmanager
 def verification_progress() -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, which begins with the first step."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=console(stderr=True), transient=True) as progress:
         bar = progress.add_task("verifying against PyTorch", total=None, visible=False)
 
         def on_step(done: int, total: int) -> None:
@@ -72,4 +72,4 @@ def show_verification(verification: dict[str, Any]) -> None:
                 table.add_row(name, *(f"{check[key]:.1e}" for key in ("distance", "pytorch", "limit")))
         if hidden:
             table.caption = f"and {len(hidden)} gradients that are closer"
-        Console().print(table)
+        console().print(table)

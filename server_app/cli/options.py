@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.errors import ConfigError
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
@@ -65,6 +66,7 @@ class ServeOptions(RunFolder):
         device: What the trainer trains on.
     """
 
+    data_dir: Path = option(click_type=OUTPUT_FOLDER)
     artifacts: Path | None = None
     config_file: Path | None = option(None, flag="--config")
     host: str = option("127.0.0.1", group=NETWORK)
