@@ -64,6 +64,8 @@ class ServeOptions(RunFolder):
         num_threads: Trainer's threads; 0 for all cores.
         num_procs: Processes that train together and divide the threads; 0 if torchrun starts them elsewhere.
         device: What the trainer trains on.
+        networks: A module that registers a server network of your own, which the trainer imports; kept with
+            the run.
     """
 
     data_dir: Path = option(click_type=OUTPUT_FOLDER)
@@ -85,6 +87,7 @@ class ServeOptions(RunFolder):
     num_threads: int = option(0, flag="--threads", low=0, group=TRAINING)
     num_procs: int = option(1, flag="--trainer-procs", low=0, high=MAX_TRAINER_PROCS, group=TRAINING)
     device: str = option("cpu", choices=("cpu", "cuda"), group=TRAINING)
+    networks: tuple[str, ...] = option((), metavar="FILE.py", group=TRAINING)
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges, and half of a certificate.

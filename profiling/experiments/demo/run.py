@@ -15,6 +15,7 @@ from typing import Any
 from edge_runtime.server_client import ServerClient
 from gkt_core.bundle.manifest import MANIFEST_NAME
 from gkt_core.config.dataclass_options import arguments_of
+from gkt_core.config.network_options import RegisteredNetworks
 from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.data.private_data import CONTACT_SHEET_NAME, SPLIT_NAME, TEST_NAME
 from gkt_core.errors import InputError, RunFailedError
@@ -214,6 +215,7 @@ class DemoRun:
             threads=self._options.trainer_threads,
             config=self._out / "run.toml",
         )
+        words += arguments_of(RegisteredNetworks(networks=self._options.networks.networks))
         return processes.start("gkt serve", words, log=self._logs / "server.log")
 
     def _start_device(self, processes: ProcessGroup, client_id: str, url: str, token: str) -> Child:
