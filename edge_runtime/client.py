@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from edge_runtime.device import Device, DeviceResult
 from edge_runtime.server_client import ServerClient
+from edge_runtime.state.identity import identity_of
+from edge_runtime.state.packed_data import is_packed, packed_data
 from edge_runtime.state.state_dir import StateDir
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError
 from gkt_core.wire.feature_noise import FeatureNoise
@@ -49,10 +54,11 @@ class Client:
 
     Args:
         server: URL that ``gkt serve`` printed.
-        data: This device's file, or what :func:`gkt_core.private_data` made of arrays.
+        data: This device's file, images to make it of as ``gkt data pack`` does, or what
+            :func:`gkt_core.private_data` made of arrays.
         token: Of the server; by default the variable ``GKT_TOKEN``.
         state_dir: What survives a restart, ``model.onnx`` in the end; by default ``gkt-state/NAME``.
-        client_id: Name of this device; by default the data file's. Arrays need one.
+        client_id: Name of this device; by default the state folder's, or one that is drawn.
         num_threads: CPU threads.
         engine: ``portable`` or ``ort_training``; by default the fastest that is here.
         noise: What happens to features before they leave.
@@ -80,14 +86,14 @@ class Client:
         given = token or os.environ.get("GKT_TOKEN", "")
         if not given:
             raise ConfigError("there is no token: give token= or set the environment variable GKT_TOKEN")
-        if isinstance(data, PrivateData):
-            if client_id is None:
-                raise ConfigError("data out of arrays have no file name: give client_id=")
-            self._data, name = data, client_id
-        else:
-            self._data, name = load_private_data(Path(data)), client_id or Path(data).stem
-        self.client_id = check_client_id(name)
-        self._state_dir = Path(state_dir) if state_dir is not None else Path("gkt-state") / self.client_id
+        self._data: PrivateData | None = data if isinstance(data, PrivateData) else None
+        self._source = "" if isinstance(data, PrivateData) else str(data)
+        if self._source and is_packed(self._source):
+            self._data = load_private_data(Path(self._source))
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(self._source).stem).lstrip("-._") or "device"
+        self._client_id = None if client_id is None else check_client_id(client_id)
+        self._stem = stem
+        self._state_dir = Path("gkt-state", client_id or stem) if state_dir is None else Path(state_dir)
         self._num_threads, self._engine = num_threads, engine
         self._noise = noise or FeatureNoise()
         self._server = server, given, {"on_retry": log.warning, **connection}
@@ -104,15 +110,21 @@ class Client:
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(contextlib.closing(self._connect()))
             folder = stack.enter_context(contextlib.closing(StateDir(self._state_dir)))
+            identity = identity_of(folder.path, self._client_id, self._stem)
+            data = self._data
+            if data is None:
+                manifest = Manifest.from_dict(server.run_info().manifest)
+                data = packed_data(self._source, manifest, PackOptions(), folder.path, log.info)
             return Device(
                 server,
-                self._data,
+                data,
                 folder,
-                client_id=self.client_id,
+                client_id=identity.client_id,
+                client_key=identity.client_key,
                 num_threads=self._num_threads,
                 engine=self._engine,
                 noise=self._noise,
-                listener=_Log(self.client_id),
+                listener=_Log(identity.client_id),
             ).run()
 
     def _connect(self) -> ServerClient:

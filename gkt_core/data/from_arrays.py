@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.data.datasets import MAX_CLASSES
 from gkt_core.data.partition import hold_out
 from gkt_core.data.private_data import PrivateData, Samples, check_images, check_integers, save_private_data
+from gkt_core.data.reading.arrays import MAX_CLASSES
 from gkt_core.errors import DatasetError
 
 

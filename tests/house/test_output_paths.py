@@ -19,7 +19,7 @@ from tests.docs.pages import all_commands
 
 COMMANDS = all_commands()
 # Names of options that a command writes to, in any command.
-WRITTEN = ("--out", "--out-dir", "--work-dir", "--state-dir")
+WRITTEN = ("--out", "--out-dir", "--work-dir", "--state-dir", "--contact-sheet")
 OUTPUTS = [
     (name, param)
     for name, command in COMMANDS.items()

@@ -21,7 +21,7 @@ import server_app
 from gkt_core import networks
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.data.augment import to_float_nchw
-from gkt_core.errors import ArtifactError, ConfigError, RunFailedError
+from gkt_core.errors import ArtifactError, ConfigError, MessageError, RunFailedError
 from server_app.own_networks import NETWORKS_NAME, check_networks
 from tests.conftest import LONGEST_SECONDS
 from tests.docs.pages import blocks_of
@@ -169,8 +169,8 @@ def test_a_client_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     data = gkt_core.private_data(*images_of(0), NAMES)
     with pytest.raises(ConfigError, match="GKT_TOKEN"):
         edge_runtime.Client("http://127.0.0.1:1", data)
-    with pytest.raises(ConfigError, match="give client_id="):
-        edge_runtime.Client("http://127.0.0.1:1", data, token="a-token")
+    with pytest.raises(MessageError, match="client_id"):
+        edge_runtime.Client("http://127.0.0.1:1", data, token="a-token", client_id="../door")
     with pytest.raises(ConfigError, match=re.escape("'127.0.0.1:1'")):
         edge_runtime.Client("127.0.0.1:1", data, token="a-token", client_id="door")
 
