@@ -31,7 +31,8 @@ def load_combined(model: Path | str, artifacts: Path | str) -> CombinedNetwork:
         ArtifactError: The file is no combined model of these networks.
         ConfigError: The networks are not known here: load the module that registers them.
     """
-    manifest = load_bundle(Path(artifacts)).manifest
+    # A device has the files that it trains with, and no others.
+    manifest = load_bundle(Path(artifacts), names=()).manifest
     pixels = {"pixel_mean": tuple(manifest.pixel_mean), "pixel_std": tuple(manifest.pixel_std)}
     network = build_combined_network(
         manifest.edge_network,

@@ -75,7 +75,7 @@ def test_from_arrays_over_a_served_run_to_the_combined_model(tmp_path: Path, mod
     edge_export.export_bundle(options, tmp_path / "artifacts")
     assert edge_export.verify(tmp_path / "artifacts")["portable"]["checks"]
     owners = [gkt_core.private_data(*images_of(owner), NAMES) for owner in range(2)]
-    run = {"num_clients": 2, "rounds": 2, "server_epochs": 1, "server_batch_size": 8, "crop_padding": 1}
+    run = {"num_clients": 2, "rounds": 2, "server_epochs": 1, "server_batch_size": 8, "quarantine": False}
 
     with server_app.Server(
         tmp_path / "run",
@@ -169,7 +169,7 @@ def test_a_client_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     data = gkt_core.private_data(*images_of(0), NAMES)
     with pytest.raises(ConfigError, match="GKT_TOKEN"):
         edge_runtime.Client("http://127.0.0.1:1", data)
-    with pytest.raises(MessageError, match="client_id"):
+    with pytest.raises(MessageError, match="client id"):
         edge_runtime.Client("http://127.0.0.1:1", data, token="a-token", client_id="../door")
     with pytest.raises(ConfigError, match=re.escape("'127.0.0.1:1'")):
         edge_runtime.Client("127.0.0.1:1", data, token="a-token", client_id="door")
