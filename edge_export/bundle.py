@@ -19,7 +19,6 @@ from edge_export.ort.format import write_ort_format
 from edge_export.ort.training_graph import INPUT_NAMES, OPSET, OUTPUT_NAMES
 from edge_export.portable.artifacts import write_portable_artifacts
 from edge_export.verification import verify_bundle
-from gkt_core import __version__
 from gkt_core.bundle.bundle_files import describe_files
 from gkt_core.bundle.manifest import (
     COMBINED_TEMPLATE,
@@ -48,6 +47,7 @@ from gkt_core.files import new_folder
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_server_network, feature_shape
 from gkt_core.nn.building import example_images
+from gkt_core.version import __version__
 
 _RUN_BY_DEVICES = (TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE)
 _PACKAGES = ("torch", "onnx", "onnxscript", *DISTRIBUTIONS, "numpy")

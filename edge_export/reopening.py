@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import safetensors.numpy
 import torch
@@ -10,7 +13,8 @@ from numpy.typing import NDArray
 from edge_export.engines import engine_opener
 from edge_export.initial_network import initial_network
 from edge_export.options import ExportOptions
-from gkt_core.bundle.manifest import INITIAL_STATE, ORT_TRAINING, PORTABLE, Bundle
+from edge_export.verification import verify_bundle
+from gkt_core.bundle.manifest import INITIAL_STATE, ORT_TRAINING, PORTABLE, Bundle, load_bundle
 from gkt_core.nn import EdgeNetwork
 
 
@@ -36,6 +40,20 @@ def network_of(bundle: Bundle) -> EdgeNetwork:
     tensors = _initial_tensors(bundle)
     network.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items()}, strict=False)
     return network
+
+
+def verify(artifacts: Path | str) -> dict[str, Any]:
+    """Check a bundle as ``gkt verify`` does: its files by hash, then each engine's steps against PyTorch.
+
+    Returns:
+        What :func:`edge_export.verification.verify_bundle` measured, by engine.
+
+    Raises:
+        ArtifactError: A file is missing or changed.
+        VerificationError: An engine is further from float64 than it may be.
+    """
+    bundle = load_bundle(Path(artifacts))
+    return verify_bundle(bundle, network_of(bundle))
 
 
 def _initial_tensors(bundle: Bundle) -> dict[str, NDArray[np.float32]]:

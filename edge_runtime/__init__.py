@@ -1,6 +1,32 @@
-"""The device: numpy and ONNX Runtime. Never torch, never onnx."""
+"""The device: numpy and ONNX Runtime. Never torch, never onnx.
 
-from edge_runtime.engines.base import open_engine
-from gkt_core.rounds.engine import DeviceEngine
+The names are imported when they are used: ``gkt edge --help`` loads this package, also without an extra.
+"""
 
-__all__ = ["DeviceEngine", "open_engine"]
+from __future__ import annotations
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_runtime.client import Client
+    from edge_runtime.device import DeviceResult
+    from edge_runtime.engines.base import open_engine
+    from edge_runtime.evaluation import evaluate_model
+    from gkt_core.rounds.engine import DeviceEngine
+
+__all__ = ["Client", "DeviceEngine", "DeviceResult", "evaluate_model", "open_engine"]
+
+_WHERE = {
+    "Client": "edge_runtime.client",
+    "DeviceEngine": "gkt_core.rounds.engine",
+    "DeviceResult": "edge_runtime.device",
+    "evaluate_model": "edge_runtime.evaluation",
+    "open_engine": "edge_runtime.engines.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(_WHERE[name]), name)

@@ -137,7 +137,7 @@ class Device:
             if task.action == "train":
                 state, task = self._round(engine, part, state, task)
             elif task.action == "wait":
-                self.listener.phase("wait", task.round_num, 0)
+                self.listener.phase("wait", task.round_num, 0, task.reason)
                 # Devices that were told the same must not all ask at the same moment.
                 self.sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
                 task = self.server.task(self.client_id)

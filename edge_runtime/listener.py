@@ -8,8 +8,8 @@ from typing import Protocol
 class DeviceListener(Protocol):
     """Hears what a device does, to show it."""
 
-    def phase(self, name: str, round_num: int, num_images: int) -> None:
-        """Hear that a phase begins: ``train``, ``upload``, ``wait`` or ``model``."""
+    def phase(self, name: str, round_num: int, num_images: int, reason: str = "") -> None:
+        """Hear that a phase begins: ``train``, ``upload``, ``wait`` (and for what) or ``model``."""
         ...
 
     def images(self, num_images: int) -> None:

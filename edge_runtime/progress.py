@@ -7,14 +7,18 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from gkt_core.terminal import console
+
 _SECONDS_BETWEEN_LINES = 1.0
+# Of a log: what a device waits for changes with every other device.
+_SECONDS_BETWEEN_WAITS = 10.0
 _WORDS = {
     "train": "trains",
     "upload": "extracts and uploads",
-    "wait": "waits for the others",
+    "wait": "waits",
     "model": "takes the model",
 }
 
@@ -23,8 +27,9 @@ class DeviceProgress:
     """A :class:`edge_runtime.listener.DeviceListener` on stderr; stdout stays free for results.
 
     JSON lines have ``event`` (``phase``, ``images`` or ``note``), ``time`` (seconds since 1970) and
-    ``client_id``; a phase has ``phase``, ``round_num`` and ``num_images``, a line about images (one a second
-    at most) also ``done`` and ``images_per_second``, a note has ``message``.
+    ``client_id``; a phase has ``phase``, ``round_num``, ``num_images`` and, of a device that waits,
+    ``reason``; a line about images (one a second at most) also ``done`` and ``images_per_second``, a note has
+    ``message``. Plain lines tell phases too, and what is waited for when it changes.
 
     Args:
         client_id: The device.
@@ -32,11 +37,12 @@ class DeviceProgress:
     """
 
     def __init__(self, client_id: str, style: str | None = None) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._client_id = client_id
         self._is_json = style == "json"
         self._task: TaskID | None = None
         self._phase: dict[str, Any] = {"phase": "", "round_num": 0, "num_images": 0}
+        self._reason = ""
         self._bar: Progress | None = None
         if style == "bar" or (style is None and self._console.is_terminal):
             self._bar = Progress(
@@ -61,22 +67,26 @@ class DeviceProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def phase(self, name: str, round_num: int, num_images: int) -> None:
-        """Show that a phase begins."""
-        if (name, round_num) == (self._phase["phase"], self._phase["round_num"]):
+    def phase(self, name: str, round_num: int, num_images: int, reason: str = "") -> None:
+        """Show that a phase begins, or that a device waits for something else than before."""
+        is_new = (name, round_num) != (self._phase["phase"], self._phase["round_num"])
+        is_early = time.monotonic() - self._started < _SECONDS_BETWEEN_WAITS
+        if not is_new and (reason == self._reason or is_early):
             return
         self._phase = {"phase": name, "round_num": round_num, "num_images": num_images}
+        self._reason = reason
         self._started, self._done = time.monotonic(), 0
         if self._is_json:
-            self._line("phase", **self._phase)
+            self._line("phase", **self._phase, **({"reason": reason} if reason else {}))
+            return
+        where = f", round {round_num}" if round_num else ""
+        line = f"{self._client_id} {_WORDS[name]}{where}" + (f": {reason}" if reason else "")
         if self._bar is None:
+            self.note(line)
             return
         if self._task is not None:
             self._bar.remove_task(self._task)
-        where = f", round {round_num}" if round_num else ""
-        self._task = self._bar.add_task(
-            f"{self._client_id} {_WORDS[name]}{where}", total=num_images or None, rate=""
-        )
+        self._task = self._bar.add_task(escape(line), total=num_images or None, rate="")
 
     def images(self, num_images: int) -> None:
         """Show that so many images more are done."""
@@ -95,7 +105,7 @@ class DeviceProgress:
         if self._is_json:
             self._line("note", message=line)
         else:
-            self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+            self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
 
     def _line(self, event: str, **values: Any) -> None:
         document = {"event": event, "time": round(time.time(), 3), "client_id": self._client_id, **values}

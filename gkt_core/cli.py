@@ -13,10 +13,10 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from gkt_core import __version__
 from gkt_core.config.waiting import wait_patiently
 from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
-from gkt_core.files import full_disk_named
+from gkt_core.files import file_trouble_named
+from gkt_core.version import __version__
 
 COMMAND_GROUP = "gkt.commands"
 COMMON = "Options"
@@ -194,7 +194,7 @@ def run_command(command: click.Command) -> NoReturn:
     # A terminated command must stop what it started, exactly as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with full_disk_named():
+        with file_trouble_named():
             exit_code = command.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,27 @@ from types import TracebackType
 import psutil
 from filelock import BaseFileLock, FileLock, Timeout
 
-from gkt_core.errors import DiskFullError, InputError
+from gkt_core.errors import DiskFullError, InputError, ResourceError
 
 # No space, a quota, a file larger than this process may write.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A path that cannot be what it was given for, or is not allowed.
+_REFUSED = (
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENODEV,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.ENXIO,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -54,6 +72,68 @@ def full_disk_named(path: Path | None = None) -> Iterator[None]:
             f"cannot write {path or error.filename or 'a file'}: {error.strerror}: free some space or raise "
             "the limit, then give the same command again; what was saved before is still there"
         ) from error
+
+
+@contextlib.contextmanager
+def file_trouble_named() -> Iterator[None]:
+    """Let every file that cannot be read or written be an error that names it, as a command ends with it.
+
+    Raises:
+        DiskFullError: There is no space.
+        ResourceError: The disk, or what stands for it, fails.
+        InputError: The path is not allowed, not there, or something else than expected.
+    """
+    try:
+        with full_disk_named():
+            yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        path = error.filename2 or error.filename
+        if error.errno == errno.EIO:
+            raise ResourceError(
+                f"cannot read or write {path or 'a file'}: {error.strerror}: look after the disk, then give "
+                "the same command again; what was saved before is still there"
+            ) from error
+        if path is None or error.errno not in _REFUSED:
+            raise
+        raise InputError(
+            f"cannot use {os.fsdecode(path)}: {error.strerror}: choose another place, or let this user read "
+            "and write there"
+        ) from error
+
+
+def check_writable(path: Path, flag: str, *, is_folder: bool) -> None:
+    """Find out before the work whether a file or folder can be written, by writing beside it.
+
+    Args:
+        path: Where something is to be written; folders above it may be missing.
+        flag: The option that gave it, for the message.
+        is_folder: Whether it is to be a folder.
+
+    Raises:
+        InputError: It cannot be written, or is a folder instead of a file or a file instead of a folder.
+    """
+    try:
+        if os.path.lexists(path) and not path.exists():
+            raise InputError(f"{path} is a link to what is not there: choose another {flag}")
+        if path.exists() and path.is_dir() != is_folder:
+            is_what, wanted = ("a file", "a folder") if is_folder else ("a folder", "a file")
+            raise InputError(f"{path} is {is_what}, expected {wanted}: choose another {flag}")
+        if path.exists() and not is_folder:
+            path.open("ab").close()
+            return
+        place = path.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise InputError(f"cannot write {path}: {place} is a file: choose another {flag}")
+        # Rights alone say too little: of root, of folders such as /proc, of media that are read only.
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise InputError(f"cannot write {path}: {error.strerror}: choose another {flag}") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -116,37 +196,35 @@ def lock_exclusively(path: Path, refusal: str) -> HeldLock:
     return lock
 
 
-def check_new_folder(path: Path) -> None:
-    """Refuse an output folder that already holds something.
+def check_new_folder(path: Path, flag: str = "--out") -> None:
+    """Refuse an output folder that already holds something; ``flag`` is the option that names it.
 
     Raises:
         InputError: The path is a file or a folder that is not empty, or cannot be made.
     """
+    check_writable(path, flag, is_folder=True)
     try:
         if path.is_dir() and any(path.iterdir()):
-            raise InputError(f"{path} already exists and is not empty: choose another --out or remove it")
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file, expected a new folder: choose another --out")
+            raise InputError(f"{path} already exists and is not empty: choose another {flag} or remove it")
         # The folder is replaced in the end, and a shell that stands in it would stand in nothing.
         if path.resolve() == Path.cwd():
-            raise InputError(f"{path} is the current folder, expected a new one: choose another --out")
-        parent = path.absolute().parent
-        while not parent.exists():
-            parent = parent.parent
+            raise InputError(f"{path} is the current folder, expected a new one: choose another {flag}")
     except OSError as error:
-        raise InputError(f"cannot use {path}: {error}: choose another --out") from error
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise InputError(f"cannot write below {parent}: choose another --out")
+        raise InputError(f"cannot use {path}: {error.strerror}: choose another {flag}") from error
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, flag: str = "--out") -> Iterator[Path]:
     """Fill a folder under a temporary name; it takes its own name only when the block ends well.
+
+    Args:
+        path: The folder.
+        flag: The option that names it, for messages.
 
     Raises:
         InputError: The path cannot become a new folder.
     """
-    check_new_folder(path)
+    check_new_folder(path, flag)
     # A name that renaming accepts also where the path ends in ".." or is a link to a folder.
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -156,14 +234,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.mkdir(parents=True)
         except OSError as error:
-            raise InputError(f"cannot make {target}: {error}: choose another --out") from error
+            raise InputError(f"cannot make {target}: {error.strerror}: choose another {flag}") from error
         yield temporary
         try:
             if target.is_dir():
                 target.rmdir()
             temporary.rename(target)
         except OSError as error:
-            raise InputError(f"cannot replace {target}: {error}: choose another --out") from error
+            raise InputError(f"cannot replace {target}: {error.strerror}: choose another {flag}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         # Folders above are left alone once they hold something: the new folder, or another command's.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import ConfigError
+from gkt_core.user_modules import load_user_module
 
 EDGE_NETWORKS = ("resnet4", "resnet6", "resnet8")
 # Half of the stem's filters mirror the other half: see gkt_core.nn.resnet.TiedExtractor.
@@ -91,21 +88,7 @@ def load_network_module(source: str) -> None:
     Raises:
         ConfigError: It cannot be imported.
     """
-    path = Path(source)
-    try:
-        if path.suffix == ".py":
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(path.stem, module)
-            spec.loader.exec_module(module)
-        else:
-            importlib.import_module(source)
-    except ConfigError:
-        raise
-    except Exception as error:
-        # A user's module may fail with anything.
-        raise ConfigError(f"cannot load networks from {source}: {type(error).__name__}: {error}") from error
+    load_user_module(source, "networks")
 
 
 def registered_edge(name: str) -> EdgeNetworkParts | None:

@@ -7,6 +7,7 @@
     blobs/          shards, soft labels, the trained template; copies of them, if storage.json names a bucket
     storage.json    where state and blobs are, if elsewhere; may hold a password, readable by its owner only
     checkpoints/    server network and optimizer after each round, and after each epoch of the current one
+    networks.json   modules of a server network of the user's own, if the run has one
     token           the devices' bearer token, readable by its owner only
     server.json     URL and process id while a server is up
     trainer.log     what the trainer process printed
@@ -157,7 +158,7 @@ def create_run(
     check_mode(config)
     bundle = load_bundle(artifacts)
     check_run(bundle.manifest, config)
-    with new_folder(folder) as temporary:
+    with new_folder(folder, "--data-dir") as temporary:
         shutil.copytree(artifacts, temporary / "artifacts")
         (temporary / "checkpoints").mkdir()
         (temporary / "blobs").mkdir()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gkt_core.errors import AddressInUseError, InputError, RunFailedError
@@ -73,6 +74,33 @@ def serve_run(
         ConfigError: Certificate and key cannot be used.
         KeyboardInterrupt: Always, in the end.
     """
+    serving = served(run, listener, trainer, poll_seconds=poll_seconds, tls=tls, classifier=classifier)
+    with serving as (url, web):
+        on_ready(url)
+        while web.is_alive():
+            web.join(timeout=1.0)
+        raise RunFailedError("the web server ended by itself")
+
+
+@contextlib.contextmanager
+def served(
+    run: RunContext,
+    listener: socket.socket,
+    trainer: TrainerProcess,
+    *,
+    poll_seconds: float,
+    tls: tuple[Path, Path] | None = None,
+    classifier: FeatureClassifier | None = None,
+) -> Iterator[tuple[str, threading.Thread]]:
+    """Serve while the block runs; arguments are those of :func:`serve_run`.
+
+    Yields:
+        The URL, and the thread in which requests are answered.
+
+    Raises:
+        ConfigError: Certificate and key cannot be used.
+        InputError: Another server runs on the run's folder.
+    """
     host, port = listener.getsockname()[:2]
     scheme = "http" if tls is None else "https"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -85,17 +113,14 @@ def serve_run(
         f"another gkt serve runs on {run.folder}: stop it, or choose another --data-dir",
     ):
         run.blobs.drop_incoming()
-        # In a thread of its own: a signal interrupts the waiting below, never the handling of a request,
-        # where the interrupt could be swallowed.
+        # In a thread of its own: a signal interrupts what waits, never the handling of a request, where the
+        # interrupt could be swallowed.
         web = threading.Thread(target=server.run, name="web", daemon=True)
         try:
             trainer.start()
             web.start()
             write_atomically(info_path, (json.dumps(info) + "\n").encode())
-            on_ready(url)
-            while web.is_alive():
-                web.join(timeout=1.0)
-            raise RunFailedError("the web server ended by itself")
+            yield url, web
         finally:
             info_path.unlink(missing_ok=True)
             trainer.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edge_export.cli.options import DeployOptions
@@ -14,6 +13,7 @@ from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.data.private_data import load_private_data, load_test_data
 from gkt_core.errors import DatasetError, needs
 from gkt_core.files import new_folder
+from gkt_core.terminal import console
 
 
 @click.command(
@@ -58,4 +58,4 @@ def deploy(options: DeployOptions, as_json: bool) -> None:
         accuracy = "" if each.accuracy is None else f"{each.accuracy:.4f}"
         latency = "" if each.latency_ms is None else f"{each.latency_ms:.2f}"
         table.add_row(each.file, f"{each.num_bytes:,}", accuracy, latency)
-    Console().print(table)
+    console().print(table)

@@ -9,6 +9,7 @@ from typing import get_args
 from edge_export.options import Depth
 from gkt_core.config.dataclass_options import option
 from gkt_core.config.network_options import RegisteredNetworks
+from gkt_core.config.output_path import OUTPUT_FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class ExportFiles:
     """
 
     split: Path | None = None
-    out: Path
+    out: Path = option(click_type=OUTPUT_FOLDER)
     depth: Depth = option("full", flag="--verify", choices=get_args(Depth))
 
 
@@ -53,5 +54,5 @@ class DeployOptions:
     model: Path
     data: Path
     test: Path
-    out: Path
+    out: Path = option(click_type=OUTPUT_FOLDER)
     is_split: bool = option(False, flag="--split")

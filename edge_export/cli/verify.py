@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.errors import needs
+from gkt_core.terminal import console
 
 _ROWS_OF_GRADIENTS = 3
 
@@ -54,18 +54,18 @@ def export_progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, in
     Yields:
         What takes a line, and what takes the number of steps that are done, and of all.
     """
-    console = Console(stderr=True, highlight=False)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    screen = console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task("", total=None)
 
         def say(line: str) -> None:
             progress.update(bar, description=line)
-            if not console.is_terminal:
+            if not screen.is_terminal:
                 click.echo(line, err=True)
 
         def on_step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
-            if not console.is_terminal and 4 * done // total > 4 * (done - 1) // total:
+            if not screen.is_terminal and 4 * done // total > 4 * (done - 1) // total:
                 click.echo(f"verifying: {done} of {total} steps", err=True)
 
         yield say, on_step
@@ -89,4 +89,4 @@ def show_verification(verification: dict[str, Any]) -> None:
                 table.add_row(name, *(f"{check[key]:.1e}" for key in ("distance", "pytorch", "limit")))
         if hidden:
             table.caption = f"and {len(hidden)} gradients that are closer"
-        Console().print(table)
+        console().print(table)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gkt_core.bundle.manifest import ENGINE_FILES
 from gkt_core.config.dataclass_options import CheckedOptions, option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.reading.images import FITS
 from gkt_core.wire.feature_noise import FeatureNoise
@@ -135,7 +136,7 @@ class RunOptions(DeviceOptions):
     client_id: str | None = option(None, shown_default="drawn once, and kept in --state-dir")
     url: str = option(flag="--server")
     token: str = option(envvar="GKT_TOKEN")
-    state_dir: Path | None = None
+    state_dir: Path | None = option(None, click_type=OUTPUT_FOLDER)
     is_dry_run: bool = option(False, flag="--dry-run")
     noise: FeatureNoise = field(default_factory=FeatureNoise)
     pack: PackOptions = field(default_factory=PackOptions)

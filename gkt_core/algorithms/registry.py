@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gkt_core.algorithm_names import ALGORITHMS, own_algorithm
 from gkt_core.algorithms.base import Algorithm
 from gkt_core.algorithms.centralized import Centralized
 from gkt_core.algorithms.ecofed import EcoFed
@@ -21,15 +23,13 @@ from gkt_core.errors import ConfigError
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.feature_noise import FeatureNoise
 
-ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
-
 
 @dataclass(frozen=True, slots=True)
 class AlgorithmOptions:
     """What to build beside the hyper-parameters.
 
     Attributes:
-        algorithm: One of :data:`ALGORITHMS`.
+        algorithm: A name of :mod:`gkt_core.algorithm_names`, or ``file.py:Class``.
         edge_network: The devices' network in FedGKT and EcoFed.
         server_network: ``resnet55`` or ``resnet109``; the other algorithms train it with the edge network's
             extractor as one network, ResNet-56 or ResNet-110.
@@ -42,6 +42,7 @@ class AlgorithmOptions:
         initial_edge: File with the weights that FedGKT's devices begin from.
         initial_server: File with the weights that FedGKT's server network begins from.
         noise: What FedGKT's devices do to features before they send them.
+        own_settings: Arguments of an algorithm of the user's own, by name.
     """
 
     algorithm: str
@@ -56,6 +57,7 @@ class AlgorithmOptions:
     initial_edge: Path | None = None
     initial_server: Path | None = None
     noise: FeatureNoise | None = None
+    own_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_algorithm(
@@ -93,8 +95,31 @@ def build_algorithm(
         case "ecofed":
             epochs = options.pretraining_epochs
             return EcoFed(federation, config, **pair, period=options.replay_period, pretraining_epochs=epochs)
-        case other:
-            raise ConfigError(f"unknown algorithm {other!r}, expected one of {', '.join(ALGORITHMS)}")
+        case own:
+            return _own(own_algorithm(own), own, (federation, config), pair | dict(options.own_settings))
+
+
+def _own(
+    build: Callable[..., Any], name: str, given: tuple[Federation, RunConfig], settings: dict[str, Any]
+) -> Algorithm:
+    """Build an algorithm of the user's own.
+
+    Raises:
+        ConfigError: It does not take these arguments, or is none.
+    """
+    try:
+        algorithm = build(*given, **settings)
+    except TypeError as error:
+        # Of another signature; any other fault of the user's own code keeps its traceback.
+        if "argument" not in str(error):
+            raise
+        raise ConfigError(
+            f"{name} does not take what it is built with (a federation, a config, and by name "
+            f"{', '.join(settings)}): {error}"
+        ) from error
+    if not isinstance(algorithm, Algorithm):
+        raise ConfigError(f"{name} makes a {type(algorithm).__name__}, expected a gkt_core.Algorithm")
+    return algorithm
 
 
 def _check(options: AlgorithmOptions, config: RunConfig) -> None:
@@ -103,6 +128,10 @@ def _check(options: AlgorithmOptions, config: RunConfig) -> None:
     Raises:
         ConfigError: Names what to leave out.
     """
+    if options.own_settings and options.algorithm in ALGORITHMS:
+        raise ConfigError(
+            f"{options.algorithm} has no settings of its own: leave out {', '.join(options.own_settings)}"
+        )
     if config.mode == "async" and options.algorithm != "fedgkt":
         raise ConfigError(f"mode is 'async', but {options.algorithm} has rounds: only fedgkt can do without")
     given = options.initial_edge or options.initial_server

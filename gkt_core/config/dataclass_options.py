@@ -122,6 +122,11 @@ class FieldOption(click.Option):
         text = f"{described}  [{'; '.join(extras)}]" if extras else described
         super().__init__(names, help=text.lstrip(), **rest)
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Name the environment variable, too, that would give the value."""
+        hint = super().get_error_hint(ctx)
+        return f"{hint}, or the environment variable {self.envvar}" if self.envvar else hint
+
 
 def option(default: Any = MISSING, /, **settings: Any) -> Any:
     """Make a field with what its option needs to know; required without a default.

@@ -8,10 +8,23 @@ process can draw it again at any time, in any order, for any subset of samples.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+def view_defaults(image_size: int, horizontal_flip: bool) -> dict[str, Any]:
+    """Say what views suit images: crops by an eighth of the side, or a sixteenth where none is flipped.
+
+    Args:
+        image_size: Height and width in pixels.
+        horizontal_flip: Whether a mirrored image is still of its class.
+    """
+    padding = max(1, image_size // (8 if horizontal_flip else 16))
+    return {"crop_padding": padding, "horizontal_flip": horizontal_flip}
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.data.contact_sheet_option import contact_sheet_option
 from gkt_core.data.options import DatasetOptions
 from gkt_core.data.pack_command import pack_command
@@ -29,7 +30,7 @@ data.add_command(pack_command)
 @data.command(example="gkt data split --dataset cifar10.npz --partition dirichlet --clients 8 --out split")
 @dataclass_options(DatasetOptions, "images")
 @dataclass_options(SplitOptions)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--out", type=OUTPUT_FOLDER, required=True, help="A new folder.")
 @contact_sheet_option("OUT/contact-sheet.png, for images of your own")
 @json_option("partition.json, and what was left out under reading")
 def split(

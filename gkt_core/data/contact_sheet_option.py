@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from gkt_core.config.output_path import OUTPUT_FILE
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -15,6 +16,6 @@ def contact_sheet_option(shown_default: str) -> Callable[[FunctionT], FunctionT]
     """Add ``--contact-sheet``."""
     return click.option(
         "--contact-sheet",
-        type=click.Path(path_type=Path),
+        type=OUTPUT_FILE,
         help=f"A PNG with some images of each class, as they are trained on.  [default: {shown_default}]",
     )

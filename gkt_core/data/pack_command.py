@@ -10,6 +10,7 @@ import numpy as np
 from gkt_core.bundle.manifest import MANIFEST_NAME, load_bundle
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.config.output_path import OUTPUT_FILE
 from gkt_core.data.contact_sheet_option import contact_sheet_option
 from gkt_core.data.pack import (
     PackOptions,
@@ -33,7 +34,7 @@ from gkt_core.errors import DatasetError, InputError
     required=True,
     help="The bundle: its classes, their order, and the image size.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The private file, NAME.npz.")
+@click.option("--out", type=OUTPUT_FILE, required=True, help="The private file, NAME.npz.")
 @dataclass_options(PackOptions)
 @contact_sheet_option("NAME-contact-sheet.png beside it")
 @json_option()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,38 @@ class SplitOptions(CheckedOptions):
     pretraining_share: float = option(0.0, low=0, below=1, group=IMAGES)
 
 
+def deal(
+    dataset: Dataset, options: SplitOptions
+) -> tuple[Iterator[tuple[str, PrivateData]], NDArray[np.intp]]:
+    """Split the training part over devices, and hold back what no device gets.
+
+    Returns:
+        The devices' names and what each holds, one after the other as memory is dear, and the positions of
+        the training images that nobody holds.
+
+    Raises:
+        PartitionError: The split cannot be made.
+    """
+    kept, held_back = _hold_back(len(dataset.x_train), options)
+    parts = partition(
+        dataset.y_train[kept],
+        options.num_clients,
+        scheme=options.partition,
+        alpha=options.dirichlet_alpha,
+        seed=options.seed,
+    )
+
+    def dealt() -> Iterator[tuple[str, PrivateData]]:
+        for number, part in enumerate(parts):
+            owned = kept[part]
+            seed = options.seed * 100_003 + number
+            train, validation = hold_out(len(owned), options.validation_share, seed=seed)
+            samples = _select(dataset, owned[train]), _select(dataset, owned[validation])
+            yield f"client-{number:03d}", PrivateData(*samples, dataset.class_names)
+
+    return dealt(), held_back
+
+
 def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[str, Any]:
     """Write ``clients/client-000.npz`` and so on, ``test.npz`` and ``partition.json``.
 
@@ -56,27 +89,12 @@ def split_dataset(dataset: Dataset, options: SplitOptions, out: Path) -> dict[st
         PartitionError: The split cannot be made.
         InputError: ``out`` cannot become a new folder: it exists, and is not empty.
     """
-    kept, held_back = _hold_back(len(dataset.x_train), options)
-    parts = partition(
-        dataset.y_train[kept],
-        options.num_clients,
-        scheme=options.partition,
-        alpha=options.dirichlet_alpha,
-        seed=options.seed,
-    )
+    dealt, held_back = deal(dataset, options)
     mean, std = dataset.pixel_statistics()
     clients = []
     with new_folder(out) as folder:
         (folder / "clients").mkdir()
-        for number, part in enumerate(parts):
-            owned = kept[part]
-            client_id = f"client-{number:03d}"
-            train, validation = hold_out(
-                len(owned), options.validation_share, seed=options.seed * 100_003 + number
-            )
-            data = PrivateData(
-                _select(dataset, owned[train]), _select(dataset, owned[validation]), dataset.class_names
-            )
+        for client_id, data in dealt:
             save_private_data(folder / "clients" / f"{client_id}.npz", data)
             counts = np.bincount(data.train.labels, minlength=dataset.num_classes)
             clients.append(

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from gkt_core.cli import Command, emit_json
 from gkt_core.config.dataclass_options import CheckedOptions, dataclass_options, option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.errors import InputError, RunFailedError, needs
+from gkt_core.terminal import console
 from profiling.frame.output import SUFFIXES
 from profiling.frame.registry import MEASUREMENTS, measurement, read_document
 
@@ -37,8 +38,8 @@ class AllOptions(CheckedOptions):
         only: Only the steps of this name; may be repeated.
     """
 
-    out_dir: Path
-    work_dir: Path = Path("gkt-profile")
+    out_dir: Path = option(click_type=OUTPUT_FOLDER)
+    work_dir: Path = option(Path("gkt-profile"), click_type=OUTPUT_FOLDER)
     dataset: str = "digits"
     threads: int = option(1, low=1)
     is_quick: bool = option(False, flag="--quick")
@@ -133,17 +134,21 @@ def _run(chosen: Iterable[Step], options: AllOptions) -> None:
     with needs("all"):
         # A device has no psutil, and measures with gkt profile edge alone.
         from profiling.frame.processes import ProcessGroup  # noqa: PLC0415
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    said_on = console(stderr=True)
+
+    def say(line: str) -> None:
+        said_on.print(line, markup=False, soft_wrap=True)
+
     failed: list[str] = []
     with ProcessGroup() as processes:
         for step in chosen:
             if is_done(step, options):
-                console.print(f"{step.name}: there already")
+                say(f"{step.name}: there already")
                 continue
             if step.missing:
-                console.print(f"{step.name}: left out, {' and '.join(step.missing)} not installed")
+                say(f"{step.name}: left out, {' and '.join(step.missing)} not installed")
                 continue
-            console.print(f"{step.name}: gkt {' '.join(step.arguments)}")
+            say(f"{step.name}: gkt {' '.join(step.arguments)}")
             if not step.suffixes:
                 # What an earlier call left unfinished; no command writes into it.
                 shutil.rmtree(options.work_dir / step.name, ignore_errors=True)
@@ -154,7 +159,7 @@ def _run(chosen: Iterable[Step], options: AllOptions) -> None:
                 if not (step.suffixes and is_done(step, options)):
                     raise
                 # It measured, and its report says what must not be: no reason to leave out the others.
-                console.print(f"{step.name}: {error}")
+                say(f"{step.name}: {error}")
                 failed.append(step.name)
     # A verdict on a quick run is one on its quickness.
     if failed and not options.is_quick:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from gkt_core.terminal import console
 
 # Lines that differ in numbers alone are counters: where lines stay, one in so many seconds is enough.
 _COUNTER_SECONDS = 10.0
@@ -19,9 +20,9 @@ _COUNTER_SECONDS = 10.0
 @contextlib.contextmanager
 def announcing() -> Iterator[Callable[[str], None]]:
     """Yield what shows a line: until the next one, or for good where nothing can be erased."""
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
-        with console.status("starting") as status:
+    shown_on = console(stderr=True)
+    if shown_on.is_terminal:
+        with shown_on.status("starting") as status:
             yield lambda line: status.update(Text(line))
         return
     last, shown = "", 0.0
@@ -30,7 +31,7 @@ def announcing() -> Iterator[Callable[[str], None]]:
         nonlocal last, shown
         words = re.sub(r"\d+", "", line)
         if words != last or time.monotonic() - shown > _COUNTER_SECONDS:
-            console.print(Text(f"{time.strftime('%H:%M:%S')} {line}"), soft_wrap=True)
+            shown_on.print(Text(f"{time.strftime('%H:%M:%S')} {line}"), soft_wrap=True)
             last, shown = words, time.monotonic()
 
     yield announce
@@ -44,16 +45,16 @@ class Display:
     """
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
+        shown_on = console(stderr=True)
         self.bars = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console,
+            console=shown_on,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not shown_on.is_terminal,
         )
 
     def __enter__(self) -> Self:

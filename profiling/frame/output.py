@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from gkt_core.cli import emit_json
+from gkt_core.config.output_path import OUTPUT_FILE
 from gkt_core.errors import ConfigError
 from gkt_core.files import write_atomically
+from gkt_core.terminal import console
 from profiling.frame.registry import page_of
 from profiling.frame.sections import Document, Page
 
@@ -23,17 +23,10 @@ SUFFIXES = (".json", ".md", ".html", ".png")
 
 
 def _check_outs(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Refuse a file that cannot be written: another suffix, a folder, a place where nothing can be."""
+    """Refuse a file of another suffix."""
     for path in paths:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder, expected a file: choose another --out")
         if path.suffix not in SUFFIXES:
             raise ConfigError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
-        parent = path.absolute().parent
-        while not parent.exists():
-            parent = parent.parent
-        if not (parent.is_dir() and os.access(parent, os.W_OK)):
-            raise ConfigError(f"cannot write below {parent}: choose another --out")
     return paths
 
 
@@ -49,7 +42,7 @@ def output_options(function: FunctionT) -> FunctionT:
         "--out",
         "outs",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=OUTPUT_FILE,
         callback=_check_outs,
         help="Write the report to this file; may be given several times. The suffix says what: .json "
         "(the document), .md, .html (with plots, self-contained) or .png (the first plot).",
@@ -72,7 +65,7 @@ def emit_report(document: Document, outs: tuple[Path, ...], as_json: bool) -> No
         return
     from profiling.frame.text import print_page  # noqa: PLC0415
 
-    print_page(page, Console())
+    print_page(page, console())
     for path in outs:
         click.echo(f"written to {path}")
 

@@ -22,7 +22,8 @@ def print_page(page: Page, console: Console) -> None:
         else:
             console.print(Text(section.title, style="bold"))
         for note in section.notes:
-            console.print(Text(note, style="dim" if section.rows else ""))
+            style = "dim" if section.rows else ""
+            console.print(Text(note, style=style), soft_wrap=not console.is_terminal)
         console.print()
 
 

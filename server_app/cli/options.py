@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.errors import ConfigError
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
@@ -63,8 +64,11 @@ class ServeOptions(RunFolder):
         num_threads: Trainer's threads; 0 for all cores.
         num_procs: Processes that train together and divide the threads; 0 if torchrun starts them elsewhere.
         device: What the trainer trains on.
+        networks: A module that registers a server network of your own, which the trainer imports; kept with
+            the run.
     """
 
+    data_dir: Path = option(click_type=OUTPUT_FOLDER)
     artifacts: Path | None = None
     config_file: Path | None = option(None, flag="--config")
     host: str = option("127.0.0.1", group=NETWORK)
@@ -83,6 +87,7 @@ class ServeOptions(RunFolder):
     num_threads: int = option(0, flag="--threads", low=0, group=TRAINING)
     num_procs: int = option(1, flag="--trainer-procs", low=0, high=MAX_TRAINER_PROCS, group=TRAINING)
     device: str = option("cpu", choices=("cpu", "cuda"), group=TRAINING)
+    networks: tuple[str, ...] = option((), metavar="FILE.py", group=TRAINING)
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges, and half of a certificate.

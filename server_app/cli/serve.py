@@ -17,6 +17,7 @@ from gkt_core.config.run_config import RunConfig, build_run_config, run_config_o
 from gkt_core.errors import ConfigError, needs
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
+from server_app.own_networks import check_networks, note_networks, noted_networks
 
 if TYPE_CHECKING:
     from server_app.run_folder import RunContext
@@ -55,7 +56,7 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
     build_run_config(hyper_parameters, file=options.config_file)
     classifier = None if options.deployed is None else FeatureClassifier(options.deployed)
     with contextlib.closing(serving.bind(options.host, options.port)) as listener:
-        run = _run_of(options, hyper_parameters, classifier)
+        run = run_of(options, hyper_parameters, classifier)
         token = run_folder.read_token(options.data_dir)
         if options.token not in (None, token):
             raise ConfigError(
@@ -86,7 +87,7 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
         )
 
 
-def _run_of(
+def run_of(
     options: ServeOptions, hyper_parameters: dict[str, Any], classifier: FeatureClassifier | None
 ) -> RunContext:
     """Go on with the run of the folder, or begin one."""
@@ -99,17 +100,22 @@ def _run_of(
         config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
         _check_same(config, run.config, options.data_dir)
         _check_rules(config, options)
+        check_networks(options.networks or noted_networks(options.data_dir), run.bundle.manifest)
+        note_networks(options.data_dir, options.networks)
         return run
     if options.artifacts is None:
         raise ConfigError(f"{options.data_dir} holds no run: give --artifacts to begin one")
     config = new_config(options, options.artifacts, hyper_parameters)
     _check_rules(config, options)
+    # Before anything is written.
+    check_networks(options.networks, load_bundle(options.artifacts).manifest)
     if classifier is not None:
-        # Before anything is written.
         classifier.check_fits(load_bundle(options.artifacts).manifest)
     elsewhere = options.database or options.blobs
     storage = run_folder.Storage(options.database or "", options.blobs or "") if elsewhere else None
-    return run_folder.create_run(options.data_dir, options.artifacts, config, options.token, storage)
+    run = run_folder.create_run(options.data_dir, options.artifacts, config, options.token, storage)
+    note_networks(options.data_dir, options.networks)
+    return run
 
 
 def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[str, Any]) -> RunConfig:

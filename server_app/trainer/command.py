@@ -13,6 +13,7 @@ from server_app.run_folder import open_run
 from server_app.trainer.group import choose_group, end_with_parent, join_spawned, join_torchrun, torchrun_rank
 from server_app.trainer.lease import only_trainer
 from server_app.trainer.network import own_torch_device
+from server_app.trainer.own_networks import load_own_networks
 from server_app.trainer.rank_process import train_along
 from server_app.trainer.trainer import Trainer
 
@@ -43,6 +44,7 @@ def main(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     prepare_torch(device, num_threads)
+    load_own_networks(data_dir)
     torch_device = own_torch_device(device, rank)
     if rank or torchrun_rank():
         if rank and parent_pid is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import build_run_config, run_config_options
 from gkt_core.errors import needs
-from gkt_core.files import check_new_folder
+from profiling.experiments.demo.begun import begun_or_new, note_begun
 from profiling.experiments.demo.options import DEMO_DEFAULTS, LEFT_OUT, DemoOptions
 
 
@@ -23,8 +24,16 @@ def demo(options: DemoOptions, hyper_parameters: dict[str, Any], as_json: bool) 
 
     Splits a dataset into one private file a device, exports the artifacts, starts the real server, its
     trainer and one process a device on loopback, and runs FedGKT. Ends with one ONNX model a device,
-    tested beside the same device training alone, and a report. Ctrl-C stops every process.
+    tested beside the same device training alone, and a report. Ctrl-C stops every process; the same --out,
+    alone or with the same options, goes on where it was stopped.
     """
+    ctx = click.get_current_context()
+    begun = begun_or_new(options.out, ctx)
+    if begun is not ctx:
+        # With the options that it was begun with, which were checked then.
+        with begun:
+            begun.command.invoke(begun)
+        return
     build_run_config(hyper_parameters, defaults=DEMO_DEFAULTS)
     with needs("all"):
         from profiling.experiments.demo.live import LiveDisplay  # noqa: PLC0415 - imports extras
@@ -32,16 +41,19 @@ def demo(options: DemoOptions, hyper_parameters: dict[str, Any], as_json: bool) 
         from profiling.experiments.demo.run import DemoRun  # noqa: PLC0415
         from server_app.serving import bind  # noqa: PLC0415
     folder = options.out
-    check_new_folder(folder)
     # A port that is taken is noticed now, not after the export.
     bind("127.0.0.1", options.port).close()
     try:
-        with LiveDisplay() as display:
-            report = DemoRun(options, hyper_parameters, display).run()
-        write_report(folder, report)
+        with note_begun(folder, ctx) as num_starts, LiveDisplay() as display:
+            report = DemoRun(options, hyper_parameters, display, num_starts=num_starts).run()
+            write_report(folder, report)
     except KeyboardInterrupt:
         if folder.exists():
-            click.echo(f"stopped every process; partial results are in {folder}", err=True)
+            click.echo(
+                f"stopped every process; partial results are in {folder}, and it goes on with: "
+                f"gkt demo --out {shlex.quote(str(folder))}",
+                err=True,
+            )
         raise
     if as_json:
         emit_json(report)

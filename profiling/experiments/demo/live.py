@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
 from rich.progress import TaskID
 
 from gkt_core.wire.protocol import RoundMetrics, RunStatus
 from profiling.frame.live import Display
 from profiling.frame.units import format_bytes
 
+# After so many seconds without a line a step says that it goes on, then after twice as many, and so on.
+_SILENT_SECONDS = 10.0
+
 
 class LiveDisplay(Display):
-    """Shows a run by what its server says of it."""
+    """Shows the steps of a demo, and its run by what the server says of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._bar: TaskID | None = None
         self._shown_rounds = 0
+
+    @contextlib.contextmanager
+    def step(self, line: str) -> Iterator[Callable[[], None]]:
+        """Say that a step begins, and show for as long as the block takes that it goes on.
+
+        Yields:
+            What is called again and again meanwhile.
+        """
+        self.say(line)
+        bar = self.bars.add_task("", total=None, detail=line)
+        began = last = time.monotonic()
+        silence = _SILENT_SECONDS
+
+        def goes_on() -> None:
+            nonlocal last, silence
+            now = time.monotonic()
+            if self.bars.disable and now - last >= silence:
+                self.say(f"still {line} ({now - began:.0f} s)")
+                last, silence = now, 2 * silence
+
+        try:
+            yield goes_on
+        finally:
+            self.bars.remove_task(bar)
 
     def status(self, status: RunStatus) -> None:
         """Show how far the run is."""

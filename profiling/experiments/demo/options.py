@@ -10,7 +10,9 @@ from typing import Any
 
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import NetworkOptions
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import RunConfig
+from gkt_core.data.augment import view_defaults
 from gkt_core.data.options import DatasetOptions
 from gkt_core.data.split import SplitOptions
 
@@ -43,7 +45,9 @@ class DemoOptions(CheckedOptions):
     images: DatasetOptions = field(default_factory=DatasetOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     networks: NetworkOptions = field(default_factory=NetworkOptions)
-    out: Path = option(_named_by_time, shown_default="one below gkt-demo/, named by the time")
+    out: Path = option(
+        _named_by_time, click_type=OUTPUT_FOLDER, shown_default="one below gkt-demo/, named by the time"
+    )
     port: int = option(0, low=0, high=65535, group=_MACHINE)
     device_threads: int = option(1, low=1, high=256, group=_MACHINE)
     server_threads: int = option(0, low=0, high=256, group=_MACHINE)
@@ -80,10 +84,8 @@ def derived_defaults(split: dict[str, Any]) -> dict[str, Any]:
     Args:
         split: What ``partition.json`` holds.
     """
-    flip = bool(split["horizontal_flip"])
     num_examples = sum(client["num_examples"] for client in split["clients"])
     return {
-        "crop_padding": max(1, int(split["image_size"]) // (8 if flip else 16)),
-        "horizontal_flip": flip,
+        **view_defaults(int(split["image_size"]), bool(split["horizontal_flip"])),
         "server_epochs": DEMO_DEFAULTS["server_epochs"] if num_examples <= _FEW_EXAMPLES else 4,
     }

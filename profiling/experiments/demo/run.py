@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.server_client import ServerClient
+from gkt_core.bundle.manifest import MANIFEST_NAME
 from gkt_core.config.dataclass_options import arguments_of
+from gkt_core.config.network_options import RegisteredNetworks
 from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.data.private_data import CONTACT_SHEET_NAME, SPLIT_NAME, TEST_NAME
-from gkt_core.errors import RunFailedError
+from gkt_core.errors import InputError, RunFailedError
 from gkt_core.files import write_atomically
 from gkt_core.wire.protocol import RunStatus
 from profiling.experiments.demo.live import LiveDisplay
@@ -24,6 +26,7 @@ from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, deriv
 from profiling.frame.machine import describe_machine
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server
 from profiling.traffic.wire_meter import WIRE_NAME, WireMeter
+from server_app.run_folder import SERVER_INFO_NAME
 
 _POLL_SECONDS = 0.5
 
@@ -35,10 +38,13 @@ class DemoRun:
         options: What to do.
         given: Hyper-parameters that the user set; the others get the demo's defaults.
         display: Shows what happens.
+        num_starts: Which start of this demo it is: what an earlier one finished is not made again.
     """
 
-    def __init__(self, options: DemoOptions, given: dict[str, Any], display: LiveDisplay) -> None:
-        self._options = options
+    def __init__(
+        self, options: DemoOptions, given: dict[str, Any], display: LiveDisplay, *, num_starts: int = 1
+    ) -> None:
+        self._options, self._num_starts = options, num_starts
         self._given = given
         self._display = display
         self._out = options.out
@@ -60,7 +66,6 @@ class DemoRun:
             client_ids = [client["client_id"] for client in split["clients"]]
             status = self._timed("training", lambda: self._train(processes, client_ids))
             models = self._collect_models(client_ids)
-            self._display.say(f"testing {len(models)} combined models, and each device alone")
             accuracies = self._timed("evaluation", lambda: self._evaluate(processes, client_ids))
             alone = self._timed("edge_only", lambda: self._train_alone(processes, client_ids))
         return {
@@ -76,6 +81,7 @@ class DemoRun:
             "class_names": split["class_names"],
             "image_size": split["image_size"],
             "config": self._options.describe(config),
+            "num_starts": self._num_starts,
             "seconds": {**self._seconds, "total": time.time() - started},
             "machine": {k: v for k, v in describe_machine().items() if k != "packages"},
             "versions": describe_machine()["packages"],
@@ -89,18 +95,15 @@ class DemoRun:
 
     def _split(self, processes: ProcessGroup) -> dict[str, Any]:
         options, data = self._options, self._out / "data"
+        if (data / SPLIT_NAME).is_file():
+            split = self._read_split()
+            self._display.say(f"goes on in {self._out}, start number {self._num_starts}")
+            return split
         num_clients = self._given.get("num_clients") or DEMO_DEFAULTS["num_clients"]
         how = replace(options.split, num_clients=num_clients, seed=self._given.get("seed") or 0)
         words = arguments("data split", out=data) + arguments_of(options.images) + arguments_of(how)
-        existed = self._out.exists()
-        try:
-            processes.run("gkt data split", words, log=self._logs / "data.log")
-        except Exception:
-            # Input that was refused leaves nothing behind.
-            shutil.rmtree(self._logs if existed else self._out, ignore_errors=True)
-            raise
-        split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
-        (data / TEST_NAME).rename(self._out / TEST_NAME)
+        self._run(processes, "gkt data split", words, "data", f"splitting {options.images.dataset}")
+        split = self._read_split()
         self._display.say(
             f"{options.images.dataset}: {sum(c['num_examples'] for c in split['clients'])} training, "
             f"{sum(c['num_validation_examples'] for c in split['clients'])} validation and "
@@ -114,12 +117,29 @@ class DemoRun:
             )
         return split
 
+    def _read_split(self) -> dict[str, Any]:
+        data = self._out / "data"
+        split: dict[str, Any] = json.loads((data / SPLIT_NAME).read_text(encoding="utf-8"))
+        if (data / TEST_NAME).is_file():
+            (data / TEST_NAME).rename(self._out / TEST_NAME)
+        return split
+
+    def _run(self, processes: ProcessGroup, name: str, words: list[str], log: str, line: str) -> None:
+        """Run one command to its end, showing that it goes on."""
+        children = [processes.start(name, words, log=self._logs / f"{log}.log")]
+        with self._display.step(line) as goes_on:
+            for _ in processes.watch(children):
+                goes_on()
+                time.sleep(0.05)
+
     def _write_run_file(self, config: RunConfig) -> None:
         lines = [f"{name} = {json.dumps(value)}" for name, value in config.to_dict().items()]
         (self._out / "run.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _export(self, processes: ProcessGroup) -> None:
         options, run_file = self._options, RunConfig.from_toml(self._out / "run.toml")
+        if (self._out / "artifacts" / MANIFEST_NAME).is_file():
+            return
         words = arguments(
             "export",
             split=self._out / "data" / SPLIT_NAME,
@@ -128,19 +148,19 @@ class DemoRun:
             out=self._out / "artifacts",
         )
         words += arguments_of(options.networks)
-        log = self._logs / "export.log"
-        child = processes.start("gkt export", words, log=log, stdout=self._logs / "export.txt")
-        num_shown = 0
-        for _ in processes.watch([child]):
-            # Whole lines alone: what stands after the last end of a line is still being written.
-            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-            for line in lines[num_shown:]:
-                self._display.say(f"gkt export: {line}")
-            num_shown = len(lines)
-            time.sleep(_POLL_SECONDS)
-        self._display.say(f"exported {options.networks.edge_network} as ONNX Runtime training artifacts")
+        name, size = options.networks.edge_network, self._read_split()["image_size"]
+        line = f"exporting {name} for images of {size} px, and proving it against PyTorch"
+        self._run(processes, "gkt export", words, "export", line)
+        self._display.say(f"exported {name} as ONNX Runtime training artifacts")
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
+        if self._options.meter_wire and (self._out / "server").is_dir():
+            raise InputError(
+                f"{self._out} was stopped while its bytes were counted, and what was counted is lost: begin "
+                "anew with another --out, or without --meter-wire"
+            )
+        # Of a server that was killed; this one writes its own.
+        (self._out / "server" / SERVER_INFO_NAME).unlink(missing_ok=True)
         server = self._start_server(processes)
         info = wait_for_server(server, self._out / "server")
         token = (self._out / "server" / "token").read_text(encoding="utf-8").strip()
@@ -195,6 +215,7 @@ class DemoRun:
             threads=self._options.trainer_threads,
             config=self._out / "run.toml",
         )
+        words += arguments_of(RegisteredNetworks(networks=self._options.networks.networks))
         return processes.start("gkt serve", words, log=self._logs / "server.log")
 
     def _start_device(self, processes: ProcessGroup, client_id: str, url: str, token: str) -> Child:
@@ -217,7 +238,7 @@ class DemoRun:
 
     def _collect_models(self, client_ids: list[str]) -> dict[str, str]:
         folder = self._out / "models"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         models = {}
         for client_id in client_ids:
             target = folder / f"{client_id}.onnx"
@@ -231,7 +252,8 @@ class DemoRun:
             client_id: arguments("edge evaluate", model=self._out / "models" / f"{client_id}.onnx", data=test)
             for client_id in client_ids
         }
-        return self._accuracies(processes, "evaluate", commands)
+        line = f"testing {len(commands)} combined models"
+        return self._accuracies(processes, "evaluate", commands, line)
 
     def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
         commands = {
@@ -245,18 +267,19 @@ class DemoRun:
             )
             for client_id in client_ids
         }
-        return self._accuracies(processes, "alone", commands)
+        line = f"training {self._options.networks.edge_network} on each device alone, to compare with"
+        return self._accuracies(processes, "alone", commands, line)
 
     def _accuracies(
-        self, processes: ProcessGroup, name: str, commands: Mapping[str, list[str]]
+        self, processes: ProcessGroup, name: str, commands: Mapping[str, list[str]], line: str
     ) -> list[float]:
         """Run one single-threaded command a device, as many at once as there are cores."""
         results = {client_id: self._logs / f"{name}-{client_id}.json" for client_id in commands}
         waiting, at_once = list(commands), os.cpu_count() or 1
-        while waiting:
-            chosen, waiting = waiting[:at_once], waiting[at_once:]
-            processes.wait(
-                [
+        with self._display.step(line) as goes_on:
+            while waiting:
+                chosen, waiting = waiting[:at_once], waiting[at_once:]
+                children = [
                     processes.start(
                         f"{name} {client_id}",
                         [*commands[client_id], "--threads", "1", "--json"],
@@ -265,5 +288,7 @@ class DemoRun:
                     )
                     for client_id in chosen
                 ]
-            )
+                for _ in processes.watch(children):
+                    goes_on()
+                    time.sleep(0.05)
         return [json.loads(path.read_text(encoding="utf-8"))["accuracy"] for path in results.values()]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.data.datasets import load_dataset
 from gkt_core.errors import GKTError, needs
+from gkt_core.terminal import console
 from profiling.experiments.reproduce.experiments import COUNTED, NAMES, experiment
 from profiling.experiments.reproduce.options import ReproduceOptions
 
@@ -94,8 +94,8 @@ def _shown_command() -> str:
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
-    console = Console()
-    console.print(f"\n[bold]{report['title']}[/bold]  ({report['scale']})")
+    shown = console()
+    shown.print(f"\n[bold]{report['title']}[/bold]  ({report['scale']})")
     if "bars" in report:
         table = Table("", report["bars"][0]["unit"], "paper")
         for bar in report["bars"]:
@@ -106,5 +106,5 @@ def _print(report: dict[str, Any], out: Path) -> None:
         table = Table("", "", "paper", "ours")
         for cell in report["cells"]:
             table.add_row(cell["row"], cell["column"], paper(cell["paper"]), ours(cell))
-    console.print(table)
-    console.print(f"written to {out / report['name']}.md, .html and .json", soft_wrap=True)
+    shown.print(table)
+    shown.print(f"written to {out / report['name']}.md, .html and .json", soft_wrap=True)

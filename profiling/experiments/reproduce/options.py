@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.config.dataclass_options import CheckedOptions, option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import PRECISIONS
 from profiling.experiments.reproduce.scales import SCALES, Scale
 
@@ -41,7 +42,7 @@ class ReproduceOptions(CheckedOptions):
     large_network: str | None = option(None, choices=("resnet56", "resnet110"), shown_default="both")
     report_only: bool = False
     dry_run: bool = False
-    out: Path = Path("gkt-reproduction")
+    out: Path = option(Path("gkt-reproduction"), click_type=OUTPUT_FOLDER)
     cifar10: str = option("cifar10", group=_DATA)
     cifar100: str = option("cifar100", group=_DATA)
     cinic10: str = option("", group=_DATA)

@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
+from gkt_core.algorithm_names import SIMULATION_DEFAULTS
 from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import build_run_config, run_config_options
+from gkt_core.data.augment import view_defaults
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.data.split import split_dataset
 from gkt_core.errors import ConfigError, needs
 from profiling.experiments.simulate.options import (
     LEFT_OUT,
-    SIMULATION_DEFAULTS,
     SimulateOptions,
     default_words,
 )
@@ -38,7 +39,8 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     within a round too, with the same final numbers. The test set is looked at once.
     """
     algorithm, given = options.algorithm, hyper_parameters
-    defaults = SIMULATION_DEFAULTS[algorithm]
+    defaults = SIMULATION_DEFAULTS.get(algorithm, SIMULATION_DEFAULTS["fedavg"])
+    own_settings = options.settings
     build_run_config(given, defaults=defaults)
     with needs("all"):
         # torch is an extra, and slow to load
@@ -59,11 +61,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     federation = load_federation(folder)
     described = json.loads((folder / SPLIT_NAME).read_text(encoding="utf-8"))
     flip = bool(described["horizontal_flip"])
-    derived = {
-        "num_clients": len(federation.clients),
-        "horizontal_flip": flip,
-        "crop_padding": max(1, federation.image_size // (8 if flip else 16)),
-    }
+    derived = {"num_clients": len(federation.clients), **view_defaults(federation.image_size, flip)}
     config = build_run_config(given, defaults=defaults | derived)
     if config.num_clients != len(federation.clients):
         raise ConfigError(f"--clients is {config.num_clients}, {folder} holds {len(federation.clients)}")
@@ -81,6 +79,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         initial_edge=options.init_edge,
         initial_server=options.init_server,
         noise=noise,
+        own_settings=own_settings,
     )
     built = build_algorithm(chosen, federation, config, out)
     settings = {
@@ -98,6 +97,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         "init_server": options.init_server and sha256_of(options.init_server),
         # Only where it is used, so that a run of an earlier version goes on.
         **({"feature_clip": noise.clip, "feature_noise": noise.noise} if noise.is_on else {}),
+        **({"own_settings": own_settings} if own_settings else {}),
         **config.to_dict(),
     }
     with SimulationDisplay(algorithm, config.rounds) as display:

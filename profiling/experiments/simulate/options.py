@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
+from gkt_core.algorithm_names import ALGORITHMS, SIMULATION_DEFAULTS, algorithm_names, is_algorithm
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.options import IMAGES, DatasetOptions
 from gkt_core.data.split import SplitOptions
+from gkt_core.errors import ConfigError
 from gkt_core.wire.feature_noise import FeatureNoise
 
-# Not imported from gkt_core.algorithms, which loads torch; a test compares the two.
-ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
-SIMULATION_DEFAULTS: dict[str, dict[str, Any]] = {
-    "fedgkt": {"rounds": 10},
-    "fedavg": {"rounds": 10, "local_epochs": 5},
-    "split_learning": {"rounds": 10, "local_epochs": 5},
-    "centralized": {"rounds": 10, "local_epochs": 5},
-    "ecofed": {"rounds": 10, "codec": "uint8"},
-}
 # Fields of the options without an option of their own: hyper-parameters, or a secret of a device.
 LEFT_OUT = ("num_clients", "seed", "pretraining_share", "key")
 _PRETRAINING_SHARE = 0.1
 _FEDGKT, _ECOFED, _MACHINE = "Of FedGKT alone", "Of EcoFed alone", "This machine"
+_OWN = "Of an algorithm of your own"
+
+
+class AlgorithmName(click.ParamType[str]):
+    """An algorithm's name, or where one of the user's own is: ``file.py:Class``."""
+
+    name = "algorithm"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Accept what can be an algorithm; it is imported when it is built."""
+        if not is_algorithm(str(value)):
+            names = ", ".join(algorithm_names())
+            self.fail(f"{value!r} is not one of {names}, and no file.py:Class of your own.", param, ctx)
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Show the built-in names in the help text, which is the same wherever it is made."""
+        return f"[{'|'.join(ALGORITHMS)}|FILE.py:CLASS]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +48,8 @@ class SimulateOptions(CheckedOptions):
     """What is simulated, beside the hyper-parameters.
 
     Attributes:
-        algorithm: What is run.
+        algorithm: What is run; one of your own as FILE.py:CLASS or by the name that a package registers.
+        own_settings: A setting of an algorithm of your own, such as mu=0.1; may be repeated.
         images: Which images.
         how: How they are split over devices.
         split: Use this folder of gkt data split, so that several methods see the same split.
@@ -53,7 +69,7 @@ class SimulateOptions(CheckedOptions):
         out: Output folder; an unfinished run goes on.
     """
 
-    algorithm: str = option("fedgkt", choices=ALGORITHMS)
+    algorithm: str = option("fedgkt", click_type=AlgorithmName())
     images: DatasetOptions = field(default_factory=DatasetOptions)
     how: SplitOptions = field(default_factory=SplitOptions)
     split: Path | None = option(None, group=IMAGES)
@@ -61,7 +77,7 @@ class SimulateOptions(CheckedOptions):
     central_network: str | None = option(
         None, flag="--central-model", click_type=EDGE_OR_FULL, shown_default="the large network"
     )
-    out: Path
+    out: Path = option(click_type=OUTPUT_FOLDER)
     init_edge: Path | None = option(None, shown_default="random weights", group=_FEDGKT)
     init_server: Path | None = option(None, shown_default="random weights", group=_FEDGKT)
     grouped: bool | None = option(
@@ -79,9 +95,28 @@ class SimulateOptions(CheckedOptions):
     )
     pretraining_epochs: int = option(20, low=1, group=_ECOFED)
     replay_period: int = option(2, low=1, group=_ECOFED)
+    own_settings: tuple[str, ...] = option((), flag="--setting", metavar="NAME=VALUE", group=_OWN)
     device: str = option("cpu", choices=("cpu", "cuda"), group=_MACHINE)
     num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
     save_minutes: float = option(10.0, low=0, unit="minutes", group=_MACHINE)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of an algorithm of one's own: values are JSON, or text where they are none.
+
+        Raises:
+            ConfigError: One has no name or no value.
+        """
+        settings = {}
+        for each in self.own_settings:
+            name, equals, value = each.partition("=")
+            if not (name.isidentifier() and equals):
+                raise ConfigError(f"--setting is {each!r}, expected NAME=VALUE such as mu=0.1")
+            try:
+                settings[name] = json.loads(value)
+            except ValueError:
+                settings[name] = value
+        return settings
 
     def split_options(self, given: dict[str, Any]) -> SplitOptions:
         """How the dataset is split, with those hyper-parameters that were given."""

@@ -28,7 +28,7 @@ def measure_chaos(options: ChaosOptions, announce: Announce) -> dict[str, Any]:
         RunFailedError: A run did not come to its end.
     """
     folder = options.work_dir or Path("gkt-chaos") / time.strftime("%Y%m%d-%H%M%S")
-    check_new_folder(folder)
+    check_new_folder(folder, "--work-dir")
     announce("exporting a bundle")
     dataset = load_dataset("digits", image_size=options.image_size, limit=options.num_examples)
     split = split_dataset(dataset, SplitOptions(options.num_clients, "iid", 0.5, 0.1, 0), folder / "data")

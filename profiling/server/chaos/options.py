@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.config.dataclass_options import check_options, option
+from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import RunConfig, check_image_size
 
 
@@ -35,7 +36,7 @@ class ChaosOptions:
     image_size: int = 8
     num_threads: int = option(1, flag="--threads", low=1)
     limit_seconds: float = option(900.0, low=1)
-    work_dir: Path | None = None
+    work_dir: Path | None = option(None, click_type=OUTPUT_FOLDER)
 
     def __post_init__(self) -> None:
         check_options(self)

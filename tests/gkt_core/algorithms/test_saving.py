@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 from gkt_core import networks
+from gkt_core.algorithm_names import ALGORITHMS
 from gkt_core.algorithms import runner
-from gkt_core.algorithms.registry import ALGORITHMS
 from gkt_core.algorithms.runner import CHECKPOINT_NAME, METRICS_NAME, Listener, run_algorithm
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.saving import Place, Saves

@@ -162,3 +162,37 @@ def test_hold_out_is_drawn_by_its_seed() -> None:
 def test_a_share_outside_0_to_1_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match="--validation-share is"):
         SplitOptions(validation_share=share)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"num_clients": 0}, ConfigError, "num_clients is 0, expected at least 1"),
+        ({"num_clients": -2}, ConfigError, "num_clients is -2"),
+        ({"scheme": "dirichelt"}, ConfigError, "scheme is 'dirichelt', expected one of iid, dirichlet"),
+        ({"scheme": "dirichlet", "alpha": 0.0}, ConfigError, "alpha is 0.0"),
+        ({"scheme": "dirichlet", "alpha": float("nan")}, ConfigError, "alpha is nan"),
+        ({"seed": -1}, ConfigError, "seed is -1"),
+    ],
+)
+def test_callers_from_python_are_told_what_is_wrong(
+    wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        partition(np.arange(40) % 4, **{"num_clients": 2, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "share", "seed", "error"),
+    [
+        (2, 0.1, 0, PartitionError),
+        (0, 0.1, 0, PartitionError),
+        (9, 0.0, 0, ConfigError),
+        (9, 1.0, 0, ConfigError),
+        (9, float("nan"), 0, ConfigError),
+        (9, 0.1, -1, ConfigError),
+    ],
+)
+def test_what_cannot_be_held_out(num_samples: int, share: float, seed: int, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        hold_out(num_samples, share, seed=seed)

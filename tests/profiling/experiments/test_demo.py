@@ -19,7 +19,8 @@ import pytest
 
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.data.augment import to_float_nchw
-from tests.conftest import LONGEST_SECONDS, Gkt
+from profiling.experiments.demo import live
+from tests.conftest import LONGEST_SECONDS, Gkt, until
 from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
@@ -139,6 +140,53 @@ def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> 
     assert f"partial results are in {out}" in stderr
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
+
+
+def test_a_stopped_demo_goes_on(tmp_path: Path, gkt: Gkt) -> None:
+    """Killed while its devices train, it ends with the same command, or with the folder alone."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "gkt_core.cli", *DEMO, "--rounds", "3", "--out", str(out)]
+    stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    metrics = out / "server" / "checkpoints"
+    try:
+        until(
+            lambda: stopped.poll() is not None or any(metrics.glob("round-*.safetensors")),
+            "a round's training",
+        )
+        assert stopped.poll() is None
+        again = gkt(*DEMO, "--rounds", "3", "--out", out)
+        assert again.returncode == 2 and "another gkt demo runs in" in again.stderr
+        stopped.send_signal(signal.SIGINT)
+        _, stderr = stopped.communicate(timeout=LONGEST_SECONDS)
+    finally:
+        if stopped.poll() is None:
+            stopped.terminate()
+            stopped.wait(timeout=60)
+    assert f"it goes on with: gkt demo --out {out}" in stderr
+    exported = (out / "artifacts" / "manifest.json").stat().st_mtime_ns
+
+    other = gkt("demo", "--rounds", "4", "--out", out)
+    assert other.returncode == 2
+    assert "holds a demo of other options (--rounds 4 instead of --rounds 3)" in other.stderr
+    done = gkt("demo", "--out", out, "--json")
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [entry["round_num"] for entry in report["rounds"]] == [1, 2, 3]
+    assert (report["num_starts"], report["config"]["rounds"]) == (2, 3)
+    assert (out / "artifacts" / "manifest.json").stat().st_mtime_ns == exported
+    finished = gkt("demo", "--out", out)
+    assert finished.returncode == 2 and "holds a finished demo" in finished.stderr
+
+
+def test_a_long_step_says_that_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_SILENT_SECONDS", 0.0)
+    with live.LiveDisplay() as display, display.step("exporting resnet8") as goes_on:
+        goes_on()
+    begins, still = capsys.readouterr().err.splitlines()
+    assert begins.endswith(" exporting resnet8") and "still exporting resnet8 (" in still
 
 
 def _taken_port() -> tuple[socket.socket, str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gkt_core.algorithm_names import SIMULATION_DEFAULTS
 from gkt_core.config.dataclass_options import FieldOption
 from gkt_core.config.run_config import RunConfig
 from profiling.experiments.simulate.command import simulate
-from profiling.experiments.simulate.options import SIMULATION_DEFAULTS
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.killing import run_killed
 

@@ -40,7 +40,7 @@ class Killed(BaseException):
 class Silent:
     """A listener that shows nothing."""
 
-    def phase(self, name: str, round_num: int, num_images: int) -> None:
+    def phase(self, name: str, round_num: int, num_images: int, reason: str = "") -> None:
         pass
 
     def images(self, num_images: int) -> None:

@@ -1,0 +1,132 @@
+"""A device from Python: one call takes part in a run from beginning to end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.device import Device, DeviceResult
+from edge_runtime.server_client import ServerClient
+from edge_runtime.state.identity import identity_of
+from edge_runtime.state.packed_data import is_packed, packed_data
+from edge_runtime.state.state_dir import StateDir
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.data.pack import PackOptions
+from gkt_core.data.private_data import PrivateData, load_private_data
+from gkt_core.errors import ConfigError
+from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.protocol import check_client_id
+
+log = logging.getLogger("gkt.device")
+
+
+class _Log:
+    """A listener that writes to Python's logging, as ``gkt.device``."""
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id, self._last = client_id, ("", 0, "")
+
+    def phase(self, name: str, round_num: int, num_images: int, reason: str = "") -> None:
+        """Note a phase, once."""
+        if (name, round_num, reason) != self._last:
+            self._last = name, round_num, reason
+            log.info("%s: %s, round %d %s", self._client_id, name, round_num, reason)
+
+    def images(self, num_images: int) -> None:
+        """Say nothing."""
+
+    def note(self, line: str) -> None:
+        """Note a line."""
+        log.info("%s", line)
+
+
+class Client:
+    """A device's part in a server's run, as ``gkt edge run`` plays it.
+
+    ::
+
+        result = Client("http://server:8080", "client-000.npz", token="...").run()
+        print(result.model)
+
+    Args:
+        server: URL that ``gkt serve`` printed.
+        data: This device's file, images to make it of as ``gkt data pack`` does, or what
+            :func:`gkt_core.private_data` made of arrays.
+        token: Of the server; by default the variable ``GKT_TOKEN``.
+        state_dir: What survives a restart, ``model.onnx`` in the end; by default ``gkt-state/NAME``.
+        client_id: Name of this device; by default the state folder's, or one that is drawn.
+        num_threads: CPU threads.
+        engine: ``portable`` or ``ort_training``; by default the fastest that is here.
+        noise: What happens to features before they leave.
+        **connection: Further arguments of :class:`edge_runtime.server_client.ServerClient`, such as
+            ``ca_file``, ``proxy`` and ``patience_seconds``.
+
+    Raises:
+        ConfigError: The URL, token or name cannot be used, or is missing.
+        DatasetError: The file cannot be read.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        data: PrivateData | Path | str,
+        *,
+        token: str | None = None,
+        state_dir: Path | str | None = None,
+        client_id: str | None = None,
+        num_threads: int = 1,
+        engine: str | None = None,
+        noise: FeatureNoise | None = None,
+        **connection: Any,
+    ) -> None:
+        given = token or os.environ.get("GKT_TOKEN", "")
+        if not given:
+            raise ConfigError("there is no token: give token= or set the environment variable GKT_TOKEN")
+        self._data: PrivateData | None = data if isinstance(data, PrivateData) else None
+        self._source = "" if isinstance(data, PrivateData) else str(data)
+        if self._source and is_packed(self._source):
+            self._data = load_private_data(Path(self._source))
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(self._source).stem).lstrip("-._") or "device"
+        self._client_id = None if client_id is None else check_client_id(client_id)
+        self._stem = stem
+        self._state_dir = Path("gkt-state", client_id or stem) if state_dir is None else Path(state_dir)
+        self._num_threads, self._engine = num_threads, engine
+        self._noise = noise or FeatureNoise()
+        self._server = server, given, {"on_retry": log.warning, **connection}
+        # What is wrong with an address is said now, and not when the data are there.
+        self._connect().close()
+
+    def run(self) -> DeviceResult:
+        """Take part until the run has ended; called again after a stop, it goes on.
+
+        Raises:
+            RunFailedError: The server says that the run failed.
+            GKTError: Anything else that stops this device; its state folder goes on later.
+        """
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(contextlib.closing(self._connect()))
+            folder = stack.enter_context(contextlib.closing(StateDir(self._state_dir)))
+            identity = identity_of(folder.path, self._client_id, self._stem)
+            data = self._data
+            if data is None:
+                manifest = Manifest.from_dict(server.run_info().manifest)
+                data = packed_data(self._source, manifest, PackOptions(), folder.path, log.info)
+            return Device(
+                server,
+                data,
+                folder,
+                client_id=identity.client_id,
+                client_key=identity.client_key,
+                num_threads=self._num_threads,
+                engine=self._engine,
+                noise=self._noise,
+                listener=_Log(identity.client_id),
+            ).run()
+
+    def _connect(self) -> ServerClient:
+        url, token, connection = self._server
+        return ServerClient(url, token, **connection)

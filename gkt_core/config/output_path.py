@@ -1,0 +1,33 @@
+"""Options that name what a command writes: refused where nothing can be written, before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gkt_core.files import check_writable
+
+
+class OutputPath(click.ParamType[Path]):
+    """A path that is going to be written.
+
+    Args:
+        is_folder: Whether it is to be a folder, or a file.
+    """
+
+    name = "path"
+
+    def __init__(self, *, is_folder: bool) -> None:
+        self._is_folder = is_folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse what cannot be written."""
+        path = Path(value)
+        flag = param.opts[0] if param is not None else "path"
+        check_writable(path, flag, is_folder=self._is_folder)
+        return path
+
+
+OUTPUT_FOLDER, OUTPUT_FILE = OutputPath(is_folder=True), OutputPath(is_folder=False)

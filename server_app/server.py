@@ -1,0 +1,132 @@
+"""A server from Python: one run that is served while a block runs, with its trainer beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from gkt_core.bundle.manifest import load_bundle
+from gkt_core.data.augment import view_defaults
+from gkt_core.errors import ConfigError, RunFailedError
+from server_app.cli.options import ServeOptions
+from server_app.cli.serve import change_rules, run_of
+from server_app.rounds.state import Phase
+from server_app.run_folder import RunContext, has_run, read_token
+from server_app.serving import bind, served
+from server_app.trainer.supervisor import TrainerProcess
+
+log = logging.getLogger("gkt.server")
+_POLL_SECONDS = 0.2
+
+
+class Server:
+    """One run, served as ``gkt serve`` does it, while a ``with`` block runs.
+
+    ::
+
+        with Server("run", "artifacts", num_clients=2, rounds=3) as server:
+            print(server.url, server.token)
+            server.wait()
+
+    Attributes:
+        url: Where devices reach it, once the block has begun.
+        token: What devices need.
+
+    Args:
+        data_dir: Folder of the run: a new one begins a run, an existing one goes on with it.
+        artifacts: Bundle of ``gkt export``; not needed to go on.
+        options: Further fields of :class:`server_app.cli.options.ServeOptions`, the port among them: by
+            default a free one.
+        **hyper_parameters: Fields of :class:`gkt_core.RunConfig`, ``rounds=20``. Of a new run, views are by
+            default crops by an eighth of the image's side, mirrored, as in ``gkt_core.simulate``.
+
+    Raises:
+        ConfigError: An option or a value is wrong.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        artifacts: Path | str | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+        **hyper_parameters: Any,
+    ) -> None:
+        given = {"port": 0, **(options or {})}
+        if artifacts is not None:
+            given["artifacts"] = Path(artifacts)
+        try:
+            self._options = ServeOptions(data_dir=Path(data_dir), **given)
+        except TypeError as error:
+            raise ConfigError(f"no option of a server: {error}") from error
+        self._hyper_parameters = hyper_parameters
+        self._stack = contextlib.ExitStack()
+        self._run: RunContext | None = None
+        self.url = self.token = ""
+
+    def __enter__(self) -> Server:
+        """Begin or go on with the run, and listen.
+
+        Raises:
+            InputError: The run cannot be begun, or another server runs on its folder.
+        """
+        options = self._options
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(contextlib.closing(bind(options.host, options.port)))
+            run = run_of(options, self._views() | self._hyper_parameters, None)
+            stack.callback(run.store.close)
+            self.token = read_token(run.folder)
+            if options.token not in (None, self.token):
+                raise ConfigError(f"the run in {run.folder} has another token: leave it out")
+            change_rules(run.store, options)
+            trainer = TrainerProcess(
+                run, options.num_threads, log.info, num_procs=options.num_procs, device=options.device
+            )
+            self.url, _ = stack.enter_context(
+                served(run, listener, trainer, poll_seconds=options.poll_seconds, tls=options.tls)
+            )
+            self._run, self._stack = run, stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop server and trainer; the run goes on from its folder another time."""
+        self._run = None
+        self._stack.close()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until the run is finished.
+
+        Args:
+            seconds: For so long at most; without, as long as it takes.
+
+        Raises:
+            RunFailedError: The run failed, or is not finished by then.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while (phase := self.phase) != Phase.FINISHED:
+            if phase == Phase.FAILED:
+                raise RunFailedError(f"the run failed: {self._running.store.state().error}")
+            if deadline is not None and time.monotonic() > deadline:
+                raise RunFailedError(f"the run is {phase} after {seconds:g} s")
+            time.sleep(_POLL_SECONDS)
+
+    def _views(self) -> dict[str, Any]:
+        """What views suit a new run's images; a run that goes on has its own."""
+        if has_run(self._options.data_dir) or self._options.artifacts is None:
+            return {}
+        size = load_bundle(self._options.artifacts).manifest.image_size
+        return view_defaults(size, bool(self._hyper_parameters.get("horizontal_flip", True)))
+
+    @property
+    def phase(self) -> str:
+        """What the run is at: joining, collecting, ready, training, finished or failed."""
+        return str(self._running.store.state().phase)
+
+    @property
+    def _running(self) -> RunContext:
+        if self._run is None:
+            raise RunFailedError("the server does not run: use it in a with block")
+        return self._run
