@@ -19,6 +19,7 @@ import pytest
 
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.data.augment import to_float_nchw
+from gkt_core.files import lock_exclusively
 from profiling.experiments.demo import live
 from tests.conftest import LONGEST_SECONDS, Gkt, until
 from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
@@ -143,37 +144,35 @@ def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> 
 
 
 def test_a_stopped_demo_goes_on(tmp_path: Path, gkt: Gkt) -> None:
-    """Killed while its devices train, it ends with the same command, or with the folder alone."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "gkt_core.cli", *DEMO, "--rounds", "3", "--out", str(out)]
+    """Interrupted while its devices train, it ends with the folder alone; other options are refused."""
+    out, rounds = tmp_path / "out", 6
+    command = [sys.executable, "-m", "gkt_core.cli", *DEMO, "--rounds", str(rounds), "--out", str(out)]
     stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    metrics = out / "server" / "checkpoints"
+    trained = (out / "server" / "checkpoints").glob
     try:
-        until(
-            lambda: stopped.poll() is not None or any(metrics.glob("round-*.safetensors")),
-            "a round's training",
-        )
-        assert stopped.poll() is None
-        again = gkt(*DEMO, "--rounds", "3", "--out", out)
-        assert again.returncode == 2 and "another gkt demo runs in" in again.stderr
+        until(lambda: stopped.poll() is not None or any(trained("round-*.safetensors")), "a trained round")
         stopped.send_signal(signal.SIGINT)
         _, stderr = stopped.communicate(timeout=LONGEST_SECONDS)
     finally:
         if stopped.poll() is None:
             stopped.terminate()
             stopped.wait(timeout=60)
+    assert stopped.returncode == 130
     assert f"it goes on with: gkt demo --out {out}" in stderr
     exported = (out / "artifacts" / "manifest.json").stat().st_mtime_ns
 
     other = gkt("demo", "--rounds", "4", "--out", out)
     assert other.returncode == 2
-    assert "holds a demo of other options (--rounds 4 instead of --rounds 3)" in other.stderr
+    assert f"holds a demo of other options (--rounds 4 instead of --rounds {rounds})" in other.stderr
+    with lock_exclusively(out / "demo.lock", "the test's own"):
+        beside = gkt("demo", "--out", out)
+    assert beside.returncode == 2 and "another gkt demo runs in" in beside.stderr
     done = gkt("demo", "--out", out, "--json")
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert [entry["round_num"] for entry in report["rounds"]] == [1, 2, 3]
-    assert (report["num_starts"], report["config"]["rounds"]) == (2, 3)
+    assert [entry["round_num"] for entry in report["rounds"]] == list(range(1, rounds + 1))
+    assert (report["num_starts"], report["config"]["rounds"]) == (2, rounds)
     assert (out / "artifacts" / "manifest.json").stat().st_mtime_ns == exported
     finished = gkt("demo", "--out", out)
     assert finished.returncode == 2 and "holds a finished demo" in finished.stderr
