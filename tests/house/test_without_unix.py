@@ -97,6 +97,7 @@ except ModuleNotFoundError:
 # All others are imported: what serves is built on gunicorn, which is for Unix alone.
 ON_UNIX_ALONE = {
     "profiling.server.web.body_server",
+    "server_app.server",
     "server_app.serving",
     "server_app.web.gunicorn_server",
 }
