@@ -111,21 +111,28 @@ class Group(click.Group, Command):
 
 
 class EntryPointGroup(Group):
-    """A group whose commands are the entry points of ``gkt.commands``."""
+    """A group with commands of its own and those that packages above register, each imported when called.
+
+    Attributes:
+        entry_group: The group of entry points.
+    """
+
+    def __init__(self, *args: Any, entry_group: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.entry_group = entry_group
 
     def _entries(self) -> dict[str, EntryPoint]:
-        return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
+        return {entry.name: entry for entry in entry_points(group=self.entry_group)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all registered commands, those of other distributions last."""
-        registered = set(self._entries())
-        return [name for name in _KNOWN if name in registered] + sorted(registered - set(_KNOWN))
+        """Names of all commands, sorted."""
+        return sorted({*super().list_commands(ctx), *self._entries()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
+        """Give an own command, or import a registered one."""
         entry = self._entries().get(cmd_name)
         if entry is None:
-            return None
+            return super().get_command(ctx, cmd_name)
         try:
             command = entry.load()
         except ImportError as error:
@@ -133,6 +140,15 @@ class EntryPointGroup(Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"entry point {entry.value} is a {type(command).__name__}, not a click command")
         return command
+
+
+class _Gkt(EntryPointGroup):
+    """The command ``gkt`` itself."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all registered commands, those of other distributions last."""
+        registered = set(super().list_commands(ctx))
+        return [name for name in _KNOWN if name in registered] + sorted(registered - set(_KNOWN))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing one."""
@@ -161,7 +177,7 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
     )
 
 
-@click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Gkt, entry_group=COMMAND_GROUP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gkt")
 def gkt() -> None:
     """Train a large network from devices that cannot train one (FedGKT).

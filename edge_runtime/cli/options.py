@@ -9,14 +9,14 @@ from pathlib import Path
 
 from gkt_core.bundle.manifest import ENGINE_FILES
 from gkt_core.config.dataclass_options import CheckedOptions, option
-from gkt_core.config.output_path import OUTPUT_FOLDER
+from gkt_core.config.output_path import OUTPUT_FILE, OUTPUT_FOLDER
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.reading.images import FITS
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.protocol import check_client_id
 
 SERVER, MACHINE = "The server", "The machine that it shares"
-_DRY_RUN_PATIENCE_SECONDS = 30.0
+_SHORT_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,46 @@ class AloneOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions(CheckedOptions):
+    """The way to a server.
+
+    Attributes:
+        ca_file: Certificates (PEM) to trust, for a server whose certificate no public authority signed.
+        proxy: URL of the proxy to go through; better in HTTPS_PROXY if it holds a password.
+        no_proxy: Go through no proxy, whatever the environment says.
+        stall_seconds: Try again when nothing has moved for so long; what moves is never cut off.
+    """
+
+    ca_file: Path | None = option(None, group=SERVER)
+    proxy: str | None = option(
+        None, shown_default="HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY names the server", group=SERVER
+    )
+    no_proxy: bool = option(False, group=SERVER)
+    stall_seconds: float = option(60.0, above=0, unit="seconds", group=SERVER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackCommandOptions(CheckedOptions):
+    """Options of ``gkt data pack``.
+
+    Attributes:
+        place: What names the classes, their order and the image size: a bundle, or the URL of a server.
+        token: Token that gkt serve printed, where --for is a server.
+        out: The private file, NAME.npz.
+        pack: How photos are packed.
+        connection: The way to the server.
+        patience_seconds: Give up on a server that has not answered for so long.
+    """
+
+    place: str = option(flag="--for")
+    token: str | None = option(None, envvar="GKT_TOKEN")
+    out: Path = option(click_type=OUTPUT_FILE)
+    pack: PackOptions = field(default_factory=PackOptions)
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+    patience_seconds: float = option(_SHORT_PATIENCE_SECONDS, low=0, unit="seconds", group=SERVER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(DeviceOptions):
     """Options of ``gkt edge run``.
 
@@ -118,11 +158,8 @@ class RunOptions(DeviceOptions):
         state_dir: Folder of what survives a restart: bundle, weights, model. Needed but for --dry-run.
         is_dry_run: Show what would leave this device; send nothing of it.
         noise: What happens to features before they leave.
-        ca_file: Certificates (PEM) to trust, for a server whose certificate no public authority signed.
-        proxy: URL of the proxy to go through; better in HTTPS_PROXY if it holds a password.
-        no_proxy: Go through no proxy, whatever the environment says.
+        connection: The way to the server.
         patience_seconds: Give up on a server that has not answered for so long.
-        stall_seconds: Try again when nothing has moved for so long; what moves is never cut off.
         engine: What trains.
         checkpoint_seconds: How often the middle of a round is saved to --state-dir; 0 after every step.
         nice: Priority: 0 as others, 19 when nobody else works.
@@ -140,17 +177,12 @@ class RunOptions(DeviceOptions):
     is_dry_run: bool = option(False, flag="--dry-run")
     noise: FeatureNoise = field(default_factory=FeatureNoise)
     pack: PackOptions = field(default_factory=PackOptions)
-    ca_file: Path | None = option(None, group=SERVER)
-    proxy: str | None = option(
-        None, shown_default="HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY names the server", group=SERVER
-    )
-    no_proxy: bool = option(False, group=SERVER)
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
     patience_seconds: float | None = option(
         None,
-        shown_default=f"never, or {_DRY_RUN_PATIENCE_SECONDS:.0f} seconds in a dry run",
+        shown_default=f"never, or {_SHORT_PATIENCE_SECONDS:.0f} seconds in a dry run",
         group=SERVER,
     )
-    stall_seconds: float = option(60.0, above=0, unit="seconds", group=SERVER)
     engine: str | None = option(
         None,
         choices=tuple(name.replace("_", "-") for name in ENGINE_FILES),
@@ -174,5 +206,5 @@ class RunOptions(DeviceOptions):
     def patience(self) -> float:
         """Seconds that a call is retried; endless unless it was given, but in a dry run."""
         if self.patience_seconds is None:
-            return _DRY_RUN_PATIENCE_SECONDS if self.is_dry_run else math.inf
+            return _SHORT_PATIENCE_SECONDS if self.is_dry_run else math.inf
         return self.patience_seconds

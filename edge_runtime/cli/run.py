@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_runtime.cli.connecting import connect
 from edge_runtime.cli.options import RunOptions
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, load_private_data
-from gkt_core.errors import ConfigError, needs
+from gkt_core.errors import ConfigError, DatasetError, needs
 from gkt_core.files import full_disk_named
 
 if TYPE_CHECKING:
@@ -43,9 +44,8 @@ def run(options: RunOptions, as_json: bool) -> None:
         from edge_runtime.machine.limits import be_nice, limit_memory, memory_named  # noqa: PLC0415
         from edge_runtime.machine.pauses import Pauses  # noqa: PLC0415
         from edge_runtime.progress import DeviceProgress  # noqa: PLC0415
-        from edge_runtime.server_client import ServerClient  # noqa: PLC0415
         from edge_runtime.state.identity import Identity, identity_of  # noqa: PLC0415
-        from edge_runtime.state.packed_data import is_packed, packed_data  # noqa: PLC0415
+        from edge_runtime.state.packed_data import packed_data  # noqa: PLC0415
     be_nice(options.nice)
     if options.memory_limit_mb is not None:
         limit_memory(options.memory_limit_mb)
@@ -53,7 +53,7 @@ def run(options: RunOptions, as_json: bool) -> None:
         stack.enter_context(memory_named())
         source = str(options.data)
         # Before anything is written: a file that cannot be read, a name that cannot be one.
-        private = load_private_data(options.data) if is_packed(source) else None
+        private = _private_file(options)
         identity = Identity(options.name, "")
         folder = _state_folder(options)
         if folder is not None:
@@ -68,19 +68,14 @@ def run(options: RunOptions, as_json: bool) -> None:
         pauses = Pauses(*limits, sysfs=options.sysfs, note=progress.note)
         for limit in pauses.missing():
             progress.note(f"{limit}: nothing below {options.sysfs} says so, training never waits for it")
-        server = ServerClient(
+        server = connect(
             options.url,
             options.token,
-            ca_file=options.ca_file,
-            proxy=options.proxy,
-            no_proxy=options.no_proxy,
+            options.connection,
             patience_seconds=options.patience,
-            stall_seconds=options.stall_seconds,
-            on_retry=progress.note,
+            note=progress.note,
         )
         stack.callback(server.close)
-        if server.proxy_name:
-            progress.note(f"goes through the proxy {server.proxy_name}")
         if private is None:
             manifest = Manifest.from_dict(server.run_info().manifest)
             kept_in = None if folder is None else folder.path
@@ -115,6 +110,19 @@ def run(options: RunOptions, as_json: bool) -> None:
             f"{name}: {result.rounds} rounds, {result.upload_bytes:,} bytes sent, "
             f"{result.download_bytes:,} received; the combined model is {result.model}"
         )
+
+
+def _private_file(options: RunOptions) -> PrivateData | None:
+    """Read the device's file; None where --data is photos, arrays or a function, which are to be packed."""
+    from edge_runtime.state.packed_data import PACKED_NAME, is_packed  # noqa: PLC0415
+
+    try:
+        return load_private_data(options.data) if is_packed(str(options.data)) else None
+    except DatasetError as error:
+        packed = None if options.state_dir is None else options.state_dir / PACKED_NAME
+        if packed is None or not packed.exists() or options.data.exists():
+            raise
+        raise DatasetError(f"{error}: to go on with what was packed of it, --data {packed}") from error
 
 
 def _state_folder(options: RunOptions) -> StateDir | None:

@@ -38,7 +38,7 @@ def identity_of(folder: Path, wanted: str | None, stem: str) -> Identity:
         stem: What a drawn name begins with.
 
     Raises:
-        ArtifactError: The folder's file cannot be read.
+        ArtifactError: The folder's file cannot be read, or the folder has begun a run under another name.
         MessageError: The name cannot be one.
     """
     path = folder / _FILE
@@ -46,13 +46,19 @@ def identity_of(folder: Path, wanted: str | None, stem: str) -> Identity:
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         client_id, client_key = kept.get("client_id", ""), kept.get("client_key", "")
         state = folder / "state.json"
-        if not client_id and state.exists():
-            # Of a version that took the name from the data file.
-            client_id = json.loads(state.read_text(encoding="utf-8")).get("client_id", "")
-        if not isinstance(client_id, str) or not isinstance(client_key, str):
+        begun = json.loads(state.read_text(encoding="utf-8")).get("client_id", "") if state.exists() else ""
+        # Of a version that took the name from the data file there is no other.
+        client_id = client_id or begun
+        if not all(isinstance(each, str) for each in (client_id, client_key, begun)):
             raise ValueError("client_id and client_key are expected to be text")
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{folder} cannot be read: {error}: choose another --state-dir") from error
+    if wanted and begun and wanted != begun:
+        # Noted all the same, the name would be asked for at the next start as well.
+        raise ArtifactError(
+            f"{folder} belongs to the device {begun}, not to {wanted}: leave out --client-id, or choose "
+            "another --state-dir"
+        )
     drawn = f"{stem[:_LONGEST_STEM]}-{secrets.token_hex(3)}"
     identity = Identity(check_client_id(wanted or client_id or drawn), client_key or secrets.token_hex(16))
     if (identity.client_id, identity.client_key) != (client_id, client_key):

@@ -84,5 +84,6 @@ def check_class_names(ours: Sequence[str], owner: str, theirs: Sequence[str], ot
 
 
 def _first(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:40] for name in names[:20])
+    # They come from another device, and go to a terminal.
+    shown = ", ".join(name[:40] if name.isprintable() else ascii(name[:40]) for name in names[:20])
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown

@@ -7,24 +7,21 @@ from pathlib import Path
 import click
 import numpy as np
 
-from gkt_core.cli import Group, emit_json, json_option
+from gkt_core.cli import EntryPointGroup, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.data.contact_sheet_option import contact_sheet_option
 from gkt_core.data.options import DatasetOptions
-from gkt_core.data.pack_command import pack_command
 from gkt_core.data.private_data import CONTACT_SHEET_NAME, load_private_data
 from gkt_core.data.reading.contact_sheet import write_contact_sheet
 from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.files import check_new_folder
 
 
-@click.group(cls=Group)
+# `gkt data pack` may ask a server for its classes: the device's package, above this one, registers it.
+@click.group(cls=EntryPointGroup, entry_group="gkt.commands.data")
 def data() -> None:
     """Make private files: of one device's photos, of a dataset for many; look into them."""
-
-
-data.add_command(pack_command)
 
 
 @data.command(example="gkt data split --dataset cifar10.npz --partition dirichlet --clients 8 --out split")

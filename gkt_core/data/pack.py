@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.dataclass_options import CheckedOptions, option
-from gkt_core.data.pack_sources import Labelled, PackTarget, read_source
+from gkt_core.data.pack_sources import read_source
+from gkt_core.data.pack_target import Labelled, PackTarget, composed
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.data.reading.image_folder import refuse_unread
 from gkt_core.data.reading.images import FITS
@@ -74,7 +75,7 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
             "export it with gkt export --split"
         )
     for name, class_name in options.mapping().items():
-        if class_name not in manifest.class_names:
+        if composed(class_name) not in map(composed, manifest.class_names):
             raise ConfigError(
                 f"--map {name}={class_name}: there is no class {class_name} in the bundle, expected one of "
                 f"{', '.join(manifest.class_names)}"

@@ -2,86 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import io
+import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gkt_core.data.pack_functions import read_function
+from gkt_core.data.pack_target import Labelled, PackTarget, SourceParts, composed, no_images
 from gkt_core.data.reading.array_file import ArrayFile, ArrayPart, read_array_file
-from gkt_core.data.reading.arrays import to_images
 from gkt_core.data.reading.image_folder import TEST, TRAIN, VALIDATION, ClassFolder, FolderReader
-from gkt_core.data.reading.images import UnreadableImageError, fitted_array, read_image
+from gkt_core.data.reading.images import fitted_array
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _TEST_PART = "a test part: nothing is trained on it"
-
-
-@dataclass(frozen=True, slots=True)
-class PackTarget:
-    """What a bundle wants of its devices' images.
-
-    Attributes:
-        class_names: The classes in the bundle's order.
-        image_size: Pixels of each side.
-        fit: What happens to images that are not square.
-        maps: Names that stand for a class.
-    """
-
-    class_names: tuple[str, ...]
-    image_size: int
-    fit: str
-    maps: dict[str, str]
-
-    def label(self, name: str) -> int | None:
-        """Number the class that a folder or a label names; None if it is none."""
-        class_name = self.maps.get(name, name)
-        return self.class_names.index(class_name) if class_name in self.class_names else None
-
-    def no_class(self, name: str) -> str:
-        """Say that a name is no class, with the one that may be meant."""
-        folded = {class_name.casefold(): class_name for class_name in self.class_names}
-        close = difflib.get_close_matches(name.casefold(), folded, n=1)
-        meant = f" (--map {name}={folded[close[0]]} if it is one)" if close else ""
-        return f"no class of the bundle{meant}"
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Images with labels: ``[N, S, S, 3] uint8`` and ``[N] int64``."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def rows(self, chosen: NDArray[np.bool_]) -> Labelled:
-        """Some of them."""
-        return Labelled(self.images[chosen], self.labels[chosen])
-
-
-@dataclass(frozen=True, slots=True)
-class SourceParts:
-    """What a source gives.
-
-    Attributes:
-        train: Images to train on; the validation part is drawn from them if there is no other.
-        validation: Those that a source keeps apart itself; may be empty.
-    """
-
-    train: Labelled
-    validation: Labelled
 
 
 def is_function(source: str) -> bool:
@@ -98,7 +36,7 @@ def read_source(source: str, target: PackTarget, report: ReadingReport) -> Sourc
     """
     path = Path(source)
     if is_function(source):
-        parts = _from_function(source, target, report)
+        parts = read_function(source, target, report)
     elif os.path.isdir(source):
         try:
             parts = _from_folder(path, target, report)
@@ -120,9 +58,9 @@ def _from_folder(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
     reader = FolderReader(path, target.image_size, target.fit, report)
     parts = reader.parts()
     main = reader.classes(parts.get(TRAIN, path))
-    unused = set(target.maps)
+    unused = {composed(name) for name in target.maps}
     train = _read_classes(reader, main, target, unused)
-    validation = _none(target)
+    validation = no_images(target)
     for name in VALIDATION:
         if name in parts:
             validation = _read_classes(reader, reader.classes(parts[name]), target, unused)
@@ -155,7 +93,8 @@ def _refuse_unused(unused: set[str], there: Sequence[str]) -> None:
 def _from_arrays(path: Path, target: PackTarget, report: ReadingReport) -> SourceParts:
     file = read_array_file(path, report)
     if file.are_named:
-        _refuse_unused(set(target.maps) - set(file.class_names), file.class_names)
+        there = {composed(name) for name in file.class_names}
+        _refuse_unused({composed(name) for name in target.maps} - there, file.class_names)
     else:
         _refuse_unused(set(target.maps), ["names, and these labels are numbers"])
         if file.class_names and len(file.class_names) != len(target.class_names):
@@ -169,7 +108,7 @@ def _from_arrays(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
     if "test" in parts:
         report.leave_out(_TEST_PART, file.parts["test"].image_key)
     train = parts["train"] if "train" in parts else parts[""]
-    validation = parts.get("validation", _none(target))
+    validation = parts.get("validation", no_images(target))
     report.taken += len(train) + len(validation)
     return SourceParts(train, validation)
 
@@ -201,73 +140,29 @@ def _array_part(
     return Labelled(fitted_array(part.images[chosen], target.image_size, target.fit), numbers[chosen])
 
 
-def _from_function(source: str, target: PackTarget, report: ReadingReport) -> SourceParts:
-    module, _, name = source.partition(":")
-    # A command's own folder is on the path, not the one that it is called from.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{source} cannot be had: {error}: expected module:function") from error
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    try:
-        for number, pair in enumerate(function()):
-            image, label = pair
-            known = _known(label, target)
-            if known is None:
-                report.refuse(target.no_class(str(label)), f"item {number} ({label})")
-                continue
-            try:
-                images.append(_pixels(f"{source}, item {number}", image, target, report))
-            except UnreadableImageError as error:
-                report.refuse(str(error), f"item {number}")
-                continue
-            labels.append(known)
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{source} does not yield pairs of an image (array, path, bytes or Pillow's) and a label: {error}"
-        ) from error
-    report.taken += len(images)
-    if not images:
-        return SourceParts(_none(target), _none(target))
-    return SourceParts(Labelled(np.stack(images), np.asarray(labels, dtype=np.int64)), _none(target))
-
-
-def _known(label: Any, target: PackTarget) -> int | None:
-    if isinstance(label, str):
-        return target.label(label)
-    number = int(label)
-    return number if 0 <= number < len(target.class_names) else None
-
-
-def _pixels(owner: str, image: Any, target: PackTarget, report: ReadingReport) -> NDArray[np.uint8]:
-    if isinstance(image, np.ndarray):
-        rgb = to_images(owner, "image", image[None], 1, report)
-        return np.asarray(fitted_array(rgb, target.image_size, target.fit)[0])
-    if isinstance(image, bytes | bytearray):
-        image = io.BytesIO(image)
-    elif isinstance(image, str):
-        image = Path(image)
-    read = read_image(image, target.image_size, target.fit)
-    report.converted.update(read.changes)
-    return read.pixels
-
-
-def _none(target: PackTarget) -> Labelled:
-    size = target.image_size
-    return Labelled(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int64))
-
-
 def listing(source: str) -> Iterable[str]:
     """Say what lies at a source, in lines that change when files do; nothing of what a function yields."""
     path = Path(source)
     if is_function(source):
         return
-    files = sorted(
-        Path(folder) / name for folder, _, names in os.walk(path, followlinks=False) for name in names
-    )
-    for file in files if os.path.isdir(path) else [path]:
-        status = file.lstat()
-        yield f"{file.relative_to(path).as_posix()} {status.st_size} {status.st_mtime_ns}"
+    if not os.path.isdir(path):
+        yield from _file_line(path, path)
+        return
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        status = os.stat(folder)
+        # Links may lead in a circle.
+        if (identity := (status.st_dev, status.st_ino)) in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders.sort()
+        for name in sorted(names):
+            yield from _file_line(Path(folder, name), path)
+
+
+def _file_line(file: Path, root: Path) -> Iterable[str]:
+    # A file that goes at this moment, or a link that leads nowhere, is as good as not there.
+    with contextlib.suppress(OSError):
+        status = file.stat()
+        yield f"{file.relative_to(root).as_posix()} {status.st_size} {status.st_mtime_ns}"

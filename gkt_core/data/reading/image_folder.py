@@ -75,7 +75,7 @@ class FolderReader:
 
     def classes(self, path: Path) -> list[ClassFolder]:
         """List the class folders of the root or of a part, by name; whatever lies beside them is reported."""
-        found: list[ClassFolder] = []
+        folders: list[ClassFolder] = []
         for child in sorted(path.iterdir()):
             name = self._name(child)
             if _is_system(child.name):
@@ -85,12 +85,12 @@ class FolderReader:
                     child.name.encode()
                 except UnicodeEncodeError as error:
                     raise DatasetError(f"the folder name {name} is no text: rename it") from error
-                found.append(ClassFolder(unicodedata.normalize("NFC", child.name), child))
+                folders.append(ClassFolder(unicodedata.normalize("NFC", child.name), child))
             elif child.suffix.lower() in IMAGE_SUFFIXES:
                 self.report.refuse(_NO_CLASS, name)
             else:
                 self._leave_out_other(child)
-        return sorted(found, key=lambda folder: folder.name)
+        return sorted(folders, key=lambda folder: folder.name)
 
     def read(self, folders: Iterable[tuple[int, Path]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Read the images of class folders, each with its label.
@@ -124,7 +124,7 @@ class FolderReader:
         seen = set(others)
         waiting = [folder]
         while waiting:
-            for child in sorted(waiting.pop().iterdir()):
+            for child in self._children(waiting.pop()):
                 if _is_system(child.name):
                     self.report.leave_out(_SYSTEM, self._name(child))
                 elif os.path.isdir(child):
@@ -140,6 +140,14 @@ class FolderReader:
                 else:
                     self._leave_out_other(child)
         return sorted(files)
+
+    def _children(self, folder: Path) -> list[Path]:
+        """List a folder of a class; one that may not be read is left out like a file."""
+        try:
+            return sorted(folder.iterdir())
+        except PermissionError:
+            self.report.refuse("may not be read", f"{self._name(folder)}/")
+            return []
 
     def _leave_out_other(self, path: Path) -> None:
         suffix = path.suffix.lower() or "without a suffix"

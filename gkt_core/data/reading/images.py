@@ -105,7 +105,10 @@ def _reasons_named() -> Iterator[None]:
         raise UnreadableImageError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
     except PermissionError as error:
         raise UnreadableImageError("may not be read") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+    except (UnreadableImageError, MemoryError):
+        raise
+    # Decoders raise whatever happens in a damaged file: TypeError for TIFF, RuntimeError for AVIF and HEIC.
+    except Exception as error:
         raise UnreadableImageError("damaged or cut short") from error
 
 

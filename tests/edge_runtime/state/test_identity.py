@@ -43,3 +43,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> 
     (tmp_path / "device.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"cannot be read: .*choose another --state-dir"):
         identity_of(tmp_path, None, "data")
+
+
+def test_another_name_for_a_folder_that_has_begun_is_refused_and_not_noted(tmp_path: Path) -> None:
+    """Noted, it would be asked for at every start after the mistake."""
+    first = identity_of(tmp_path, "kitchen", "data")
+    (tmp_path / "state.json").write_text(json.dumps({"run_id": "run-1", "client_id": "kitchen"}))
+    with pytest.raises(ArtifactError, match="belongs to the device kitchen, not to cellar: leave"):
+        identity_of(tmp_path, "cellar", "data")
+    assert identity_of(tmp_path, None, "data") == identity_of(tmp_path, "kitchen", "data") == first

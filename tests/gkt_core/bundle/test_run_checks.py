@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 
 from gkt_core.bundle.manifest import Bundle, Manifest
-from gkt_core.bundle.run_checks import check_run
+from gkt_core.bundle.run_checks import check_class_names, check_run
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ArtifactError, ConfigError
 
 
 def made_for(manifest: Manifest, config: RunConfig) -> Manifest:
@@ -42,3 +42,9 @@ def test_the_message_has_the_options_to_export_with(digits_bundle: Bundle) -> No
         check_run(digits_bundle.manifest, config)
     with pytest.raises(ConfigError, match=r"temperature 4\.0, the artifacts .* 3\.0"):
         check_run(digits_bundle.manifest, RunConfig(temperature=4.0))
+
+
+def test_what_another_device_calls_its_classes_cannot_write_on_a_terminal() -> None:
+    with pytest.raises(ArtifactError, match=r"b has cat, '\\x1b\[2Jdog\\n'") as refused:
+        check_class_names(("cat", "dog"), "a", ("cat", "\x1b[2Jdog\n"), "b")
+    assert str(refused.value).isprintable()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
-from gkt_core.bundle.manifest import Bundle, Manifest
-from gkt_core.data.command import data
+from gkt_core.bundle.manifest import Bundle
 from gkt_core.data.pack import PackOptions, pack, sample_ids, target_of
-from gkt_core.data.pack_sources import PackTarget
+from gkt_core.data.pack_sources import listing
+from gkt_core.data.pack_target import PackTarget
 from gkt_core.data.private_data import (
     PrivateData,
     load_private_data,
@@ -25,7 +24,7 @@ from gkt_core.data.private_data import (
     save_private_data,
 )
 from gkt_core.data.reading.report import ReadingReport
-from gkt_core.errors import ArtifactError, ConfigError, DatasetError, GKTError, InputError
+from gkt_core.errors import ArtifactError, ConfigError, DatasetError, GKTError
 
 CLASSES = ("owl", "cat", "dog")
 KEY, OTHER_KEY = b"a" * 32, b"b" * 32
@@ -249,13 +248,99 @@ def test_a_function_may_give_arrays_pictures_bytes_and_paths(
     assert [len(names) for names in report.left_out.values()] == [4, 4]
     for source, match in (
         ("a_camera:wrong", "does not yield pairs of an image"),
-        ("a_camera:not_callable", "does not yield pairs"),
+        ("a_camera:not_callable", "cannot be had: it is no function"),
         ("a_camera:none", "cannot be had: .*expected module:function"),
         ("no_such_camera:frames", "cannot be had"),
         ("nowhere", "no images at 'nowhere': expected a folder"),
     ):
         with pytest.raises(GKTError, match=match):
             packed(source)
+
+
+FAILING = """
+import numpy as np
+
+def night():
+    yield np.full((8, 8, 3), 0.9), "cat"
+    yield np.full((8, 8, 3), 180.0), "cat"
+
+def cable():
+    yield np.zeros((8, 8, 3), np.uint8), "cat"
+    raise RuntimeError("the camera does not answer")
+
+def halves():
+    yield np.zeros((8, 8, 3), np.uint8), 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("night", r"item 1: the image is float64 up to 180, expected uint8, or floats in 0 to 1"),
+        ("cable", r"a_failing_camera:cable failed: RuntimeError: the camera does not answer"),
+        ("halves", r"does not yield pairs .*'float'"),
+    ],
+)
+def test_a_function_that_fails_or_whose_meaning_is_not_certain_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, match: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "a_failing_camera.py").write_text(FAILING)
+    sys.modules.pop("a_failing_camera", None)
+    with pytest.raises(DatasetError, match=match):
+        packed(f"a_failing_camera:{name}")
+
+
+def test_a_name_is_the_same_however_its_letters_are_composed(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "Hündin") for form in ("NFC", "NFD"))
+    assert composed != apart
+    photos(tmp_path, ("cat", apart))
+    for name in (composed, apart):
+        private, report = pack(str(tmp_path), PackTarget(("cat", name), 8, "crop", {}), PackOptions(), KEY)
+        assert np.bincount(every(private)[1]).tolist() == [10, 10] and not report.left_out
+    private, _ = packed(tmp_path, maps=(f"{composed}=dog",))
+    assert np.bincount(every(private)[1]).tolist() == [0, 10, 10]
+    private, _ = packed(tmp_path, maps=(f"{apart}=dog",))
+    assert np.bincount(every(private)[1]).tolist() == [0, 10, 10]
+
+
+def test_packed_again_what_was_trained_on_is_not_validated_with(tmp_path: Path) -> None:
+    """However the folder grows and shrinks, and equal images come."""
+    before, _ = packed(photos(tmp_path))
+    for number in range(9):
+        photos(tmp_path / "more", ("owl", "cat"), num=number + 3)
+        for name in ("owl", "cat"):
+            for file in (tmp_path / "more" / name).iterdir():
+                (tmp_path / name).mkdir(exist_ok=True)
+                file.rename(tmp_path / name / f"{number}-{file.name}")
+        (tmp_path / "dog" / f"{number}.png").unlink()
+        now, _ = pack(str(tmp_path), PackTarget(CLASSES, 8, "crop", {}), PackOptions(), KEY, before)
+        for part, other in ((before.train, now.validation), (before.validation, now.train)):
+            assert not np.intersect1d(part.sample_ids, other.sample_ids).size
+        shown = [{image.tobytes() for image in part.images} for part in (now.train, now.validation)]
+        assert shown[0] & shown[1] == set()
+        share = len(now.validation) / (len(now.train) + len(now.validation))
+        assert 0.05 < share < 0.2
+        before = now
+
+
+def test_a_listing_changes_with_every_file_below_links_too(tmp_path: Path) -> None:
+    root, far = photos(tmp_path / "photos"), photos(tmp_path / "far", ("a",))
+    (root / "cat" / "linked").symlink_to(far)
+    (root / "cat" / "circle").symlink_to(root)
+    (root / "cat" / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    seen = {tuple(listing(str(root)))}
+    assert len(next(iter(seen))) == 30
+    for change in (
+        (far / "a" / "3.png").unlink,
+        lambda: (root / "dog" / "3.png").rename(root / "dog" / "x.png"),
+        lambda: (root / "dog" / "5.png").write_bytes(b"cut"),
+    ):
+        change()
+        seen.add(tuple(listing(str(root))))
+    assert len(seen) == 4
+    assert list(listing(str(tmp_path / "gone"))) == list(listing("camera:frames")) == []
 
 
 def test_too_few_images_are_refused_with_what_was_left_out(tmp_path: Path) -> None:
@@ -274,67 +359,6 @@ def test_a_bundle_without_names_and_a_map_to_no_class_are_refused(digits_bundle:
     named = dataclasses.replace(unnamed, class_names=[str(number) for number in range(10)])
     with pytest.raises(ConfigError, match="--map zero=null: there is no class null in the bundle"):
         target_of(named, PackOptions(maps=("zero=null",)))
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, digits_bundle: Bundle) -> Path:
-    """A manifest of three classes at 8 px: packing reads nothing else of a bundle."""
-    values = json.loads((digits_bundle.path / "manifest.json").read_text())
-    changed: dict[str, Any] = {"class_names": list(CLASSES)}
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(values | changed))
-    return tmp_path / "bundle"
-
-
-def run(*arguments: Any) -> Any:
-    result = CliRunner().invoke(data, ["pack", *map(str, arguments)])
-    if result.exception:
-        raise result.exception
-    return result.output
-
-
-def test_the_command_packs_says_what_it_did_and_keeps_ids(tmp_path: Path, bundle: Path) -> None:
-    out = tmp_path / "mine.npz"
-    size = Manifest.from_dict(json.loads((bundle / "manifest.json").read_text())).image_size
-    photos(tmp_path / "photos", ("cat", "dog", "wolves"))
-    text = run(tmp_path / "photos", "--for", bundle, "--out", out)
-    assert "no class of the bundle: wolves/" in text
-    assert "owl 0, cat 10, dog 10" in text
-    first = load_private_data(out)
-    assert first.image_size == size and first.class_names == CLASSES
-    with Image.open(tmp_path / "mine-contact-sheet.png") as sheet:
-        assert {(60,) * 3, (120,) * 3} <= {colour for _, colour in sheet.getcolors(1 << 24) or []}
-    photos(tmp_path / "photos", ("owl",))
-    described = json.loads(
-        run(
-            tmp_path / "photos",
-            "--for",
-            bundle / "manifest.json",
-            "--out",
-            out,
-            "--map",
-            "wolves=dog",
-            "--json",
-        )
-    )
-    assert described["class_counts"] == {"owl": 10, "cat": 10, "dog": 20}
-    assert described["num_examples"] + described["num_validation_examples"] == 40
-    assert by_id(first).items() <= by_id(load_private_data(out)).items()
-
-
-@pytest.mark.parametrize("kind", ["device", "text"])
-def test_the_command_replaces_nothing_that_it_did_not_make(
-    tmp_path: Path, bundle: Path, kind: str, digits_split: Path
-) -> None:
-    out = tmp_path / "mine.npz"
-    content = (digits_split / "clients" / "client-000.npz").read_bytes() if kind == "device" else b"mine"
-    out.write_bytes(content)
-    photos(tmp_path / "photos")
-    with pytest.raises(InputError, match="is there and was not made by gkt data pack: choose another --out"):
-        run(tmp_path / "photos", "--for", bundle, "--out", out)
-    assert out.read_bytes() == content
-    with pytest.raises(InputError, match=r"--out is .*mine, expected a name such as mine\.npz"):
-        run(tmp_path / "photos", "--for", bundle, "--out", tmp_path / "mine")
 
 
 def golden(folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +170,21 @@ def test_the_summary_names_a_few_and_counts_the_others(tmp_path: Path) -> None:
     lines = list(load_dataset(str(root)).reading.lines())
     assert lines[0] == "images taken: 12; files left out: 8"
     assert lines[2].endswith("cat/bad3.png, cat/bad4.png and 3 more (--json lists all)")
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos(tmp_path / "photos")
+    closed = root / "cat" / "private"
+    closed.mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    labels_are_right(root, 12)
+    assert left_out(root) == {"may not be read": ["cat/private/"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +186,24 @@ def test_without_pillow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(MissingExtraError, match=r"Pillow is not installed: pip install 'gkt-edge\[data\]'"):
         read_image(tmp_path / "a.png", 16)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "HEIF"])
+def test_however_a_file_is_damaged_it_is_read_or_named(kind: str) -> None:
+    """Decoders raise what they like: one damaged file among thousands must not stop the others."""
+    images.can_read_heif()
+    rng = np.random.default_rng(0)
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(stream, kind)
+    whole, num_named = stream.getvalue(), 0
+    for _ in range(300):
+        bent = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.3 else whole)
+        # Mostly in the header, where it does most.
+        reach = min(len(bent), 200) if rng.random() < 0.7 else len(bent)
+        for place in rng.integers(0, reach, rng.integers(1, 8)):
+            bent[place] = rng.integers(0, 256)
+        try:
+            assert read_image(io.BytesIO(bytes(bent)), 8).pixels.shape == (8, 8, 3)
+        except UnreadableImageError:
+            num_named += 1
+    assert num_named > 30

@@ -1,61 +1,56 @@
-"""``gkt data pack``: a device makes its own file."""
+"""The command ``gkt data pack``: a device makes its own file."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from gkt_core.bundle.manifest import MANIFEST_NAME, load_bundle
+from edge_runtime.cli.connecting import connect, manifest_for
+from edge_runtime.cli.options import PackCommandOptions
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.config.output_path import OUTPUT_FILE
 from gkt_core.data.contact_sheet_option import contact_sheet_option
-from gkt_core.data.pack import (
-    PackOptions,
-    class_counts,
-    contact_sheet_path,
-    new_owner_key,
-    pack,
-    target_of,
-)
+from gkt_core.data.pack import class_counts, contact_sheet_path, new_owner_key, pack, target_of
 from gkt_core.data.private_data import PrivateData, load_private_data, owner_key_of, save_private_data
 from gkt_core.data.reading.contact_sheet import write_contact_sheet
-from gkt_core.errors import DatasetError, InputError
+from gkt_core.errors import ConfigError, DatasetError, InputError, needs
+
+if TYPE_CHECKING:
+    from edge_runtime.server_client import ServerClient
 
 
 @click.command("pack", cls=Command, example="gkt data pack photos --for artifacts --out mine.npz")
 @click.argument("source")
-@click.option(
-    "--for",
-    "bundle_path",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The bundle: its classes, their order, and the image size.",
-)
-@click.option("--out", type=OUTPUT_FILE, required=True, help="The private file, NAME.npz.")
-@dataclass_options(PackOptions)
+@dataclass_options(PackCommandOptions)
 @contact_sheet_option("NAME-contact-sheet.png beside it")
 @json_option()
-def pack_command(
-    source: str,
-    bundle_path: Path,
-    out: Path,
-    options: PackOptions,
-    contact_sheet: Path | None,
-    as_json: bool,
-) -> None:
+def pack_command(source: str, options: PackCommandOptions, contact_sheet: Path | None, as_json: bool) -> None:
     """Make this device's private file from SOURCE, on the device itself.
 
     SOURCE is a folder with one folder of photos a class, an .npz with images and labels, or MODULE:FUNCTION,
-    which yields pairs of an image and a label. A class without photos is fine; a folder that is no class of
-    the bundle is left out and named. Packed again into the same file, images keep their sample ids.
+    which yields pairs of an image and a label. Classes, their order and the image size come from a bundle, or
+    from the server of a run. A class without photos is fine; a folder that is no class is left out and named.
+    Packed again into the same file, images keep their sample ids.
     """
+    with needs("data", "Pillow"):
+        importlib.import_module("PIL")
+    out = options.out
     owner_key, before = _packed_before(out)
-    folder = bundle_path.parent if bundle_path.name == MANIFEST_NAME else bundle_path
-    target = target_of(load_bundle(folder, ()).manifest, options)
-    private, report = pack(source, target, options, owner_key, before)
+
+    def to_server(url: str) -> ServerClient:
+        if not options.token:
+            raise ConfigError(f"--for {url} is a server: give its token with --token or in GKT_TOKEN")
+        note = functools.partial(click.echo, err=True)
+        patience = options.patience_seconds
+        return connect(url, options.token, options.connection, patience_seconds=patience, note=note)
+
+    target = target_of(manifest_for(options.place, to_server), options.pack)
+    private, report = pack(source, target, options.pack, owner_key, before)
     save_private_data(out, private, owner_key)
     sheet = contact_sheet or contact_sheet_path(out)
     write_contact_sheet(
