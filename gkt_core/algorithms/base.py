@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar
 
@@ -19,6 +19,7 @@ from gkt_core.data.private_data import Samples
 from gkt_core.errors import GKTError
 from gkt_core.nn.building import CombinedNetwork, build_combined_network
 from gkt_core.nn.execution import training_precision
+from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.rounds.sampling import sample_clients
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -181,10 +182,14 @@ def train_supervised(
     on_samples: Callable[[int], None],
     *,
     precision: str = "fp32",
+    rates: Sequence[float] | None = None,
     begin: SupervisedPlace | None = None,
     on_place: Callable[[SupervisedPlace], None] = lambda place: None,
 ) -> float:
     """Minimise cross entropy over batches; the mean loss.
+
+    ``rates`` are the learning rates of the round's batches, those that are done included; by default the
+    optimizer's own.
 
     With ``begin``, where an earlier process left off, the batches are those that were left. After each batch
     ``on_samples`` is called with the number of images, and ``on_place``.
@@ -196,6 +201,8 @@ def train_supervised(
     network.train()
     place = begin or SupervisedPlace()
     for images, labels in data:
+        if rates is not None:
+            set_learning_rate(optimizer, rates[place.num_batches])
         optimizer.zero_grad(set_to_none=True)
         with training_precision(precision, device):
             logits = logits_of(network(images.to(device)))

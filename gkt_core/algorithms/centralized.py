@@ -22,12 +22,14 @@ from gkt_core.algorithms.simulation.federation import (
     join_samples,
     num_epoch_batches,
     training_batches,
+    training_rates,
 )
 from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn.building import build_edge_network, build_full_network
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.nn.optimizers import large_network_optimizer
+from gkt_core.rounds.learning_rate import LearningRate
 
 
 class Centralized(Algorithm):
@@ -57,8 +59,8 @@ class Centralized(Algorithm):
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train ``local_epochs`` epochs over all samples; nothing is sent."""
-        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         samples, config = self._samples, self._config
+        rate = LearningRate.of_round(config, config.server_lr * learning_rate_scale, round_num)
         begin = SupervisedPlace(**self._left_at().values)
         each = num_epoch_batches(samples, config)
         data = training_batches(
@@ -74,6 +76,7 @@ class Centralized(Algorithm):
             data,
             partial(on_samples, "server"),
             precision=config.precision,
+            rates=training_rates(samples, config, rate),
             begin=begin,
             on_place=on_place,
         )

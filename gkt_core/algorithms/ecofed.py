@@ -33,9 +33,10 @@ from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.nn.building import CombinedNetwork, build_edge_network, build_server_network, feature_shape
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
@@ -91,7 +92,7 @@ class EcoFed(Algorithm):
             self._refresh(newest)
             # A resumed process fills its buffer again; the devices had sent it before.
             upload_bytes = self._buffer.num_bytes if newest == round_num else 0
-        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
+        rate = LearningRate.of_round(self._config, self._config.server_lr * learning_rate_scale, round_num)
         update = server_part(
             self._server,
             self._optimizer,
@@ -104,6 +105,7 @@ class EcoFed(Algorithm):
             left=left,
             values={},
             views=FeatureViews.of_run(self._config, self._edge_network),
+            learning_rate=rate,
         )
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)

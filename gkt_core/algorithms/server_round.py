@@ -17,9 +17,11 @@ from gkt_core.data.augment import batch_order, batches
 from gkt_core.errors import GKTError
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.losses import server_loss
+from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.nn.ranks import Ranks
 from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.learning_rate import LearningRate
 
 _AS_THEY_ARE = FeatureViews()
 
@@ -91,6 +93,7 @@ def server_update(
     *,
     round_num: int,
     num_classes: int,
+    learning_rate: LearningRate | None = None,
     views: FeatureViews = _AS_THEY_ARE,
     begin: ServerPlace | None = None,
     on_batch: Callable[[ServerProgress], None] = lambda progress: None,
@@ -110,6 +113,7 @@ def server_update(
         config: Hyper-parameters.
         round_num: t, from 1.
         num_classes: Width of the logits.
+        learning_rate: Of each step of the round; by default what the optimizer has.
         views: What is drawn of features, another view in every epoch; soft labels answer what was uploaded.
         begin: Where to go on, with the network and the optimizer as they were there; the numbers are those
             of a round that was never interrupted.
@@ -140,6 +144,7 @@ def server_update(
             features, labels = _tensor(viewed, device), torch.from_numpy(batch.labels).to(device)
             network.train()
             optimizer.zero_grad(set_to_none=True)
+            _set_rate(optimizer, learning_rate, config, epoch, place.num_batches, len(all_rows))
             with training_precision(config.precision, device):
                 logits = trained(features)
             logits = logits.float()
@@ -168,8 +173,16 @@ def server_update(
                 if share.counts:
                     with training_precision(config.precision, device):
                         server_logits[share.rows] = _eval_logits(network, _features(batch, device))
-            rate = num_done / (time.perf_counter() - started)
-            on_batch(ServerProgress(epoch, config.server_epochs, epoch_done, len(rows), rate, batch_loss))
+            on_batch(
+                ServerProgress(
+                    epoch,
+                    config.server_epochs,
+                    epoch_done,
+                    len(rows),
+                    num_done / (time.perf_counter() - started),
+                    batch_loss,
+                )
+            )
             if place.num_batches < len(all_rows):
                 on_place(place)
         ranks.average_statistics(network)
@@ -183,6 +196,20 @@ def server_update(
     server_logits = ranks.sum_array(server_logits)
     mean_loss, accuracy = place.total_loss / num_samples, place.num_right / num_samples
     return ServerUpdate(server_logits, mean_loss, accuracy, num_done / seconds)
+
+
+def _set_rate(
+    optimizer: torch.optim.Optimizer,
+    learning_rate: LearningRate | None,
+    config: RunConfig,
+    epoch: int,
+    batch: int,
+    num_batches: int,
+) -> None:
+    """Set the rate of a batch, from 0, of an epoch, from 1."""
+    if learning_rate is not None:
+        step, num_steps = (epoch - 1) * num_batches + batch, config.server_epochs * num_batches
+        set_learning_rate(optimizer, learning_rate.at(step, num_steps))
 
 
 def _logits_so_far(place: ServerPlace, num_samples: int, num_classes: int) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
 EDGE_OPTIMIZERS = ("adam", "adamw", "sgd")
-LR_SCHEDULES = ("constant", "cosine")
+LR_SCHEDULES = ("constant", "cosine", "cosine_by_step", "one_cycle")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
 PRECISIONS = ("fp32", "bf16")
@@ -61,7 +61,11 @@ class RunConfig:
         server_amsgrad: Whether the server's ``adam`` is AMSGrad.
         momentum: Of ``sgd``.
         nesterov: Whether the momentum of ``sgd`` is Nesterov's.
-        lr_schedule: ``constant``, or ``cosine``: from the learning rates to nearly 0 over all rounds.
+        lr_schedule: ``constant``; ``cosine``: from the learning rates to nearly 0 over all rounds, a round at
+            a time, or ``cosine_by_step``: with every step; ``one_cycle``: up to the learning rates, then
+            down to nearly 0, in straight lines and with every step.
+        lr_warmup: Share of the run in which learning rates rise to their full value, with every step; 0 for
+            none, and of ``one_cycle`` for 0.3.
         plateau_patience: Rounds without a better validation accuracy before learning rates are reduced;
             0 for never.
         plateau_factor: What it is then multiplied with.
@@ -113,6 +117,7 @@ class RunConfig:
     momentum: float = option(0.9, above=0, below=1, group=BOTH)
     nesterov: bool = option(True, group=BOTH)
     lr_schedule: str = option("constant", choices=LR_SCHEDULES, group=BOTH)
+    lr_warmup: float = option(0.0, low=0, below=1, group=BOTH)
     plateau_patience: int = option(0, low=0, group=BOTH)
     plateau_factor: float = option(0.5, above=0, below=1, group=BOTH)
     batch_mixing: str = option("mixed", choices=BATCH_MIXING, group=SERVER)

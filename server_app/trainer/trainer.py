@@ -14,7 +14,6 @@ import torch
 from gkt_core.algorithms import ServerPlace, evaluate, server_update
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
-from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import ShardKey, write_soft_labels
 from server_app.quarantine import Watch
@@ -181,8 +180,7 @@ class Trainer:
             source, own_rounds = self._source(state, "train"), rounds.parts(state)
             epochs_done = self._restore_epoch(state)
             log.info("round %d: %d samples%s", round_num, len(source), describe_step(state))
-            learning_rate = run.config.server_lr * run.learning_rate_scale(state)
-            set_learning_rate(self._optimizer, learning_rate)
+            learning_rate = run.server_learning_rate(state)
             order = Order(round_num, epochs_done + 1, learning_rate, self._shards(state, "train"))
             update = server_update(
                 self._network,
@@ -191,6 +189,7 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
+                learning_rate=learning_rate,
                 views=run.feature_views,
                 begin=ServerPlace(epochs_done + 1),
                 on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),

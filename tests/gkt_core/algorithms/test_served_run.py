@@ -165,13 +165,14 @@ class Served:
 @pytest.mark.parametrize(
     "options",
     [
-        {"rounds": 2, "lr_schedule": "cosine"},
+        {"rounds": 2, "lr_schedule": "cosine", "lr_warmup": 0.3},
+        {"rounds": 2, "local_epochs": 2, "lr_schedule": "one_cycle"},
         {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
         {"rounds": 2, "feature_augmentation": "crop+flip", "codec": "uint4"},
         {"rounds": 5, "uploads": "rounds=2,4", "client_fraction": 0.7, "feature_augmentation": "crop"},
         {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
     ],
-    ids=["everybody", "sampled", "views of features", "two uploads", "uploads by drift"],
+    ids=["everybody", "one-cycle", "sampled", "views of features", "two uploads", "uploads by drift"],
 )
 def test_a_served_run_is_its_simulation(
     options: dict[str, Any], server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
