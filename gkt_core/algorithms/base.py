@@ -182,6 +182,7 @@ def train_supervised(
     on_samples: Callable[[int], None],
     *,
     precision: str = "fp32",
+    label_smoothing: float = 0.0,
     rates: Sequence[float] | None = None,
     begin: SupervisedPlace | None = None,
     on_place: Callable[[SupervisedPlace], None] = lambda place: None,
@@ -206,7 +207,7 @@ def train_supervised(
         optimizer.zero_grad(set_to_none=True)
         with training_precision(precision, device):
             logits = logits_of(network(images.to(device)))
-        loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
+        loss = nn.functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         value = loss.item()

@@ -27,8 +27,8 @@ from gkt_core.algorithms.simulation.federation import (
 from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
+from gkt_core.nn.averaging import trained_with
 from gkt_core.nn.building import build_edge_network, build_full_network
-from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.learning_rate import LearningRate
 
 
@@ -47,14 +47,12 @@ class Centralized(Algorithm):
         **networks: Unpack[Networks],
     ) -> None:
         super().__init__(federation, config, **networks)
-        self._network: nn.Module
         if network is None:
-            self._network = self._combined_network()
+            built: nn.Module = self._combined_network()
         else:
             build = build_full_network if network in FULL_NETWORKS else build_edge_network
-            built = build(network, federation.num_classes, **federation.pixels, seed=config.seed)
-            self._network = self._moved(built)
-        self._optimizer = large_network_optimizer(self._network.parameters(), config, config.server_lr)
+            built = self._moved(build(network, federation.num_classes, **federation.pixels, seed=config.seed))
+        self._network, self._optimizer = trained_with(built, config, config.server_lr)
         self._samples = join_samples([data.train for data in federation.clients.values()])
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
@@ -76,6 +74,7 @@ class Centralized(Algorithm):
             data,
             partial(on_samples, "server"),
             precision=config.precision,
+            label_smoothing=config.label_smoothing,
             rates=training_rates(samples, config, rate),
             begin=begin,
             on_place=on_place,

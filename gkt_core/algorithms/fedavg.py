@@ -81,6 +81,7 @@ class FedAvg(Algorithm):
                 batches,
                 hears,
                 precision=config.precision,
+                label_smoothing=config.label_smoothing,
                 rates=training_rates(data.train, config, rate),
                 begin=begin,
                 on_place=on_place,

@@ -27,6 +27,7 @@ from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
+from gkt_core.nn.averaging import trained_with
 from gkt_core.nn.building import (
     CombinedNetwork,
     EdgeNetwork,
@@ -36,7 +37,6 @@ from gkt_core.nn.building import (
 )
 from gkt_core.nn.checkpoint import below
 from gkt_core.nn.initial_weights import load_weights
-from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.client_part import ClientPart, client_seed
 from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
@@ -91,8 +91,7 @@ class FedGKT(Algorithm):
         self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None
         server = build_server_network(self._server_network, num_classes, seed=config.seed)
         load_weights(server, initial_server)
-        self._server = self._moved(server)
-        self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
+        self._server, self._optimizer = trained_with(self._moved(server), config, config.server_lr)
         shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
         self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
         # Where not every round has an upload, what was sent is kept from round to round.

@@ -149,7 +149,9 @@ def server_update(
                 logits = trained(features)
             logits = logits.float()
             client_logits = torch.from_numpy(batch.client_logits).to(device)
-            loss = share.weight * server_loss(logits, labels, client_logits, alpha, config.temperature)
+            loss = share.weight * server_loss(
+                logits, labels, client_logits, alpha, config.temperature, config.label_smoothing
+            )
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             right = int((logits.argmax(dim=1) == labels).sum()) if share.counts else 0
@@ -171,8 +173,8 @@ def server_update(
             if is_last and config.soft_labels == "last_epoch":
                 ranks.average_statistics(network)
                 if share.counts:
-                    with training_precision(config.precision, device):
-                        server_logits[share.rows] = _eval_logits(network, _features(batch, device))
+                    # In float32, as every evaluation: bfloat16 has three digits.
+                    server_logits[share.rows] = _eval_logits(network, _features(batch, device))
             on_batch(
                 ServerProgress(
                     epoch,

@@ -104,7 +104,8 @@ class SplitLearning(Algorithm):
         received = features.detach().requires_grad_()
         with training_precision(self._config.precision, self._device):
             logits = self._network.server(received)
-        loss = nn.functional.cross_entropy(logits.float(), labels)
+        smoothing = self._config.label_smoothing
+        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         assert received.grad is not None
         features.backward(received.grad)

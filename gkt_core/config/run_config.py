@@ -24,6 +24,7 @@ EDGE_OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("constant", "cosine", "cosine_by_step", "one_cycle")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
+AUTO = "auto"
 PRECISIONS = ("fp32", "bf16")
 FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
@@ -56,6 +57,10 @@ class RunConfig:
         edge_amsgrad: Whether the devices' ``adam`` is AMSGrad.
         server_lr: Learning rate of the server network.
         weight_decay: L2 penalty of the server network's optimizer.
+        decay_norms: Whether that penalty is also on batch norm and biases.
+        label_smoothing: Share of the server's cross entropy that is on all classes alike.
+        server_ema: Decay of the moving average of the server's weights in a step, which is then what is
+            evaluated, gives soft labels and is deployed; 0 for none.
         server_optimizer: ``adam`` (the paper's choice for IID data) or ``sgd`` (with ``momentum``; for
             non-IID data).
         server_amsgrad: Whether the server's ``adam`` is AMSGrad.
@@ -91,7 +96,8 @@ class RunConfig:
         compress: Whether shards are compressed with Zstandard on the wire.
         shard_samples: Samples in one shard.
         precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
-            and on CPUs with AMX. Devices' networks, and every evaluation, are in float32.
+            and on CPUs with AMX; ``auto`` is the one that suits the machine on which the run begins. Devices'
+            networks, soft labels and every evaluation are in float32.
         seed: Seed of every random choice of the run.
         quarantine: Whether the server checks uploads, and leaves out a device whose uploads are far outside.
     """
@@ -112,6 +118,9 @@ class RunConfig:
     edge_amsgrad: bool = option(False, group=EDGE)
     server_lr: float = option(1e-3, above=0, group=SERVER)
     weight_decay: float = option(1e-4, low=0, group=SERVER)
+    decay_norms: bool = option(True, group=SERVER)
+    label_smoothing: float = option(0.0, low=0, below=1, group=SERVER)
+    server_ema: float = option(0.0, low=0, below=1, group=SERVER)
     server_optimizer: str = option("adam", choices=SERVER_OPTIMIZERS, group=SERVER)
     server_amsgrad: bool = option(True, group=SERVER)
     momentum: float = option(0.9, above=0, below=1, group=BOTH)
@@ -134,7 +143,7 @@ class RunConfig:
     uploads: str = option(EVERY, group=UPLOADS, metavar="every|rounds=N,...|drift=X")
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)
-    precision: str = option("fp32", choices=PRECISIONS, group=SERVER)
+    precision: str = option("fp32", choices=(*PRECISIONS, AUTO), group=SERVER)
     seed: int = option(0, low=0, high=2**63 - 1)
     quarantine: bool = option(True, group=ROUNDS)
 

@@ -12,6 +12,7 @@ from gkt_core.algorithm_names import SIMULATION_DEFAULTS
 from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import build_run_config, run_config_options
 from gkt_core.data.augment import view_defaults
 from gkt_core.data.private_data import SPLIT_NAME
@@ -63,6 +64,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     flip = bool(described["horizontal_flip"])
     derived = {"num_clients": len(federation.clients), **view_defaults(federation.image_size, flip)}
     config = build_run_config(given, defaults=defaults | derived)
+    config = with_precision(config, options.device, lambda line: click.echo(line, err=True))
     if config.num_clients != len(federation.clients):
         raise ConfigError(f"--clients is {config.num_clients}, {folder} holds {len(federation.clients)}")
     noise, networks = options.noise, options.networks
