@@ -18,6 +18,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import GKTError
 from gkt_core.nn.building import CombinedNetwork, build_combined_network
+from gkt_core.nn.compiling import NOT_COMPILED, Compiler
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.rounds.sampling import sample_clients
@@ -80,6 +81,7 @@ class Algorithm(ABC):
 
     Attributes:
         saves: Is told of each place within a round that can be gone on from.
+        compiler: Of the one large network that is trained on the server.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Algorithm(ABC):
         self._federation, self._config = federation, config
         self._edge_network, self._server_network, self._device = edge_network, server_network, device
         self.saves: Saves = NO_SAVES
+        self.compiler = NOT_COMPILED
         self._place = Place()
 
     @abstractmethod
@@ -184,6 +187,7 @@ def train_supervised(
     precision: str = "fp32",
     label_smoothing: float = 0.0,
     rates: Sequence[float] | None = None,
+    compiler: Compiler = NOT_COMPILED,
     begin: SupervisedPlace | None = None,
     on_place: Callable[[SupervisedPlace], None] = lambda place: None,
 ) -> float:
@@ -205,8 +209,10 @@ def train_supervised(
         if rates is not None:
             set_learning_rate(optimizer, rates[place.num_batches])
         optimizer.zero_grad(set_to_none=True)
+        inputs = images.to(device)
+        forward = compiler.forward(network, inputs)
         with training_precision(precision, device):
-            logits = logits_of(network(images.to(device)))
+            logits = logits_of(forward(inputs))
         loss = nn.functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

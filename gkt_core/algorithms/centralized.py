@@ -76,6 +76,7 @@ class Centralized(Algorithm):
             precision=config.precision,
             label_smoothing=config.label_smoothing,
             rates=training_rates(samples, config, rate),
+            compiler=self.compiler,
             begin=begin,
             on_place=on_place,
         )

@@ -106,6 +106,7 @@ class EcoFed(Algorithm):
             values={},
             views=FeatureViews.of_run(self._config, self._edge_network),
             learning_rate=rate,
+            compiler=self.compiler,
         )
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)

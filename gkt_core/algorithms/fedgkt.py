@@ -163,6 +163,7 @@ class FedGKT(Algorithm):
             values=values or {},
             views=FeatureViews.of_run(config, self._edge_network),
             learning_rate=rate,
+            compiler=self.compiler,
         )
         for client_id, soft_labels in split_by_client(source, update.server_logits).items():
             self._clients[client_id].receive(soft_labels)

@@ -12,6 +12,7 @@ from gkt_core.algorithms.base import OnSamples
 from gkt_core.algorithms.server_round import ServerPlace, ServerUpdate, server_update
 from gkt_core.algorithms.simulation.saving import Place, Saves
 from gkt_core.config.run_config import RunConfig
+from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.rounds.learning_rate import LearningRate
@@ -34,6 +35,7 @@ def server_part(
     values: Mapping[str, Any],
     views: FeatureViews,
     learning_rate: LearningRate,
+    compiler: Compiler,
 ) -> ServerUpdate:
     """Train on the source from wherever an earlier process left off.
 
@@ -50,6 +52,7 @@ def server_part(
         values: What else such a place has to say of the round.
         views: What is drawn of features.
         learning_rate: Of each step of the round.
+        compiler: Of the network's training.
     """
     begin = None
     if SERVER in left.values:
@@ -71,6 +74,7 @@ def server_part(
         round_num=round_num,
         num_classes=num_classes,
         learning_rate=learning_rate,
+        compiler=compiler,
         views=views,
         begin=begin,
         on_batch=lambda progress: on_samples("server", progress.batch_samples),

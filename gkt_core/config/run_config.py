@@ -26,6 +26,8 @@ BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16")
+# Of a machine, and no hyper-parameter: with float32 it changes no number unless it is asked for.
+COMPILE = ("auto", "on", "off")
 FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"

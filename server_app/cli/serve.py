@@ -75,7 +75,12 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
                 _print_address(run, url, token)
 
         trainer = TrainerProcess(
-            run, options.num_threads, _announce, num_procs=options.num_procs, device=options.device
+            run,
+            options.num_threads,
+            _announce,
+            num_procs=options.num_procs,
+            device=options.device,
+            compiled=options.compiled,
         )
         serving.serve_run(
             run,

@@ -14,6 +14,7 @@ import torch
 from gkt_core.algorithms import ServerPlace, evaluate, server_update
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
+from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import ShardKey, write_soft_labels
 from server_app.quarantine import Watch
@@ -58,12 +59,18 @@ class Trainer:
         run: The run.
         group: The processes that train together; only this one by default.
         torch_device: Where the network is trained; the CPU by default.
+        compiled: Whether training is compiled, of :data:`gkt_core.config.run_config.COMPILE`.
     """
 
     def __init__(
-        self, run: RunContext, group: TrainingGroup | None = None, torch_device: torch.device | None = None
+        self,
+        run: RunContext,
+        group: TrainingGroup | None = None,
+        torch_device: torch.device | None = None,
+        compiled: str = "off",
     ) -> None:
-        self._run = run
+        self._run, self._compiled = run, compiled
+        self._compiler: Compiler | None = None
         self._group = group or TrainingGroup()
         self._torch_device = torch_device or torch.device("cpu")
         self._lease = Lease(run.store, run.folder)
@@ -190,6 +197,7 @@ class Trainer:
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
                 learning_rate=learning_rate,
+                compiler=self._compiler_for(state, len(source)),
                 views=run.feature_views,
                 begin=ServerPlace(epochs_done + 1),
                 on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
@@ -225,6 +233,16 @@ class Trainer:
         self._watch.tidy(rounds.uploads(state), state.answered_uploads())
         drop_what_is_spent(run, state)
         return trained
+
+    def _compiler_for(self, state: RunState, num_samples: int) -> Compiler:
+        """One for the life of this process, made when it is known how much there is to train on."""
+        if self._compiler is None:
+            config = self._run.config
+            done, size, total = rounds_of(state).share(state)
+            num_left = (total - done) * num_samples // size
+            num_steps = config.server_epochs * num_left // config.server_batch_size
+            self._compiler = Compiler(self._compiled, precision=config.precision, num_steps=num_steps)
+        return self._compiler
 
     def _end(self, state: RunState) -> RunState:
         """End a run in a step without uploads: all of them were trained on before."""

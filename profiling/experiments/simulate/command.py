@@ -48,6 +48,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm  # noqa: PLC0415
         from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm  # noqa: PLC0415
         from gkt_core.algorithms.simulation.federation import load_federation  # noqa: PLC0415
+        from gkt_core.nn.compiling import Compiler  # noqa: PLC0415
         from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415
         from profiling.experiments.simulate.curves import write_confusion, write_curves  # noqa: PLC0415
         from profiling.experiments.simulate.live import SimulationDisplay  # noqa: PLC0415
@@ -84,6 +85,8 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         own_settings=own_settings,
     )
     built = build_algorithm(chosen, federation, config, out)
+    num_steps = options.num_steps(config, federation.num_examples)
+    built.compiler = Compiler(options.compiled, precision=config.precision, num_steps=num_steps)
     settings = {
         "algorithm": algorithm,
         "dataset": described["dataset"],
