@@ -247,7 +247,6 @@ class Device:
         config, round_num = part.config, task.round_num
         soft_labels = self._soft_labels(part, task.soft_labels_round)
         self.listener.phase("train", round_num, len(part.data.train) * config.local_epochs)
-        engine.set_learning_rate(config.edge_lr * task.learning_rate_scale)
         started = time.perf_counter()
         # What was begun for a round that is closed stays in the weights; its place is forgotten.
         begun = (round_num, task.soft_labels_round)
@@ -265,6 +264,7 @@ class Device:
             soft_labels,
             round_num,
             teacher_round=task.view_round or task.soft_labels_round,
+            learning_rate_scale=task.learning_rate_scale,
             done=state.partial,
             on_batch=self.listener.images,
             on_progress=after_step,

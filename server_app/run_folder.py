@@ -32,7 +32,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
 from gkt_core.rounds.feature_views import FeatureViews
-from gkt_core.rounds.learning_rate import learning_rate_scale
+from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
@@ -88,6 +88,12 @@ class RunContext:
         """What this round's learning rates, of devices and server, are multiplied with."""
         shown_round = rounds_of(state).shown_round(state)
         return learning_rate_scale(self.config, shown_round, validation_accuracies(self.store))
+
+    def server_learning_rate(self, state: RunState) -> LearningRate:
+        """The server's rate in each step of what the trainer does next or does now."""
+        base = self.config.server_lr * self.learning_rate_scale(state)
+        done, size, total = rounds_of(state).share(state)
+        return LearningRate.of_run(self.config, base).part(done, total, size)
 
     def checkpoint_path(self, round_num: int) -> Path:
         """Server network and optimizer after a round."""

@@ -83,7 +83,12 @@ class Server:
                 raise ConfigError(f"the run in {run.folder} has another token: leave it out")
             change_rules(run.store, options)
             trainer = TrainerProcess(
-                run, options.num_threads, log.info, num_procs=options.num_procs, device=options.device
+                run,
+                options.num_threads,
+                log.info,
+                num_procs=options.num_procs,
+                device=options.device,
+                compiled=options.compiled,
             )
             self.url, _ = stack.enter_context(
                 served(run, listener, trainer, poll_seconds=options.poll_seconds, tls=options.tls)

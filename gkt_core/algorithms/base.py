@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar
 
@@ -18,7 +18,9 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import GKTError
 from gkt_core.nn.building import CombinedNetwork, build_combined_network
+from gkt_core.nn.compiling import NOT_COMPILED, Compiler
 from gkt_core.nn.execution import training_precision
+from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.rounds.sampling import sample_clients
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -79,6 +81,7 @@ class Algorithm(ABC):
 
     Attributes:
         saves: Is told of each place within a round that can be gone on from.
+        compiler: Of the one large network that is trained on the server.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Algorithm(ABC):
         self._federation, self._config = federation, config
         self._edge_network, self._server_network, self._device = edge_network, server_network, device
         self.saves: Saves = NO_SAVES
+        self.compiler = NOT_COMPILED
         self._place = Place()
 
     @abstractmethod
@@ -181,10 +185,16 @@ def train_supervised(
     on_samples: Callable[[int], None],
     *,
     precision: str = "fp32",
+    label_smoothing: float = 0.0,
+    rates: Sequence[float] | None = None,
+    compiler: Compiler = NOT_COMPILED,
     begin: SupervisedPlace | None = None,
     on_place: Callable[[SupervisedPlace], None] = lambda place: None,
 ) -> float:
     """Minimise cross entropy over batches; the mean loss.
+
+    ``rates`` are the learning rates of the round's batches, those that are done included; by default the
+    optimizer's own.
 
     With ``begin``, where an earlier process left off, the batches are those that were left. After each batch
     ``on_samples`` is called with the number of images, and ``on_place``.
@@ -196,10 +206,14 @@ def train_supervised(
     network.train()
     place = begin or SupervisedPlace()
     for images, labels in data:
+        if rates is not None:
+            set_learning_rate(optimizer, rates[place.num_batches])
         optimizer.zero_grad(set_to_none=True)
+        inputs = images.to(device)
+        forward = compiler.forward(network, inputs)
         with training_precision(precision, device):
-            logits = logits_of(network(images.to(device)))
-        loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
+            logits = logits_of(forward(inputs))
+        loss = nn.functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         value = loss.item()

@@ -22,12 +22,14 @@ from gkt_core.algorithms.simulation.federation import (
     join_samples,
     num_epoch_batches,
     training_batches,
+    training_rates,
 )
 from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
+from gkt_core.nn.averaging import trained_with
 from gkt_core.nn.building import build_edge_network, build_full_network
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.rounds.learning_rate import LearningRate
 
 
 class Centralized(Algorithm):
@@ -45,20 +47,18 @@ class Centralized(Algorithm):
         **networks: Unpack[Networks],
     ) -> None:
         super().__init__(federation, config, **networks)
-        self._network: nn.Module
         if network is None:
-            self._network = self._combined_network()
+            built: nn.Module = self._combined_network()
         else:
             build = build_full_network if network in FULL_NETWORKS else build_edge_network
-            built = build(network, federation.num_classes, **federation.pixels, seed=config.seed)
-            self._network = self._moved(built)
-        self._optimizer = large_network_optimizer(self._network.parameters(), config, config.server_lr)
+            built = self._moved(build(network, federation.num_classes, **federation.pixels, seed=config.seed))
+        self._network, self._optimizer = trained_with(built, config, config.server_lr)
         self._samples = join_samples([data.train for data in federation.clients.values()])
 
     def run_round(self, round_num: int, learning_rate_scale: float, on_samples: OnSamples) -> RoundResult:
         """Train ``local_epochs`` epochs over all samples; nothing is sent."""
-        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
         samples, config = self._samples, self._config
+        rate = LearningRate.of_round(config, config.server_lr * learning_rate_scale, round_num)
         begin = SupervisedPlace(**self._left_at().values)
         each = num_epoch_batches(samples, config)
         data = training_batches(
@@ -74,6 +74,9 @@ class Centralized(Algorithm):
             data,
             partial(on_samples, "server"),
             precision=config.precision,
+            label_smoothing=config.label_smoothing,
+            rates=training_rates(samples, config, rate),
+            compiler=self.compiler,
             begin=begin,
             on_place=on_place,
         )

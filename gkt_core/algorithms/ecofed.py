@@ -32,10 +32,11 @@ from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
+from gkt_core.nn.averaging import trained_with
 from gkt_core.nn.building import CombinedNetwork, build_edge_network, build_server_network, feature_shape
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
@@ -72,8 +73,8 @@ class EcoFed(Algorithm):
         num_classes, seed = federation.num_classes, config.seed
         network = build_edge_network(self._edge_network, num_classes, **federation.pixels, seed=seed)
         self._engine = TorchEngine(network.to(self._device), config)
-        self._server = self._moved(build_server_network(self._server_network, num_classes, seed=seed))
-        self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
+        server = self._moved(build_server_network(self._server_network, num_classes, seed=seed))
+        self._server, self._optimizer = trained_with(server, config, config.server_lr)
         shape = feature_shape(network, federation.image_size)
         spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
         self._buffer = Uploads(spec, config, None)
@@ -91,7 +92,7 @@ class EcoFed(Algorithm):
             self._refresh(newest)
             # A resumed process fills its buffer again; the devices had sent it before.
             upload_bytes = self._buffer.num_bytes if newest == round_num else 0
-        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
+        rate = LearningRate.of_round(self._config, self._config.server_lr * learning_rate_scale, round_num)
         update = server_part(
             self._server,
             self._optimizer,
@@ -104,6 +105,8 @@ class EcoFed(Algorithm):
             left=left,
             values={},
             views=FeatureViews.of_run(self._config, self._edge_network),
+            learning_rate=rate,
+            compiler=self.compiler,
         )
         evaluation = evaluate(self._server, self._buffer.source("validation"))
         return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)

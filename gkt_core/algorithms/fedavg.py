@@ -22,11 +22,17 @@ from gkt_core.algorithms.base import (
     num_state_bytes,
     train_supervised,
 )
-from gkt_core.algorithms.simulation.federation import Federation, num_epoch_batches, training_batches
+from gkt_core.algorithms.simulation.federation import (
+    Federation,
+    num_epoch_batches,
+    training_batches,
+    training_rates,
+)
 from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import CombinedNetwork
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.nn.optimizers import large_network_optimizer
+from gkt_core.rounds.learning_rate import LearningRate
 
 
 class FedAvg(Algorithm):
@@ -47,6 +53,7 @@ class FedAvg(Algorithm):
         chosen = self._sample(round_num)
         num_examples = sum(len(federation.clients[client_id].train) for client_id in chosen)
         left = self._left_at()
+        rate = LearningRate.of_round(config, config.edge_lr * learning_rate_scale, round_num)
         average = _WeightedMean(left.arrays)
         done, total_loss = left.values.get("num_trained", 0), left.values.get("total_loss", 0.0)
         for number, client_id in enumerate(chosen[done:], done):
@@ -54,7 +61,6 @@ class FedAvg(Algorithm):
             # Devices begin each round with a fresh one; one that was left is as it was.
             local, optimizer = self._local or self._fresh()
             self._local = local, optimizer
-            set_learning_rate(optimizer, config.edge_lr * learning_rate_scale)
             begin = SupervisedPlace(**(left.values.get("training", {}) if number == done else {}))
             batches = training_batches(
                 data.train, config, owner=client_id, round_num=round_num, skip=begin.num_batches
@@ -75,6 +81,8 @@ class FedAvg(Algorithm):
                 batches,
                 hears,
                 precision=config.precision,
+                label_smoothing=config.label_smoothing,
+                rates=training_rates(data.train, config, rate),
                 begin=begin,
                 on_place=on_place,
             )

@@ -27,6 +27,7 @@ from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
+from gkt_core.nn.averaging import trained_with
 from gkt_core.nn.building import (
     CombinedNetwork,
     EdgeNetwork,
@@ -36,11 +37,11 @@ from gkt_core.nn.building import (
 )
 from gkt_core.nn.checkpoint import below
 from gkt_core.nn.initial_weights import load_weights
-from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.client_part import ClientPart, client_seed
 from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
 
@@ -90,8 +91,7 @@ class FedGKT(Algorithm):
         self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None
         server = build_server_network(self._server_network, num_classes, seed=config.seed)
         load_weights(server, initial_server)
-        self._server = self._moved(server)
-        self._optimizer = large_network_optimizer(self._server.parameters(), config, config.server_lr)
+        self._server, self._optimizer = trained_with(self._moved(server), config, config.server_lr)
         shape = feature_shape(next(iter(self._clients.values())).engine.network, federation.image_size)
         self._spec = ShardSpec(config.codec, shape, num_classes, config.shard_samples, config.crops_features)
         # Where not every round has an upload, what was sent is kept from round to round.
@@ -140,21 +140,30 @@ class FedGKT(Algorithm):
         on_samples: OnSamples,
         left: Place | None = None,
         values: Mapping[str, Any] | None = None,
+        share: tuple[int, int, int] | None = None,
     ) -> float:
-        """Do the server's part: train on what was uploaded, answer with soft labels; the loss."""
-        set_learning_rate(self._optimizer, self._config.server_lr * learning_rate_scale)
+        """Do the server's part: train on what was uploaded, answer with soft labels; the loss.
+
+        ``share`` is how much of the run is done, how much this is and how much there is in all; a round by
+        default.
+        """
+        config = self._config
+        done, size, total = share or (round_num - 1, 1, config.rounds)
+        rate = LearningRate.of_run(config, config.server_lr * learning_rate_scale).part(done, total, size)
         update = server_part(
             self._server,
             self._optimizer,
             source,
-            self._config,
+            config,
             round_num=round_num,
             num_classes=self._federation.num_classes,
             on_samples=on_samples,
             saves=self.saves,
             left=left or Place(),
             values=values or {},
-            views=FeatureViews.of_run(self._config, self._edge_network),
+            views=FeatureViews.of_run(config, self._edge_network),
+            learning_rate=rate,
+            compiler=self.compiler,
         )
         for client_id, soft_labels in split_by_client(source, update.server_logits).items():
             self._clients[client_id].receive(soft_labels)

@@ -90,7 +90,8 @@ class AsyncFedGKT(FedGKT):
                 "upload_bytes": upload_bytes,
                 "download_bytes": download_bytes,
             }
-            loss = self._train(source, self._num_steps, learning_rate_scale, on_samples, left, values)
+            share = int(self._trained.sum()), len(arrived), self._config.rounds * len(self._ids)
+            loss = self._train(source, self._num_steps, learning_rate_scale, on_samples, left, values, share)
             losses.append(loss)
             left = Place()
             upload_bytes += uploads.num_bytes

@@ -134,6 +134,11 @@ def _check(options: AlgorithmOptions, config: RunConfig) -> None:
         )
     if config.mode == "async" and options.algorithm != "fedgkt":
         raise ConfigError(f"mode is 'async', but {options.algorithm} has rounds: only fedgkt can do without")
+    if config.server_ema and options.algorithm in ("fedavg", "split_learning"):
+        raise ConfigError(
+            f"server_ema is {config.server_ema}, but {options.algorithm} has no network of the server's: "
+            "leave out --server-ema"
+        )
     given = options.initial_edge or options.initial_server
     if given and options.algorithm != "fedgkt":
         raise ConfigError(f"{options.algorithm} begins from random weights: leave out {given}")

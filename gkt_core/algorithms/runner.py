@@ -14,6 +14,7 @@ moment it ends with the numbers of one that was left alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -22,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, OnSamples, RoundResult, evaluate_images
+from gkt_core.algorithms.base import Algorithm, Evaluation, OnSamples, RoundResult, evaluate_images
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.saving import Place, Saves
 from gkt_core.config.run_config import RunConfig
@@ -143,13 +145,27 @@ def _lines(metrics: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(line, sort_keys=True) + "\n" for line in metrics).encode()
 
 
+def _hash_of(model: nn.Module) -> str:
+    """Name all that a model's answers follow from: its layers and their values."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _final_accuracies(
     algorithm: Algorithm, federation: Federation, metrics: list[dict[str, Any]]
 ) -> dict[str, Any]:
     confusion = np.zeros((federation.num_classes, federation.num_classes), np.int64)
-    accuracies = {}
+    accuracies: dict[str, float] = {}
+    # Devices that share an extractor have one model, and one pass over the test set is enough.
+    tested: dict[str, Evaluation] = {}
     for owner, model in algorithm.models().items():
-        evaluation = evaluate_images(model, federation.test, federation.num_classes)
+        weights = _hash_of(model)
+        if weights not in tested:
+            tested[weights] = evaluate_images(model, federation.test, federation.num_classes)
+        evaluation = tested[weights]
         accuracies[owner] = evaluation.accuracy
         assert evaluation.confusion is not None
         confusion += evaluation.confusion

@@ -12,8 +12,10 @@ from gkt_core.algorithms.base import OnSamples
 from gkt_core.algorithms.server_round import ServerPlace, ServerUpdate, server_update
 from gkt_core.algorithms.simulation.saving import Place, Saves
 from gkt_core.config.run_config import RunConfig
+from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.learning_rate import LearningRate
 
 SERVER = "server"
 _NUMBERS = ("epoch", "num_batches", "total_loss", "num_right")
@@ -32,6 +34,8 @@ def server_part(
     left: Place,
     values: Mapping[str, Any],
     views: FeatureViews,
+    learning_rate: LearningRate,
+    compiler: Compiler,
 ) -> ServerUpdate:
     """Train on the source from wherever an earlier process left off.
 
@@ -47,6 +51,8 @@ def server_part(
         left: The place to begin at, one that ``saves`` was told of, or nowhere.
         values: What else such a place has to say of the round.
         views: What is drawn of features.
+        learning_rate: Of each step of the round.
+        compiler: Of the network's training.
     """
     begin = None
     if SERVER in left.values:
@@ -67,6 +73,8 @@ def server_part(
         config,
         round_num=round_num,
         num_classes=num_classes,
+        learning_rate=learning_rate,
+        compiler=compiler,
         views=views,
         begin=begin,
         on_batch=lambda progress: on_samples("server", progress.batch_samples),

@@ -19,6 +19,7 @@ from gkt_core.algorithms.base import Algorithm, RoundResult
 from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm
 from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm
 from gkt_core.algorithms.simulation.federation import Federation
+from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.data.augment import view_defaults
 from gkt_core.errors import ConfigError
@@ -92,6 +93,7 @@ def simulate(
     defaults = SIMULATION_DEFAULTS.get(name, SIMULATION_DEFAULTS["fedavg"])
     derived = {"num_clients": len(federation.clients), **view_defaults(size, flip)}
     config = build_run_config(hyper_parameters, defaults=defaults | derived)
+    config = with_precision(config, device)
     if config.num_clients != len(federation.clients):
         raise ConfigError(
             f"num_clients is {config.num_clients}, the federation has {len(federation.clients)}"

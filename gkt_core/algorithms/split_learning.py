@@ -16,12 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, num_state_bytes
-from gkt_core.algorithms.simulation.federation import Federation, num_epoch_batches, training_batches
+from gkt_core.algorithms.simulation.federation import (
+    Federation,
+    num_epoch_batches,
+    training_batches,
+    training_rates,
+)
 from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
+from gkt_core.rounds.learning_rate import LearningRate
 
 
 class SplitLearning(Algorithm):
@@ -45,8 +51,10 @@ class SplitLearning(Algorithm):
         left = self._left_at().values
         total_loss, upload_bytes = left.get("total_loss", 0.0), left.get("upload_bytes", 0)
         download_bytes, done = left.get("download_bytes", 0), left.get("num_trained", 0)
-        for name, optimizer in self._optimizers.items():
-            set_learning_rate(optimizer, self._rates[name] * learning_rate_scale)
+        rates = {
+            name: LearningRate.of_round(config, base * learning_rate_scale, round_num)
+            for name, base in self._rates.items()
+        }
         self._network.train()
         clients = self._federation.clients
         chosen = self._sample(round_num)
@@ -61,7 +69,14 @@ class SplitLearning(Algorithm):
             num_seen = left["num_seen"] if skip else 0
             each = num_epoch_batches(data.train, config)
             batches = training_batches(data.train, config, owner=client_id, round_num=round_num, skip=skip)
+            # Devices take turns, and a round is over when the last one has had its.
+            turns = {
+                name: training_rates(data.train, config, rate.part(place, len(chosen)))
+                for name, rate in rates.items()
+            }
             for number, (images, labels) in enumerate(batches, skip + 1):
+                for name, optimizer in self._optimizers.items():
+                    set_learning_rate(optimizer, turns[name][number - 1])
                 loss, sent, received = self._batch(images.to(self._device), labels.to(self._device))
                 upload_bytes, download_bytes = upload_bytes + sent, download_bytes + received
                 num_seen += len(labels)
@@ -89,7 +104,8 @@ class SplitLearning(Algorithm):
         received = features.detach().requires_grad_()
         with training_precision(self._config.precision, self._device):
             logits = self._network.server(received)
-        loss = nn.functional.cross_entropy(logits.float(), labels)
+        smoothing = self._config.label_smoothing
+        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         assert received.grad is not None
         features.backward(received.grad)

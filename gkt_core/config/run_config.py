@@ -21,10 +21,13 @@ SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
 EDGE_OPTIMIZERS = ("adam", "adamw", "sgd")
-LR_SCHEDULES = ("constant", "cosine")
+LR_SCHEDULES = ("constant", "cosine", "cosine_by_step", "one_cycle")
 BATCH_MIXING = ("mixed", "by_client")
 TEACHER_VIEWS = ("reused", "fresh")
+AUTO = "auto"
 PRECISIONS = ("fp32", "bf16")
+# Of a machine, and no hyper-parameter: with float32 it changes no number unless it is asked for.
+COMPILE = ("auto", "on", "off")
 FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
@@ -56,12 +59,20 @@ class RunConfig:
         edge_amsgrad: Whether the devices' ``adam`` is AMSGrad.
         server_lr: Learning rate of the server network.
         weight_decay: L2 penalty of the server network's optimizer.
+        decay_norms: Whether that penalty is also on batch norm and biases.
+        label_smoothing: Share of the server's cross entropy that is on all classes alike.
+        server_ema: Decay of the moving average of the server's weights in a step, which is then what is
+            evaluated, gives soft labels and is deployed; 0 for none.
         server_optimizer: ``adam`` (the paper's choice for IID data) or ``sgd`` (with ``momentum``; for
             non-IID data).
         server_amsgrad: Whether the server's ``adam`` is AMSGrad.
         momentum: Of ``sgd``.
         nesterov: Whether the momentum of ``sgd`` is Nesterov's.
-        lr_schedule: ``constant``, or ``cosine``: from the learning rates to nearly 0 over all rounds.
+        lr_schedule: ``constant``; ``cosine``: from the learning rates to nearly 0 over all rounds, a round at
+            a time, or ``cosine_by_step``: with every step; ``one_cycle``: up to the learning rates, then
+            down to nearly 0, in straight lines and with every step.
+        lr_warmup: Share of the run in which learning rates rise to their full value, with every step; 0 for
+            none, and of ``one_cycle`` for 0.3.
         plateau_patience: Rounds without a better validation accuracy before learning rates are reduced;
             0 for never.
         plateau_factor: What it is then multiplied with.
@@ -87,7 +98,8 @@ class RunConfig:
         compress: Whether shards are compressed with Zstandard on the wire.
         shard_samples: Samples in one shard.
         precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
-            and on CPUs with AMX. Devices' networks, and every evaluation, are in float32.
+            and on CPUs with AMX; ``auto`` is the one that suits the machine on which the run begins. Devices'
+            networks, soft labels and every evaluation are in float32.
         seed: Seed of every random choice of the run.
         quarantine: Whether the server checks uploads, and leaves out a device whose uploads are far outside.
     """
@@ -108,11 +120,15 @@ class RunConfig:
     edge_amsgrad: bool = option(False, group=EDGE)
     server_lr: float = option(1e-3, above=0, group=SERVER)
     weight_decay: float = option(1e-4, low=0, group=SERVER)
+    decay_norms: bool = option(True, group=SERVER)
+    label_smoothing: float = option(0.0, low=0, below=1, group=SERVER)
+    server_ema: float = option(0.0, low=0, below=1, group=SERVER)
     server_optimizer: str = option("adam", choices=SERVER_OPTIMIZERS, group=SERVER)
     server_amsgrad: bool = option(True, group=SERVER)
     momentum: float = option(0.9, above=0, below=1, group=BOTH)
     nesterov: bool = option(True, group=BOTH)
     lr_schedule: str = option("constant", choices=LR_SCHEDULES, group=BOTH)
+    lr_warmup: float = option(0.0, low=0, below=1, group=BOTH)
     plateau_patience: int = option(0, low=0, group=BOTH)
     plateau_factor: float = option(0.5, above=0, below=1, group=BOTH)
     batch_mixing: str = option("mixed", choices=BATCH_MIXING, group=SERVER)
@@ -129,7 +145,7 @@ class RunConfig:
     uploads: str = option(EVERY, group=UPLOADS, metavar="every|rounds=N,...|drift=X")
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)
-    precision: str = option("fp32", choices=PRECISIONS, group=SERVER)
+    precision: str = option("fp32", choices=(*PRECISIONS, AUTO), group=SERVER)
     seed: int = option(0, low=0, high=2**63 - 1)
     quarantine: bool = option(True, group=ROUNDS)
 

@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from gkt_core.config.run_config import AUTO
+from gkt_core.errors import ConfigError
+
 # Numbers of mallopt(3) and what they are set to: keep freed memory instead of giving it back.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP_BYTES, _PAD_BYTES, _MMAP_BYTES = 2**31 - 1, 256 * 2**20, 2**30
@@ -20,7 +23,12 @@ def training_precision(precision: str, device: torch.device) -> AbstractContextM
 
     ``bf16`` is PyTorch's automatic mixed precision: convolutions and linear layers in bfloat16, weights,
     batch statistics and losses in float32.
+
+    Raises:
+        ConfigError: It is ``auto``, which is looked up where a run begins (:mod:`gkt_core.config.precision`).
     """
+    if precision == AUTO:
+        raise ConfigError("precision is 'auto' in a training that has begun: choose fp32 or bf16")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -36,7 +36,12 @@ def edge_loss(
 
 
 def server_loss(
-    logits: Tensor, labels: Tensor, client_logits: Tensor, alpha: float, temperature: float
+    logits: Tensor,
+    labels: Tensor,
+    client_logits: Tensor,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Eq. 6: ``CE + alpha * T^2 * KL(p_k || p_s)``; with ``alpha`` 0 the direction S->E.
 
@@ -46,6 +51,7 @@ def server_loss(
         client_logits: The devices' logits of the same samples, ``[N, C]``, raw.
         alpha: Weight of the distillation.
         temperature: T.
+        label_smoothing: Share of the cross entropy that is on all classes alike (Szegedy et al. 2016).
     """
-    loss = F.cross_entropy(logits, labels)
+    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     return loss + alpha * kd_loss(logits, client_logits, temperature) if alpha else loss

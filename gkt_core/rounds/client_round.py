@@ -15,6 +15,7 @@ from gkt_core.data.augment import batch_order, batches
 from gkt_core.errors import GKTError
 from gkt_core.rounds.client_part import ClientPart, client_seed, draw_view
 from gkt_core.rounds.engine import TrainingEngine
+from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.shards import SoftLabels
 
 # Added to a round's number it names a view that no teacher ever sees.
@@ -57,12 +58,14 @@ class TrainingBatch:
         labels: ``[n] int64``.
         server_logits: ``[n, classes] float32``, raw; zeros without a teacher.
         alpha: Weight of the distillation; 0 where a sample of the batch has no teacher.
+        learning_rate: Of this step.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
     server_logits: NDArray[np.float32]
     alpha: float
+    learning_rate: float
 
 
 def client_batches(
@@ -71,6 +74,7 @@ def client_batches(
     round_num: int,
     *,
     teacher_round: int | None = None,
+    learning_rate_scale: float = 1.0,
     skip: int = 0,
 ) -> Iterator[TrainingBatch]:
     """Make a device's batches in round t (lines 19 and 20): of view t-1, with its soft labels.
@@ -85,6 +89,7 @@ def client_batches(
         soft_labels: The server's logits for view t-1, or None.
         round_num: t, from 1.
         teacher_round: The round of the upload that the soft labels answer, if it is not t-1.
+        learning_rate_scale: What the learning rate is multiplied with in this round.
         skip: So many batches at the beginning are left out.
 
     Raises:
@@ -99,8 +104,11 @@ def client_batches(
     view_round = seen_round if is_reused else round_num - 1 + _FRESH_VIEWS
     seed = client_seed(config.seed, part.client_id)
     untaught = part.untaught(seen_round)
+    rate = LearningRate.of_round(config, config.edge_lr * learning_rate_scale, round_num)
     for epoch in range(1, config.local_epochs + 1):
-        for rows in _rows_of_epoch(untaught, config.batch_size, seed, round_num, epoch):
+        all_rows = _rows_of_epoch(untaught, config.batch_size, seed, round_num, epoch)
+        num_steps = config.local_epochs * len(all_rows)
+        for rows in all_rows:
             step += 1
             if step <= skip:
                 continue
@@ -110,7 +118,9 @@ def client_batches(
             else:
                 teacher = np.zeros((len(rows), part.num_classes), np.float32)
             images = draw_view(samples, rows, config, part.client_id, view_round)
-            yield TrainingBatch(images, samples.labels[rows], teacher, batch_alpha)
+            yield TrainingBatch(
+                images, samples.labels[rows], teacher, batch_alpha, rate.at(step - 1, num_steps)
+            )
 
 
 def _rows_of_epoch(
@@ -133,6 +143,7 @@ def train_on_batch(
     Raises:
         GKTError: The loss is no longer finite.
     """
+    engine.set_learning_rate(batch.learning_rate)
     loss, logits = engine.train_step(batch.images, batch.labels, batch.server_logits, batch.alpha)
     if not np.isfinite(loss):
         raise GKTError(f"the local loss is {loss} in round {round_num}: training diverged, lower edge_lr")
@@ -146,6 +157,7 @@ def client_update(
     round_num: int,
     *,
     teacher_round: int | None = None,
+    learning_rate_scale: float = 1.0,
     done: LocalProgress | None = None,
     on_batch: Callable[[int], None] = lambda num_images: None,
     on_progress: Callable[[LocalProgress], None] = lambda progress: None,
@@ -162,7 +174,14 @@ def client_update(
     progress = done or LocalProgress()
     if progress.num_seen:
         on_batch(progress.num_seen)
-    rest = client_batches(part, soft_labels, round_num, teacher_round=teacher_round, skip=progress.num_steps)
+    rest = client_batches(
+        part,
+        soft_labels,
+        round_num,
+        teacher_round=teacher_round,
+        learning_rate_scale=learning_rate_scale,
+        skip=progress.num_steps,
+    )
     for batch in rest:
         loss, logits = train_on_batch(engine, batch, round_num)
         progress = LocalProgress(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.output_path import OUTPUT_FOLDER
+from gkt_core.config.run_config import COMPILE
 from gkt_core.errors import ConfigError
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
@@ -64,6 +65,9 @@ class ServeOptions(RunFolder):
         num_threads: Trainer's threads; 0 for all cores.
         num_procs: Processes that train together and divide the threads; 0 if torchrun starts them elsewhere.
         device: What the trainer trains on.
+        compiled: Whether its training is compiled: auto where that was measured to be faster, training is in
+            bf16 and lasts a quarter of an hour or more; not with several processes. Without a C++ compiler
+            training goes on as it is.
         networks: A module that registers a server network of your own, which the trainer imports; kept with
             the run.
     """
@@ -87,6 +91,7 @@ class ServeOptions(RunFolder):
     num_threads: int = option(0, flag="--threads", low=0, group=TRAINING)
     num_procs: int = option(1, flag="--trainer-procs", low=0, high=MAX_TRAINER_PROCS, group=TRAINING)
     device: str = option("cpu", choices=("cpu", "cuda"), group=TRAINING)
+    compiled: str = option("auto", flag="--compile", choices=COMPILE, group=TRAINING)
     networks: tuple[str, ...] = option((), metavar="FILE.py", group=TRAINING)
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import click
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
 from gkt_core.errors import ConfigError, needs
 from gkt_core.wire.shards import ShardSpec
@@ -74,7 +75,12 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
                 _print_address(run, url, token)
 
         trainer = TrainerProcess(
-            run, options.num_threads, _announce, num_procs=options.num_procs, device=options.device
+            run,
+            options.num_threads,
+            _announce,
+            num_procs=options.num_procs,
+            device=options.device,
+            compiled=options.compiled,
         )
         serving.serve_run(
             run,
@@ -98,6 +104,7 @@ def run_of(
         # What was not given is what the run has.
         defaults = run.config.to_dict()
         config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
+        config = with_precision(config, options.device, _announce)
         _check_same(config, run.config, options.data_dir)
         _check_rules(config, options)
         check_networks(options.networks or noted_networks(options.data_dir), run.bundle.manifest)
@@ -125,7 +132,8 @@ def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[st
     crops = config.crops_features
     spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1, crops)
     defaults = {**SERVE_DEFAULTS, "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES))}
-    return build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
+    config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
+    return with_precision(config, options.device, _announce)
 
 
 def _print_address(run: RunContext, url: str, token: str) -> None:

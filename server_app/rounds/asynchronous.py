@@ -166,6 +166,11 @@ class AsyncRounds:
         total = sum(_done(state, each) for each in state.clients)
         return min(state.rounds, total // max(1, len(state.clients)) + 1)
 
+    def share(self, state: RunState) -> tuple[int, int, int]:
+        """Count uploads, as the simulation does."""
+        total = sum(_done(state, each) for each in state.clients)
+        return total, len(self.parts(state)), state.rounds * max(1, len(state.clients))
+
     def staleness(self, state: RunState) -> dict[str, int]:
         """Rounds ahead of the slowest that is waited for; negative for those that are late."""
         slowest = _slowest(state)

@@ -105,6 +105,14 @@ class Rounds(Protocol):
         """The round for people and for learning rates, from 1; 0 before the first."""
         ...
 
+    def share(self, state: RunState) -> tuple[int, int, int]:
+        """What of the run the trainer does next or does now, for learning rates that change with every step.
+
+        Returns:
+            How much is done before, how much this is, and how much there is in all.
+        """
+        ...
+
     def staleness(self, state: RunState) -> dict[str, int]:
         """How many rounds each device is ahead of the slowest; empty where all are in the same round."""
         ...

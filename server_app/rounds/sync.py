@@ -134,6 +134,10 @@ class SyncRounds:
         """The current round."""
         return state.round_num
 
+    def share(self, state: RunState) -> tuple[int, int, int]:
+        """Count rounds."""
+        return state.round_num - 1, 1, state.rounds
+
     def staleness(self, state: RunState) -> dict[str, int]:
         """Nothing: all devices are in the same round."""
         return {}

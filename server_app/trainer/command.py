@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gkt_core.config.run_config import COMPILE
 from gkt_core.files import remove_leftovers
 from gkt_core.nn.execution import prepare_torch
 from server_app.run_folder import open_run
@@ -25,6 +26,7 @@ log = logging.getLogger("gkt.trainer")
 @click.option("--threads", "num_threads", default=0, help="CPU threads of each process; 0 means all cores.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--procs", "num_procs", default=1, show_default=True, help="Processes to train with.")
+@click.option("--compile", "compiled", type=click.Choice(COMPILE), default="off", show_default=True)
 @click.option("--parent-pid", type=int)
 # What a trainer tells the processes that it starts.
 @click.option("--rank", type=int, hidden=True)
@@ -34,6 +36,7 @@ def main(
     num_threads: int,
     device: str,
     num_procs: int,
+    compiled: str,
     parent_pid: int | None,
     rank: int | None,
     store_port: int,
@@ -58,7 +61,7 @@ def main(
             # Of the trainer that was killed, and of its server: a run of weeks must not fill the disk.
             remove_leftovers(data_dir)
             try:
-                state = Trainer(open_run(data_dir), group, torch_device).run_until_done(parent_pid)
+                state = Trainer(open_run(data_dir), group, torch_device, compiled).run_until_done(parent_pid)
             except BaseException:
                 group.abandon()
                 raise

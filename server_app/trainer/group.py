@@ -27,6 +27,7 @@ from torch import nn
 
 from gkt_core.nn.checkpoint import restore_state, state_bytes
 from gkt_core.nn.ranks import DistributedRanks, Ranks
+from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.shards import ShardKey
 
 log = logging.getLogger("gkt.trainer")
@@ -48,13 +49,13 @@ class Order:
     Attributes:
         round_num: From 1.
         first_epoch: Where to begin.
-        learning_rate: The server's, in this round.
+        learning_rate: The server's, in each step of this round.
         shards: Every training shard, and its blob.
     """
 
     round_num: int
     first_epoch: int
-    learning_rate: float
+    learning_rate: LearningRate
     shards: list[tuple[ShardKey, str]]
 
 
@@ -229,7 +230,8 @@ def receive_order(network: nn.Module, optimizer: torch.optim.Optimizer) -> Order
         return None
     _, extra = restore_state(data, {"network": network}, {"network": optimizer}, "of rank 0")
     shards = [(ShardKey(**key), blob) for key, blob in extra.pop("shards")]
-    return Order(**extra, shards=shards)
+    learning_rate = LearningRate(**extra.pop("learning_rate"))
+    return Order(**extra, learning_rate=learning_rate, shards=shards)
 
 
 def end_with_parent(parent_pid: int) -> None:

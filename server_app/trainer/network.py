@@ -14,7 +14,7 @@ from gkt_core.bundle.manifest import COMBINED_TEMPLATE
 from gkt_core.bundle.template import SERVER_PREFIX, fill_template
 from gkt_core.errors import ConfigError, GKTError
 from gkt_core.nn import build_server_network
-from gkt_core.nn.optimizers import large_network_optimizer
+from gkt_core.nn.averaging import deployed, trained_with
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, TEMPLATE_BLOB, RunContext
 
 
@@ -26,7 +26,7 @@ def build_network(run: RunContext, torch_device: torch.device) -> tuple[nn.Modul
     )
     # The faster layout of convolutions on CPUs; the numbers it holds are the same.
     network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network, large_network_optimizer(network.parameters(), run.config, run.config.server_lr)
+    return trained_with(network, run.config, run.config.server_lr)
 
 
 def own_torch_device(name: str, rank: int | None) -> torch.device:
@@ -64,7 +64,7 @@ def publish_model(run: RunContext, network: nn.Module) -> None:
     """Store the trained model: the template, filled with the server's weights, and the weights alone."""
     tensors = {
         SERVER_PREFIX + name: value.cpu().contiguous()
-        for name, value in network.state_dict().items()
+        for name, value in deployed(network).state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
     template = run.bundle.file(COMBINED_TEMPLATE).read_bytes()

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from gkt_core.algorithms import ServerPlace, server_update
-from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.nn.ranks import DistributedRanks
 from gkt_core.rounds.feature_source import ShardSource
 from server_app.run_folder import RunContext
@@ -32,7 +31,6 @@ def train_along(run: RunContext, torch_device: torch.device) -> None:
             run.blobs.drop_copy(blob)
         last = [blob for _, blob in order.shards]
         files = ((key, _local_path(run, blob)) for key, blob in order.shards)
-        set_learning_rate(optimizer, order.learning_rate)
         server_update(
             network,
             optimizer,
@@ -40,6 +38,7 @@ def train_along(run: RunContext, torch_device: torch.device) -> None:
             run.config,
             round_num=order.round_num,
             num_classes=run.bundle.manifest.num_classes,
+            learning_rate=order.learning_rate,
             views=run.feature_views,
             begin=ServerPlace(order.first_epoch),
             ranks=ranks,

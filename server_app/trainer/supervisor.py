@@ -37,6 +37,7 @@ class TrainerProcess:
         announce: Takes a line for the person who watches.
         num_procs: Processes that train together; 0 where torchrun starts them elsewhere.
         device: ``cpu`` or ``cuda``.
+        compiled: Of :data:`gkt_core.config.run_config.COMPILE`.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class TrainerProcess:
         *,
         num_procs: int = 1,
         device: str = "cpu",
+        compiled: str = "off",
     ) -> None:
         self._run, self._num_threads, self._announce = run, num_threads, announce
-        self._num_procs, self._device = num_procs, device
+        self._num_procs, self._device, self._compiled = num_procs, device, compiled
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         # Held while a process takes the place of a dead one, so that none is started behind stop's back.
@@ -87,6 +89,7 @@ class TrainerProcess:
             threads = max(1, (threads or os.cpu_count() or 1) // self._num_procs)
             command += ["--procs", str(self._num_procs)]
         command += ["--threads", str(threads), "--device", self._device, "--parent-pid", str(os.getpid())]
+        command += ["--compile", self._compiled]
         with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
             # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
             return subprocess.Popen(

@@ -14,7 +14,7 @@ import torch
 from gkt_core.algorithms import ServerPlace, evaluate, server_update
 from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
-from gkt_core.nn.optimizers import set_learning_rate
+from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import ShardKey, write_soft_labels
 from server_app.quarantine import Watch
@@ -59,12 +59,18 @@ class Trainer:
         run: The run.
         group: The processes that train together; only this one by default.
         torch_device: Where the network is trained; the CPU by default.
+        compiled: Whether training is compiled, of :data:`gkt_core.config.run_config.COMPILE`.
     """
 
     def __init__(
-        self, run: RunContext, group: TrainingGroup | None = None, torch_device: torch.device | None = None
+        self,
+        run: RunContext,
+        group: TrainingGroup | None = None,
+        torch_device: torch.device | None = None,
+        compiled: str = "off",
     ) -> None:
-        self._run = run
+        self._run, self._compiled = run, compiled
+        self._compiler: Compiler | None = None
         self._group = group or TrainingGroup()
         self._torch_device = torch_device or torch.device("cpu")
         self._lease = Lease(run.store, run.folder)
@@ -181,8 +187,7 @@ class Trainer:
             source, own_rounds = self._source(state, "train"), rounds.parts(state)
             epochs_done = self._restore_epoch(state)
             log.info("round %d: %d samples%s", round_num, len(source), describe_step(state))
-            learning_rate = run.config.server_lr * run.learning_rate_scale(state)
-            set_learning_rate(self._optimizer, learning_rate)
+            learning_rate = run.server_learning_rate(state)
             order = Order(round_num, epochs_done + 1, learning_rate, self._shards(state, "train"))
             update = server_update(
                 self._network,
@@ -191,6 +196,8 @@ class Trainer:
                 run.config,
                 round_num=round_num,
                 num_classes=run.bundle.manifest.num_classes,
+                learning_rate=learning_rate,
+                compiler=self._compiler_for(state, len(source)),
                 views=run.feature_views,
                 begin=ServerPlace(epochs_done + 1),
                 on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
@@ -226,6 +233,16 @@ class Trainer:
         self._watch.tidy(rounds.uploads(state), state.answered_uploads())
         drop_what_is_spent(run, state)
         return trained
+
+    def _compiler_for(self, state: RunState, num_samples: int) -> Compiler:
+        """One for the life of this process, made when it is known how much there is to train on."""
+        if self._compiler is None:
+            config = self._run.config
+            done, size, total = rounds_of(state).share(state)
+            num_left = (total - done) * num_samples // size
+            num_steps = config.server_epochs * num_left // config.server_batch_size
+            self._compiler = Compiler(self._compiled, precision=config.precision, num_steps=num_steps)
+        return self._compiler
 
     def _end(self, state: RunState) -> RunState:
         """End a run in a step without uploads: all of them were trained on before."""

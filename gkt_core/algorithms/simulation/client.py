@@ -44,9 +44,15 @@ class SimulatedClient:
             return 0
         return len(write_soft_labels(self.part.client_id, self.last_round, self._soft_labels))
 
-    def batches(self, round_num: int) -> Iterator[TrainingBatch]:
+    def batches(self, round_num: int, learning_rate_scale: float) -> Iterator[TrainingBatch]:
         """Make the batches of this round's local epochs, to be trained on beside those of other devices."""
-        return client_batches(self.part, self._soft_labels, round_num, teacher_round=self.uploaded_round)
+        return client_batches(
+            self.part,
+            self._soft_labels,
+            round_num,
+            teacher_round=self.uploaded_round,
+            learning_rate_scale=learning_rate_scale,
+        )
 
     def train(
         self,
@@ -58,13 +64,13 @@ class SimulatedClient:
         on_progress: Callable[[LocalProgress], None] = lambda progress: None,
     ) -> None:
         """Train on the samples of this device (lines 19 to 21); the last two are :func:`client_update`'s."""
-        self.engine.set_learning_rate(self.part.config.edge_lr * learning_rate_scale)
         client_update(
             self.engine,
             self.part,
             self._soft_labels,
             round_num,
             teacher_round=self.uploaded_round,
+            learning_rate_scale=learning_rate_scale,
             done=done,
             on_batch=on_samples,
             on_progress=on_progress,

@@ -25,6 +25,7 @@ from gkt_core.data.private_data import (
 from gkt_core.errors import DatasetError
 from gkt_core.nn.building import Pixels
 from gkt_core.rounds.client_part import client_seed, draw_view
+from gkt_core.rounds.learning_rate import LearningRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,14 @@ def training_batches(
 def num_epoch_batches(samples: Samples, config: RunConfig) -> int:
     """Count the batches that :func:`training_batches` makes in an epoch."""
     return len(batches(np.arange(len(samples)), config.batch_size))
+
+
+def training_rates(
+    samples: Samples, config: RunConfig, rate: LearningRate, epochs: int | None = None
+) -> list[float]:
+    """Give the learning rate of each of the batches of :func:`training_batches`."""
+    num_steps = num_epoch_batches(samples, config) * (config.local_epochs if epochs is None else epochs)
+    return [rate.at(step, num_steps) for step in range(num_steps)]
 
 
 def evaluation_batches(samples: Samples, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:

@@ -59,11 +59,10 @@ class GroupedTraining:
             GKTError: A loss is no longer finite.
         """
         self._tie()
-        rate = self._config.edge_lr * learning_rate_scale
         clients = [self._clients[self._places[client_id]] for client_id in client_ids]
-        for client in clients:
-            client.engine.set_learning_rate(rate)
-        streams = {client.part.client_id: client.batches(round_num) for client in clients}
+        streams = {
+            client.part.client_id: client.batches(round_num, learning_rate_scale) for client in clients
+        }
         while streams:
             drawn = {client_id: next(stream, None) for client_id, stream in streams.items()}
             batches = {client_id: batch for client_id, batch in drawn.items() if batch is not None}
@@ -77,10 +76,10 @@ class GroupedTraining:
                 train_on_batch(self._clients[self._places[client_id]].engine, batch, round_num)
                 on_samples(len(batch.labels))
             if full:
-                self._step(full, rate, round_num)
+                self._step(full, round_num)
                 on_samples(sum(len(batch.labels) for batch in full.values()))
 
-    def _step(self, batches: dict[str, TrainingBatch], rate: float, round_num: int) -> None:
+    def _step(self, batches: dict[str, TrainingBatch], round_num: int) -> None:
         device = next(iter(self._parameters.values())).device
         places = torch.tensor([self._places[client_id] for client_id in batches], device=device)
         everybody = len(places) == len(self._clients)
@@ -110,6 +109,8 @@ class GroupedTraining:
             for name, gradient in zip(parameters, gradients, strict=True):
                 state = {key: rows(value) for key, value in self._state[name].items()}
                 value = parameters[name].detach()
+                # Devices with other numbers of batches are at other places of the run.
+                rate = _like([batch.learning_rate for batch in chosen], value)
                 update = _sgd if self._optimizer.name == "sgd" else _adam
                 update(value, gradient, state, self._optimizer, rate)
                 if not everybody:
@@ -168,7 +169,16 @@ class GroupedTraining:
         return stacked
 
 
-def _adam(value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer, rate: float) -> None:
+def _like(rates: list[float], value: Tensor) -> Tensor | float:
+    """Give rates to multiply stacked tensors with, one each; a number where all are the same."""
+    if len(set(rates)) == 1:
+        return rates[0]
+    return torch.tensor(rates, device=value.device).view(-1, *[1] * (value.ndim - 1))
+
+
+def _adam(
+    value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer, rate: Tensor | float
+) -> None:
     """Step as PyTorch's Adam or AdamW does, in place, on stacked tensors with a step count each."""
     if settings.name == "adamw":
         value.mul_(1 - rate * settings.weight_decay)
@@ -184,7 +194,9 @@ def _adam(value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer
     value.sub_(rate / (1 - settings.beta1**step) * state["exp_avg"] / denominator)
 
 
-def _sgd(value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer, rate: float) -> None:
+def _sgd(
+    value: Tensor, gradient: Tensor, state: State, settings: EdgeOptimizer, rate: Tensor | float
+) -> None:
     """Step as PyTorch's SGD with momentum does, in place; a buffer of zeros gives its first step too."""
     gradient = gradient.add(value, alpha=settings.l2_penalty)
     buffer = state["momentum_buffer"].mul_(settings.momentum).add_(gradient)

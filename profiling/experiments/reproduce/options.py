@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.output_path import OUTPUT_FOLDER
-from gkt_core.config.run_config import PRECISIONS
+from gkt_core.config.precision import machine_precision
+from gkt_core.config.run_config import AUTO, PRECISIONS
 from profiling.experiments.reproduce.scales import SCALES, Scale
 
 _DATA, _MACHINE = "Data", "This machine"
@@ -48,7 +49,7 @@ class ReproduceOptions(CheckedOptions):
     cinic10: str = option("", group=_DATA)
     data_root: Path = option(Path("data"), group=_DATA)
     device: str = option("cpu", choices=("cpu", "cuda"), group=_MACHINE)
-    precision: str = option("auto", choices=("auto", *PRECISIONS), group=_MACHINE)
+    precision: str = option(AUTO, choices=(AUTO, *PRECISIONS), group=_MACHINE)
     num_jobs: int | None = option(
         None, flag="--jobs", low=1, shown_default="a core each; 1 on a GPU", group=_MACHINE
     )
@@ -84,12 +85,4 @@ class ReproduceOptions(CheckedOptions):
     @property
     def chosen_precision(self) -> str:
         """Of the large networks' training, ``auto`` looked up."""
-        if self.precision != "auto":
-            return self.precision
-        if self.device == "cuda":
-            return "bf16"
-        try:
-            flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        except OSError:
-            return "fp32"
-        return "bf16" if "amx_bf16" in flags else "fp32"
+        return machine_precision(self.device)[0] if self.precision == AUTO else self.precision

@@ -12,6 +12,7 @@ from gkt_core.algorithm_names import SIMULATION_DEFAULTS
 from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import build_run_config, run_config_options
 from gkt_core.data.augment import view_defaults
 from gkt_core.data.private_data import SPLIT_NAME
@@ -47,6 +48,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm  # noqa: PLC0415
         from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm  # noqa: PLC0415
         from gkt_core.algorithms.simulation.federation import load_federation  # noqa: PLC0415
+        from gkt_core.nn.compiling import Compiler  # noqa: PLC0415
         from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415
         from profiling.experiments.simulate.curves import write_confusion, write_curves  # noqa: PLC0415
         from profiling.experiments.simulate.live import SimulationDisplay  # noqa: PLC0415
@@ -63,6 +65,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     flip = bool(described["horizontal_flip"])
     derived = {"num_clients": len(federation.clients), **view_defaults(federation.image_size, flip)}
     config = build_run_config(given, defaults=defaults | derived)
+    config = with_precision(config, options.device, lambda line: click.echo(line, err=True))
     if config.num_clients != len(federation.clients):
         raise ConfigError(f"--clients is {config.num_clients}, {folder} holds {len(federation.clients)}")
     noise, networks = options.noise, options.networks
@@ -82,6 +85,8 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         own_settings=own_settings,
     )
     built = build_algorithm(chosen, federation, config, out)
+    num_steps = options.num_steps(config, federation.num_examples)
+    built.compiler = Compiler(options.compiled, precision=config.precision, num_steps=num_steps)
     settings = {
         "algorithm": algorithm,
         "dataset": described["dataset"],

@@ -13,7 +13,7 @@ from gkt_core.algorithm_names import ALGORITHMS, SIMULATION_DEFAULTS, algorithm_
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
 from gkt_core.config.output_path import OUTPUT_FOLDER
-from gkt_core.config.run_config import RunConfig
+from gkt_core.config.run_config import COMPILE, RunConfig
 from gkt_core.data.options import IMAGES, DatasetOptions
 from gkt_core.data.split import SplitOptions
 from gkt_core.errors import ConfigError
@@ -65,6 +65,9 @@ class SimulateOptions(CheckedOptions):
         replay_period: Rounds between two uploads.
         device: What is trained on.
         num_threads: CPU threads; 0 for all cores.
+        compiled: Whether training of fedgkt's and ecofed's server, or centralized, is compiled: auto where
+            that was measured to be faster, training is in bf16 and lasts a quarter of an hour or more. Where
+            there is no C++ compiler, training goes on as it is.
         save_minutes: How often the run is saved within an epoch, beside after each one.
         out: Output folder; an unfinished run goes on.
     """
@@ -98,7 +101,14 @@ class SimulateOptions(CheckedOptions):
     own_settings: tuple[str, ...] = option((), flag="--setting", metavar="NAME=VALUE", group=_OWN)
     device: str = option("cpu", choices=("cpu", "cuda"), group=_MACHINE)
     num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
+    compiled: str = option("auto", flag="--compile", choices=COMPILE, group=_MACHINE)
     save_minutes: float = option(10.0, low=0, unit="minutes", group=_MACHINE)
+
+    def num_steps(self, config: RunConfig, num_examples: int) -> int:
+        """How many steps of the large network a run is about to take, where there is one to compile."""
+        if self.algorithm == "centralized":
+            return config.rounds * config.local_epochs * (num_examples // config.batch_size)
+        return config.rounds * config.server_epochs * (num_examples // config.server_batch_size)
 
     @property
     def settings(self) -> dict[str, Any]:

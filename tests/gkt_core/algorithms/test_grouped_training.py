@@ -51,6 +51,8 @@ def ignore_samples(num: int) -> None:
         {"edge_amsgrad": True, "edge_weight_decay": 1e-2},
         {"edge_optimizer": "adamw", "edge_weight_decay": 1e-2},
         {"shared_init": False, "local_epochs": 2},
+        {"lr_schedule": "one_cycle", "local_epochs": 2},
+        {"lr_schedule": "cosine_by_step", "edge_optimizer": "sgd", "edge_lr": 0.01},
     ],
     ids=str,
 )

@@ -35,7 +35,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import RoundError
-from gkt_core.nn import build_edge_network
+from gkt_core.nn import averaging, build_edge_network
 from gkt_core.nn.checkpoint import save_state
 from gkt_core.rounds.learning_rate import learning_rate_scale
 from gkt_core.wire.shards import write_soft_labels
@@ -165,13 +165,23 @@ class Served:
 @pytest.mark.parametrize(
     "options",
     [
-        {"rounds": 2, "lr_schedule": "cosine"},
+        {"rounds": 2, "lr_schedule": "cosine", "lr_warmup": 0.3},
+        {"rounds": 2, "local_epochs": 2, "lr_schedule": "one_cycle"},
+        {"rounds": 2, "server_ema": 0.8, "decay_norms": False, "weight_decay": 0.1, "label_smoothing": 0.1},
         {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
         {"rounds": 2, "feature_augmentation": "crop+flip", "codec": "uint4"},
         {"rounds": 5, "uploads": "rounds=2,4", "client_fraction": 0.7, "feature_augmentation": "crop"},
         {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
     ],
-    ids=["everybody", "sampled", "views of features", "two uploads", "uploads by drift"],
+    ids=[
+        "everybody",
+        "one-cycle",
+        "averaged",
+        "sampled",
+        "views of features",
+        "two uploads",
+        "uploads by drift",
+    ],
 )
 def test_a_served_run_is_its_simulation(
     options: dict[str, Any], server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -219,7 +229,7 @@ def test_a_served_run_is_its_simulation(
             result.validation_accuracy,
         )
     weights = load_file(served.run.blobs.local_path(SERVER_WEIGHTS_BLOB))
-    expected = simulated.modules()["server"].state_dict()
+    expected = averaging.deployed(simulated.modules()["server"]).state_dict()
     for name, value in weights.items():
         assert torch.equal(value, expected[name.removeprefix("server.")]), name
     assert len(weights) == sum(not name.endswith("num_batches_tracked") for name in expected)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gkt_core.config.run_config import (
+    AUTO,
     BATCH_MIXING,
     CODECS,
     DIRECTIONS,
@@ -100,9 +101,21 @@ RULES: dict[str, dict[str, Any]] = {
     "edge_amsgrad": {"accepted": [True, False], "refused": [], "expected": ""},
     "server_amsgrad": {"accepted": [True, False], "refused": [], "expected": ""},
     "nesterov": {"accepted": [True, False], "refused": [], "expected": ""},
-    "lr_schedule": {"accepted": LR_SCHEDULES, "refused": ["step"], "expected": "one of constant, cosine"},
+    "lr_schedule": {
+        "accepted": LR_SCHEDULES,
+        "refused": ["step"],
+        "expected": f"one of {', '.join(LR_SCHEDULES)}",
+    },
+    "lr_warmup": {"accepted": [0.0, 0.3], "refused": [-0.1, 1.0, NAN], "expected": "at least 0 and below 1"},
     "shared_init": {"accepted": [True, False], "refused": [], "expected": ""},
-    "precision": {"accepted": PRECISIONS, "refused": ["fp16"], "expected": "one of fp32, bf16"},
+    "precision": {
+        "accepted": (*PRECISIONS, AUTO),
+        "refused": ["fp16"],
+        "expected": "one of fp32, bf16, auto",
+    },
+    "decay_norms": {"accepted": [True, False], "refused": [], "expected": ""},
+    "label_smoothing": {"accepted": [0.0, 0.1], "refused": [-0.1, 1.0], "expected": "at least 0 and below 1"},
+    "server_ema": {"accepted": [0.0, 0.999], "refused": [-0.1, 1.0], "expected": "at least 0 and below 1"},
 }
 WRONG_TYPES: dict[type, list[Any]] = {
     int: [True, 1.0, "1", None, [1]],
@@ -115,7 +128,7 @@ FIELDS = {field.name: type(field.default) for field in dataclasses.fields(RunCon
 
 
 FLOATS = [name for name, kind in FIELDS.items() if kind is float]
-FRACTIONS = ("momentum", "plateau_factor")
+FRACTIONS = ("momentum", "plateau_factor", "lr_warmup", "label_smoothing", "server_ema")
 
 
 def cases(kind: str) -> list[tuple[str, Any]]:
