@@ -6,8 +6,9 @@ equal weights (loss, every gradient, statistics) is the sharp part; 20 steps sho
 
 What is run are the files themselves, at their own image size, which a portable step has in it. A step sees as
 many pixels whatever the size: of large images it has few, and of very large ones there are fewer steps. Batch
-statistics and gradients are sums over pixels, which do not mind whose they are. The limit is the same for every
-size: at 224 and 256 pixels no quantity of ResNet-4, 6 and 8 was further than 0.14 of what PyTorch's furthest is.
+statistics and gradients are sums over pixels, which do not mind whose they are. The limit is the same for
+every size: at 224 and 256 pixels no quantity of ResNet-4, 6 and 8 was further than 0.14 of what PyTorch's
+furthest is.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from edge_export.onnx_files import IR_VERSION
 
 # The newest that ONNX Runtime 1.13 (2022) takes, as is the version of the file.
 OPSET = 17
-# Of 224 by 224 pixels, gradients of batch norms were three times as far from float64 in one sum as PyTorch's; up
-# to here one pass is a fifth faster, and as near.
+# Of 224 by 224 pixels, gradients of batch norms were three times as far from float64 in one sum as PyTorch's;
+# up to here one pass is a fifth faster, and as near.
 _PIXELS_OF_ONE_SUM = 64 * 64
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
