@@ -8,13 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gkt_core.bundle.manifest import load_bundle
-from gkt_core.data.augment import view_defaults
 from gkt_core.errors import ConfigError, RunFailedError
 from server_app.cli.options import ServeOptions
 from server_app.cli.serve import change_rules, run_of
 from server_app.rounds.state import Phase
-from server_app.run_folder import RunContext, has_run, read_token
+from server_app.run_folder import RunContext, read_token
 from server_app.serving import bind, served
 from server_app.trainer.supervisor import TrainerProcess
 
@@ -76,7 +74,7 @@ class Server:
         options = self._options
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(contextlib.closing(bind(options.host, options.port)))
-            run = run_of(options, self._views() | self._hyper_parameters, None)
+            run = run_of(options, self._hyper_parameters, None)
             stack.callback(run.store.close)
             self.token = read_token(run.folder)
             if options.token not in (None, self.token):
@@ -117,13 +115,6 @@ class Server:
             if deadline is not None and time.monotonic() > deadline:
                 raise RunFailedError(f"the run is {phase} after {seconds:g} s")
             time.sleep(_POLL_SECONDS)
-
-    def _views(self) -> dict[str, Any]:
-        """What views suit a new run's images; a run that goes on has its own."""
-        if has_run(self._options.data_dir) or self._options.artifacts is None:
-            return {}
-        size = load_bundle(self._options.artifacts).manifest.image_size
-        return view_defaults(size, bool(self._hyper_parameters.get("horizontal_flip", True)))
 
     @property
     def phase(self) -> str:

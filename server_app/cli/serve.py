@@ -15,6 +15,7 @@ from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
+from gkt_core.data.augment import view_defaults
 from gkt_core.errors import ConfigError, needs
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
@@ -126,12 +127,19 @@ def run_of(
 
 
 def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[str, Any]) -> RunConfig:
-    """Merge what was given with what suits a network: small codes, and shards that proxies let through."""
+    """Merge what was given with what suits a network: small codes, and shards that proxies let through.
+
+    Views are moved by an eighth of the bundle's images, or a sixteenth where none is mirrored.
+    """
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=SERVE_DEFAULTS)
     manifest = load_bundle(artifacts).manifest
     crops = config.crops_features
     spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1, crops)
-    defaults = {**SERVE_DEFAULTS, "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES))}
+    defaults = {
+        **SERVE_DEFAULTS,
+        "crop_padding": view_defaults(manifest.image_size, config.horizontal_flip)["crop_padding"],
+        "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES)),
+    }
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
     return with_precision(config, options.device, _announce)
 

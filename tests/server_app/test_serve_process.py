@@ -17,6 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import gkt
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
@@ -202,6 +203,11 @@ def test_what_a_new_run_has_unless_it_is_told(server_bundle: Path, tmp_path: Pat
     assert [(each.codec, each.shard_samples) for each in chosen] == [
         ("uint8", 64), ("fp32", 64), ("uint8", 500), ("fp16", 100), ("fp32", 100), ("fp16", 500),
     ]  # fmt: skip
+    # Crops that suit 32 px move images of 8 px out of themselves.
+    size = load_bundle(server_bundle).manifest.image_size
+    assert chosen[0].crop_padding == size // 8
+    few = new_config(ServeOptions(data_dir=tmp_path), server_bundle, {"horizontal_flip": False})
+    assert few.crop_padding == max(1, size // 16)
     # A simulation's stay as they are: committed results were made with them.
     assert (RunConfig().codec, RunConfig().shard_samples) == ("fp32", 64)
 
