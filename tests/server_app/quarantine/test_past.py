@@ -30,7 +30,7 @@ def evidence(features: NDArray[np.float32], labels: NDArray[np.int64] | None = N
     return summarise(ids, features, logits, labels.astype(np.int64), Views.plain(num, SIZE))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(
     seed=st.integers(0, 999),
     scale=st.floats(0.1, 30),
@@ -49,21 +49,28 @@ def test_images_are_known_again(seed: int, scale: float, offset: float, noise: f
     assert [label for label, _, _ in found.parts()] == [None, 0, 1]
 
 
-@settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 999), shift=st.integers(1, NUM - 1))
-def test_other_images_are_not(seed: int, shift: int) -> None:
-    before = maps(seed)
-    replayed = recognise(evidence(np.roll(before, shift, axis=0)), evidence(before))
-    others = recognise(evidence(maps(seed + 1000)), evidence(before))
-    assert replayed.ranks.mean() < 0.65 and others.ranks.mean() < 0.65
-    # One class alone.
+def test_other_images_are_known_no_better_than_by_chance() -> None:
+    """Forty samples scatter around a half: hardly ever is a limit of 0.65 not enough."""
     labels = (np.arange(NUM) >= NUM // 2).astype(np.int64)
-    half = before.copy()
-    half[labels == 1] = np.roll(half[labels == 1], 1, axis=0)
-    parts = {
-        label: rank for label, rank, _ in recognise(evidence(half, labels), evidence(before, labels)).parts()
-    }
-    assert parts[0] > 0.9 and parts[1] < 0.65 < parts[None]
+    replayed, others, moved, kept, together = [], [], [], [], []
+    for seed in range(60):
+        before = maps(seed)
+        rolled = np.roll(before, 1 + seed % (NUM - 1), axis=0)
+        replayed.append(recognise(evidence(rolled), evidence(before)).ranks.mean())
+        others.append(recognise(evidence(maps(seed + 1000)), evidence(before)).ranks.mean())
+        # One class alone.
+        half = before.copy()
+        half[labels == 1] = np.roll(half[labels == 1], 1, axis=0)
+        again = recognise(evidence(half, labels), evidence(before, labels))
+        parts = {label: rank for label, rank, _ in again.parts()}
+        moved.append(parts[1])
+        kept.append(parts[0])
+        together.append(parts[None])
+    for ranks in (replayed, others, moved):
+        assert abs(np.mean(ranks) - 0.5) < 0.05
+        assert np.mean(np.asarray(ranks) < 0.65) > 0.9
+    # The other class is known all the same, and all samples together hide the moved one.
+    assert min(kept) > 0.9 and np.mean(together) > 0.7
 
 
 def test_where_images_do_not_differ_there_is_nothing_to_compare() -> None:
