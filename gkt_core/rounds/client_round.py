@@ -128,7 +128,7 @@ def _rows_of_epoch(
 ) -> list[NDArray[np.intp]]:
     """Cut an epoch into batches; samples without a teacher come together, as alpha is a batch's."""
     order = batch_order(len(untaught), seed=seed, round_num=round_num, epoch=epoch)
-    if not untaught.any():
+    if untaught.all() or not untaught.any():
         return batches(order, batch_size)
     # The batch at the seam, if it holds both kinds, has no teacher: one of an epoch.
     cut = batches(order[np.argsort(untaught[order], kind="stable")], batch_size)

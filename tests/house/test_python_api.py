@@ -136,7 +136,7 @@ def manifest_of(name: str) -> Any:
     ("name", "text", "message"),
     [
         (
-            "wide_server",
+            "nobodys_server",
             None,
             "none of resnet55, resnet109.*give the module",
         ),

@@ -46,6 +46,8 @@ class RunSize:
             codec=self.codec,
             compress=False,
             soft_labels="evaluation",
+            # Random numbers are features of no image.
+            quarantine=False,
         )
 
 

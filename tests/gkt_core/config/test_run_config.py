@@ -18,6 +18,7 @@ from gkt_core.config.run_config import (
     CODECS,
     DIRECTIONS,
     EDGE_OPTIMIZERS,
+    FEATURE_AUGMENTATIONS,
     LR_SCHEDULES,
     MODES,
     PRECISIONS,
@@ -107,6 +108,16 @@ RULES: dict[str, dict[str, Any]] = {
         "expected": f"one of {', '.join(LR_SCHEDULES)}",
     },
     "lr_warmup": {"accepted": [0.0, 0.3], "refused": [-0.1, 1.0, NAN], "expected": "at least 0 and below 1"},
+    "feature_augmentation": {
+        "accepted": FEATURE_AUGMENTATIONS,
+        "refused": ["rotate"],
+        "expected": f"one of {', '.join(FEATURE_AUGMENTATIONS)}",
+    },
+    "uploads": {
+        "accepted": ["every", "rounds=1,4,16", "drift=0.2"],
+        "refused": ["never", "rounds=0", "drift=0"],
+        "expected": "every, rounds=1,4,16 (rounds from 1) or drift=0.1 (above 0)",
+    },
     "shared_init": {"accepted": [True, False], "refused": [], "expected": ""},
     "precision": {
         "accepted": (*PRECISIONS, AUTO),

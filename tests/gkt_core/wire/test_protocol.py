@@ -115,7 +115,7 @@ def test_equal_messages_are_equal_bytes() -> None:
     assert to_json(TASK) == (
         b'{"action": "train", "learning_rate_scale": 1.0, "reason": "round 2 is open", '
         b'"retry_after_seconds": 0.5, '
-        b'"round_num": 2, "soft_labels_round": 1}'
+        b'"round_num": 2, "soft_labels_round": 1, "upload_round": 0, "view_round": 0}'
     )
 
 

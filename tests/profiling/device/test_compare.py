@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from gkt_core.bundle.manifest import Bundle
-from gkt_core.errors import ConfigError, InputError
+from gkt_core.errors import GKTError, InputError
 from gkt_core.nn.execution import torch_threads
 from profiling import describe_machine
 from profiling.cli.profile import profile
@@ -303,7 +303,7 @@ def test_the_machine_is_described() -> None:
 )
 def test_options_that_measure_nothing_are_refused(arguments: tuple[str, ...], message: str) -> None:
     result = CliRunner().invoke(profile, ["compare", *arguments])
-    assert isinstance(result.exception, ConfigError)
+    assert isinstance(result.exception, GKTError)
     assert message in str(result.exception)
 
 

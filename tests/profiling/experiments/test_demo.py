@@ -200,7 +200,7 @@ def _taken_port() -> tuple[socket.socket, str]:
     [
         (("--dataset", "no-such-folder"), "no dataset 'no-such-folder'"),
         (("--dataset", "broken.npz"), "cannot read broken.npz"),
-        (("--dataset", "images"), "cannot read the image"),
+        (("--dataset", "images"), "images holds no images that can be read"),
         (("--dataset", "labels.npz"), "y_test holds the label 7"),
         (("--clients", "1000"), "1000 clients and 1437 training images"),
         (("--image-size", "15"), "--image-size is 15"),

@@ -73,6 +73,7 @@ def test_a_class_without_images_has_no_accuracy(gkt_here: Gkt, tmp_path: Path) -
     np.savez(tmp_path / "hole.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     done = gkt_here(
         "simulate", "--algorithm", "centralized", "--central-model", "resnet8", "--dataset", "hole.npz",
+        "--allow-empty-classes",
         "--clients", "2", "--rounds", "1", "--batch-size", "8", "--out", "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

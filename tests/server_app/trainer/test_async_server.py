@@ -112,11 +112,12 @@ def test_a_hostile_device_is_left_out_and_told_so(
         logits: NDArray[np.float32],
         labels: NDArray[np.int64],
         codec: str,
+        outside: NDArray[np.float32] | None = None,
     ) -> bytes:
         if key.client_id == CLIENTS[1]:
             logits = np.full_like(logits, -10)
             logits[np.arange(len(labels)), (labels + 1) % logits.shape[1]] = 10
-        return write_feature_shard(key, sample_ids, features, logits, labels, codec)
+        return write_feature_shard(key, sample_ids, features, logits, labels, codec, outside)
 
     monkeypatch.setattr(client_shards, "write_feature_shard", hostile)
     run = begin(mode=mode)

@@ -15,8 +15,8 @@ from edge_runtime.device import DeviceResult
 from gkt_core.bundle.manifest import load_bundle
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
+from gkt_core.nn.averaging import deployed, trained_with
 from gkt_core.nn.checkpoint import load_checkpoint
-from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.sampling import sample_clients
 from gkt_core.wire.protocol import ErrorBody, JoinRequest, from_json, to_json
 from server_app import create_run
@@ -38,9 +38,10 @@ def test_the_run_is_finished_and_the_devices_know_it(undisturbed: FinishedRun) -
 def test_each_devices_model_is_its_extractor_and_the_servers_network(undisturbed: FinishedRun) -> None:
     manifest = undisturbed.of.run.bundle.manifest
     config = undisturbed.of.run.config
-    server = build_server_network(manifest.server_network, NUM_CLASSES)
-    optimizer = large_network_optimizer(server.parameters(), config, config.server_lr)
-    extra = load_checkpoint(undisturbed.of.run.checkpoint_path(2), server, optimizer)
+    network = build_server_network(manifest.server_network, NUM_CLASSES)
+    trained, optimizer = trained_with(network, config, config.server_lr)
+    extra = load_checkpoint(undisturbed.of.run.checkpoint_path(2), trained, optimizer)
+    server = deployed(trained)
     assert extra == {"round_num": 2, "run_id": undisturbed.of.run.store.run_id}
     logits = {}
     for client_id, data in DATA.items():
@@ -89,7 +90,7 @@ def test_what_no_later_round_needs_is_gone(undisturbed: FinishedRun) -> None:
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["round-000002.safetensors"]
     for client_id in CLIENTS:
         found = {path.name for path in (undisturbed.of.devices / client_id).iterdir()}
-        assert found == {"bundle", "checkpoint-000002", "lock", "model.onnx", "state.json"}
+        assert found == {"bundle", "checkpoint-000002", "lock", "model.onnx", "samples.npz", "state.json"}
 
 
 def test_the_metrics_of_a_run_are_plausible(undisturbed: FinishedRun) -> None:
@@ -129,9 +130,11 @@ def test_the_servers_traffic_is_what_the_devices_counted(undisturbed: FinishedRu
         passed = undisturbed.of.exchanges[client_id]
         counted = sum(len(each.sent) for each in passed), sum(len(each.received) for each in passed)
         assert (result.upload_bytes, result.download_bytes) == undisturbed.of.counted[client_id] == counted
-    joins = sum(
-        len(to_json(JoinRequest(1, len(data.train), 5, NUM_CLASSES, "portable"))) for data in DATA.values()
-    )
+    joins = 0
+    for data in DATA.values():
+        names, digest = list(data.class_names), 64 * "0"
+        request = JoinRequest(1, len(data.train), 5, NUM_CLASSES, "portable", names, samples_sha256=digest)
+        joins += len(to_json(request))
     sent = sum(sent for sent, _ in undisturbed.of.counted.values())
     assert expected["upload/shards"] + expected["upload/reports"] + joins == sent
 
