@@ -5,8 +5,9 @@ The names are imported when they are used: ``gkt --help`` loads this package and
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gkt_core.lazy_names import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
     from edge_export.bundle import export_bundle
@@ -24,8 +25,4 @@ _WHERE = {
     "verify": "edge_export.reopening",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_WHERE[name]), name)
+__getattr__ = _lazy_names(__name__, _WHERE)

@@ -5,8 +5,9 @@ The names are imported when they are used: ``gkt edge --help`` loads this packag
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gkt_core.lazy_names import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
     from edge_runtime.client import Client
@@ -25,8 +26,4 @@ _WHERE = {
     "open_engine": "edge_runtime.engines.base",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_WHERE[name]), name)
+__getattr__ = _lazy_names(__name__, _WHERE)

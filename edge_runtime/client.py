@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError
 from gkt_core.wire.feature_noise import FeatureNoise
-from gkt_core.wire.protocol import check_client_id
+from gkt_core.wire.protocol import as_client_id, check_client_id
 
 log = logging.getLogger("gkt.device")
 
@@ -90,10 +89,9 @@ class Client:
         self._source = "" if isinstance(data, PrivateData) else str(data)
         if self._source and is_packed(self._source):
             self._data = load_private_data(Path(self._source))
-        stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(self._source).stem).lstrip("-._") or "device"
+        self._stem = as_client_id(Path(self._source).stem)
         self._client_id = None if client_id is None else check_client_id(client_id)
-        self._stem = stem
-        self._state_dir = Path("gkt-state", client_id or stem) if state_dir is None else Path(state_dir)
+        self._state_dir = Path("gkt-state", client_id or self._stem) if state_dir is None else Path(state_dir)
         self._num_threads, self._engine = num_threads, engine
         self._noise = noise or FeatureNoise()
         self._server = server, given, {"on_retry": log.warning, **connection}

@@ -23,7 +23,6 @@ from gkt_core.bundle.manifest import Manifest
 from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.config.run_config import RunConfig
-from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
@@ -228,7 +227,7 @@ class Device:
         then = self.state_dir.upload(held)[1] if held else None
         if not uploads_now(engine, part, round_num, held, then):
             return held
-        compares = UploadSchedule.parse(part.config.uploads).drift is not None
+        compares = part.config.upload_schedule.drift is not None
         features = fixed_features(engine, part) if compares else None
         self.state_dir.keep_upload(round_num, engine.parameters(), features)
         return 0

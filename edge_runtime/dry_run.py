@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from edge_runtime.engines.base import open_engine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
-from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.data.private_data import PrivateData
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
@@ -96,7 +95,7 @@ def dry_run(
         num_validation_samples=len(data.validation),
         shard_bytes=shard_bytes,
         round_bytes=round_bytes,
-        run_bytes=round_bytes * UploadSchedule.parse(config.uploads).num_uploads(config.rounds),
+        run_bytes=round_bytes * config.upload_schedule.num_uploads(config.rounds),
         rounds=config.rounds,
         codec=config.codec,
         compressed=config.compress,

@@ -5,11 +5,11 @@ Names are imported when they are used: a device has this package without torch.
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
+from gkt_core.lazy_names import lazy_names as _lazy_names
 from gkt_core.version import __version__
 
 if TYPE_CHECKING:
@@ -57,8 +57,4 @@ _WHERE = {
     "simulate": "gkt_core.algorithms.simulate",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_WHERE[name]), name)
+__getattr__ = _lazy_names(__name__, _WHERE)

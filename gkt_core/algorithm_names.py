@@ -19,6 +19,13 @@ SIMULATION_DEFAULTS: dict[str, dict[str, Any]] = {
     "centralized": {"rounds": 10, "local_epochs": 5},
     "ecofed": {"rounds": 10, "codec": "uint8"},
 }
+
+
+def simulation_defaults(algorithm: str) -> dict[str, Any]:
+    """Give what an algorithm has by default in a simulation; one of the user's own has what FedAvg has."""
+    return SIMULATION_DEFAULTS.get(algorithm, SIMULATION_DEFAULTS["fedavg"])
+
+
 # Packages that are installed name their algorithms here: `fedprox = "their_package:FedProx"`.
 ENTRY_POINTS = "gkt.algorithms"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")

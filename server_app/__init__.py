@@ -5,7 +5,9 @@ The names are imported when they are used: ``gkt serve --help`` loads this packa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gkt_core.lazy_names import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
     from server_app.run_folder import RunContext, create_run, open_run
@@ -14,16 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RunContext", "Server", "create_app", "create_run", "open_run"]
 
+_WHERE = {
+    "RunContext": "server_app.run_folder",
+    "Server": "server_app.server",
+    "create_app": "server_app.web.app",
+    "create_run": "server_app.run_folder",
+    "open_run": "server_app.run_folder",
+}
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from server_app import run_folder  # noqa: PLC0415 - imports an extra
-
-    if name == "Server":
-        from server_app import server  # noqa: PLC0415 - imports an extra
-
-        return server.Server
-    from server_app.web import app  # noqa: PLC0415 - imports an extra
-
-    return getattr(app if name == "create_app" else run_folder, name)
+__getattr__ = _lazy_names(__name__, _WHERE)

@@ -10,11 +10,10 @@ from typing import Any
 
 from gkt_core.errors import ConfigError, RunFailedError
 from server_app.cli.options import ServeOptions
-from server_app.cli.serve import change_rules, run_of
+from server_app.cli.serve import opened
 from server_app.rounds.state import Phase
-from server_app.run_folder import RunContext, read_token
-from server_app.serving import bind, served
-from server_app.trainer.supervisor import TrainerProcess
+from server_app.run_folder import RunContext
+from server_app.serving import served
 
 log = logging.getLogger("gkt.server")
 _POLL_SECONDS = 0.2
@@ -73,23 +72,19 @@ class Server:
         """
         options = self._options
         with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(contextlib.closing(bind(options.host, options.port)))
-            run = run_of(options, self._hyper_parameters, None)
-            stack.callback(run.store.close)
-            self.token = read_token(run.folder)
-            if options.token not in (None, self.token):
-                raise ConfigError(f"the run in {run.folder} has another token: leave it out")
-            change_rules(run.store, options)
-            trainer = TrainerProcess(
-                run,
-                options.num_threads,
-                log.info,
-                num_procs=options.num_procs,
-                device=options.device,
-                compiled=options.compiled,
+            run, self.token, listener, trainer, classifier = stack.enter_context(
+                opened(options, self._hyper_parameters, log.info)
             )
+            stack.callback(run.store.close)
             self.url, _ = stack.enter_context(
-                served(run, listener, trainer, poll_seconds=options.poll_seconds, tls=options.tls)
+                served(
+                    run,
+                    listener,
+                    trainer,
+                    poll_seconds=options.poll_seconds,
+                    tls=options.tls,
+                    classifier=classifier,
+                )
             )
             self._run, self._stack = run, stack.pop_all()
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from gkt_core.config.output_path import OUTPUT_FILE, OUTPUT_FOLDER
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.reading.images import FITS
 from gkt_core.wire.feature_noise import FeatureNoise
-from gkt_core.wire.protocol import check_client_id
+from gkt_core.wire.protocol import as_client_id, check_client_id
 
 SERVER, MACHINE = "The server", "The machine that it shares"
 _SHORT_PATIENCE_SECONDS = 30.0
@@ -75,7 +74,7 @@ class DeviceOptions(EngineOptions):
     @property
     def stem(self) -> str:
         """The data file's name as it may begin the name of a device."""
-        return re.sub(r"[^A-Za-z0-9_.-]", "-", self.data.stem).lstrip("-._")[:64] or "device"
+        return as_client_id(self.data.stem)[:64]
 
     @property
     def name(self) -> str:

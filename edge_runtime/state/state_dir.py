@@ -125,7 +125,7 @@ class StateDir:
         kept = self.checkpoint_path(state)
         with full_disk_named(kept):
             save_checkpoint(kept)
-            write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+            self._write(state)
         for old in self.path.glob("checkpoint-*"):
             if old != kept:
                 old.unlink(missing_ok=True)
@@ -141,8 +141,11 @@ class StateDir:
         # No round's: the place counts only for the round and the teacher that it was begun with.
         state = replace(state, partial_teacher=-1)
         with full_disk_named(self._state_path):
-            write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+            self._write(state)
         return state
+
+    def _write(self, state: DeviceState) -> None:
+        write_atomically(self._state_path, json.dumps(asdict(state)).encode())
 
     def keep_upload(self, round_num: int, parameters: Arrays, features: NDArray[np.float32] | None) -> None:
         """Remember what makes the upload of a round, before any of it is sent.

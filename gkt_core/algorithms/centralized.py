@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import (
-    Algorithm,
-    Networks,
-    OnSamples,
-    RoundResult,
-    SupervisedPlace,
-    train_supervised,
-)
-from gkt_core.algorithms.simulation.federation import (
-    Federation,
-    join_samples,
-    num_epoch_batches,
-    training_batches,
-    training_rates,
-)
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, SupervisedPlace
+from gkt_core.algorithms.simulation.federation import Federation, join_samples
 from gkt_core.algorithms.simulation.saving import Place
+from gkt_core.algorithms.supervised_part import supervised_part
 from gkt_core.config.run_config import RunConfig
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn.averaging import trained_with
@@ -59,26 +46,21 @@ class Centralized(Algorithm):
         """Train ``local_epochs`` epochs over all samples; nothing is sent."""
         samples, config = self._samples, self._config
         rate = LearningRate.of_round(config, config.server_lr * learning_rate_scale, round_num)
-        begin = SupervisedPlace(**self._left_at().values)
-        each = num_epoch_batches(samples, config)
-        data = training_batches(
-            samples, config, owner="centralized", round_num=round_num, skip=begin.num_batches
-        )
-
-        def on_place(place: SupervisedPlace) -> None:
-            self.saves(lambda: Place(asdict(place)), epoch_done=place.num_batches % each == 0)
-
-        loss = train_supervised(
+        loss = supervised_part(
             self._network,
             self._optimizer,
-            data,
-            partial(on_samples, "server"),
+            samples,
+            config,
+            owner="centralized",
+            round_num=round_num,
+            on_samples=partial(on_samples, "server"),
+            saves=self.saves,
+            place_of=Place,
+            begin=SupervisedPlace(**self._left_at().values),
+            rate=rate,
             precision=config.precision,
             label_smoothing=config.label_smoothing,
-            rates=training_rates(samples, config, rate),
             compiler=self.compiler,
-            begin=begin,
-            on_place=on_place,
         )
         evaluation = self._validate(self._network)
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, 0, 0)

@@ -9,27 +9,20 @@ augmented view.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import (
-    Algorithm,
-    Networks,
-    OnSamples,
-    RoundResult,
-    SupervisedPlace,
-    train_supervised,
-)
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, SupervisedPlace
 from gkt_core.algorithms.server_part import SERVER, server_part
 from gkt_core.algorithms.server_round import evaluate
-from gkt_core.algorithms.simulation.federation import Federation, num_epoch_batches, training_batches
+from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.saving import Place
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
+from gkt_core.algorithms.supervised_part import supervised_part
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.nn.averaging import trained_with
@@ -40,7 +33,6 @@ from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.shards import ShardSpec
 
 PRETRAINING_OWNER = "pretraining"
-_PRETRAINING = "pretraining"
 
 
 class EcoFed(Algorithm):
@@ -113,26 +105,25 @@ class EcoFed(Algorithm):
 
     def _pretrain(self, on_samples: OnSamples, left: Place) -> None:
         assert self._federation.pretraining is not None
-        samples, config, owner = self._federation.pretraining, self._config, PRETRAINING_OWNER
-        begin = SupervisedPlace(**left.values.get(_PRETRAINING, {}))
-        each, epochs = num_epoch_batches(samples, config), self._pretraining_epochs
-        data = training_batches(
-            samples, config, owner=owner, round_num=1, epochs=epochs, skip=begin.num_batches
-        )
-
-        def on_place(place: SupervisedPlace) -> None:
-            whole = place.num_batches % each == 0
-            self.saves(lambda: Place({_PRETRAINING: asdict(place)}), epoch_done=whole)
-
-        hears = partial(on_samples, "pre-training")
         self._pretrains = True
-        network, optimizer = self._engine.network, self._engine.optimizer
-        train_supervised(network, optimizer, data, hears, begin=begin, on_place=on_place)
+        supervised_part(
+            self._engine.network,
+            self._engine.optimizer,
+            self._federation.pretraining,
+            self._config,
+            owner=PRETRAINING_OWNER,
+            round_num=1,
+            on_samples=partial(on_samples, "pre-training"),
+            saves=self.saves,
+            place_of=lambda values: Place({PRETRAINING_OWNER: values}),
+            begin=SupervisedPlace(**left.values.get(PRETRAINING_OWNER, {})),
+            epochs=self._pretraining_epochs,
+        )
         self._pretrains = False
 
     def prepare(self, place: Place) -> None:
         """Expect the optimizer of the pre-training in the middle of it."""
-        self._pretrains = _PRETRAINING in place.values
+        self._pretrains = PRETRAINING_OWNER in place.values
 
     def _refresh(self, round_num: int) -> None:
         self._buffer.clear()

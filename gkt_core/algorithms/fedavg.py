@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -20,15 +19,10 @@ from gkt_core.algorithms.base import (
     RoundResult,
     SupervisedPlace,
     num_state_bytes,
-    train_supervised,
 )
-from gkt_core.algorithms.simulation.federation import (
-    Federation,
-    num_epoch_batches,
-    training_batches,
-    training_rates,
-)
+from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.saving import Place
+from gkt_core.algorithms.supervised_part import supervised_part
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import CombinedNetwork
 from gkt_core.nn.optimizers import large_network_optimizer
@@ -61,30 +55,20 @@ class FedAvg(Algorithm):
             # Devices begin each round with a fresh one; one that was left is as it was.
             local, optimizer = self._local or self._fresh()
             self._local = local, optimizer
-            begin = SupervisedPlace(**(left.values.get("training", {}) if number == done else {}))
-            batches = training_batches(
-                data.train, config, owner=client_id, round_num=round_num, skip=begin.num_batches
-            )
-            hears = partial(on_samples, "devices")
-            each, so_far = num_epoch_batches(data.train, config), total_loss
-
-            def on_place(
-                place: SupervisedPlace, number: int = number, each: int = each, so_far: float = so_far
-            ) -> None:
-                values = {"num_trained": number, "total_loss": so_far, "training": asdict(place)}
-                whole = place.num_batches % each == 0
-                self.saves(lambda: Place(values, average.arrays()), epoch_done=whole)
-
-            loss = train_supervised(
+            loss = supervised_part(
                 local,
                 optimizer,
-                batches,
-                hears,
+                data.train,
+                config,
+                owner=client_id,
+                round_num=round_num,
+                on_samples=partial(on_samples, "devices"),
+                saves=self.saves,
+                place_of=partial(_place, average, number, total_loss),
+                begin=SupervisedPlace(**(left.values.get("training", {}) if number == done else {})),
+                rate=rate,
                 precision=config.precision,
                 label_smoothing=config.label_smoothing,
-                rates=training_rates(data.train, config, rate),
-                begin=begin,
-                on_place=on_place,
             )
             self._local = None
             weight = len(data.train) / num_examples
@@ -115,6 +99,12 @@ class FedAvg(Algorithm):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Give the optimizer of that device."""
         return {"local": self._local[1]} if self._local else {}
+
+
+def _place(average: _WeightedMean, num_trained: int, total_loss: float, training: dict[str, Any]) -> Place:
+    """Say how far a round has come, in the middle of a device's training."""
+    values = {"num_trained": num_trained, "total_loss": total_loss, "training": training}
+    return Place(values, average.arrays())
 
 
 class _WeightedMean:

@@ -178,7 +178,9 @@ def server_update(
                 ranks.average_statistics(network)
                 if share.counts:
                     # In float32, as every evaluation: bfloat16 has three digits.
-                    server_logits[share.rows] = _eval_logits(network, _features(batch, device))
+                    server_logits[share.rows] = _eval_logits(
+                        network, features if viewed is batch.features else _features(batch, device)
+                    )
             on_batch(
                 ServerProgress(
                     epoch,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gkt_core.algorithm_names import SIMULATION_DEFAULTS, register_algorithm
+from gkt_core.algorithm_names import register_algorithm, simulation_defaults
 from gkt_core.algorithms.base import Algorithm, RoundResult
 from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm
 from gkt_core.algorithms.runner import METRICS_NAME, Listener, run_algorithm
@@ -90,7 +90,7 @@ def simulate(
     name = algorithm if isinstance(algorithm, str) else _registered(algorithm)
     flip = bool(hyper_parameters.get("horizontal_flip", True))
     size = federation.image_size
-    defaults = SIMULATION_DEFAULTS.get(name, SIMULATION_DEFAULTS["fedavg"])
+    defaults = simulation_defaults(name)
     derived = {"num_clients": len(federation.clients), **view_defaults(size, flip)}
     config = build_run_config(hyper_parameters, defaults=defaults | derived)
     config = with_precision(config, device)

@@ -177,9 +177,14 @@ class RunConfig:
         return self.direction == "both"
 
     @property
+    def upload_schedule(self) -> UploadSchedule:
+        """When devices upload."""
+        return UploadSchedule.parse(self.uploads)
+
+    @property
     def uploads_every_round(self) -> bool:
         """Whether devices upload in every round that they take part in."""
-        return self.uploads == EVERY
+        return self.upload_schedule.is_every
 
     @property
     def crops_features(self) -> bool:

@@ -11,7 +11,7 @@ import os
 # For GCC's OpenMP, which PyTorch brings on Linux, and for LLVM's and Intel's, which spin 200 ms by default.
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 # Whoever has set one of these has decided.
-_DECISIONS = (*PATIENT_THREADS, "GOMP_SPINCOUNT")
+WAITING_VARIABLES = (*PATIENT_THREADS, "GOMP_SPINCOUNT")
 
 
 def wait_patiently() -> None:
@@ -20,5 +20,5 @@ def wait_patiently() -> None:
     OpenMP reads its environment when it is loaded: call this before PyTorch is imported. Does nothing where
     the environment says already how to wait.
     """
-    if not any(name in os.environ for name in _DECISIONS):
+    if not any(name in os.environ for name in WAITING_VARIABLES):
         os.environ.update(PATIENT_THREADS)

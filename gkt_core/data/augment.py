@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+# What :func:`view_defaults` does, for a help text.
+CROP_PADDING_WORDS = "an eighth of the image's side, or a sixteenth where images are not flipped"
 
 
 def view_defaults(image_size: int, horizontal_flip: bool) -> dict[str, Any]:

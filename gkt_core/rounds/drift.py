@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.engine import TrainingEngine
@@ -43,7 +42,7 @@ def uploads_now(
         last_round: The round of the last upload that the server has of it; 0 for none.
         then: What :func:`fixed_features` gave for that one; None if it is not known.
     """
-    schedule = UploadSchedule.parse(part.config.uploads)
+    schedule = part.config.upload_schedule
     drift = None
     if schedule.drift is not None and then is not None:
         drift = relative_change(then, fixed_features(engine, part))

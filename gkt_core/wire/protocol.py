@@ -334,6 +334,11 @@ def is_client_id(client_id: str) -> bool:
     return _CLIENT_ID.fullmatch(client_id) is not None
 
 
+def as_client_id(text: str) -> str:
+    """Turn the name of a file into one that a device may have, or into the beginning of one."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text).lstrip("-._") or "device"
+
+
 def check_client_id(client_id: str) -> str:
     """Refuse client ids that could not be a file name everywhere.
 

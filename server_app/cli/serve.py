@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,7 +16,7 @@ from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
-from gkt_core.data.augment import view_defaults
+from gkt_core.data.augment import CROP_PADDING_WORDS, view_defaults
 from gkt_core.errors import ConfigError, needs
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
@@ -24,6 +25,7 @@ from server_app.own_networks import check_networks, note_networks, noted_network
 if TYPE_CHECKING:
     from server_app.run_folder import RunContext
     from server_app.store import RunStore
+    from server_app.trainer.supervisor import TrainerProcess
     from server_app.web.classifier import FeatureClassifier
 
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @run_config_options(
     defaults={
         **SERVE_DEFAULTS,
+        "crop_padding": CROP_PADDING_WORDS,
         "shard_samples": f"as many as {SHARD_BYTES // 1000} kB hold, {MOST_SHARD_SAMPLES} at most",
     }
 )
@@ -46,6 +49,51 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
     document at /v1/openapi.json; neither needs the token. Ctrl-C stops the server and its trainer; the same
     --data-dir goes on where it stopped, with the same deadline unless another is given. The run's
     hyper-parameters, which --config takes too, are --clients to --seed and all from "Rounds and devices" on.
+    """
+    with needs("server"):
+        from server_app import serving  # noqa: PLC0415 - imports an extra
+    with opened(options, hyper_parameters, _announce) as (run, token, listener, trainer, classifier):
+
+        def on_ready(url: str) -> None:
+            if as_json:
+                emit_json({"url": url, "run_id": run.store.run_id, "token": token})
+            else:
+                _print_address(run, url, token)
+
+        serving.serve_run(
+            run,
+            listener,
+            trainer,
+            poll_seconds=options.poll_seconds,
+            on_ready=on_ready,
+            tls=options.tls,
+            classifier=classifier,
+        )
+
+
+class Opened(NamedTuple):
+    """What serving a run takes; the trainer is not started."""
+
+    run: RunContext
+    token: str
+    listener: socket.socket
+    trainer: TrainerProcess
+    classifier: FeatureClassifier | None
+
+
+@contextlib.contextmanager
+def opened(
+    options: ServeOptions, hyper_parameters: dict[str, Any], announce: Callable[[str], None]
+) -> Iterator[Opened]:
+    """Listen, and begin the run of the options or go on with it.
+
+    Args:
+        options: Where and how.
+        hyper_parameters: Those that were given.
+        announce: Told what the trainer does, in lines.
+
+    Raises:
+        GKTError: Something of it cannot be used.
     """
     with needs("server"):
         from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
@@ -68,30 +116,15 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
         if classifier is not None:
             classifier.check_fits(run.bundle.manifest)
         change_rules(run.store, options)
-
-        def on_ready(url: str) -> None:
-            if as_json:
-                emit_json({"url": url, "run_id": run.store.run_id, "token": token})
-            else:
-                _print_address(run, url, token)
-
         trainer = TrainerProcess(
             run,
             options.num_threads,
-            _announce,
+            announce,
             num_procs=options.num_procs,
             device=options.device,
             compiled=options.compiled,
         )
-        serving.serve_run(
-            run,
-            listener,
-            trainer,
-            poll_seconds=options.poll_seconds,
-            on_ready=on_ready,
-            tls=options.tls,
-            classifier=classifier,
-        )
+        yield Opened(run, token, listener, trainer, classifier)
 
 
 def run_of(

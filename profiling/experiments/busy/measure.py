@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gkt_core.config.waiting import PATIENT_THREADS
-from profiling.experiments.busy.options import BusyOptions
+from gkt_core.config.waiting import PATIENT_THREADS, WAITING_VARIABLES
+from profiling.experiments.busy.options import CHOSEN, BusyOptions
 from profiling.experiments.busy.spinning import one_busy_core
 from profiling.frame import Announce
 from profiling.frame.measuring.fresh_process import measure_fresh
 from profiling.frame.measuring.step_time import spread_of
 from profiling.frame.processes import ProcessGroup, arguments
 
-_NOTHING_SET: dict[str, str | None] = dict.fromkeys((*PATIENT_THREADS, "GOMP_SPINCOUNT"))
-CHOSEN, AS_IT_COMES, ONE_THREAD = "as_gkt_sets_it", "as_openmp_comes", "one_thread"
+_NOTHING_SET: dict[str, str | None] = dict.fromkeys(WAITING_VARIABLES)
+AS_IT_COMES, ONE_THREAD = "as_openmp_comes", "one_thread"
 WAYS: Mapping[str, Mapping[str, str]] = {
     AS_IT_COMES: {},
     CHOSEN: PATIENT_THREADS,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from gkt_core.config.dataclass_options import CheckedOptions, option
 
+# The name, in a report, of the way to wait that gkt itself chooses.
+CHOSEN = "as_gkt_sets_it"
+
 
 @dataclass(frozen=True, slots=True)
 class BusyOptions(CheckedOptions):

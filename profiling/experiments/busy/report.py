@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from profiling.experiments.busy.options import BusyOptions
+from profiling.experiments.busy.options import CHOSEN, BusyOptions
 from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.tables import named, table
 
 # What may be lost alone, and how many times slower a busy core may make a training.
 LEAST_SHARE_ALONE, MOST_TIMES_SLOWER = 0.9, 2.5
-_CHOSEN = "as_gkt_sets_it"
 
 
 def _ways(document: Document) -> Section:
@@ -80,7 +79,7 @@ class Busy(Measurement[BusyOptions]):
 
     def failures(self, document: Document) -> Sequence[str]:
         """Say what gkt's own way loses, where it is too much."""
-        own, said = document["ways"][_CHOSEN], []
+        own, said = document["ways"][CHOSEN], []
         share, slower = own["share_of_as_openmp_comes"]["median"], own["times_slower"]["median"]
         if share < LEAST_SHARE_ALONE:
             said.append(f"alone, the trainer has {share:.2f} of its speed as OpenMP comes")

@@ -128,9 +128,7 @@ class DemoRun:
         """Run one command to its end, showing that it goes on."""
         children = [processes.start(name, words, log=self._logs / f"{log}.log")]
         with self._display.step(line) as goes_on:
-            for _ in processes.watch(children):
-                goes_on()
-                time.sleep(0.05)
+            processes.wait(children, goes_on)
 
     def _write_run_file(self, config: RunConfig) -> None:
         lines = [f"{name} = {json.dumps(value)}" for name, value in config.to_dict().items()]
@@ -288,7 +286,5 @@ class DemoRun:
                     )
                     for client_id in chosen
                 ]
-                for _ in processes.watch(children):
-                    goes_on()
-                    time.sleep(0.05)
+                processes.wait(children, goes_on)
         return [json.loads(path.read_text(encoding="utf-8"))["accuracy"] for path in results.values()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gkt_core.algorithm_names import SIMULATION_DEFAULTS
+from gkt_core.algorithm_names import simulation_defaults
 from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
@@ -40,7 +40,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     within a round too, with the same final numbers. The test set is looked at once.
     """
     algorithm, given = options.algorithm, hyper_parameters
-    defaults = SIMULATION_DEFAULTS.get(algorithm, SIMULATION_DEFAULTS["fedavg"])
+    defaults = simulation_defaults(algorithm)
     own_settings = options.settings
     build_run_config(given, defaults=defaults)
     with needs("all"):

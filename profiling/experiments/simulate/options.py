@@ -14,6 +14,7 @@ from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
 from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import COMPILE, RunConfig
+from gkt_core.data.augment import CROP_PADDING_WORDS
 from gkt_core.data.options import IMAGES, DatasetOptions
 from gkt_core.data.split import SplitOptions
 from gkt_core.errors import ConfigError
@@ -145,7 +146,7 @@ def default_words() -> dict[str, str]:
     words = {
         "num_clients": f"{plain['num_clients']}, or as many as --split holds",
         "horizontal_flip": "as suits the dataset",
-        "crop_padding": "an eighth of the image's side, or a sixteenth where images are not flipped",
+        "crop_padding": CROP_PADDING_WORDS,
     }
     for name in {name for defaults in SIMULATION_DEFAULTS.values() for name in defaults}:
         algorithms: dict[Any, list[str]] = {}

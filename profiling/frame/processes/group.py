@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -66,13 +66,14 @@ class ProcessGroup:
         """
         self.wait([self.start(name, arguments, log=log, stdout=stdout)])
 
-    def wait(self, children: Sequence[Child]) -> None:
-        """Wait until all have ended well.
+    def wait(self, children: Sequence[Child], meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Wait until all have ended well, and call something again and again meanwhile.
 
         Raises:
             GKTError: One of them did not; the others are left to the block's end.
         """
         for _ in self.watch(children):
+            meanwhile()
             time.sleep(0.05)
 
     def watch(self, children: Sequence[Child]) -> Iterator[list[Child]]:

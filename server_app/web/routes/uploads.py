@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from flask import Blueprint, Response, request
 
-from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
 from gkt_core.wire.protocol import MAX_MISSING_SHARDS, SHA256_HEADER, MissingShards, RoundReport, ShardReceipt
@@ -157,7 +156,7 @@ def _upload_round(
     """
     if report.upload_round in (0, round_num):
         return round_num
-    held, schedule = state.last_upload(client_id), UploadSchedule.parse(run.config.uploads)
+    held, schedule = state.last_upload(client_id), run.config.upload_schedule
     if not held or report.upload_round != held:
         raise RoundError(
             f"{client_id} reports round {round_num} on its upload of round {report.upload_round}, "

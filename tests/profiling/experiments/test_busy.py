@@ -14,7 +14,7 @@ import pytest
 
 from gkt_core.config.waiting import PATIENT_THREADS
 from profiling.experiments.busy import measure
-from profiling.experiments.busy.options import BusyOptions
+from profiling.experiments.busy.options import CHOSEN, BusyOptions
 from profiling.experiments.busy.report import Busy
 from profiling.experiments.busy.spinning import one_busy_core
 from profiling.experiments.demo.options import DemoOptions
@@ -54,11 +54,11 @@ def test_each_way_has_the_environment_that_it_is_named_after(monkeypatch: pytest
     report = measure.measure_busy(BusyOptions(repeats=1, demos=0, threads=4), lambda line: None)
     environments = dict(zip(measure.WAYS, (environment for _, environment in seen), strict=True))
     assert set(environments[measure.AS_IT_COMES].values()) == {None}
-    chosen = environments[measure.CHOSEN]
+    chosen = environments[CHOSEN]
     assert {name: value for name, value in chosen.items() if value is not None} == PATIENT_THREADS
     assert [spec["threads"] for spec, _ in seen] == [4, 4, 4, 4, 1]
-    assert report["ways"][measure.CHOSEN]["share_of_as_openmp_comes"]["median"] == 2
-    assert report["ways"][measure.CHOSEN]["times_slower"]["median"] == 4
+    assert report["ways"][CHOSEN]["share_of_as_openmp_comes"]["median"] == 2
+    assert report["ways"][CHOSEN]["times_slower"]["median"] == 4
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_each_way_has_the_environment_that_it_is_named_after(monkeypatch: pytest
 )
 def test_complains_of_what_is_lost(share: float, slower: float, demo: float, said: int) -> None:
     own = {"share_of_as_openmp_comes": spread_of([share]), "times_slower": spread_of([slower])}
-    document = {"ways": {measure.CHOSEN: own}, "demo": {"times_slower": spread_of([demo])}}
+    document = {"ways": {CHOSEN: own}, "demo": {"times_slower": spread_of([demo])}}
     assert len(Busy().failures(document)) == said
     assert len(Busy().failures({**document, "demo": None})) == said - (demo > 2.5)
 
