@@ -270,7 +270,9 @@ def test_memory_is_this_process() -> None:
         "print(before, resident_bytes(), peak_bytes(), block.all())\n"
     )
     command = [sys.executable, "-c", script]
-    before, after, peak, _ = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
+    before, after, peak, _ = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.split()
     if "None" in (before, after):
         pytest.skip("this system does not say what lies in memory")
     assert int(after) - int(before) > 40e6
