@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Two processes, each with whole test modules: what a module prepares is prepared once. PARALLEL= for one process.
-PARALLEL ?= -n 2 --dist loadfile
+# Processes, each with whole test modules: what a module prepares is prepared once. PARALLEL= for one process. Three
+# for two cores: a test that waits for a process or a limit leaves its core to others.
+PARALLEL ?= -n 3 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help

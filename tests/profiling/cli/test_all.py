@@ -21,6 +21,8 @@ from profiling.server.web.report import Ingest
 from tests.conftest import Gkt
 from tests.profiling.frame.test_diff import measured
 
+pytest_plugins = ["tests.profiling.profile_fixtures"]
+
 
 @pytest.mark.parametrize("quick", [(), ("--quick",)])
 def test_every_command_parses(tmp_path: Path, quick: tuple[str, ...]) -> None:
@@ -93,7 +95,7 @@ def test_a_verdict_does_not_stop_the_others(
         assert isinstance(result.exception, RunFailedError) and "must not be: load" in str(result.exception)
 
 
-def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
+def test_one_step_is_measured_and_not_again(gkt: Gkt, gkt_here: Gkt, tmp_path: Path) -> None:
     command = ("profile", "all", "--out-dir", "out", "--quick", "--only", "artifacts")
     # As a stop in the middle of the export leaves it.
     (tmp_path / "gkt-profile" / "artifacts").mkdir(parents=True)
@@ -102,14 +104,14 @@ def test_one_step_is_measured_and_not_again(gkt: Gkt, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "gkt-profile" / "artifacts" / "manifest.json").is_file()
     assert not (tmp_path / "out").exists()
-    again = gkt(*command)
+    again = gkt_here(*command)
     assert again.returncode == 0
     assert "artifacts: there already" in again.stderr
     # The demo that traffic needs is missing: its own words, its own exit code.
-    failed = gkt("profile", "all", "--out-dir", "out", "--only", "traffic")
+    failed = gkt_here("profile", "all", "--out-dir", "out", "--only", "traffic")
     assert failed.returncode == 2
     assert "holds no run" in failed.stderr
-    unknown = gkt("profile", "all", "--out-dir", "out", "--only", "everything")
+    unknown = gkt_here("profile", "all", "--out-dir", "out", "--only", "everything")
     assert unknown.returncode == 2
     assert "unknown step everything, expected some of artifacts, compare" in unknown.stderr
 

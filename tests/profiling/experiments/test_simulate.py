@@ -27,7 +27,14 @@ ALGORITHMS = ("fedgkt", "fedavg", "split_learning", "centralized", "ecofed")
 RESULT_KEYS = {"test_accuracy", "validation_accuracy", "upload_bytes", "download_bytes", "config"}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm",
+    # The slow two take most of the time, and `test_saving` runs them every day.
+    [
+        pytest.param(each, marks=pytest.mark.slow if each in ("fedavg", "ecofed") else ())
+        for each in ALGORITHMS
+    ],
+)
 def test_defaults_learn(algorithm: str, gkt_here: Gkt, tmp_path: Path) -> None:
     """Three devices, two rounds, everything else by default: far above the 10 % of guessing."""
     # Averaged weights need more steps than the others before they are above guessing.
@@ -114,6 +121,7 @@ def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, t
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
+@pytest.mark.slow  # every day `test_saving` stops it at any step, and the test above kills a process
 def test_killed_central_training_goes_on_with_the_same_numbers(gkt: Gkt, tmp_path: Path) -> None:
     """One round of several epochs, which are saved each."""
     command = (
