@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
+from profiling.experiments.reproduce.cells import Experiment
 from profiling.experiments.reproduce.counted import CountedFigure
-from profiling.experiments.reproduce.experiments import Experiment
 from profiling.experiments.reproduce.plots import accuracy_figure
 from profiling.experiments.reproduce.scales import Scale
 from profiling.experiments.reproduce.summary import CellResult

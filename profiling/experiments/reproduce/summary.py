@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from profiling.experiments.reproduce.experiments import Cell, Experiment, Job
+from profiling.experiments.reproduce.cells import Cell, Experiment, Job
 from profiling.experiments.reproduce.runs import RunFolder
 
 
@@ -39,7 +39,7 @@ class CellResult:
             "row": self.cell.row,
             "column": self.cell.column,
             "paper": self.cell.paper,
-            "spec": asdict(self.cell.spec),
+            "spec": self.cell.spec.to_dict(),
             "num_seeds": len(accuracies),
             "seeds": sorted(self.runs),
             "test_accuracies": accuracies,

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.errors import GKTError
 from profiling.experiments.reproduce import paper
-from profiling.experiments.reproduce.experiments import NAMES, Job, RunSpec, experiment
+from profiling.experiments.reproduce.cells import Job, RunSpec
+from profiling.experiments.reproduce.experiments import NAMES, experiment
 from profiling.experiments.reproduce.runs import RunFolder
 from profiling.experiments.reproduce.scales import FULL, SCALES, SMALL, TINY, Scale
 from profiling.experiments.reproduce.summary import CellResult, standard_error
