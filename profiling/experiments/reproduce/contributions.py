@@ -8,8 +8,8 @@ from profiling.experiments.reproduce.cells import NOT_AVAILABLE, Cell, Experimen
 from profiling.experiments.reproduce.paper import TABLE1
 from profiling.experiments.reproduce.scales import Scale
 
-# Adam moves a weight by about its learning rate in a step: with this one weights stay what was drawn, the same
-# on all devices, while batch norm takes the statistics of each device's images.
+# Adam moves a weight by about its learning rate in a step: with this one weights stay what was drawn, the
+# same on all devices, while batch norm takes the statistics of each device's images.
 _UNTRAINED = {"edge-lr": 1e-12}
 _ONE_UPLOAD = {"uploads": "rounds=1"}
 
@@ -25,8 +25,8 @@ _NON_IID = {"partition": "dirichlet"}
 
 def _alone(scale: Scale) -> RunSpec:
     """As many images as a device has, on one device."""
-    share = {"limit": scale.num_images // scale.num_clients, "clients": 1}
-    return replace(_SMALL_CENTRAL, variant="one-device", settings=tuple(share.items()))
+    share = (("limit", scale.num_images // scale.num_clients),)
+    return replace(_SMALL_CENTRAL, num_clients=1, variant="one-device", settings=share)
 
 
 def cifar10(scale: Scale) -> Experiment:
@@ -56,10 +56,10 @@ def cifar10(scale: Scale) -> Experiment:
     return Experiment(
         "cifar10",
         "CIFAR-10: what each part of FedGKT contributes",
-        "All methods have the same schedule, one cycle of learning rates over the run, each the peak that its "
-        "validation data chose. FedGKT's server draws crops and flips of features in every epoch; ResNet-8's "
-        "first filters come with their mirrors, so that a flip of features is the features of the flipped "
-        "image. B and C upload once, in the first round; C's devices do not train what they upload with. "
-        "Non-IID is Dirichlet 0.5 over labels.",
+        "All methods have the same schedule, one cycle of learning rates over the run, each the peak that "
+        "its validation data chose. FedGKT's server draws crops and flips of features in every epoch; "
+        "ResNet-8's first filters come with their mirrors, so that a flip of features is the features of the "
+        "flipped image. B and C upload once, in the first round; C's devices do not train what they upload "
+        "with. Non-IID is Dirichlet 0.5 over labels.",
         tuple(Cell(row, "CIFAR-10", value, spec) for row, spec, value in rows),
     )

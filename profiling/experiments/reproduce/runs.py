@@ -110,7 +110,9 @@ class RunFolder:
         """Estimate from its own rounds, or from a finished run of another seed; None without either."""
         rounds, done = int(self.scale.common["rounds"]), self.num_rounds(job)
         if done:
-            seconds = sum(line["seconds"] for line in _json_lines(self.work_path(job) / "timings.jsonl"))
+            seconds = sum(
+                float(line["seconds"]) for line in _json_lines(self.work_path(job) / "timings.jsonl")
+            )
             return (rounds - done) * seconds / done
         others = [self.result_path(Job(job.spec, seed)) for seed in range(self.scale.num_seeds)]
         finished = [json.loads(path.read_text(encoding="utf-8")) for path in others if path.is_file()]
