@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from profiling.experiments.reproduce.summary import standard_error
+from profiling.experiments.reproduce.summary import half_interval
 from profiling.frame.sections import Document, Section
 from profiling.frame.units import format_bytes
 
@@ -23,17 +23,24 @@ def paper_section(document: Document) -> Section:
     for cell in document["cells"]:
         if accuracies := cell["test_accuracies"]:
             seeds = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+            half = half_interval(accuracies)
+            interval = "" if half is None else f" ± {half:.1f}"
             rows.append(
                 (
                     f"{cell['row']}, {cell['column']}",
-                    f"{cell['mean_test_accuracy']:.1f} % ({seeds})",
+                    f"{cell['mean_test_accuracy']:.1f}{interval} % (n = {len(accuracies)}: {seeds})",
                     cell["paper"] if isinstance(cell["paper"], str) else f"{cell['paper']:.2f} %",
                     format_bytes(round(cell["mean_upload_bytes"])),
                 )
             )
     return Section(
         title=f"`{document['command']}`",
-        headings=("", "test accuracy, mean (each seed)", "paper's own setting", "sent by all devices"),
+        headings=(
+            "",
+            "test accuracy, mean ± 95 % interval (each seed)",
+            "paper's own setting",
+            "sent by all devices",
+        ),
         rows=rows,
         notes=_difference_of_modes(document),
     )
@@ -48,5 +55,8 @@ def _difference_of_modes(document: Document) -> tuple[str, ...]:
     if len(sync["seeds"]) < 2 or sync["seeds"] != late["seeds"]:
         return ()
     differences = [a - b for a, b in zip(late["test_accuracies"], sync["test_accuracies"], strict=True)]
-    mean, error = statistics.fmean(differences), standard_error(differences)
-    return (f"Asynchronous minus synchronous, seed by seed: {mean:+.1f} points, standard error {error:.1f}.",)
+    mean, half = statistics.fmean(differences), half_interval(differences)
+    return (
+        f"Asynchronous minus synchronous, seed by seed: {mean:+.1f} ± {half:.1f} points (95 %, n = "
+        f"{len(differences)}).",
+    )

@@ -48,8 +48,7 @@ def reproduce(name: str, options: ReproduceOptions, as_json: bool) -> None:
         if options.dry_run or not options.report_only:
             missing = _missing_data(table, options)
         if options.dry_run:
-            for job in session.missing_runs(table, missing):
-                click.echo(job.name)
+            session.print_plan(session.missing_runs(table, missing))
             continue
         if not options.report_only:
             session.run(table, missing)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import TaskID
 
-from profiling.experiments.reproduce.experiments import Job
+from profiling.experiments.reproduce.cells import Job
 from profiling.frame.live import Display
 
 

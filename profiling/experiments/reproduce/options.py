@@ -20,7 +20,8 @@ class ReproduceOptions(CheckedOptions):
     """Which runs of an experiment are wanted, and how they are computed.
 
     Attributes:
-        scale_name: full: the paper's setting, for a GPU. small, mini: for two CPU cores. tiny: a smoke test.
+        scale_name: full: the paper's setting, for a GPU. cpu, cpu-small, small, mini: for two CPU cores.
+            tiny: a smoke test.
         num_seeds: Seeds a cell.
         only: Only cells whose row or column holds this text, such as 'CIFAR-10 IID'.
         large_network: Only cells of this network.
@@ -38,7 +39,12 @@ class ReproduceOptions(CheckedOptions):
     """
 
     scale_name: str = option("small", flag="--scale", choices=tuple(SCALES))
-    num_seeds: int | None = option(None, flag="--seeds", low=1, shown_default="2 for small, 3 for full")
+    num_seeds: int | None = option(
+        None,
+        flag="--seeds",
+        low=1,
+        shown_default="1 for cpu, 2 for small, 3 for full, 4 for cpu-small and mini",
+    )
     only: str | None = None
     large_network: str | None = option(None, choices=("resnet56", "resnet110"), shown_default="both")
     report_only: bool = False

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gkt_core.files import write_atomically
+from profiling.experiments.reproduce.cells import Experiment
 from profiling.experiments.reproduce.counted import CountedFigure
-from profiling.experiments.reproduce.experiments import Experiment
 from profiling.experiments.reproduce.plots import accuracy_figure
 from profiling.experiments.reproduce.scales import Scale
 from profiling.experiments.reproduce.summary import CellResult
@@ -81,7 +81,7 @@ def _table(report: Mapping[str, Any]) -> Section:
         unit = report["bars"][0]["unit"]
         rows = [(bar["label"], f"{bar['value']:,.2f}", bar["paper"]) for bar in report["bars"]]
         return Section("Counted", ("", unit, "paper"), rows)
-    notes = ["Top-1 test accuracy; ours: mean ± standard deviation over seeds."]
+    notes = ["Top-1 test accuracy; ours: mean and its 95 % interval (Student's t) over n seeds."]
     if report["precisions"]:
         trained = " and ".join(report["precisions"])
         notes.append(f"The large networks were trained in {trained}, and evaluated in float32.")
@@ -150,12 +150,12 @@ def _machines(results: Sequence[CellResult]) -> list[dict[str, Any]]:
 
 
 def ours(cell: Mapping[str, Any]) -> str:
-    """Show our number of a cell: mean, spread and number of seeds, or why there is none."""
+    """Show our number of a cell: mean, 95 % interval and number of seeds, or why there is none."""
     if cell["mean_test_accuracy"] is None:
         return str(cell["not_run"])
-    spread = cell["standard_deviation"]
+    half = cell["half_interval_95"]
     text = f"{cell['mean_test_accuracy']:.2f}"
-    text += f" ± {spread:.2f}" if spread is not None else ""
+    text += f" ± {half:.2f}" if half is not None else ""
     return f"{text} (n = {cell['num_seeds']})"
 
 

@@ -12,14 +12,13 @@ import json
 import threading
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.errors import GKTError, RunFailedError
 from gkt_core.files import HeldLock, lock_exclusively, write_atomically
-from profiling.experiments.reproduce.experiments import Job
+from profiling.experiments.reproduce.cells import Job
 from profiling.experiments.reproduce.live import ReproductionDisplay
 from profiling.experiments.reproduce.options import ReproduceOptions
 from profiling.experiments.reproduce.scales import Scale
@@ -91,12 +90,40 @@ class RunFolder:
         write_atomically(self.result_path(job), (json.dumps(run, indent=1, sort_keys=True) + "\n").encode())
         return run
 
+    def command(self, job: Job, options: ReproduceOptions) -> list[str]:
+        """Give the arguments of ``gkt`` that run it."""
+        words = arguments(
+            "simulate",
+            out=self.work_path(job),
+            precision=options.chosen_precision,
+            device=options.device,
+            threads=options.threads,
+            data_root=options.data_root,
+        )
+        return words + job.spec.arguments(self.scale, job.seed, options.sources[job.spec.dataset])
+
+    def num_rounds(self, job: Job) -> int:
+        """Count the rounds that an unfinished run has behind it."""
+        return _num_rounds(self.work_path(job))
+
+    def seconds_left(self, job: Job) -> float | None:
+        """Estimate from its own rounds, or from a finished run of another seed; None without either."""
+        rounds, done = int(self.scale.common["rounds"]), self.num_rounds(job)
+        if done:
+            seconds = sum(
+                float(line["seconds"]) for line in _json_lines(self.work_path(job) / "timings.jsonl")
+            )
+            return (rounds - done) * seconds / done
+        others = [self.result_path(Job(job.spec, seed)) for seed in range(self.scale.num_seeds)]
+        finished = [json.loads(path.read_text(encoding="utf-8")) for path in others if path.is_file()]
+        return float(finished[0]["training_seconds"]) if finished else None
+
     def _identity(self, job: Job) -> dict[str, Any]:
         settings = job.spec.arguments(self.scale, job.seed, job.spec.dataset)
         return {
             "format_version": _FORMAT_VERSION,
             "scale": self.scale.name,
-            "spec": asdict(job.spec),
+            "spec": job.spec.to_dict(),
             "seed": job.seed,
             "settings": settings,
         }
@@ -153,16 +180,7 @@ def _run(
 ) -> dict[str, Any]:
     work = folder.work_path(job)
     work.mkdir(parents=True, exist_ok=True)
-    words = arguments(
-        "simulate",
-        out=work,
-        precision=options.chosen_precision,
-        device=options.device,
-        threads=options.threads,
-        data_root=options.data_root,
-    )
-    words += job.spec.arguments(folder.scale, job.seed, options.sources[job.spec.dataset])
-    run = Child(f"the run {job.name}", words, log=work / "log.txt")
+    run = Child(f"the run {job.name}", folder.command(job, options), log=work / "log.txt")
     try:
         while run.exit_code is None and not stop.wait(0.5):
             display.progress(job, _num_rounds(work))

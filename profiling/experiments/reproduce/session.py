@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import click
 import matplotlib as mpl
 
 from gkt_core.errors import ConfigError
+from profiling.experiments.reproduce.cells import SERVER_OF, Cell, Experiment, Job
 from profiling.experiments.reproduce.counted import fig4, fig5
-from profiling.experiments.reproduce.experiments import SERVER_OF, Cell, Experiment, Job
 from profiling.experiments.reproduce.live import ReproductionDisplay
 from profiling.experiments.reproduce.options import ReproduceOptions
 from profiling.experiments.reproduce.report import counted_report, table_figures, table_report, write_report
@@ -45,6 +47,24 @@ class Session:
             if cell.spec.dataset not in missing_data
         ]
         return [job for job in dict.fromkeys(wanted) if self._folder.load(job) is None]
+
+    def print_plan(self, jobs: Sequence[Job]) -> None:
+        """Print each missing run's name, how far it is, the hours it takes yet, and its command."""
+        rounds, total, is_whole = int(self._scale.common["rounds"]), 0.0, True
+        for job in jobs:
+            done, seconds = self._folder.num_rounds(job), self._folder.seconds_left(job)
+            state = f"{done} of {rounds} rounds" if done else "not begun"
+            left = (
+                "hours unknown until a round is done"
+                if seconds is None
+                else f"{seconds / 3600:.2f} hours left"
+            )
+            click.echo(f"{job.name}: {state}, {left}")
+            click.echo("  " + shlex.join(["gkt", *self._folder.command(job, self._options)]))
+            total, is_whole = total + (seconds or 0.0), is_whole and seconds is not None
+        count = "1 run is" if len(jobs) == 1 else f"{len(jobs)} runs are"
+        hours = f"{'' if is_whole else 'at least '}{total / 3600:.2f} hours"
+        click.echo(f"{count} missing: {hours} one after another, {self._options.jobs} at a time", err=True)
 
     def _is_wanted(self, cell: Cell) -> bool:
         large, text = self._options.large_network, self._options.only

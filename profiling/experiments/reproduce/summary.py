@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from profiling.experiments.reproduce.experiments import Cell, Experiment, Job
+from profiling.experiments.reproduce.cells import Cell, Experiment, Job
 from profiling.experiments.reproduce.runs import RunFolder
 
 
@@ -39,13 +39,14 @@ class CellResult:
             "row": self.cell.row,
             "column": self.cell.column,
             "paper": self.cell.paper,
-            "spec": asdict(self.cell.spec),
+            "spec": self.cell.spec.to_dict(),
             "num_seeds": len(accuracies),
             "seeds": sorted(self.runs),
             "test_accuracies": accuracies,
             "mean_test_accuracy": statistics.fmean(accuracies) if accuracies else None,
             "standard_deviation": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
             "standard_error": standard_error(accuracies),
+            "half_interval_95": half_interval(accuracies),
             "mean_validation_accuracy": _mean([100 * result["validation_accuracy"] for result in results]),
             "mean_upload_bytes": _mean([result["upload_bytes"] for result in results]),
             "mean_download_bytes": _mean([result["download_bytes"] for result in results]),
@@ -62,6 +63,14 @@ def _mean(values: Sequence[float]) -> float | None:
 def standard_error(values: Sequence[float]) -> float | None:
     """Of the mean; None for fewer than two values."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half the width of the mean's 95 % interval, by Student's t; None for fewer than two values."""
+    from scipy.stats import t  # type: ignore[import-untyped] # noqa: PLC0415 - slow to import
+
+    error = standard_error(values)
+    return None if error is None else float(t.ppf(0.975, len(values) - 1) * error)
 
 
 def collect(

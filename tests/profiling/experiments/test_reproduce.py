@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.errors import GKTError
 from profiling.experiments.reproduce import paper
-from profiling.experiments.reproduce.experiments import NAMES, Job, RunSpec, experiment
+from profiling.experiments.reproduce.cells import Job, RunSpec
+from profiling.experiments.reproduce.experiments import NAMES, experiment
 from profiling.experiments.reproduce.runs import RunFolder
-from profiling.experiments.reproduce.scales import FULL, SCALES, SMALL, TINY, Scale
-from profiling.experiments.reproduce.summary import CellResult, standard_error
+from profiling.experiments.reproduce.scales import CPU, FULL, SCALES, SMALL, TINY, Scale
+from profiling.experiments.reproduce.summary import CellResult, half_interval, standard_error
 from profiling.experiments.simulate.command import simulate
 from tests.conftest import LONGEST_SECONDS, Gkt
 
@@ -156,14 +157,18 @@ def test_what_is_there_is_not_run_again(
 
 def test_dry_run_names_what_is_missing(reproduced: Path, images: Path, gkt_here: Gkt) -> None:
     done = gkt_here(*arguments(images, reproduced, "--dry-run", "--seeds", "2"))
-    assert done.stdout.split() == [
-        "fedgkt-cifar10-iid-s2e-sync-seed1",
-        "fedgkt-cifar10-iid-s2e-async-seed1",
-    ]
+    named, command, other, _ = done.stdout.splitlines()
+    # As long as the run of the other seed took.
+    assert re.fullmatch(r"fedgkt-cifar10-iid-s2e-sync-seed1: not begun, \d\.\d\d hours left", named)
+    assert command.strip().startswith("gkt simulate ") and " --seed 1 " in command
+    assert other.startswith("fedgkt-cifar10-iid-s2e-async-seed1: not begun")
+    assert "2 runs are missing: " in done.stderr
     some = gkt_here(
         *arguments(images, reproduced, "--dry-run", "--seeds", "2", "--only", "asynchronous CIFAR-10")
     )
-    assert some.stdout.split() == ["fedgkt-cifar10-iid-s2e-async-seed1"]
+    assert [line.split(":")[0] for line in some.stdout.splitlines()[::2]] == [
+        "fedgkt-cifar10-iid-s2e-async-seed1"
+    ]
     none = gkt_here(*arguments(images, reproduced, "--dry-run", "--only", "MNIST"))
     assert none.returncode == 2
     assert "table3 has no such cell" in none.stderr
@@ -260,4 +265,14 @@ def test_spread_of_seeds() -> None:
     assert spread["mean_test_accuracy"] == pytest.approx(52)
     assert spread["standard_deviation"] == pytest.approx(2.8284, abs=1e-3)
     assert spread["standard_error"] == pytest.approx(2)
-    assert standard_error([1.0]) is None
+    # Of two values, Student's t is 12.7: a difference of four points says next to nothing.
+    assert spread["half_interval_95"] == pytest.approx(2 * 12.706, abs=1e-2)
+    assert standard_error([1.0]) is half_interval([1.0]) is None
+
+
+def test_a_row_is_kept_under_what_makes_it_differ() -> None:
+    rows = {cell.row[:2]: cell.spec for cell in experiment("cifar10", CPU).cells}
+    assert "settings" not in rows["A."].to_dict() and rows["A."].to_dict()["edge_network"] == "resnet8-tied"
+    assert rows["B."].to_dict()["settings"] == {"uploads": "rounds=1"}
+    assert rows["B."].stem == rows["A."].stem + "-one-upload"
+    assert "1e-12" in rows["C."].arguments(CPU, 0, "x")

@@ -76,7 +76,7 @@ def test_a_table_of_the_paper_shows_what_was_run(tmp_path: Path) -> None:
            "mean_test_accuracy": 51.02, "mean_upload_bytes": 2e6}  # fmt: skip
     without = {"row": "no distillation", "column": "CIFAR-10", "paper": "-/diverge", "test_accuracies": []}
     said = write(tmp_path, "small/table2", {"command": "gkt reproduce table2", "cells": [ran, without]})
-    assert "| both ways, CIFAR-10 | 51.0 % (50.0, 52.0) | 90.53 % | 2.0 MB |" in said
+    assert "| both ways, CIFAR-10 | 51.0 ± 12.5 % (n = 2: 50.0, 52.0) | 90.53 % | 2.0 MB |" in said
     assert said.startswith("`gkt reproduce table2`:")
     assert "no distillation" not in said
 
@@ -89,7 +89,7 @@ def test_modes_are_compared_seed_by_seed(tmp_path: Path) -> None:
 
     cells = [cell("synchronous", [0, 1], [50.0, 40.0]), cell("asynchronous", [0, 1], [49.0, 37.0])]
     said = write(tmp_path, "mini/table3", {"command": "gkt reproduce table3", "cells": cells})
-    assert said.endswith("Asynchronous minus synchronous, seed by seed: -2.0 points, standard error 1.0.")
+    assert said.endswith("Asynchronous minus synchronous, seed by seed: -2.0 ± 12.7 points (95 %, n = 2).")
     cells[1] = cell("asynchronous", [0], [49.0])
     said = write(tmp_path, "mini/table3", {"command": "gkt reproduce table3", "cells": cells})
     assert "seed by seed" not in said
