@@ -71,11 +71,16 @@ def classify_command(photos: tuple[Path, ...], options: ClassifyOptions, as_json
 @dataclass_options(AloneOptions)
 @json_option()
 def alone(options: AloneOptions, as_json: bool) -> None:
-    """Train the edge network on this device's data alone: what it would have without the others."""
-    from edge_runtime.device import check_data  # noqa: PLC0415 - imports an extra
-    from edge_runtime.evaluation import train_alone  # noqa: PLC0415
+    """Train the edge network on this device's data alone: what it would have without the others.
 
-    config = build_run_config({"rounds": options.rounds}, file=options.config_file)
+    Trains until the accuracy on the device's validation images has not risen for --patience rounds, and tests
+    the network as it was at its best; or for exactly --rounds.
+    """
+    from edge_runtime.alone import train_alone  # noqa: PLC0415
+    from edge_runtime.device import check_data  # noqa: PLC0415 - imports an extra
+
+    given = {} if options.rounds is None else {"rounds": options.rounds}
+    config = build_run_config(given, file=options.config_file)
     bundle = load_bundle(options.artifacts)
     private = load_private_data(options.data)
     check_data(private, bundle.manifest, str(options.data))
@@ -86,11 +91,16 @@ def alone(options: AloneOptions, as_json: bool) -> None:
         config,
         client_id=options.name,
         num_threads=options.num_threads,
+        rounds=options.rounds,
+        patience=options.patience,
+        on_round=lambda number, accuracy: click.echo(
+            f"round {number}: validation accuracy {accuracy:.4f}", err=True
+        ),
     )
     if as_json:
         emit_json(dataclasses.asdict(result))
     else:
         click.echo(
-            f"{options.name} alone, {config.rounds} rounds of {config.local_epochs} epoch(s): "
+            f"{options.name} alone, {result.num_rounds} rounds of {config.local_epochs} epoch(s): "
             f"{result.accuracy:.4f} of {result.num_examples} test images right"
         )

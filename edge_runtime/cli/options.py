@@ -93,13 +93,15 @@ class AloneOptions(DeviceOptions):
     Attributes:
         artifacts: Bundle of gkt export.
         test: test.npz of gkt data split.
-        rounds: Rounds of local epochs, as in the run to compare with.
+        rounds: Exactly so many rounds of local epochs.
+        patience: Rounds in which validation accuracy has not risen before training ends.
         config_file: TOML run file for the rest.
     """
 
     artifacts: Path
     test: Path
-    rounds: int | None = option(None, low=1, shown_default="of --config, or 5")
+    rounds: int | None = option(None, low=1, shown_default="until validation accuracy stops rising")
+    patience: int = option(20, low=1)
     config_file: Path | None = option(None, flag="--config")
 
 

@@ -22,6 +22,7 @@ from gkt_core.nn.compiling import NOT_COMPILED, Compiler
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.rounds.sampling import sample_clients
+from gkt_core.wire.weights import num_wire_bytes
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 # Hears of a phase and of so many samples just trained on.
@@ -245,6 +246,12 @@ def evaluate_images(network: nn.Module, samples: Samples, num_classes: int) -> E
     return Evaluation(total / len(samples), float(np.trace(confusion)) / len(samples), confusion)
 
 
-def num_state_bytes(network: nn.Module) -> int:
-    """Count the bytes of a network's parameters and running statistics in float32: what FedAvg sends."""
-    return sum(4 * value.numel() for name, value in network.state_dict().items() if "num_batches" not in name)
+def state_arrays(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Give a network's parameters and running statistics, which is what devices send of one."""
+    state = network.state_dict()
+    return {name: value.cpu().numpy() for name, value in state.items() if value.is_floating_point()}
+
+
+def state_wire_bytes(network: nn.Module, *, compressed: bool) -> int:
+    """Count the bytes that they take in float32 on the wire."""
+    return num_wire_bytes(state_arrays(network), compressed=compressed)

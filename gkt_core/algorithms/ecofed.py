@@ -1,21 +1,30 @@
-"""EcoFed (Wu, Ullah, Rodgers, Kilpatrick, Spence, Varghese), from its abstract.
+"""EcoFed-style training, after EcoFed (Wu, Ullah, Rodgers, Kilpatrick, Spence, Varghese), from its abstract.
 
 The device's layers are pre-trained and frozen, so no gradient is sent and features of an image never
 change; the server keeps what it received in a replay buffer and asks for new features only every
-``period`` rounds; features travel as 8-bit integers. What the abstract leaves open we decide so: one
-server network trains on the buffers of all devices, mixed, and each refresh uploads features of one newly
-augmented view.
+``period`` rounds; features travel as 8-bit integers. Ours is not theirs: their server keeps a network for
+each client and averages them, draws 20 of 100 clients, and their layers are pre-trained on another data
+set. Here one server network trains on the buffers of all devices, mixed, each refresh uploads features of
+one newly augmented view, and a share of the same images is held back to pre-train on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, SupervisedPlace
+from gkt_core.algorithms.base import (
+    Algorithm,
+    Networks,
+    OnSamples,
+    RoundResult,
+    SupervisedPlace,
+    state_wire_bytes,
+)
 from gkt_core.algorithms.server_part import SERVER, server_part
 from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation
@@ -36,7 +45,7 @@ PRETRAINING_OWNER = "pretraining"
 
 
 class EcoFed(Algorithm):
-    """A frozen, pre-trained extractor on the devices; a replay buffer at the server.
+    """EcoFed-style: a frozen, pre-trained extractor on the devices; a replay buffer at the server.
 
     Args:
         federation: The devices' data, with samples for pre-training that no device holds.
@@ -60,7 +69,7 @@ class EcoFed(Algorithm):
     ) -> None:
         super().__init__(federation, config, **networks)
         if federation.pretraining is None:
-            raise ConfigError("EcoFed needs samples to pre-train on: split with a pre-training share")
+            raise ConfigError("ecofed needs samples to pre-train on: split with a pre-training share")
         self._period, self._pretraining_epochs = period, pretraining_epochs
         num_classes, seed = federation.num_classes, config.seed
         network = build_edge_network(self._edge_network, num_classes, **federation.pixels, seed=seed)
@@ -79,11 +88,12 @@ class EcoFed(Algorithm):
             self._pretrain(on_samples, left)
             self.saves(lambda: Place({SERVER: {}}), epoch_done=True)
         newest = round_num - (round_num - 1) % self._period
-        upload_bytes = 0
+        uploads, known = self._last_uploads(round_num), self._last_uploads(round_num - 1)
         if newest == round_num or not self._buffer.num_bytes:
-            self._refresh(newest)
-            # A resumed process fills its buffer again; the devices had sent it before.
-            upload_bytes = self._buffer.num_bytes if newest == round_num else 0
+            # All of it again, which a resumed process lacks; counted is what is sent in this round.
+            self._refresh(uploads)
+        extractor_bytes = state_wire_bytes(self._engine.network.extractor, compressed=self._config.compress)
+        download_bytes = extractor_bytes * len(uploads.keys() - known.keys())
         rate = LearningRate.of_round(self._config, self._config.server_lr * learning_rate_scale, round_num)
         update = server_part(
             self._server,
@@ -101,7 +111,8 @@ class EcoFed(Algorithm):
             compiler=self.compiler,
         )
         evaluation = evaluate(self._server, self._buffer.source("validation"))
-        return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, 0)
+        upload_bytes = self._buffer.bytes_of(round_num)
+        return RoundResult(update.loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes)
 
     def _pretrain(self, on_samples: OnSamples, left: Place) -> None:
         assert self._federation.pretraining is not None
@@ -125,11 +136,19 @@ class EcoFed(Algorithm):
         """Expect the optimizer of the pre-training in the middle of it."""
         self._pretrains = PRETRAINING_OWNER in place.values
 
-    def _refresh(self, round_num: int) -> None:
+    def _last_uploads(self, round_num: int) -> dict[str, int]:
+        """Give the round in which each device that was drawn so far uploaded last."""
+        last: dict[str, int] = {}
+        for number in range(1, round_num + 1, self._period):
+            last |= dict.fromkeys(self._sample(number), number)
+        return last
+
+    def _refresh(self, uploads: Mapping[str, int]) -> None:
         self._buffer.clear()
         for client_id, data in self._federation.clients.items():
-            part = ClientPart(client_id, data, self._config, self._federation.num_classes)
-            self._buffer.send_client(self._engine, part, round_num)
+            if client_id in uploads:
+                part = ClientPart(client_id, data, self._config, self._federation.num_classes)
+                self._buffer.send_client(self._engine, part, uploads[client_id])
 
     def models(self) -> dict[str, nn.Module]:
         """Give the frozen extractor with the server network."""

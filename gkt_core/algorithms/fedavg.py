@@ -18,7 +18,7 @@ from gkt_core.algorithms.base import (
     OnSamples,
     RoundResult,
     SupervisedPlace,
-    num_state_bytes,
+    state_arrays,
 )
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.saving import Place
@@ -27,12 +27,15 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import CombinedNetwork
 from gkt_core.nn.optimizers import large_network_optimizer
 from gkt_core.rounds.learning_rate import LearningRate
+from gkt_core.wire.weights import num_wire_bytes, send_weights
 
 
 class FedAvg(Algorithm):
     """The baseline: every device trains all of ResNet-56, the server averages weights.
 
-    Devices use ``edge_lr``, ``local_epochs`` and ``batch_size``.
+    Devices use ``edge_lr``, ``local_epochs`` and ``batch_size``. They receive the global weights in float32
+    and answer in the config's ``codec``, of which all but ``fp32`` send the difference to what was received.
+    Bytes are counted as they would travel, with Zstandard where the config compresses.
     """
 
     def __init__(self, federation: Federation, config: RunConfig, **networks: Unpack[Networks]) -> None:
@@ -50,6 +53,9 @@ class FedAvg(Algorithm):
         rate = LearningRate.of_round(config, config.edge_lr * learning_rate_scale, round_num)
         average = _WeightedMean(left.arrays)
         done, total_loss = left.values.get("num_trained", 0), left.values.get("total_loss", 0.0)
+        upload_bytes = left.values.get("upload_bytes", 0)
+        received = state_arrays(self._network)
+        download_bytes = num_wire_bytes(received, compressed=config.compress) * len(chosen)
         for number, client_id in enumerate(chosen[done:], done):
             data = federation.clients[client_id]
             # Devices begin each round with a fresh one; one that was left is as it was.
@@ -64,7 +70,7 @@ class FedAvg(Algorithm):
                 round_num=round_num,
                 on_samples=partial(on_samples, "devices"),
                 saves=self.saves,
-                place_of=partial(_place, average, number, total_loss),
+                place_of=partial(_place, average, number, total_loss, upload_bytes),
                 begin=SupervisedPlace(**(left.values.get("training", {}) if number == done else {})),
                 rate=rate,
                 precision=config.precision,
@@ -72,12 +78,15 @@ class FedAvg(Algorithm):
             )
             self._local = None
             weight = len(data.train) / num_examples
-            average.add(local.state_dict(), weight)
+            arrived, num_bytes = send_weights(
+                state_arrays(local), config.codec, compressed=config.compress, received=received
+            )
+            average.add(arrived, weight)
+            upload_bytes += num_bytes
             total_loss += loss * weight
         self._network.load_state_dict(average.state(self._network.state_dict()))
         evaluation = self._validate(self._network)
-        num_bytes = num_state_bytes(self._network) * len(chosen)
-        return RoundResult(total_loss, evaluation.loss, evaluation.accuracy, num_bytes, num_bytes)
+        return RoundResult(total_loss, evaluation.loss, evaluation.accuracy, upload_bytes, download_bytes)
 
     def _fresh(self) -> tuple[CombinedNetwork, torch.optim.Optimizer]:
         """Give a device the global weights, and an optimizer that has seen nothing."""
@@ -101,9 +110,16 @@ class FedAvg(Algorithm):
         return {"local": self._local[1]} if self._local else {}
 
 
-def _place(average: _WeightedMean, num_trained: int, total_loss: float, training: dict[str, Any]) -> Place:
+def _place(
+    average: _WeightedMean, num_trained: int, total_loss: float, upload_bytes: int, training: dict[str, Any]
+) -> Place:
     """Say how far a round has come, in the middle of a device's training."""
-    values = {"num_trained": num_trained, "total_loss": total_loss, "training": training}
+    values = {
+        "num_trained": num_trained,
+        "total_loss": total_loss,
+        "upload_bytes": upload_bytes,
+        "training": training,
+    }
     return Place(values, average.arrays())
 
 
@@ -116,11 +132,13 @@ class _WeightedMean:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         return {name: value.cpu().numpy() for name, value in self._sums.items()}
 
-    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
-        for name, value in state.items():
-            if value.is_floating_point():
-                term = value.double() * weight
-                self._sums[name] = self._sums[name] + term if name in self._sums else term
+    def add(self, arrays: Mapping[str, NDArray[np.float32]], weight: float) -> None:
+        for name, value in arrays.items():
+            term = torch.from_numpy(value).double() * weight
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
 
     def state(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._sums[name].to(v.dtype) if name in self._sums else v for name, v in like.items()}
+        return {
+            name: self._sums[name].to(v.device, v.dtype) if name in self._sums else v
+            for name, v in like.items()
+        }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, num_state_bytes
+from gkt_core.algorithms.base import Algorithm, Networks, OnSamples, RoundResult, state_wire_bytes
 from gkt_core.algorithms.simulation.federation import (
     Federation,
     num_epoch_batches,
@@ -28,6 +28,7 @@ from gkt_core.errors import GKTError
 from gkt_core.nn.execution import training_precision
 from gkt_core.nn.optimizers import large_network_optimizer, set_learning_rate
 from gkt_core.rounds.learning_rate import LearningRate
+from gkt_core.wire.weights import num_wire_bytes
 
 
 class SplitLearning(Algorithm):
@@ -62,7 +63,7 @@ class SplitLearning(Algorithm):
             data, skip = clients[client_id], left.get("num_batches", 0) if place == done else 0
             if not skip:
                 # The extractor comes from the device before, through the server.
-                extractor_bytes = num_state_bytes(self._network.extractor)
+                extractor_bytes = state_wire_bytes(self._network.extractor, compressed=config.compress)
                 upload_bytes += extractor_bytes
                 download_bytes += extractor_bytes
             last_epoch = (config.local_epochs - 1) * len(data.train)
@@ -114,8 +115,14 @@ class SplitLearning(Algorithm):
         value = loss.item()
         if not np.isfinite(value):
             raise GKTError(f"the training loss is {value}: training diverged, lower the learning rates")
-        feature_bytes = 4 * features.numel()
-        return value, feature_bytes + 8 * labels.numel(), feature_bytes
+        compressed = self._config.compress
+        up = {"features": features.detach().cpu().numpy(), "labels": labels.cpu().numpy()}
+        down = {"gradients": received.grad.cpu().numpy()}
+        return (
+            value,
+            num_wire_bytes(up, compressed=compressed),
+            num_wire_bytes(down, compressed=compressed),
+        )
 
     def models(self) -> dict[str, nn.Module]:
         """Give both halves as one network."""

@@ -90,7 +90,7 @@ class RunConfig:
         feature_augmentation: Views that the server draws of features, another one in every epoch: random
             ``crop`` of at most ``crop_padding`` pixels, ``flip``, both or ``none``. Flips are those of images
             with an edge network whose filters come with their mirrors (``resnet8-tied``).
-        codec: How features travel: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
+        codec: How features travel, or what FedAvg's devices send: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
         uploads: When devices upload: in ``every`` round; in ``rounds=1,4,16`` alone; or after a ``drift=X``,
             the relative change of their features since their last upload, on 64 fixed samples. In other
             rounds they train and report, and the server trains on what it has of them. A device's first

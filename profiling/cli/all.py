@@ -79,6 +79,8 @@ def steps(options: AllOptions) -> list[Step]:
     work, threaded = options.work_dir, ("--threads", str(options.threads))
     demo, other, edge_file = (str(work / name) for name in ("demo", "other-demo", "edge-demo.json"))
     artifacts = ("--artifacts", str(work / "artifacts"), "--pin", *threaded, "--sustained-seconds", "60")
+    # What a device reaches alone is no part of what is measured here.
+    alone = ("--alone-rounds", "1")
     short = _QUICK_DEMO if options.is_quick else ()
     on_demo = profile("edge", "--artifacts", f"{demo}/artifacts", "--sustained-seconds", "60")
     processes = str(min(4, max(2, os.cpu_count() or 1)))
@@ -93,11 +95,11 @@ def steps(options: AllOptions) -> list[Step]:
         profile("edge", *artifacts, "--engine", "portable"),
         profile("edge", *artifacts, "--engine", "ort-training", report="edge-ort-training"),
         profile("simulation", *threaded),
-        folder("demo", "demo", "--meter-wire", *short),
+        folder("demo", "demo", "--meter-wire", *alone, *short),
         profile("traffic", "--demo-dir", demo),
         profile("privacy", "--dataset", options.dataset),
         # Other devices, samples and rounds than those that the plan's constants come from.
-        folder("other-demo", "demo", "--limit", "900", "--server-epochs", "3", *short, *other_demo),
+        folder("other-demo", "demo", "--limit", "900", "--server-epochs", "3", *alone, *short, *other_demo),
         folder("edge-demo", *on_demo.arguments, "--processes", processes, "--out", edge_file),
         Step("plan", (*plan, "--edge", edge_file, "--run", demo, "--validate", other)),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def format_bytes(num_bytes: float) -> str:
     """Bytes for a person, in powers of 1000."""
@@ -10,3 +12,9 @@ def format_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.1f} PB"
+
+
+def format_span(numbers: Sequence[int]) -> str:
+    """From the least to the largest, such as ``5`` or ``31 to 58``."""
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"

@@ -22,6 +22,7 @@ NUM_SAMPLES, NUM_ROUNDS, IMAGE_SIZE = 90, 2, 8
 DEMO = (
     *("demo", "--image-size", str(IMAGE_SIZE), "--limit", str(NUM_SAMPLES), "--rounds", str(NUM_ROUNDS)),
     *("--clients", "2", "--server-epochs", "1", "--partition", "dirichlet", "--shard-samples", "16"),
+    *("--alone-rounds", "1"),
 )
 
 

@@ -27,7 +27,7 @@ WAYS: Mapping[str, Mapping[str, str]] = {
     "spinning_10000_times": {"GOMP_SPINCOUNT": "10000"},
     ONE_THREAD: PATIENT_THREADS,
 }
-_DEMO = {"limit": 400, "rounds": 1, "server_epochs": 2}
+_DEMO = {"limit": 400, "rounds": 1, "server_epochs": 2, "alone_rounds": 1}
 
 
 def measure_busy(options: BusyOptions, announce: Announce) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gkt_core.config.run_config import build_run_config, run_config_options
 from gkt_core.errors import needs
 from profiling.experiments.demo.begun import begun_or_new, note_begun
 from profiling.experiments.demo.options import DEMO_DEFAULTS, LEFT_OUT, DemoOptions
+from profiling.frame.units import format_span
 
 
 @click.command(cls=Command, example="gkt demo --dataset photos/ --rounds 3 --out demo")
@@ -58,11 +59,12 @@ def demo(options: DemoOptions, hyper_parameters: dict[str, Any], as_json: bool) 
     if as_json:
         emit_json(report)
         return
-    networks = options.networks
+    networks, simple = options.networks, report["logistic_regression_test_accuracy"]
     click.echo(
         f"test accuracy {report['test_accuracy']:.3f} (each device's extractor + {networks.server_network}, "
         f"mean of {len(report['test_accuracies'])}), {networks.edge_network} alone on each device "
-        f"{report['edge_only_test_accuracy']:.3f}"
+        f"{report['edge_only_test_accuracy']:.3f} after {format_span(report['edge_only_rounds'])} rounds"
+        + ("" if simple is None else f", logistic regression on each device's pixels {simple:.3f}")
     )
     click.echo(
         f"report {folder / 'report.html'}, picture {folder / 'accuracy.png'}, models {folder / 'models'}"

@@ -38,6 +38,8 @@ class DemoOptions(CheckedOptions):
         device_threads: CPU threads of each device.
         server_threads: CPU threads of the trainer; 0 for one fewer than there are cores, as server and
             devices want some too.
+        alone_rounds: Rounds that each device trains by itself, to compare with; 0 for until its validation
+            accuracy stops rising.
         meter_wire: Let devices connect through a relay that counts every byte, HTTP heads included, into
             wire.json.
     """
@@ -48,6 +50,7 @@ class DemoOptions(CheckedOptions):
     out: Path = option(
         _named_by_time, click_type=OUTPUT_FOLDER, shown_default="one below gkt-demo/, named by the time"
     )
+    alone_rounds: int = option(0, low=0)
     port: int = option(0, low=0, high=65535, group=_MACHINE)
     device_threads: int = option(1, low=1, high=256, group=_MACHINE)
     server_threads: int = option(0, low=0, high=256, group=_MACHINE)

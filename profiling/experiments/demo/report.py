@@ -14,10 +14,10 @@ from gkt_core.files import write_atomically
 from profiling.experiments.round_plots import Series, draw_lines, stacked_figure
 from profiling.frame.confusion_figure import split_figure
 from profiling.frame.pictures import data_uri, templates
-from profiling.frame.plot_style import BLUE, GREEN, ORANGE, STYLE, render, titled_axes
+from profiling.frame.plot_style import BLUE, GRAY, GREEN, ORANGE, STYLE, render, titled_axes
 from profiling.frame.sections import Section
 from profiling.frame.tables import table
-from profiling.frame.units import format_bytes
+from profiling.frame.units import format_bytes, format_span
 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
@@ -80,11 +80,19 @@ def _devices(report: Mapping[str, Any]) -> Section:
         "validation images": "{num_validation_examples}",
         "combined model, test": "{combined:.2%}",
         "alone, test": "{alone:.2%}",
+        "alone, after rounds": "{alone_rounds}",
     }
-    accuracies = zip(report["test_accuracies"], report["edge_only_test_accuracies"], strict=True)
+    each = {
+        "combined": report["test_accuracies"],
+        "alone": report["edge_only_test_accuracies"],
+        "alone_rounds": report["edge_only_rounds"],
+    }
+    if report["logistic_regression_test_accuracies"]:
+        columns["logistic regression on its pixels"] = "{simple:.2%}"
+        each["simple"] = report["logistic_regression_test_accuracies"]
     devices = (
-        {**client, "combined": combined, "alone": alone}
-        for client, (combined, alone) in zip(report["clients"], accuracies, strict=True)
+        {**client, **dict(zip(each, values, strict=True))}
+        for client, values in zip(report["clients"], zip(*each.values(), strict=True), strict=True)
     )
     return table("Devices", columns, devices)
 
@@ -172,7 +180,11 @@ def _accuracy_figure(report: Mapping[str, Any], accuracies: list[float]) -> Figu
         top=102,
     )
     axes.axhline(test, color=GREEN, linestyle="--", label=f"the same, test: {test:.1f} %")
-    label = f"{config['edge_network']} alone on each device, test: {alone:.1f} %"
+    rounds = format_span(report["edge_only_rounds"])
+    label = f"{config['edge_network']} alone on each device, {rounds} rounds, test: {alone:.1f} %"
     axes.axhline(alone, color=ORANGE, linestyle=":", linewidth=2, label=label)
+    if (simple := report["logistic_regression_test_accuracy"]) is not None:
+        label = f"logistic regression on each device's pixels, test: {100 * simple:.1f} %"
+        axes.axhline(100 * simple, color=GRAY, linestyle="-.", label=label)
     axes.legend(frameon=False, loc="best")
     return figure

@@ -22,6 +22,7 @@ from gkt_core.errors import InputError, RunFailedError
 from gkt_core.files import write_atomically
 from gkt_core.wire.protocol import RunStatus
 from profiling.experiments.demo.live import LiveDisplay
+from profiling.experiments.demo.logistic import logistic_regression_accuracy
 from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
 from profiling.frame.machine import describe_machine
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server
@@ -66,13 +67,18 @@ class DemoRun:
             client_ids = [client["client_id"] for client in split["clients"]]
             status = self._timed("training", lambda: self._train(processes, client_ids))
             models = self._collect_models(client_ids)
-            accuracies = self._timed("evaluation", lambda: self._evaluate(processes, client_ids))
+            tested = self._timed("evaluation", lambda: self._evaluate(processes, client_ids))
             alone = self._timed("edge_only", lambda: self._train_alone(processes, client_ids))
+        accuracies, alone_accuracies = ([each["accuracy"] for each in results] for results in (tested, alone))
+        simple = self._timed("logistic_regression", lambda: self._logistic_regression(client_ids))
         return {
             "test_accuracy": sum(accuracies) / len(accuracies),
             "test_accuracies": accuracies,
-            "edge_only_test_accuracy": sum(alone) / len(alone),
-            "edge_only_test_accuracies": alone,
+            "edge_only_test_accuracy": sum(alone_accuracies) / len(alone),
+            "edge_only_test_accuracies": alone_accuracies,
+            "edge_only_rounds": [each["num_rounds"] for each in alone],
+            "logistic_regression_test_accuracy": sum(simple) / len(simple) if simple else None,
+            "logistic_regression_test_accuracies": simple,
             "num_test_examples": split["num_test_examples"],
             "rounds": [asdict(metrics) for metrics in status.finished_rounds],
             "traffic": status.traffic,
@@ -244,16 +250,16 @@ class DemoRun:
             models[client_id] = str(target)
         return models
 
-    def _evaluate(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
+    def _evaluate(self, processes: ProcessGroup, client_ids: list[str]) -> list[dict[str, Any]]:
         test = self._out / TEST_NAME
         commands = {
             client_id: arguments("edge evaluate", model=self._out / "models" / f"{client_id}.onnx", data=test)
             for client_id in client_ids
         }
         line = f"testing {len(commands)} combined models"
-        return self._accuracies(processes, "evaluate", commands, line)
+        return self._results(processes, "evaluate", commands, line)
 
-    def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[float]:
+    def _train_alone(self, processes: ProcessGroup, client_ids: list[str]) -> list[dict[str, Any]]:
         commands = {
             client_id: arguments(
                 "edge train-alone",
@@ -262,15 +268,24 @@ class DemoRun:
                 test=self._out / TEST_NAME,
                 client_id=client_id,
                 config=self._out / "run.toml",
+                rounds=self._options.alone_rounds or None,
             )
             for client_id in client_ids
         }
-        line = f"training {self._options.networks.edge_network} on each device alone, to compare with"
-        return self._accuracies(processes, "alone", commands, line)
+        until = "" if self._options.alone_rounds else " until its validation accuracy stops rising"
+        line = f"training {self._options.networks.edge_network} on each device alone{until}, to compare with"
+        return self._results(processes, "alone", commands, line)
 
-    def _accuracies(
+    def _logistic_regression(self, client_ids: list[str]) -> list[float]:
+        """On digits, which are so easy that it belongs beside any network's accuracy."""
+        if self._options.images.dataset != "digits":
+            return []
+        test = self._out / TEST_NAME
+        return [logistic_regression_accuracy(self._data_file(client_id), test) for client_id in client_ids]
+
+    def _results(
         self, processes: ProcessGroup, name: str, commands: Mapping[str, list[str]], line: str
-    ) -> list[float]:
+    ) -> list[dict[str, Any]]:
         """Run one single-threaded command a device, as many at once as there are cores."""
         results = {client_id: self._logs / f"{name}-{client_id}.json" for client_id in commands}
         waiting, at_once = list(commands), os.cpu_count() or 1
@@ -287,4 +302,4 @@ class DemoRun:
                     for client_id in chosen
                 ]
                 processes.wait(children, goes_on)
-        return [json.loads(path.read_text(encoding="utf-8"))["accuracy"] for path in results.values()]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in results.values()]

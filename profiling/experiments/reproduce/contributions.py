@@ -19,6 +19,7 @@ _RANDOM = replace(
     _GKT, variant="one-upload-random-extractor", settings=tuple((_ONE_UPLOAD | _UNTRAINED).items())
 )
 _CENTRAL = RunSpec("centralized", "cifar10")
+_FEDAVG, _8_BITS = RunSpec("fedavg", "cifar10"), (("codec", "uint8"),)
 _SMALL_CENTRAL = replace(_CENTRAL, central_network="resnet8")
 _NON_IID = {"partition": "dirichlet"}
 
@@ -43,7 +44,8 @@ def cifar10(scale: Scale) -> Experiment:
         ("F. ResNet-8 alone on a device", _alone(scale), NOT_AVAILABLE),
         ("D. A without distillation", replace(_GKT, direction="none"), "-/diverge"),
         ("D. A both ways", replace(_GKT, direction="both"), 90.53),
-        ("G. FedAvg, ResNet-56", RunSpec("fedavg", "cifar10"), paper["fedavg"]),
+        ("G. FedAvg, ResNet-56", _FEDAVG, paper["fedavg"]),
+        ("G. FedAvg, ResNet-56, 8 bits", replace(_FEDAVG, variant="uint8", settings=_8_BITS), NOT_AVAILABLE),
         (
             "H. A, non-IID",
             replace(_GKT, partition="dirichlet"),

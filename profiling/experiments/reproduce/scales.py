@@ -119,7 +119,6 @@ TINY = Scale(
 # SGD with Nesterov momentum in one cycle, which in tens of epochs goes further than Adam at a constant rate.
 _ONE_CYCLE: Arguments = {
     "rounds": 10,
-    "codec": "uint4",
     "server-batch-size": 128,
     "server-optimizer": "sgd",
     "server-lr": 0.1,
@@ -134,7 +133,7 @@ _LARGE_ON_DEVICES: Arguments = {"edge-optimizer": "sgd", "edge-lr": 0.1, "edge-w
 def _one_cycle(epochs: int) -> dict[str, Arguments]:
     """Give every method as many epochs a round of the large network."""
     return {
-        "fedgkt": {"server-epochs": epochs, "feature-augmentation": "crop+flip"},
+        "fedgkt": {"codec": "uint4", "server-epochs": epochs, "feature-augmentation": "crop+flip"},
         "fedavg": {"local-epochs": epochs, **_LARGE_ON_DEVICES},
         "centralized": {"local-epochs": epochs},
         "split_learning": {"local-epochs": epochs},

@@ -15,7 +15,7 @@ from torch import nn
 from gkt_core import networks
 from gkt_core.algorithm_names import ALGORITHMS, SIMULATION_DEFAULTS
 from gkt_core.algorithms import server_round
-from gkt_core.algorithms.base import Algorithm, evaluate_images, num_state_bytes
+from gkt_core.algorithms.base import Algorithm, evaluate_images, state_wire_bytes
 from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm
 from gkt_core.algorithms.simulation.federation import Federation, load_federation, training_batches
@@ -25,6 +25,7 @@ from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.errors import ConfigError, DatasetError
 from gkt_core.nn import CombinedNetwork, build_full_network
 from gkt_core.rounds.learning_rate import learning_rate_scale
+from gkt_core.rounds.sampling import sample_clients
 from gkt_core.wire.shards import SoftLabels
 
 CONFIG = RunConfig(
@@ -125,11 +126,27 @@ def test_fedavg_weighs_devices_by_their_examples(federation: Federation) -> None
 
 
 def test_fedavg_sends_the_whole_network_both_ways(federation: Federation) -> None:
-    algorithm = build("fedavg", federation)
-    result = algorithm.run_round(1, 1.0, ignore)
-    assert result.upload_bytes == result.download_bytes == 2 * num_state_bytes(full_network(federation))
+    plain = build("fedavg", federation, with_options(compress=False)).run_round(1, 1.0, ignore)
+    raw = state_wire_bytes(full_network(federation), compressed=False)
+    assert plain.upload_bytes == plain.download_bytes == 2 * raw
     # 591,322 parameters in float32 and the running statistics beside them.
-    assert result.upload_bytes / 2 > 4 * 591_322
+    assert raw > 4 * 591_322
+    packed = build("fedavg", federation).run_round(1, 1.0, ignore)
+    assert packed.upload_bytes < plain.upload_bytes and packed.validation_loss == plain.validation_loss
+
+
+def test_fedavg_in_8_bits_sends_a_quarter_and_learns_the_same(federation: Federation) -> None:
+    whole, coded = (build("fedavg", federation, with_options(codec=codec)) for codec in ("fp32", "uint8"))
+    begun = {name: value.clone() for name, value in whole.models()["global"].state_dict().items()}
+    results = [algorithm.run_round(1, 1.0, ignore) for algorithm in (whole, coded)]
+    assert results[1].upload_bytes < results[0].upload_bytes / 3
+    assert results[1].download_bytes == results[0].download_bytes
+    assert results[1].train_loss == results[0].train_loss
+    for name, value in whole.models()["global"].state_dict().items():
+        if value.is_floating_point():
+            off = (coded.models()["global"].state_dict()[name] - value).abs().max().item()
+            # A step of the farthest movement; the mean of two devices may hide how far each moved.
+            assert off <= 4 * (value - begun[name]).abs().max().item() / 255 + 1e-6, name
 
 
 def test_split_learning_is_one_network(federation: Federation) -> None:
@@ -153,7 +170,7 @@ def test_split_learning_is_one_network(federation: Federation) -> None:
 
 
 def test_split_learning_cuts_after_464_parameters(federation: Federation) -> None:
-    algorithm = build("split_learning", federation)
+    algorithm = build("split_learning", federation, with_options(compress=False))
     network = algorithm.models()["global"]
     assert isinstance(network, CombinedNetwork)
     assert sum(p.numel() for p in network.extractor.parameters()) == 464
@@ -191,7 +208,26 @@ def test_ecofed_freezes_the_device_and_uploads_once_a_period(federation: Federat
     assert first.upload_bytes > 0
     assert second.upload_bytes == 0
     assert third.upload_bytes > 0
-    assert first.download_bytes == second.download_bytes == third.download_bytes == 0
+    # Each device gets the extractor once.
+    assert first.download_bytes > 2 * 4 * 400 and second.download_bytes == third.download_bytes == 0
+
+
+def test_ecofed_asks_the_devices_that_were_drawn(federation: Federation) -> None:
+    """One of two a refresh: the other's features stay as they were, and it gets its extractor when drawn."""
+    algorithm = build(
+        "ecofed", federation, with_options(client_fraction=0.5, seed=1, rounds=4), replay_period=1
+    )
+    both = build("ecofed", federation, with_options(seed=1), replay_period=1).run_round(1, 1.0, ignore)
+    drawn = [
+        sample_clients(list(federation.clients), 0.5, seed=1, round_num=number)[0] for number in range(1, 5)
+    ]
+    assert len(set(drawn)) == 2
+    seen: set[str] = set()
+    for number, client_id in enumerate(drawn, 1):
+        result = algorithm.run_round(number, 1.0, ignore)
+        assert 0 < result.upload_bytes < both.upload_bytes
+        assert (result.download_bytes > 0) == (client_id not in seen)
+        seen.add(client_id)
 
 
 def test_ecofed_without_samples_to_pretrain_on(federation: Federation) -> None:

@@ -40,6 +40,9 @@ def test_json_is_the_report_and_nothing_else(demo_dir: Path, report: dict[str, A
     assert report == json.loads((demo_dir / "report.json").read_text())
     assert {"rounds", "test_accuracy", "test_accuracies", "edge_only_test_accuracy", "models"} <= set(report)
     assert {"config", "versions"} <= set(report)
+    assert report["edge_only_rounds"] == [1, 1]
+    # Ninety digits of 8 pixels in all: a network learns nothing, the oldest method does.
+    assert report["logistic_regression_test_accuracy"] > 0.5 > report["edge_only_test_accuracy"]
     assert [entry["round_num"] for entry in report["rounds"]] == [1, 2]
     assert all(set(entry) >= ROUND_KEYS for entry in report["rounds"])
     assert report["config"]["rounds"] == 2
