@@ -24,12 +24,14 @@ class PackTarget:
         image_size: Pixels of each side.
         fit: What happens to images that are not square.
         maps: Names that stand for a class.
+        allow_empty_classes: Whether numbers may begin at 1, as they may count from there.
     """
 
     class_names: tuple[str, ...]
     image_size: int
     fit: str
     maps: dict[str, str]
+    allow_empty_classes: bool = False
 
     def label(self, name: str) -> int | None:
         """Number the class that a folder or a label names; None if it is none."""
