@@ -126,5 +126,5 @@ def class_names_of(
     if own and names != own:
         raise ArtifactError(f"{path} names other classes than {model}, which names its own: leave out --for")
     if bundle is not None and not names:
-        raise ArtifactError(f"{path} names no classes: export with gkt export --split")
+        raise ArtifactError(f"{path} names no classes: export with gkt export --classes or --split")
     return names or tuple(f"class {number}" for number in range(num_classes))

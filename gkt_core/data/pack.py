@@ -76,7 +76,7 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
     if not manifest.class_names:
         raise ArtifactError(
             "the bundle does not name its classes, so that folders cannot be matched with them: "
-            "export it with gkt export --split"
+            "export it with gkt export --classes or --split"
         )
     for name, class_name in options.mapping().items():
         if composed(class_name) not in map(composed, manifest.class_names):
