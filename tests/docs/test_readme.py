@@ -34,6 +34,10 @@ def test_begins_with_the_two_commands() -> None:
     assert README.index("make demo") < README.index("docs/images/") < README.index("\n## ")
 
 
+def test_own_images_are_the_third_thing() -> None:
+    assert README.index("\n## ") == README.index("\n## Your own images\n")
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "command"),
