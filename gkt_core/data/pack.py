@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.data.pack_sources import read_source
-from gkt_core.data.pack_target import Labelled, PackTarget, composed
+from gkt_core.data.pack_target import NO_CLASS, Labelled, PackTarget, composed
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.data.reading.duplicates import note_duplicates
 from gkt_core.data.reading.image_folder import refuse_unread
@@ -122,6 +122,11 @@ def pack(
             f"{source} holds {len(labelled.train)} images of the bundle's classes "
             f"({', '.join(target.class_names)}), expected at least {_LEAST}: two to train and one to validate"
             + "".join(f"; {line.strip()}" for line in list(report.lines())[1:])
+            + (
+                "; --map NAME=CLASS maps what is one of them"
+                if any(reason.startswith(NO_CLASS) for reason in report.left_out)
+                else ""
+            )
         )
     digests = _digests(labelled.train.images, owner_key)
     if len(labelled.validation):

@@ -15,6 +15,10 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+# How a reason begins why something was left out whose name is none of the classes.
+NO_CLASS = "no class of the bundle"
+
+
 @dataclass(frozen=True, slots=True)
 class PackTarget:
     """What a bundle wants of its devices' images.
@@ -45,7 +49,7 @@ class PackTarget:
         folded = {class_name.casefold(): class_name for class_name in self.class_names}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)
         meant = f" (--map {name}={folded[close[0]]} if it is one)" if close else ""
-        return f"no class of the bundle{meant}"
+        return NO_CLASS + meant
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def test_labels_of_an_array_file_are_matched_by_name_or_number(
             r"labels holds 0 to 99, .*: if the others are no classes, keep = labels <= 2; images, labels = ",
         ),
         (np.eye(5)[np.arange(12) % 3], "has 5 classes, the bundle 3: owl, cat, dog"),
-        (np.array(["emu"] * 12), "holds 0 images of the bundle's classes .*emu"),
+        (np.array(["emu"] * 12), "holds 0 images of the bundle's classes .*emu.*; --map NAME=CLASS maps"),
     ],
     ids=["from 1", "from -1", "gaps", "another width", "other names"],
 )
