@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
-demo: install ## train a ResNet-55 from four ResNet-8 devices on this machine, about three minutes
+demo: install ## train a ResNet-55 from four ResNet-8 devices on this machine, some minutes
 	$(BIN)/gkt demo $(ARGS)
 
 lint: install ## ruff, import rules, types

@@ -39,6 +39,23 @@ class ThreeNumbers(click.ParamType[tuple[float, ...]]):
         return numbers * 3 if len(numbers) == 1 else numbers
 
 
+class ClassNames(click.ParamType[tuple[str, ...]]):
+    """Names such as ``cat,dog,owl``, or a text file with a name a line."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Read the names."""
+        path = Path(str(value))
+        try:
+            names = path.read_text(encoding="utf-8").splitlines() if path.is_file() else str(value).split(",")
+        except (OSError, ValueError) as error:
+            self.fail(f"{path} cannot be read: {error}", param, ctx)
+        return tuple(name.strip() for name in names if name.strip())
+
+
 class EngineNames(click.Choice[str]):
     """An engine as it is typed, or both; stands for the engines' own names."""
 
@@ -69,7 +86,8 @@ class ExportOptions(NetworkOptions):
         image_size: Pixels.
         pixel_mean: Mean of R,G,B in 0..1.
         pixel_std: Standard deviation of R,G,B in 0..1.
-        class_names: One name a class, or none.
+        class_names: The classes in their order, as cat,dog,owl or a text file with a name a line; owners who
+            pack their own photos need them.
         temperature: T of the distillation loss in the graph.
         engines: Engines to write files for. portable: one file of standard operators for any ONNX Runtime;
             ort-training: for its training builds. A device takes what it can run, portable first.
@@ -89,7 +107,9 @@ class ExportOptions(NetworkOptions):
     pixel_std: tuple[float, ...] = option(
         (0.25, 0.25, 0.25), click_type=ThreeNumbers(), multiple=False, shown_default="0.25", group=_IMAGES
     )
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = option(
+        (), flag="--classes", click_type=ClassNames(), multiple=False, group=_IMAGES
+    )
     temperature: float = option(3.0, above=0)
     optimizer: EdgeOptimizer = field(default_factory=EdgeOptimizer)
     engines: tuple[str, ...] = option(
@@ -117,6 +137,9 @@ class ExportOptions(NetworkOptions):
                 raise ConfigError(f"{name} is {list(values)}, expected three numbers from {low:g} to 1")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ConfigError(f"{len(self.class_names)} class names, expected {self.num_classes}")
+        for name in self.class_names:
+            if not name.isprintable() or self.class_names.count(name) > 1:
+                raise ConfigError(f"the class {name!r} is there twice, or no name that can be printed")
         if not self.engines or not set(self.engines) <= set(ENGINE_FILES):
             raise ConfigError(f"engines are {list(self.engines)}, expected some of {', '.join(ENGINE_FILES)}")
         if ORT_TRAINING in self.engines and self.optimizer.amsgrad:

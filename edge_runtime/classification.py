@@ -69,6 +69,8 @@ def _opened(model: Path, bundle: Path | None, num_threads: int) -> _Model:
         inputs = {each.name for each in session.get_inputs()}
         num_classes = {each.name: int(each.shape[-1]) for each in session.get_outputs()}
         metadata = dict(session.get_modelmeta().custom_metadata_map)
+    except ArtifactError:
+        raise
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
         raise ArtifactError(f"{model} is no model that takes images: {str(error)[:300]}") from error
@@ -126,5 +128,5 @@ def class_names_of(
     if own and names != own:
         raise ArtifactError(f"{path} names other classes than {model}, which names its own: leave out --for")
     if bundle is not None and not names:
-        raise ArtifactError(f"{path} names no classes: export with gkt export --split")
+        raise ArtifactError(f"{path} names no classes: export with gkt export --classes or --split")
     return names or tuple(f"class {number}" for number in range(num_classes))

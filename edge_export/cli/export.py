@@ -17,7 +17,7 @@ from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ArtifactError, ConfigError, needs
 
-_LEFT_OUT = ("class_names", "beta1", "beta2", "eps")
+_LEFT_OUT = ("beta1", "beta2", "eps")
 _OF_SPLIT = ("num_classes", "image_size", "pixel_mean", "pixel_std", "class_names")
 
 
@@ -38,6 +38,8 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
         from edge_export.bundle import export_bundle  # noqa: PLC0415 - imports torch
     if backend is not None:
         given.setdefault("engines", backend)
+    if names := given.get("class_names"):
+        given.setdefault("num_classes", len(names))
     if files.split is not None:
         given |= _of_split(files.split, given)
     is_chosen = "engines" in given
@@ -81,6 +83,10 @@ def _of_split(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     if any(given.get(name, split[name]) != split[name] for name in ("num_classes", "image_size")):
         raise ConfigError(
             f"{path} has {split['num_classes']} classes of {split['image_size']} px images: "
-            "leave out --num-classes and --image-size, or --split"
+            "leave out --num-classes, --classes and --image-size, or --split"
+        )
+    if given.get("class_names", names := tuple(split["class_names"])) != names:
+        raise ConfigError(
+            f"{path} names the classes {', '.join(names[:20])}: leave out --classes, or --split"
         )
     return {name: tuple(split[name]) if isinstance(split[name], list) else split[name] for name in _OF_SPLIT}

@@ -151,7 +151,7 @@ class RunOptions(DeviceOptions):
 
     Attributes:
         data: This device's file of gkt data pack or gkt data split; or a folder of photos, an .npz of arrays
-            or MODULE:FUNCTION, which are packed once and kept in --state-dir.
+            or MODULE:FUNCTION, which are packed into --state-dir, photos again when they change.
         client_id: Name of this device.
         pack: How photos are packed.
         url: URL that gkt serve printed.

@@ -14,6 +14,7 @@ from gkt_core.config.run_config import check_image_size
 from gkt_core.data.private_data import check_images, check_integers
 from gkt_core.data.reading.array_file import ArrayPart, check_classes_shown, read_array_file
 from gkt_core.data.reading.arrays import MAX_CLASSES
+from gkt_core.data.reading.duplicates import note_duplicates
 from gkt_core.data.reading.folder_dataset import read_whole_folder
 from gkt_core.data.reading.image_folder import FolderReader
 from gkt_core.data.reading.images import FITS, fitted_array
@@ -273,6 +274,7 @@ def _load_npz(path: Path, request: _Request) -> Dataset:
         part.images if size is None else fitted_array(part.images, size, request.fit)
         for part in (train, test)
     ]
+    note_duplicates(images[0], train.labels, request.report, test=images[1])
     return make_dataset(
         path.name, (images[0], train.labels), (images[1], test.labels), names, horizontal_flip=True
     )
@@ -291,4 +293,5 @@ def _load_folder(path: Path, request: _Request) -> Dataset:
     train, test, class_names = read_whole_folder(
         reader, request.seed, strict=request.strict, allow_empty_classes=request.allow_empty_classes
     )
+    note_duplicates(*train, request.report, test=test[0])
     return make_dataset(str(path), train, test, class_names, horizontal_flip=True)

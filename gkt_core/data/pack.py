@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.data.pack_sources import read_source
-from gkt_core.data.pack_target import Labelled, PackTarget, composed
+from gkt_core.data.pack_target import NO_CLASS, Labelled, PackTarget, composed
 from gkt_core.data.private_data import PrivateData, Samples
+from gkt_core.data.reading.duplicates import note_duplicates
 from gkt_core.data.reading.image_folder import refuse_unread
 from gkt_core.data.reading.images import FITS
 from gkt_core.data.reading.report import ReadingReport
@@ -34,12 +35,15 @@ class PackOptions(CheckedOptions):
         maps: A folder, or a label, that stands for a class of the bundle, as dogs=dog.
         fit: What happens to images that are not square: cut to the middle, black added, or stretched.
         validation_share: Share of the images that is never trained on.
+        allow_empty_classes: Take labels that are numbers, from 1 on, as they are: this device has none of the
+            first class.
         strict: Refuse images that cannot be read and folders that are no class, instead of leaving them out.
     """
 
     maps: tuple[str, ...] = option((), flag="--map", group=PHOTOS)
     fit: str = option("crop", choices=FITS, group=PHOTOS)
     validation_share: float = option(0.1, above=0, below=1, group=PHOTOS)
+    allow_empty_classes: bool = option(False, group=PHOTOS)
     strict: bool = option(False, group=PHOTOS)
 
     def mapping(self) -> dict[str, str]:
@@ -72,7 +76,7 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
     if not manifest.class_names:
         raise ArtifactError(
             "the bundle does not name its classes, so that folders cannot be matched with them: "
-            "export it with gkt export --split"
+            "export it with gkt export --classes or --split"
         )
     for name, class_name in options.mapping().items():
         if composed(class_name) not in map(composed, manifest.class_names):
@@ -80,7 +84,13 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
                 f"--map {name}={class_name}: there is no class {class_name} in the bundle, expected one of "
                 f"{', '.join(manifest.class_names)}"
             )
-    return PackTarget(tuple(manifest.class_names), manifest.image_size, options.fit, options.mapping())
+    return PackTarget(
+        tuple(manifest.class_names),
+        manifest.image_size,
+        options.fit,
+        options.mapping(),
+        options.allow_empty_classes,
+    )
 
 
 def pack(
@@ -112,6 +122,11 @@ def pack(
             f"{source} holds {len(labelled.train)} images of the bundle's classes "
             f"({', '.join(target.class_names)}), expected at least {_LEAST}: two to train and one to validate"
             + "".join(f"; {line.strip()}" for line in list(report.lines())[1:])
+            + (
+                "; --map NAME=CLASS maps what is one of them"
+                if any(reason.startswith(NO_CLASS) for reason in report.left_out)
+                else ""
+            )
         )
     digests = _digests(labelled.train.images, owner_key)
     if len(labelled.validation):
@@ -123,8 +138,11 @@ def pack(
         ids = sample_ids(digests)
         held = _held_out(digests, ids, options.validation_share, before)
         parts = [(labelled.train.rows(~held), ids[~held]), (labelled.train.rows(held), ids[held])]
-    _note_duplicates(digests, labelled.train.labels, report)
     first, second = (_samples(part, part_ids) for part, part_ids in parts)
+    if len(labelled.validation):
+        note_duplicates(first.images, first.labels, report, test=second.images)
+    else:
+        note_duplicates(labelled.train.images, labelled.train.labels, report)
     return PrivateData(first, second, target.class_names), report
 
 
@@ -186,25 +204,13 @@ def _held_out(
             held[rows] = was_held[rows].any() and not was_trained[rows].any()
     for digest in sorted(groups):
         rows = groups[digest]
-        if held.sum() >= wanted:
-            break
-        if not has_part[rows].any() and held.sum() + len(rows) <= max(wanted, num // 2):
+        if not has_part[rows].any() and held.sum() + len(rows) <= wanted:
             held[rows] = True
     if not held.any() or num - held.sum() < 2:
-        # Nearly all images are one.
+        # Nearly all images are one, or a few: some of each stay in both parts, rather than a class in one.
         held[:] = False
-        held[:wanted] = True
+        held[np.linspace(0, num - 1, wanted + 2).round().astype(np.intp)[1:-1]] = True
     return held
-
-
-def _note_duplicates(digests: list[bytes], labels: NDArray[np.int64], report: ReadingReport) -> None:
-    classes: dict[bytes, set[int]] = {}
-    for digest, label in zip(digests, labels.tolist(), strict=True):
-        classes.setdefault(digest, set()).add(label)
-    if len(classes) < len(digests):
-        report.notes.append(f"{len(digests) - len(classes)} images are there a second time")
-    if several := sum(len(each) > 1 for each in classes.values()):
-        report.notes.append(f"{several} images are in more than one class: one of them is wrong")
 
 
 def _samples(part: Labelled, ids: NDArray[np.int64]) -> Samples:

@@ -91,7 +91,7 @@ def _refuse_unused(unused: set[str], there: Sequence[str]) -> None:
 
 
 def _from_arrays(path: Path, target: PackTarget, report: ReadingReport) -> SourceParts:
-    file = read_array_file(path, report)
+    file = read_array_file(path, report, test_part=_TEST_PART)
     if file.are_named:
         there = {composed(name) for name in file.class_names}
         _refuse_unused({composed(name) for name in target.maps} - there, file.class_names)
@@ -105,8 +105,6 @@ def _from_arrays(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
         names = ", ".join(f"{number} {name}" for number, name in enumerate(target.class_names[:10]))
         report.notes.append(f"labels are numbers, and taken as the bundle counts: {names}")
     parts = {name: _array_part(path, file, part, target, report) for name, part in file.parts.items()}
-    if "test" in parts:
-        report.leave_out(_TEST_PART, file.parts["test"].image_key)
     train = parts["train"] if "train" in parts else parts[""]
     validation = parts.get("validation", no_images(target))
     report.taken += len(train) + len(validation)
@@ -129,15 +127,37 @@ def _array_part(
                 report.refuse(target.no_class(name), f"{part.label_key} {name} ({num} images)")
         lookup = np.asarray([-1 if label is None else label for label in by_number], dtype=np.int64)
         numbers = lookup[numbers]
-    elif len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(target.class_names)):
-        low, high = int(numbers.min()), int(numbers.max())
-        mend = f": if they count from {low}, {part.label_key} -= {low}" if low else ""
-        raise DatasetError(
-            f"{path}: {part.label_key} holds {low} to {high}, expected 0 to {len(target.class_names) - 1} "
-            f"({', '.join(target.class_names)}){mend}"
-        )
+    else:
+        _check_numbers(path, part, target)
     chosen = numbers >= 0
     return Labelled(fitted_array(part.images[chosen], target.image_size, target.fit), numbers[chosen])
+
+
+def _check_numbers(path: Path, part: ArrayPart, target: PackTarget) -> None:
+    """Refuse labels that are outside of the bundle's classes, or may count from 1."""
+    numbers, key, last = part.labels, part.label_key, len(target.class_names) - 1
+    if not len(numbers):
+        return
+    low, high = int(numbers.min()), int(numbers.max())
+    shift = f"{key} {'+' if low < 0 else '-'}= {abs(low)}"
+    if low >= 0 and high <= last:
+        if low == 1 and not target.allow_empty_classes:
+            first = target.class_names[0]
+            raise DatasetError(
+                f"{path}: {key} holds {low} to {high}, and no 0, which is {first}: if they count from 1, "
+                f"{shift}; if this device has no {first}, --allow-empty-classes"
+            )
+        return
+    if low and high - low <= last:
+        mend = f"if they count from {low}, {shift}"
+    else:
+        keep = f"({key} >= 0) & ({key} <= {last})" if low < 0 else f"{key} <= {last}"
+        mend = (
+            f"if the others are no classes, keep = {keep}; {part.image_key}, {key} = "
+            f"{part.image_key}[keep], {key}[keep]"
+        )
+    names = ", ".join(target.class_names[:20])
+    raise DatasetError(f"{path}: {key} holds {low} to {high}, expected 0 to {last} ({names}): {mend}")
 
 
 def listing(source: str) -> Iterable[str]:

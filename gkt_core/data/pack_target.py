@@ -15,6 +15,10 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+# How a reason begins why something was left out whose name is none of the classes.
+NO_CLASS = "no class of the bundle"
+
+
 @dataclass(frozen=True, slots=True)
 class PackTarget:
     """What a bundle wants of its devices' images.
@@ -24,12 +28,14 @@ class PackTarget:
         image_size: Pixels of each side.
         fit: What happens to images that are not square.
         maps: Names that stand for a class.
+        allow_empty_classes: Whether numbers may begin at 1, as they may count from there.
     """
 
     class_names: tuple[str, ...]
     image_size: int
     fit: str
     maps: dict[str, str]
+    allow_empty_classes: bool = False
 
     def label(self, name: str) -> int | None:
         """Number the class that a folder or a label names; None if it is none."""
@@ -43,7 +49,7 @@ class PackTarget:
         folded = {class_name.casefold(): class_name for class_name in self.class_names}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)
         meant = f" (--map {name}={folded[close[0]]} if it is one)" if close else ""
-        return f"no class of the bundle{meant}"
+        return NO_CLASS + meant
 
 
 @dataclass(frozen=True, slots=True)

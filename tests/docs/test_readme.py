@@ -34,6 +34,10 @@ def test_begins_with_the_two_commands() -> None:
     assert README.index("make demo") < README.index("docs/images/") < README.index("\n## ")
 
 
+def test_own_images_are_the_third_thing() -> None:
+    assert README.index("\n## ") == README.index("\n## Your own images\n")
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "command"),
@@ -55,7 +59,7 @@ def test_make_help_lists_all_targets() -> None:
 
 def test_the_walk_through_runs(tmp_path: Path) -> None:
     """The two-machine walk-through, as written, on loopback and a free port."""
-    (script,) = [block for block in blocks_of("README.md", "bash") if "gkt serve" in block]
+    (script,) = [block for block in blocks_of("README.md", "bash") if "wait $device" in block]
     # As written, but for fewer epochs of the server: what it learns is not the point here.
     script = script.replace("--server-epochs 3", "--server-epochs 1")
     script = script.replace("8080", str(free_port()))

@@ -76,6 +76,36 @@ def test_an_engine_by_its_name_and_by_the_name_of_before(
     assert "--backend" not in CliRunner().invoke(export, ["--help"]).output
 
 
+def test_classes_by_name_or_from_a_file(exported: Any, tmp_path: Path) -> None:
+    names = ("cat", "dog", "Schäferhund, alt")
+    file = tmp_path / "classes.txt"
+    file.write_text("cat\n dog\r\n\nSchäferhund, alt\n", encoding="utf-8")
+    assert exported("--classes", str(file)) == ExportOptions(num_classes=3, class_names=names)
+    assert exported("--classes", "cat, dog") == ExportOptions(num_classes=2, class_names=("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--classes", "cat,dog,cat"), "the class 'cat' is there twice"),
+        (("--classes", "cat,\x1bdog"), "no name that can be printed"),
+        (("--classes", "cat,dog", "--num-classes", "3"), "2 class names, expected 3"),
+        (("--classes", "cat"), "num-classes is 1, expected 2 to 100000"),
+    ],
+)
+def test_classes_that_are_none_are_refused(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(export, [*arguments, "--out", str(tmp_path / "out")])
+    assert words in str(result.exception)
+
+
+def test_a_split_has_its_own_names(exported: Any, digits_split: Path) -> None:
+    split = str(digits_split / "partition.json")
+    digits = ",".join(map(str, range(10)))
+    assert exported("--split", split, "--classes", digits) == exported("--split", split)
+    refused = CliRunner().invoke(export, ["--split", split, "--classes", digits[::-1], "--out", "out"])
+    assert "partition.json names the classes 0, 1, 2" in str(refused.exception)
+
+
 def test_a_split_says_what_its_images_are(exported: Any, digits_split: Path) -> None:
     options = exported("--split", str(digits_split / "partition.json"))
     assert (options.num_classes, options.image_size) == (10, 16)

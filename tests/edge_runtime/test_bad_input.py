@@ -119,6 +119,18 @@ def test_images_and_labels_that_are_none(
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("words", [("classify", "data.npz"), ("evaluate", "--data", "data.npz")])
+def test_a_model_that_is_not_there_yet(
+    gkt: Gkt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data.npz")
+    done = gkt("edge", *words, "--model", "state/model.onnx")
+    assert done.returncode == 2, done.stderr
+    message = "there is no state/model.onnx: gkt edge run writes model.onnx to its --state-dir in the end"
+    assert message in " ".join(done.stderr.split())
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -58,14 +58,21 @@ class ArrayFile:
     are_named: bool
 
 
-def read_array_file(path: Path, report: ReadingReport) -> ArrayFile:
+def read_array_file(path: Path, report: ReadingReport, *, test_part: str = "") -> ArrayFile:
     """Read images and labels of an ``.npz``, whatever they are called, as what they certainly are.
+
+    Args:
+        path: The file.
+        report: Told what was converted.
+        test_part: Why a test part is left out unread; by default it is read.
 
     Raises:
         DatasetError: The file cannot be read, its arrays have no names that say which is which, or their
             meaning is not certain.
     """
     keys = _keys_by_part(path)
+    if test_part and "test" in keys:
+        report.leave_out(test_part, keys.pop("test")[0])
     arrays = read_arrays(path, [key for pair in keys.values() for key in pair])
     declared = _class_names(path) if CLASS_NAMES in array_names(path) else ()
     pixels: dict[str, NDArray[np.uint8]] = {}

@@ -113,9 +113,17 @@ def _bytes(owner: str, key: str, images: NDArray[Any], report: ReadingReport) ->
         axes = tuple(range(1, images.ndim))
         bad = int((~np.isfinite(images).all(axis=axes)).sum())
         labels = key.replace("x_", "y_") if key.startswith("x_") else "labels"
+        what = (
+            f"{key} is {images.dtype}, with NaN or infinity in {bad} of {len(images)} images, expected uint8"
+        )
+        if 2 * bad > len(images):
+            # Without them, nothing or little is left.
+            raise _refuse(
+                owner, what, f"{key} = np.nan_to_num({key}, nan=0, posinf=0, neginf=0)   # if 0 is black"
+            )
         raise _refuse(
             owner,
-            f"{key} is {images.dtype}, with NaN or infinity in {bad} images, expected uint8",
+            what,
             f"good = np.isfinite({key}).reshape(len({key}), -1).all(axis=1); "
             f"{key}, {labels} = {key}[good], {labels}[good]",
         )

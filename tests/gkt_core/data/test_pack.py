@@ -45,7 +45,7 @@ def photos(root: Path, names: tuple[str, ...] = ("cat", "dog"), num: int = 10) -
 
 def packed(source: Any, key: bytes = KEY, **options: Any) -> tuple[PrivateData, ReadingReport]:
     chosen = PackOptions(**options)
-    target = PackTarget(CLASSES, 8, chosen.fit, chosen.mapping())
+    target = PackTarget(CLASSES, 8, chosen.fit, chosen.mapping(), chosen.allow_empty_classes)
     return pack(str(source), target, chosen, key)
 
 
@@ -136,16 +136,51 @@ def test_equal_images_have_ids_of_their_own_and_stay_on_one_side(tmp_path: Path)
     assert len(np.unique(every(private)[2])) == 61
     assert train & validation == set()
     assert report.notes == [
-        "21 images are there a second time",
-        "1 images are in more than one class: one of them is wrong",
+        "21 of 61 images are there a second time",
+        "1 images have more than one label, of which one is right at most",
     ]
 
 
 def test_when_all_images_are_one_there_is_still_something_to_validate_on(tmp_path: Path) -> None:
-    np.savez(tmp_path / "d.npz", images=np.full((10, 8, 8, 3), 7, np.uint8), labels=np.ones(10, int))
+    np.savez(tmp_path / "d.npz", images=np.full((10, 8, 8, 3), 7, np.uint8), labels=np.zeros(10, int))
     private, _ = packed(tmp_path / "d.npz")
     assert (len(private.train), len(private.validation)) == (9, 1)
     assert len(np.unique(every(private)[2])) == 10
+
+
+def test_no_class_goes_to_one_side_as_a_whole_because_its_images_are_equal(tmp_path: Path) -> None:
+    images = np.repeat(np.array([40, 200], np.uint8), 10 * 8 * 8 * 3).reshape(20, 8, 8, 3)
+    np.savez(tmp_path / "d.npz", images=images, labels=np.repeat([0, 1], 10))
+    private, _ = packed(tmp_path / "d.npz")
+    assert [np.bincount(part.labels).tolist() for part in (private.train, private.validation)] == [
+        [9, 9],
+        [1, 1],
+    ]
+
+
+def test_a_test_part_is_not_even_looked_at(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 2, 0])
+    images += np.arange(4, dtype=np.uint8)[:, None, None, None]
+    np.savez(
+        tmp_path / "d.npz", x_train=images, y_train=labels, x_test=np.full((4, 2), np.nan), y_test=labels + 9
+    )
+    private, report = packed(tmp_path / "d.npz")
+    assert len(every(private)[1]) == 4
+    assert report.left_out == {"a test part: nothing is trained on it": ["x_test"]}
+
+
+def test_numbers_from_1_are_asked_about(tmp_path: Path) -> None:
+    """Three classes that count from 1, for a bundle of three, or two of its classes: nobody can tell."""
+    images = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "d.npz", images=images.astype(np.uint8), labels=np.arange(8) % 2 + 1)
+    match = (
+        "labels holds 1 to 2, and no 0, which is owl: if they count from 1, labels -= 1; if this device has "
+        "no owl, --allow-empty-classes"
+    )
+    with pytest.raises(DatasetError, match=match):
+        packed(tmp_path / "d.npz")
+    private, _ = packed(tmp_path / "d.npz", allow_empty_classes=True)
+    assert np.bincount(every(private)[1]).tolist() == [0, 4, 4]
 
 
 def test_ids_count_on_where_two_meet() -> None:
@@ -193,12 +228,17 @@ def test_labels_of_an_array_file_are_matched_by_name_or_number(
     [
         (
             np.arange(12) % 3 + 1,
-            r"labels holds 1 to 3, expected 0 to 2 \(owl, cat, dog\): if they count from 1",
+            r"labels holds 1 to 3, expected 0 to 2 \(owl, cat, dog\): if they count from 1, labels -= 1",
+        ),
+        (np.arange(12) % 3 - 1, r"labels holds -1 to 1, .*: if they count from -1, labels \+= 1"),
+        (
+            np.arange(12) % 2 * 99,
+            r"labels holds 0 to 99, .*: if the others are no classes, keep = labels <= 2; images, labels = ",
         ),
         (np.eye(5)[np.arange(12) % 3], "has 5 classes, the bundle 3: owl, cat, dog"),
-        (np.array(["emu"] * 12), "holds 0 images of the bundle's classes .*emu"),
+        (np.array(["emu"] * 12), "holds 0 images of the bundle's classes .*emu.*; --map NAME=CLASS maps"),
     ],
-    ids=["from 1", "another width", "other names"],
+    ids=["from 1", "from -1", "gaps", "another width", "other names"],
 )
 def test_labels_that_are_not_the_bundles_are_refused(
     tmp_path: Path, labels: NDArray[Any], match: str
@@ -365,7 +405,7 @@ def golden(folder: Path) -> Path:
     """Pack what the golden file was packed from, with the same key."""
     images = (np.arange(5 * 8 * 8 * 3) % 251).astype(np.uint8).reshape(5, 8, 8, 3)
     np.savez(folder / "golden.npz", images=images, labels=np.array([1, 2, 1, 2, 1]))
-    private, _ = packed(folder / "golden.npz")
+    private, _ = packed(folder / "golden.npz", allow_empty_classes=True)
     save_private_data(folder / "packed.npz", private, KEY)
     return folder / "packed.npz"
 

@@ -23,6 +23,8 @@ from server_app import RunContext, create_app, create_run, open_run
 from server_app.rounds.state import Failed, Joined, Phase, RunState
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, Storage
 from server_app.store import RemoteBlobStore, RunStore, engine, tables
+from server_app.store.identities import known_identities
+from server_app.store.joining import Identity
 from server_app.trainer.trainer import Trainer
 from tests.conftest import LONGEST_SECONDS
 from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, run_config, shard_bytes
@@ -57,6 +59,24 @@ def test_the_newest_migration_is_the_one_that_the_code_knows() -> None:
     config = Config()
     config.set_main_option("script_location", "server_app/store/migrations")
     assert ScriptDirectory.from_config(config).get_heads() == [engine.HEAD_REVISION]
+
+
+def test_a_database_whose_devices_were_written_without_their_samples_goes_on(database: Path | str) -> None:
+    """Revision 0003 was in use without this column; the devices that joined then are known still."""
+    opened = engine.open_engine(database)
+    engine.migrate(opened)
+    joined = {"run_id": "run", "client_id": "a", "key_sha256": "key", "class_names": "[]"}
+    with engine.write_transaction(opened) as connection:
+        connection.execute(sa.text("ALTER TABLE identities DROP COLUMN samples_sha256"))
+        connection.execute(
+            sa.text("INSERT INTO identities VALUES (:run_id, :client_id, :key_sha256, :class_names)"), joined
+        )
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
+    engine.migrate(opened)
+    with opened.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+        assert known_identities(connection, "run") == [Identity("a", "key")]
+    opened.dispose()
 
 
 def test_several_processes_may_migrate_at_once(database: Path | str) -> None:

@@ -100,6 +100,8 @@ def test_names_that_are_numbers_keep_their_order(tmp_path: Path) -> None:
 
 
 NORMALISED = ((IMAGES / 255) - 0.5) / 0.25
+# A pixel of each.
+ALL_NAN = np.where(np.arange(12)[:, None] == 3, np.nan, IMAGES / 255)
 WITH_NAN = np.where(np.arange(20)[:, None, None, None] == 3, np.nan, IMAGES / 255)
 
 
@@ -120,6 +122,7 @@ WITH_NAN = np.where(np.arange(20)[:, None, None, None] == 3, np.nan, IMAGES / 25
             "good = np.isfinite(x_train).reshape(len(x_train), -1).all(axis=1); "
             "x_train, y_train = x_train[good], y_train[good]",
         ),
+        (ALL_NAN, "x_train = np.nan_to_num(x_train, nan=0, posinf=0, neginf=0)"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
