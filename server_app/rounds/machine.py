@@ -7,20 +7,26 @@ from typing import Protocol
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.wire.protocol import Task
-from server_app.rounds import members
+from server_app.rounds import growth, members
 from server_app.rounds.asynchronous import AsyncRounds
+from server_app.rounds.history import DAMAGED, FAILED
 from server_app.rounds.state import (
+    AnswerLost,
     Claimed,
     DeadlinePassed,
     Deserted,
     Event,
     Failed,
+    Grown,
     Joined,
+    Noted,
     Pardoned,
+    PartLost,
     Phase,
     Quarantined,
     Released,
     Reported,
+    Resumed,
     Revoked,
     RulesChanged,
     RunState,
@@ -66,6 +72,14 @@ class Rounds(Protocol):
 
     def trained(self, state: RunState) -> RunState:
         """Give the step's devices their answers, and go on or finish."""
+        ...
+
+    def lost(self, state: RunState, client_id: str) -> RunState:
+        """Await a device's part of the step that is being trained once more."""
+        ...
+
+    def reopened(self, state: RunState) -> RunState:
+        """Begin the next round of a finished run that has been given more of them."""
         ...
 
     def check_upload(self, state: RunState, client_id: str, round_num: int) -> None:
@@ -145,6 +159,12 @@ def advance(state: RunState, event: Event) -> RunState:
     Raises:
         RoundError: The event does not fit the state.
     """
+    after = _applied(state, event)
+    has_failed = after.phase is Phase.FAILED and state.phase is not Phase.FAILED
+    return growth.noted(after, FAILED, after.error) if has_failed else after
+
+
+def _applied(state: RunState, event: Event) -> RunState:
     rounds = rounds_of(state)
     match event:
         case Joined(client_id):
@@ -178,8 +198,34 @@ def advance(state: RunState, event: Event) -> RunState:
         case Trained(round_num):
             members.check_fits(state, event, Phase.TRAINING, round_num)
             return rounds.trained(state)
+        case Failed() | Deserted() | PartLost() | AnswerLost() | Resumed() | Grown() | Noted():
+            return _changed(state, event)
+
+
+def _changed(
+    state: RunState, event: Failed | Deserted | PartLost | AnswerLost | Resumed | Grown | Noted
+) -> RunState:
+    """Apply what does not belong to the way of a round: failures, damages, and what a person wants."""
+    rounds = rounds_of(state)
+    match event:
         case Failed() | Deserted():
             return members.stopped(state, event)
+        case PartLost(client_id, round_num, reason):
+            members.check_fits(state, event, Phase.TRAINING, round_num)
+            if client_id not in rounds.parts(state):
+                raise RoundError(f"{client_id} has no part in round {round_num} that could be lost")
+            return rounds.lost(growth.noted(state, DAMAGED, f"asked for again: {reason}"), client_id)
+        case AnswerLost(client_id):
+            left = tuple(pair for pair in state.answered if pair[0] != client_id)
+            text = f"soft labels of {client_id}: it trains a round without them"
+            return dataclasses.replace(growth.noted(state, DAMAGED, text), answered=left)
+        case Resumed():
+            return rounds.settled(growth.resumed(state))
+        case Grown():
+            grown = growth.grown(state, event)
+            return rounds.reopened(grown) if growth.has_more(state, event) else rounds.settled(grown)
+        case Noted(kind, text):
+            return growth.noted(state, kind, text)
 
 
 def part_is_closed(state: RunState, client_id: str, round_num: int) -> bool:

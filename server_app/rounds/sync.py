@@ -8,7 +8,8 @@
                                 +---- trained, rounds left ---------------+
                                 +---- quarantined, nobody left -----------+
                                                     finished <-- trained, last round
-    failed <-- from every phase but finished
+    failed <-- from every phase but finished; a person takes it up again where it failed, and opens
+the next round of a finished run by more rounds
 
 A run begins when all devices have joined, a round closes when all devices that were drawn for it have
 reported; after a deadline, at least ``min_clients`` are enough for either. Whoever comes too late takes part
@@ -59,10 +60,13 @@ class SyncRounds:
 
     def revoked(self, state: RunState, client_id: str) -> RunState:
         """Drop the device's part of the round, unless the trainer has it already."""
-        if state.phase not in (Phase.COLLECTING, Phase.READY):
+        if state.phase not in (Phase.COLLECTING, Phase.READY, Phase.FAILED):
             # A round that is being trained keeps this device's part: it cannot be taken out of a network.
             return state
         left = _without_part(state, client_id)
+        if state.phase is Phase.FAILED:
+            # Perhaps by this device: the round is not taken up again with its part.
+            return left
         return self.settled(dataclasses.replace(left, phase=Phase.COLLECTING))
 
     def quarantined(self, state: RunState, client_id: str, reason: str) -> RunState:
@@ -82,6 +86,20 @@ class SyncRounds:
         state = dataclasses.replace(state, answered=answered, views=views)
         if self.is_last(state):
             return dataclasses.replace(state, phase=Phase.FINISHED)
+        return _opened(state, state.round_num + 1)
+
+    def lost(self, state: RunState, client_id: str) -> RunState:
+        """Collect the part again, from a device that is still a member."""
+        reported = without(state.reported, client_id)
+        # The device sends its next upload, whichever round would have had one.
+        uploads = tuple(pair for pair in state.uploads if pair[0] != client_id)
+        state = dataclasses.replace(state, uploads=uploads)
+        if client_id not in state.clients:
+            state = dataclasses.replace(state, selected=without(state.selected, client_id))
+        return self.settled(dataclasses.replace(state, phase=Phase.COLLECTING, reported=reported))
+
+    def reopened(self, state: RunState) -> RunState:
+        """Open the round after the last."""
         return _opened(state, state.round_num + 1)
 
     def check_upload(self, state: RunState, client_id: str, round_num: int) -> None:

@@ -16,7 +16,7 @@ from gkt_core.errors import ArtifactError, GKTError, RunFailedError, StorageUnav
 from gkt_core.nn.checkpoint import save_checkpoint
 from gkt_core.wire.protocol import to_json
 from server_app import RunContext, create_run, open_run, storage_errors
-from server_app.rounds.state import Claimed, Event, Phase, Released, Revoked, RunState
+from server_app.rounds.state import Claimed, Event, Grown, Phase, Released, Revoked, RunState
 from server_app.status import run_status
 from server_app.trainer import step_report, trainer
 from server_app.trainer.lease import Lease, LeaseLost, only_trainer
@@ -189,7 +189,7 @@ def test_a_round_goes_on_after_its_last_epoch(
         labels = [each.run.blobs.local_path(name) for each in (disturbed, undisturbed_epochs)]
         assert labels[0].read_bytes() == labels[1].read_bytes()
     kept = {path.name for path in (disturbed.run.folder / "checkpoints").iterdir()}
-    assert kept == {"round-000002.safetensors"}
+    assert kept == {"round-000001.safetensors", "round-000002.safetensors"}
 
 
 def test_a_trainer_outlives_a_storage_that_does_not_answer(
@@ -306,8 +306,11 @@ def test_a_training_that_diverges_fails_the_run(
 
 def test_a_trainer_without_its_checkpoint_says_so(undisturbed: FinishedRun, tmp_path: Path) -> None:
     shutil.copytree(undisturbed.of.run.folder, tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "round-000002.safetensors").unlink()
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
     run = open_run(tmp_path / "run")
+    assert Trainer(run).run_until_done().phase is Phase.FINISHED, "there is nothing to train"
+    run.store.apply(Grown(3, 2))
     with pytest.raises(ArtifactError, match="cannot read the checkpoint"):
         Trainer(run).run_until_done()
     run.store.close()
@@ -325,3 +328,27 @@ def test_releasing_is_what_a_new_trainer_does_first(
     monkeypatch.setattr(copied.run.store, "apply", noted)
     Trainer(copied.run).run_until_done(parent_pid=0)
     assert applied == [Released()]
+
+
+def test_a_round_begins_anew_whose_last_epoch_is_damaged(
+    undisturbed: FinishedRun,
+    undisturbed_epochs: RunOfTwo,
+    three_epochs: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disturbed = three_epochs()
+    _, begun = stop_at(monkeypatch, (1, 3, Killed()), (2, 3, Killed()))
+
+    def train(run: RunContext) -> RunState:
+        for damage in (100, -100):
+            with pytest.raises(Killed):
+                Trainer(run).run_until_done()
+            data = bytearray(run.epoch_checkpoint_path.read_bytes())
+            data[damage] ^= 1
+            run.epoch_checkpoint_path.write_bytes(data)
+        return Trainer(run).run_until_done()
+
+    state, _ = disturbed.together(undisturbed.replay(disturbed), train=train)
+    assert begun == [(1, 1), (1, 1), (2, 1), (2, 1)]
+    assert disturbed.outcome() == undisturbed_epochs.outcome()
+    assert [each.kind for each in state.history] == ["damaged", "damaged"]
