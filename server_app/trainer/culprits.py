@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import batches
+from gkt_core.errors import GKTError
 from gkt_core.nn.losses import server_loss
 from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
 
@@ -20,6 +21,43 @@ from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
 _FAR_LARGER = 1e4
 _TINY = 1e-12
 _EVALUATION_BATCH = 256
+
+
+def whom_to_leave_out(
+    network: nn.Module,
+    training: ShardSource,
+    validation: ShardSource,
+    config: RunConfig,
+    parts: Set[str],
+    error: GKTError,
+) -> dict[str, str]:
+    """Decide which devices a step goes on without, after its loss became NaN or infinite.
+
+    Args:
+        network: As for :func:`find_culprits`.
+        training: The same.
+        validation: The same.
+        config: The same.
+        parts: Devices that have a part in the step.
+        error: What the training ended with.
+
+    Returns:
+        Reasons by client id; at least one device is left.
+
+    Raises:
+        GKTError: It is nobody's samples, or everybody's, or nobody may be left out.
+    """
+    culprits = find_culprits(network, training, validation, config)
+    reasons = {client_id: reason for client_id, reason in culprits.items() if client_id in parts}
+    if not reasons or len(reasons) == len(parts):
+        raise GKTError(f"{error}, with gkt serve --resume-failed --server-lr RATE") from error
+    if not config.quarantine:
+        told = "; ".join(f"{client_id}: {reason}" for client_id, reason in reasons.items())
+        raise GKTError(
+            f"training broke on a device's samples: {told}. Nobody is left out of a run with "
+            "--no-quarantine: gkt clients revoke DEVICE, then gkt serve --resume-failed"
+        ) from error
+    return reasons
 
 
 def find_culprits(

@@ -40,7 +40,7 @@ from server_app.rounds.state import (
 from server_app.run_folder import RunContext, soft_labels_blob
 from server_app.storage_errors import STORAGE_ERRORS, Patience
 from server_app.store import ShardRecord, put_with_hash
-from server_app.trainer.culprits import find_culprits
+from server_app.trainer.culprits import whom_to_leave_out
 from server_app.trainer.group import Order, TrainingGroup
 from server_app.trainer.lease import Lease, LeaseLost
 from server_app.trainer.network import build_network, check_finite, is_finite, publish_model
@@ -310,17 +310,9 @@ class Trainer:
         log.warning("round %d: %s; looking for the samples that did it", state.round_num, error)
         self._rewind(state)
         sources = self._source(state, "train"), self._source(state, "validation")
-        parts = rounds_of(state).parts(state)
-        reasons = find_culprits(self._network, *sources, self._run.config)
-        reasons = {client_id: reason for client_id, reason in reasons.items() if client_id in parts}
-        if not reasons or len(reasons) == len(parts):
-            raise GKTError(f"{error}, with gkt serve --resume-failed --server-lr RATE") from error
-        if not self._run.config.quarantine:
-            told = "; ".join(f"{client_id}: {reason}" for client_id, reason in reasons.items())
-            raise GKTError(
-                f"training broke on a device's samples: {told}. Nobody is left out of a run with "
-                "--no-quarantine: gkt clients revoke DEVICE, then gkt serve --resume-failed"
-            ) from error
+        reasons = whom_to_leave_out(
+            self._network, *sources, self._run.config, set(rounds_of(state).parts(state)), error
+        )
         self._rewind(state)
         return self._hold(state, reasons)
 
