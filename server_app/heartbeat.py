@@ -20,6 +20,8 @@ ALIVE_NAME, WAITING_NAME = "trainer.alive", "trainer.waiting"
 LEAST_SILENCE_SECONDS = 120.0
 # Until the first sign: loading PyTorch takes its time on a machine that is busy, and so does a network.
 START_SECONDS = 600.0
+# Of a look at the database, which a device's upload may hold up; and of a pause, should it not answer.
+_LOOK_SECONDS, _PAUSE_SECONDS = 20.0, 60.0
 # Of steps that give no signs: looking at all uploads, evaluating, writing. In units of the least silence.
 _LONG_STEP = 10
 # A batch may take so many times as long as the slowest before it.
@@ -71,8 +73,11 @@ class Heartbeat:
 
     def waits(self, what: str) -> None:
         """Say that nothing is done but look, again and again."""
-        # As long as it waits for a storage between two looks.
-        self._write(what, max(self._least, 60.0))
+        self._write(what, max(self._least, _LOOK_SECONDS))
+
+    def pauses(self, what: str) -> None:
+        """Say that it waits, without a look, for something that does not answer."""
+        self._write(what, max(self._least, _PAUSE_SECONDS))
 
     def long_step(self, what: str) -> None:
         """Say that something begins that gives no signs until it is done."""

@@ -124,7 +124,10 @@ def read_extra(path: Path) -> Extra:
     """
     try:
         with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            size = int.from_bytes(stream.read(8), "little")
+            if size > path.stat().st_size:
+                raise ArtifactError(f"cannot read the checkpoint {path}: it is cut short")
+            header = json.loads(stream.read(size))
         return _without_seal(json.loads(header["__metadata__"]["gkt"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error

@@ -111,15 +111,15 @@ class AsyncRounds:
             return dataclasses.replace(state, phase=Phase.FINISHED)
         return self.settled(dataclasses.replace(state, phase=Phase.COLLECTING, round_num=state.round_num + 1))
 
-    def lost(self, state: RunState, client_id: str) -> RunState:
-        """Let the device work on the same round, from which the others' step is taken apart."""
-        selected = (*state.selected, client_id) if client_id in state.clients else state.selected
+    def lost(self, state: RunState, client_ids: tuple[str, ...]) -> RunState:
+        """Let the devices work on the same round, from which the others' step is taken apart."""
+        gone = set(client_ids)
         left = dataclasses.replace(
             state,
             phase=Phase.COLLECTING,
-            selected=tuple(sorted(selected)),
-            in_step=without(state.in_step, client_id),
-            reported=without(state.reported, client_id),
+            selected=tuple(sorted({*state.selected, *(gone & set(state.clients))})),
+            in_step=tuple(each for each in state.in_step if each not in gone),
+            reported=tuple(each for each in state.reported if each not in gone),
         )
         return self.settled(left)
 

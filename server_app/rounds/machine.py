@@ -21,7 +21,7 @@ from server_app.rounds.state import (
     Joined,
     Noted,
     Pardoned,
-    PartLost,
+    PartsLost,
     Phase,
     Quarantined,
     Released,
@@ -74,8 +74,8 @@ class Rounds(Protocol):
         """Give the step's devices their answers, and go on or finish."""
         ...
 
-    def lost(self, state: RunState, client_id: str) -> RunState:
-        """Await a device's part of the step that is being trained once more."""
+    def lost(self, state: RunState, client_ids: tuple[str, ...]) -> RunState:
+        """Await these devices' parts of the step that is being trained once more."""
         ...
 
     def reopened(self, state: RunState) -> RunState:
@@ -198,23 +198,21 @@ def _applied(state: RunState, event: Event) -> RunState:
         case Trained(round_num):
             members.check_fits(state, event, Phase.TRAINING, round_num)
             return rounds.trained(state)
-        case Failed() | Deserted() | PartLost() | AnswerLost() | Resumed() | Grown() | Noted():
+        case Failed() | Deserted() | PartsLost() | AnswerLost() | Resumed() | Grown() | Noted():
             return _changed(state, event)
 
 
 def _changed(
-    state: RunState, event: Failed | Deserted | PartLost | AnswerLost | Resumed | Grown | Noted
+    state: RunState, event: Failed | Deserted | PartsLost | AnswerLost | Resumed | Grown | Noted
 ) -> RunState:
     """Apply what does not belong to the way of a round: failures, damages, and what a person wants."""
     rounds = rounds_of(state)
     match event:
         case Failed() | Deserted():
             return members.stopped(state, event)
-        case PartLost(client_id, round_num, reason):
+        case PartsLost(round_num, reasons):
             members.check_fits(state, event, Phase.TRAINING, round_num)
-            if client_id not in rounds.parts(state):
-                raise RoundError(f"{client_id} has no part in round {round_num} that could be lost")
-            return rounds.lost(growth.noted(state, DAMAGED, f"asked for again: {reason}"), client_id)
+            return _without_parts(state, round_num, dict(reasons))
         case AnswerLost(client_id):
             left = tuple(pair for pair in state.answered if pair[0] != client_id)
             text = f"soft labels of {client_id}: it trains a round without them"
@@ -226,6 +224,15 @@ def _changed(
             return rounds.reopened(grown) if growth.has_more(state, event) else rounds.settled(grown)
         case Noted(kind, text):
             return growth.noted(state, kind, text)
+
+
+def _without_parts(state: RunState, round_num: int, reasons: dict[str, str]) -> RunState:
+    rounds = rounds_of(state)
+    for client_id in reasons.keys() - rounds.parts(state).keys():
+        raise RoundError(f"{client_id} has no part in round {round_num} that could be lost")
+    for reason in reasons.values():
+        state = growth.noted(state, DAMAGED, f"asked for again: {reason}")
+    return rounds.lost(state, tuple(reasons))
 
 
 def part_is_closed(state: RunState, client_id: str, round_num: int) -> bool:

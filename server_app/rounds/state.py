@@ -208,12 +208,16 @@ class Deserted:
 
 
 @dataclass(frozen=True, slots=True)
-class PartLost:
-    """What a device sent for the round that is being trained is damaged: it is asked for again."""
+class PartsLost:
+    """What devices sent for the round that is being trained is damaged: it is asked for again.
 
-    client_id: str
+    Attributes:
+        round_num: The round, or step.
+        reasons: Of each such device, what is damaged.
+    """
+
     round_num: int
-    reason: str
+    reasons: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +268,7 @@ Event = (
     | Trained
     | Failed
     | Deserted
-    | PartLost
+    | PartsLost
     | AnswerLost
     | Resumed
     | Grown

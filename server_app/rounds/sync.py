@@ -88,15 +88,18 @@ class SyncRounds:
             return dataclasses.replace(state, phase=Phase.FINISHED)
         return _opened(state, state.round_num + 1)
 
-    def lost(self, state: RunState, client_id: str) -> RunState:
-        """Collect the part again, from a device that is still a member."""
-        reported = without(state.reported, client_id)
-        # The device sends its next upload, whichever round would have had one.
-        uploads = tuple(pair for pair in state.uploads if pair[0] != client_id)
-        state = dataclasses.replace(state, uploads=uploads)
-        if client_id not in state.clients:
-            state = dataclasses.replace(state, selected=without(state.selected, client_id))
-        return self.settled(dataclasses.replace(state, phase=Phase.COLLECTING, reported=reported))
+    def lost(self, state: RunState, client_ids: tuple[str, ...]) -> RunState:
+        """Collect the parts again, from devices that are still members."""
+        gone = set(client_ids)
+        left = dataclasses.replace(
+            state,
+            phase=Phase.COLLECTING,
+            selected=tuple(each for each in state.selected if each not in gone or each in state.clients),
+            reported=tuple(each for each in state.reported if each not in gone),
+            # Such a device sends its next upload, whichever round would have had one.
+            uploads=tuple(pair for pair in state.uploads if pair[0] not in gone),
+        )
+        return self.settled(left)
 
     def reopened(self, state: RunState) -> RunState:
         """Open the round after the last."""

@@ -44,7 +44,7 @@ from server_app.trainer.culprits import whom_to_leave_out
 from server_app.trainer.group import Order, TrainingGroup
 from server_app.trainer.lease import Lease, LeaseLost
 from server_app.trainer.network import build_network, check_finite, is_finite, publish_model
-from server_app.trainer.repair import ask_for_damaged, load_round, model_is_whole
+from server_app.trainer.repair import ask_for_damaged, load_round, make_model_again
 from server_app.trainer.step_report import (
     ProgressReporter,
     ServerGone,
@@ -112,7 +112,7 @@ class Trainer:
             except LeaseLost:
                 log.warning("another trainer has taken this run over")
             except STORAGE_ERRORS as error:
-                self._heartbeat.waits("waiting for the storage")
+                self._heartbeat.pauses("waiting for the storage")
                 patience.wait(error, log)
 
     def _run_rounds(self) -> RunState:
@@ -123,7 +123,7 @@ class Trainer:
             time.sleep(_POLL_SECONDS)
         # A round that an earlier trainer left half trained is trained on from its last epoch.
         state = store.apply(Released())
-        self._restore(state)
+        state = self._restore(state)
         last_sign = 0.0
         deadline = Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
@@ -150,17 +150,20 @@ class Trainer:
         self._lease.release()
         return state
 
-    def _restore(self, state: RunState) -> None:
+    def _restore(self, state: RunState) -> RunState:
+        """Take up what stood before this round; the state, which is failed where nothing stands there."""
         self._group.reset()
         self._network, self._optimizer = build_network(self._run, self._torch_device)
-        if state.phase is Phase.FINISHED and not model_is_whole(self._run):
-            log.error("the trained model is damaged: made again from the checkpoint")
-            load_checkpoint(self._run.checkpoint_path(state.round_num), self._network, self._optimizer)
-            publish_model(self._run, self._network)
-            self._run.store.apply(Noted(DAMAGED, "the trained model: made again from the checkpoint"))
-        elif state.phase not in (Phase.FINISHED, Phase.FAILED) and state.round_num > 1:
-            load_round(self._run, state.round_num - 1, self._network, self._optimizer)
-            log.info("restored the checkpoint of round %d", state.round_num - 1)
+        if state.phase is Phase.FINISHED:
+            make_model_again(self._run, state, self._network, self._optimizer)
+        elif state.phase is not Phase.FAILED and state.round_num > 1:
+            try:
+                load_round(self._run, state, state.round_num - 1, self._network, self._optimizer)
+            except ArtifactError as error:
+                log.error("%s", error)
+                return self._apply(Failed(str(error)))
+            log.info("went on from the checkpoint of round %d", state.round_num - 1)
+        return state
 
     def _restore_epoch(self, state: RunState) -> int:
         """Go on with a round that a trainer left, and return the number of epochs that are done."""
@@ -320,7 +323,7 @@ class Trainer:
         """Give network and optimizer in place what they had when the round began: others may hold them."""
         network, optimizer = build_network(self._run, self._torch_device)
         if state.round_num > 1:
-            load_round(self._run, state.round_num - 1, network, optimizer)
+            load_round(self._run, state, state.round_num - 1, network, optimizer)
         self._network.load_state_dict(network.state_dict())
         self._optimizer.load_state_dict(optimizer.state_dict())
 

@@ -27,10 +27,16 @@ class HealthWatch:
         self._asking: threading.Thread | None = None
         self._beginning = threading.Lock()
         self._answer = ""
+        # Told by those who read it.
+        self.model_trouble = ""
 
     def troubles(self) -> list[str]:
         """Why the run cannot go on; no word of the run itself, as anybody may ask."""
-        return [trouble for trouble in (self._of_the_run(), self._trainer_trouble()) if trouble]
+        return [
+            trouble
+            for trouble in (self._of_the_run(), self._trainer_trouble(), self.model_trouble)
+            if trouble
+        ]
 
     def _of_the_run(self) -> str:
         with self._beginning:

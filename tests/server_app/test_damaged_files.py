@@ -69,6 +69,7 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     told = damages(server)
     assert len(told) == 2 and all(text.startswith("asked for again: ") for text in told), told
     assert any("its bytes have changed" in text for text in told)
+    assert len(server.status().history) == 2, "both devices are asked at once, and no trainer died of it"
     assert server.status().phase == "finished"
     for name in (WEIGHTS, TEMPLATE):
         assert (server.data_dir / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
@@ -79,13 +80,17 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     model = f"/v1/runs/{server.info['run_id']}/model"
     authorization = {"Authorization": f"Bearer {server.token()}"}
     assert server.get(f"{model}/template", **authorization).content == whole[TEMPLATE]
-    flip_a_bit(server.data_dir / WEIGHTS)
-    for part in ("server", "template"):
-        refused: httpx.Response = server.get(f"{model}/{part}", **authorization)
-        assert refused.status_code == 503 and "the trained model is damaged" in refused.text
+    assert server.get("/v1/health").status_code == 200
+    for damage in (flip_a_bit, lambda path: os.truncate(path, 5), Path.unlink):
+        damage(server.data_dir / WEIGHTS)
+        for part in ("server", "template"):
+            refused: httpx.Response = server.get(f"{model}/{part}", **authorization)
+            assert refused.status_code == 503 and "the trained model is damaged" in refused.text
+    assert server.get("/v1/health").json()["message"] == "the trained model is damaged"
     assert server.end() == 130
     again = serve()
-    until(lambda: (again.data_dir / WEIGHTS).read_bytes() == whole[WEIGHTS], "the model is made again")
+    until((again.data_dir / WEIGHTS).is_file, "the model is made again")
+    assert (again.data_dir / WEIGHTS).read_bytes() == whole[WEIGHTS]
     assert again.get(f"{model}/server", **authorization).content == whole[WEIGHTS]
     assert any("the trained model" in text for text in damages(again))
 

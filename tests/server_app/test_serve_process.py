@@ -86,7 +86,7 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     killed.kill()
     trainer = second.trainer(other_than=killed)
     second.wait_for(second.err, "the trainer ended with exit code -9")
-    assert second.get("/v1/health").status_code == 200
+    until(lambda: second.get("/v1/health").status_code == 200, "the other one's first sign of life")
     assert second.end(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: is_gone(trainer), "the end of the trainer without its server")
 

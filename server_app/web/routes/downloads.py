@@ -22,8 +22,10 @@ from server_app.run_folder import (
     soft_labels_blob,
 )
 from server_app.store import sealed_blob
-from server_app.web.context import run_of
+from server_app.web.context import context, run_of
 from server_app.web.operations import BINARY
+
+_DAMAGED_MODEL = "the trained model is damaged"
 
 blueprint = Blueprint("downloads", __name__, url_prefix=RUN)
 
@@ -83,8 +85,9 @@ def model(run_id: str, part: str) -> Response:
         raise RoundError("the run is not finished: there is no trained model yet")
     # What is damaged is never sent, and the template is made again from the weights.
     weights = sealed_blob(run.blobs, SERVER_WEIGHTS_BLOB)
+    context().health.model_trouble = "" if weights is not None else _DAMAGED_MODEL
     if weights is None:
-        abort(503, "the trained model is damaged: gkt serve, started again, makes it from its checkpoint")
+        abort(503, f"{_DAMAGED_MODEL}: gkt serve, started again, makes it from its checkpoint")
     if blob == TEMPLATE_BLOB and has_seal(weights):
         filled = filled_template(run.bundle, weights)
         try:

@@ -16,6 +16,7 @@ from server_app.rounds.state import (
     Grown,
     Joined,
     Noted,
+    PartsLost,
     Phase,
     Reported,
     Resumed,
@@ -111,6 +112,26 @@ def test_a_device_that_is_revoked_from_a_failed_run_has_no_part_any_more(mode: s
     state = after(RunState(2, 2, mode=mode), Joined("a"), Joined("b"), *round_of_two(1)[:3])
     state = after(state, Failed("its features"), Revoked("a"), Resumed())
     assert rounds_of(state).parts(state) == {"b": 1} and state.phase is Phase.READY
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("lost", [("a",), ("b",), ("a", "b")])
+def test_parts_that_are_damaged_are_awaited_again(mode: str, lost: tuple[str, ...]) -> None:
+    state = after(RunState(2, 1, mode=mode), Joined("a"), Joined("b"), *round_of_two(1)[:3])
+    reasons = tuple((each, f"shard 0 of {each}") for each in lost)
+    with pytest.raises(RoundError, match="c has no part in round 1"):
+        advance(state, PartsLost(1, (*reasons, ("c", "shard 1"))))
+    state = after(state, PartsLost(1, reasons))
+    assert [each.text for each in state.history] == [f"asked for again: {text}" for _, text in reasons]
+    rounds = rounds_of(state)
+    assert [rounds.task_for(state, each, 1.0).action for each in lost] == ["train"] * len(lost)
+    if mode == "async" and len(lost) == 1:
+        # The others' step is not held up.
+        assert state.phase is Phase.READY and lost[0] not in rounds.parts(state)
+        return
+    assert state.phase is Phase.COLLECTING
+    state = after(state, *(Reported(each, 1) for each in lost), *round_of_two(1)[2:])
+    assert state.phase is Phase.FINISHED
 
 
 def test_the_history_is_kept_within_bounds_but_changes_are_all_kept() -> None:

@@ -176,7 +176,8 @@ def test_devices_that_are_drawn_keep_their_last_soft_labels(server_bundle: Path,
         str(path.relative_to(tmp_path / "run" / "blobs"))
         for path in (tmp_path / "run").rglob("soft_labels/*/*")
     }
-    assert left == {f"soft_labels/{last[each]:06d}/{each}.safetensors" for each in CLIENTS}
+    kept = [f"soft_labels/{last[each]:06d}/{each}.safetensors" for each in CLIENTS]
+    assert left == {*kept, *(f"{name}.sha256" for name in kept)}
     assert all(len(model) > 1000 for model in sampled.models())
     sampled.run.store.close()
 
