@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import httpx
 import psutil
 import pytest
 
+from gkt_core import networks
 from gkt_core.wire.protocol import RunStatus, from_json
-from tests.conftest import LONGEST_SECONDS, ROOT
+from tests.conftest import LONGEST_SECONDS, ROOT, shared_folder
 from tests.house.make_before import SMALL_SERVER
 from tests.server_app.waiting import until
 
@@ -130,6 +132,17 @@ class Serve:
         self.process.send_signal(number)
         return self.process.wait(timeout=LONGEST_SECONDS)
 
+    def abandon(self) -> None:
+        """End whatever it has started, and itself."""
+        for device in self.devices:
+            device.kill()
+            device.wait()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                process.kill()
+        self.process.kill()
+        self.process.wait()
+
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
@@ -141,15 +154,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
         return started[-1]
 
     yield start
-    for device in (device for each in started for device in each.devices):
-        device.kill()
-        device.wait()
     for each in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(each.process.pid).children(recursive=True):
-                process.kill()
-        each.process.kill()
-        each.process.wait()
+        each.abandon()
 
 
 @dataclass(frozen=True)
@@ -169,10 +175,67 @@ class SmallFederation:
         return self.folder / "split" / "clients" / f"client-{number:03d}.npz"
 
 
+@dataclass(frozen=True)
+class FinishedSmall:
+    """A run of both devices over two rounds that nobody disturbed, and what the devices keep."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def copy_to(self, folder: Path) -> None:
+        """Let a test go on with it: ``run`` for the server, ``device-0`` and ``device-1``."""
+        for name in ("run", "device-0", "device-1"):
+            shutil.copytree(self.folder / name, folder / name)
+
+
+@pytest.fixture(scope="session")
+def extracted_small(tmp_path_factory: pytest.TempPathFactory) -> SmallFederation:
+    """The small federation; only read by tests."""
+
+    def extract(folder: Path) -> None:
+        with tarfile.open(ROOT / "tests" / "house" / "before.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+
+    return SmallFederation(shared_folder(tmp_path_factory, "small", extract))
+
+
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallFederation:
-    """In a folder of its own; processes that the test starts know its server network."""
-    with tarfile.open(ROOT / "tests" / "house" / "before.tar.xz") as archive:
-        archive.extractall(tmp_path / "small", filter="data")
+def small(extracted_small: SmallFederation, monkeypatch: pytest.MonkeyPatch) -> SmallFederation:
+    """The same; processes that the test starts know its server network, and this one that there is one."""
     monkeypatch.setenv("PYTHONPATH", str(SMALL_SERVER))
-    return SmallFederation(tmp_path / "small")
+    monkeypatch.setitem(networks._registered_servers, "small_server", lambda num_classes: None)
+    return extracted_small
+
+
+@pytest.fixture(scope="session")
+def finished_small(
+    extracted_small: SmallFederation, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedSmall:
+    """The small federation's run, trained once for all tests."""
+
+    def train(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(SMALL_SERVER))
+            options = ("--artifacts", extracted_small.bundle, "--clients", "2", "--rounds", "2", *SMALL)
+            server = Serve(folder / "process", folder / "run", *options)
+            try:
+                two_devices(server, extracted_small, folder)()
+                assert server.end() == 130
+            finally:
+                server.abandon()
+
+    return FinishedSmall(shared_folder(tmp_path_factory, "finished-small", train))
+
+
+def two_devices(server: Serve, small: SmallFederation, folder: Path) -> Callable[[], None]:
+    """Start both devices; what is returned waits for their good ends."""
+    devices = [server.device(small.data(number), folder / f"device-{number}") for number in (0, 1)]
+
+    def ended() -> None:
+        for device in devices:
+            assert device.ended() == 0, device.log.read_text()
+
+    return ended

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
-from tests.conftest import LONGEST_SECONDS
-from tests.server_app.served import SMALL, Serve, SmallFederation, StartServer
+from tests.server_app.served import SMALL, FinishedSmall, Serve, SmallFederation, StartServer, two_devices
 from tests.server_app.waiting import until
 
 WEIGHTS, TEMPLATE = "blobs/model/server.safetensors", "blobs/model/combined_template.onnx"
@@ -29,33 +27,14 @@ def damages(server: Serve) -> list[str]:
     return [each.text for each in server.status().history if each.kind == "damaged"]
 
 
-def two_devices(server: Serve, small: SmallFederation, folder: Path) -> Callable[[], None]:
-    """Start both devices; what is returned waits for their good ends."""
-    devices = [server.device(small.data(number), folder / f"device-{number}") for number in (0, 1)]
-
-    def ended() -> None:
-        for device in devices:
-            assert device.ended() == 0, device.log.read_text()
-
-    return ended
-
-
 def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
-    serve: StartServer, small: SmallFederation, tmp_path: Path
+    serve: StartServer, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:
-    options = ("--artifacts", small.bundle, "--clients", "2", "--rounds", "2", *SMALL)
-    undisturbed = serve(*options)
-    (tmp_path / "first").mkdir()
-    two_devices(undisturbed, small, tmp_path / "first")()
-    assert undisturbed.end() == 130 and (undisturbed.data_dir / WEIGHTS).is_file()
-    undisturbed.data_dir.rename(tmp_path / "undisturbed")
-
-    server = serve(*options)
+    server = serve("--artifacts", small.bundle, "--clients", "2", "--rounds", "2", *SMALL)
     trainer = server.trainer()
     until(lambda: server.status().trainer_idle_seconds < 1e6, "the trainer's first sign of life")
     os.kill(trainer.pid, signal.SIGSTOP)
-    (tmp_path / "second").mkdir()
-    ended = two_devices(server, small, tmp_path / "second")
+    ended = two_devices(server, small, tmp_path)
     until(lambda: server.status().phase == "ready", "both devices report")
     train, validation = (
         sorted((server.data_dir / "blobs" / "rounds" / "000001").rglob(f"{split}-*.safetensors"))
@@ -72,7 +51,7 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     assert len(server.status().history) == 2, "both devices are asked at once, and no trainer died of it"
     assert server.status().phase == "finished"
     for name in (WEIGHTS, TEMPLATE):
-        assert (server.data_dir / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+        assert (server.data_dir / name).read_bytes() == (finished_small.run / name).read_bytes()
 
     # The trained model: what can be made of the rest is made at once, the rest by the next trainer.
     whole = {name: (server.data_dir / name).read_bytes() for name in (WEIGHTS, TEMPLATE)}
@@ -96,25 +75,24 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
 
 
 def test_a_run_goes_on_from_what_stood_before_a_damaged_checkpoint(
-    serve: StartServer, small: SmallFederation, tmp_path: Path
+    serve: StartServer, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:
-    first = serve("--artifacts", small.bundle, "--clients", "2", "--rounds", "2", *SMALL)
-    two_devices(first, small, tmp_path)()
-    assert first.end() == 130
-    kept = sorted(path.name for path in (first.data_dir / "checkpoints").iterdir())
+    finished_small.copy_to(tmp_path)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    kept = sorted(path.name for path in checkpoints.iterdir())
     assert kept == ["round-000001.safetensors", "round-000002.safetensors"]
-    flip_a_bit(first.data_dir / "checkpoints" / kept[1])
-    flip_a_bit(first.data_dir / "blobs" / "soft_labels" / "000002" / "client-000.safetensors")
-    (first.data_dir / "blobs" / "soft_labels" / "000002" / "client-001.safetensors").unlink()
+    flip_a_bit(checkpoints / kept[1])
+    soft_labels = tmp_path / "run" / "blobs" / "soft_labels" / "000002"
+    flip_a_bit(soft_labels / "client-000.safetensors")
+    (soft_labels / "client-001.safetensors").unlink()
 
-    second = serve("--rounds", "3")
-    two_devices(second, small, tmp_path)()
-    assert second.status().phase == "finished"
-    told = damages(second)
+    server = serve("--rounds", "3")
+    two_devices(server, small, tmp_path)()
+    assert server.status().phase == "finished"
+    told = damages(server)
     assert (
         sum("is damaged" in text and "going on from what stood before round 2" in text for text in told) == 1
     )
     assert sum("it trains a round without them" in text for text in told) == 2
     assert len(told) == 3
-    with httpx.Client(trust_env=False, timeout=LONGEST_SECONDS) as http:
-        assert http.get(second.info["url"] + "/v1/health").status_code == 200
+    assert server.get("/v1/health").status_code == 200

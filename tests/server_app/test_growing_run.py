@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gkt_core.errors import ConfigError
 from server_app import open_run
-from tests.conftest import Gkt
-from tests.server_app.served import SMALL, SmallFederation, StartServer
+from server_app.cli.options import ServeOptions
+from server_app.cli.serve import opened
+from tests.server_app.served import SMALL, FinishedSmall, SmallFederation, StartServer
 from tests.server_app.server_fixtures import open_store
 from tests.server_app.waiting import until
 
@@ -72,24 +73,35 @@ def test_a_run_that_diverged_goes_on_at_another_rate(
     assert first.device(small.data(0), tmp_path / "a").ended() == 7
     first.wait_for(first.err, "the run failed: ")
     assert first.status().phase == "failed"
+    answer = first.get("/v1/health")
+    assert (answer.status_code, answer.json()["message"]) == (503, "the run has failed")
+    live = first.get("/v1/health/live")
+    assert (live.status_code, live.json()) == (200, {"status": "ok"})
     assert first.end() == 130
 
     # As it is, it tells everybody so, and how it goes on.
-    second = serve()
-    second.wait_for(second.err, "When the cause is gone: gkt serve --resume-failed")
-    assert second.end() == 130
+    assert "When the cause is gone: gkt serve --resume-failed" in said_of(first.data_dir)[-1]
 
-    third = serve("--resume-failed", "--server-lr", "0.001")
-    device = third.device(small.data(0), tmp_path / "a")
+    second = serve("--resume-failed", "--server-lr", "0.001")
+    device = second.device(small.data(0), tmp_path / "a")
     assert device.ended() == 0, device.log.read_text()
-    status = third.status()
+    status = second.status()
     assert (status.phase, status.error) == ("finished", "")
     told = [each for each in status.history if each.kind != "trainer"]
     assert [each.kind for each in told] == ["failed", "changed", "resumed"]
     assert all("lower server_lr" in told[number].text for number in (0, 2)), "the cause is kept"
-    assert third.end() == 130
-    fourth = serve("--resume-failed")
-    fourth.wait_for(fourth.err, "the run has not failed, it is finished")
+    assert second.get("/v1/health").status_code == 200
+    assert second.end() == 130
+    (said,) = said_of(first.data_dir, resumes_failed=True)
+    assert "the run has not failed, it is finished" in said
+
+
+def said_of(data_dir: Path, **options: Any) -> list[str]:
+    """What ``gkt serve`` says of a run before it starts anything."""
+    said: list[str] = []
+    with opened(ServeOptions(data_dir=data_dir, port=0, **options), {}, said.append) as server:
+        server.run.store.close()
+    return said
 
 
 def test_a_trainer_that_dies_is_told_with_its_reason(serve: StartServer, small: SmallFederation) -> None:
@@ -107,41 +119,32 @@ def test_a_trainer_that_dies_is_told_with_its_reason(serve: StartServer, small: 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
-    gkt: Gkt, serve: StartServer, small: SmallFederation, tmp_path: Path
+    small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:
-    new = gkt("serve", "--artifacts", small.bundle, "--data-dir", tmp_path / "new", "--device", "cuda")
-    assert new.returncode == 2 and "PyTorch sees no GPU" in new.stderr, new.stderr
+    finished_small.copy_to(tmp_path)
+    for name, artifacts in (("new", small.bundle), ("run", None)):
+        options = ServeOptions(data_dir=tmp_path / name, port=0, device="cuda", artifacts=artifacts)
+        with pytest.raises(ConfigError, match="PyTorch sees no GPU"), opened(options, {"rounds": 3}, print):
+            pass
     assert not (tmp_path / "new").exists()
-    server = serve("--artifacts", small.bundle, *ONE)
-    assert server.end(signal.SIGINT) == 130
-    going_on = gkt("serve", "--data-dir", server.data_dir, "--device", "cuda", "--rounds", "2", "--port", "0")
-    assert going_on.returncode == 2 and "PyTorch sees no GPU" in going_on.stderr
-    with contextlib.closing(open_store(server.data_dir / "run.sqlite")) as store:
-        assert (str(store.state().phase), store.state().rounds) == ("joining", 1), "nothing has changed"
+    with contextlib.closing(open_store(tmp_path / "run" / "run.sqlite")) as store:
+        assert (str(store.state().phase), store.state().rounds) == ("finished", 2), "nothing has changed"
 
 
 def test_a_server_network_begins_from_weights(
-    gkt: Gkt, serve: StartServer, small: SmallFederation, tmp_path: Path
+    serve: StartServer, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:
-    wrong, good = tmp_path / "wrong.safetensors", tmp_path / "good.safetensors"
+    wrong = tmp_path / "wrong.safetensors"
     save_file({"elsewhere": torch.zeros(3)}, wrong)
-    refused = gkt(
-        "serve", "--artifacts", small.bundle, "--data-dir", tmp_path / "new", "--server-init", wrong
-    )
-    assert refused.returncode == 2 and "weights of another network" in refused.stderr, refused.stderr
+    options = ServeOptions(data_dir=tmp_path / "new", port=0, artifacts=small.bundle, server_init=wrong)
+    with pytest.raises(ConfigError, match="weights of another network"), opened(options, {}, print):
+        pass
     assert not (tmp_path / "new").exists()
 
-    # What one run has learned is what another begins from.
-    first = serve("--artifacts", small.bundle, *ONE)
-    assert first.device(small.data(0), tmp_path / "a").ended() == 0
-    assert first.end() == 130
-    shutil.copy(first.data_dir / "blobs" / "model" / "server.safetensors", good)
-    shutil.rmtree(first.data_dir)
-    # At such a rate nothing is learned.
-    second = serve("--artifacts", small.bundle, "--server-lr", "1e-30", "--server-init", good, *ONE)
-    assert second.end() == 130
-    third = serve("--server-init", good)
-    assert third.device(small.data(0), tmp_path / "b").ended() == 0
-    learned, kept = load_file(good), load_file(third.data_dir / "blobs" / "model" / "server.safetensors")
+    # What one run has learned is what another begins from. At such a rate nothing is learned.
+    good = finished_small.run / "blobs" / "model" / "server.safetensors"
+    first = serve("--artifacts", small.bundle, "--server-lr", "1e-30", "--server-init", good, *ONE)
+    assert first.device(small.data(0), tmp_path / "b").ended() == 0
+    learned, kept = load_file(good), load_file(first.data_dir / "blobs" / "model" / "server.safetensors")
     weights = [name for name in learned if name.endswith(("weight", "bias"))]
     assert weights and all(torch.equal(kept[name], learned[name]) for name in weights)
