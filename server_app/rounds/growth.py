@@ -19,7 +19,7 @@ def grown(state: RunState, event: Grown) -> RunState:
     """Take over the new numbers; where a finished run has rounds left now, its phase is for the mode to say.
 
     Raises:
-        RoundError: A number shrinks, or devices are added to a run that has no rounds left for them.
+        RoundError: A number shrinks, or devices are added that no round is left for.
     """
     for name, before, after in (
         ("rounds", state.rounds, event.rounds),
@@ -27,8 +27,11 @@ def grown(state: RunState, event: Grown) -> RunState:
     ):
         if after < before:
             raise RoundError(f"the run has {before} {name}, and cannot have {after}: it can only grow")
-    if state.phase is Phase.FINISHED and event.num_clients > state.num_clients and not has_more(state, event):
-        raise RoundError("the run is finished: more devices need more rounds, too")
+    if event.num_clients > state.num_clients and event.rounds < (first := _first_of_new(state)):
+        raise RoundError(
+            f"a new device takes part from round {first} on, and the run has {event.rounds}: more devices "
+            f"need more rounds, --rounds {first} at least"
+        )
     text = ", ".join(f"{name} {before:g} -> {after:g}" for name, before, after in event.changes)
     entry = HistoryEntry(CHANGED, text, state.round_num, changes=event.changes)
     return dataclasses.replace(
@@ -37,6 +40,15 @@ def grown(state: RunState, event: Grown) -> RunState:
         num_clients=event.num_clients,
         history=with_entry(state.history, entry),
     )
+
+
+def _first_of_new(state: RunState) -> int:
+    """The first round of a device that joins now."""
+    if state.mode == "async":
+        # It joins in the midst of the run, unless that is over.
+        return state.rounds + (state.phase is Phase.FINISHED)
+    # The round after a finished one is open before anybody can join.
+    return state.round_num + 1 + (state.phase is Phase.FINISHED)
 
 
 def has_more(state: RunState, event: Grown) -> bool:

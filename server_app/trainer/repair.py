@@ -78,7 +78,7 @@ def load_round(
         load_checkpoint(path, network, optimizer)
         return
     except ArtifactError as error:
-        trouble = str(error)
+        trouble = without_folder(run, error)
     text = f"{trouble}: going on from what stood before round {round_num}"
     try:
         if round_num > 1:
@@ -87,14 +87,22 @@ def load_round(
             _load_first(run, network, optimizer)
     except ArtifactError as error:
         if not _is_resumed_without(state):
+            # Devices read it, too: the particulars are for the log.
+            log.error("%s; %s", trouble, error)
             raise ArtifactError(
-                f"{_LOST}: {trouble}; {error}. Put one of the two back, from a backup, or let it begin from "
-                "its first weights; then gkt serve --resume-failed"
+                f"{_LOST}: the checkpoints of rounds {round_num} and {round_num - 1} are damaged or gone. "
+                "Put one of the two back, from a backup, or let it begin from its first weights; then "
+                "gkt serve --resume-failed"
             ) from error
         text = f"{_LOST}, and begins from its first weights: {trouble}"
         _load_first(run, network, optimizer)
     log.error("%s", text)
     run.store.apply(Noted(DAMAGED, text))
+
+
+def without_folder(run: RunContext, error: Exception) -> str:
+    """What went wrong, with paths as they are in the run's folder: it is shown to whoever sees the status."""
+    return str(error).replace(f"{run.folder}/", "")
 
 
 def _load_first(run: RunContext, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -126,7 +134,8 @@ def make_model_again(
         load_checkpoint(run.checkpoint_path(state.round_num), network, optimizer)
     except ArtifactError as error:
         # Not the round before: that is another model than the one whose accuracy stands in the run's metrics.
-        text = f"the trained model, and {error}: put it back, or train on with gkt serve --rounds N"
+        trouble = without_folder(run, error)
+        text = f"the trained model, and {trouble}: put it back, or train on with gkt serve --rounds N"
     else:
         publish_model(run, network)
         text = "the trained model: made again from the checkpoint"

@@ -44,7 +44,7 @@ from server_app.trainer.culprits import whom_to_leave_out
 from server_app.trainer.group import Order, TrainingGroup
 from server_app.trainer.lease import Lease, LeaseLost
 from server_app.trainer.network import build_network, check_finite, is_finite, publish_model
-from server_app.trainer.repair import ask_for_damaged, load_round, make_model_again
+from server_app.trainer.repair import ask_for_damaged, load_round, make_model_again, without_folder
 from server_app.trainer.step_report import (
     ProgressReporter,
     ServerGone,
@@ -178,9 +178,10 @@ class Trainer:
                 return 0
             load_checkpoint(path, self._network, self._optimizer)
         except (ArtifactError, KeyError) as error:
-            log.error("round %d begins anew: %s", state.round_num, error)
+            text = f"round {state.round_num} begins anew: {without_folder(self._run, error)}"
+            log.error("%s", text)
             path.unlink()
-            self._run.store.apply(Noted(DAMAGED, f"round {state.round_num} begins anew: {error}"))
+            self._run.store.apply(Noted(DAMAGED, text))
             return 0
         log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
         return int(extra["epoch"])

@@ -58,6 +58,7 @@ class Serve:
     def __init__(self, folder: Path, data_dir: Path, *options: object) -> None:
         folder.mkdir()
         self.devices: list[subprocess.Popen[bytes]] = []
+        self.trainers: list[psutil.Process] = []
         self.data_dir, self.out, self.err = data_dir, folder / "stdout", folder / "stderr"
         command = [sys.executable, "-m", "gkt_core.cli", "serve", "--data-dir", str(data_dir)]
         environment = {name: value for name, value in os.environ.items() if name != "GKT_TOKEN"}
@@ -99,6 +100,7 @@ class Serve:
 
         process = until(find, "the start of a trainer")
         assert process is not None
+        self.trainers.append(process)
         return process
 
     def get(self, path: str, **headers: str) -> httpx.Response:
@@ -137,6 +139,10 @@ class Serve:
         for device in self.devices:
             device.kill()
             device.wait()
+        for trainer in self.trainers:
+            # One that was stopped outlives its server; psutil kills no other process with its number.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                trainer.kill()
         with contextlib.suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self.process.pid).children(recursive=True):
                 process.kill()

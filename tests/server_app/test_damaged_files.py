@@ -94,5 +94,5 @@ def test_a_run_goes_on_from_what_stood_before_a_damaged_checkpoint(
         sum("is damaged" in text and "going on from what stood before round 2" in text for text in told) == 1
     )
     assert sum("it trains a round without them" in text for text in told) == 2
-    assert len(told) == 3
+    assert len(told) == 3 and not any(str(tmp_path) in text for text in told)
     assert server.get("/v1/health").status_code == 200

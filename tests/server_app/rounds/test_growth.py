@@ -46,7 +46,8 @@ def finished(mode: str) -> RunState:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_finished_run_goes_on_with_more_rounds(mode: str) -> None:
-    state = after(finished(mode), Grown(2, 3, (("rounds", 1, 2), ("num_clients", 2, 3))))
+    rounds = 2 if mode == "async" else 3
+    state = after(finished(mode), Grown(rounds, 3, (("rounds", 1, rounds), ("num_clients", 2, 3))))
     assert (state.phase, state.round_num, state.selected) == (Phase.COLLECTING, 2, ("a", "b"))
     task = rounds_of(state).task_for(state, "a", 1.0)
     assert (task.action, task.round_num, task.soft_labels_round) == ("train", 2, 1)
@@ -59,6 +60,9 @@ def test_a_finished_run_goes_on_with_more_rounds(mode: str) -> None:
         # Without rounds the new device does the ones that are left of its own.
         assert state.phase is not Phase.FINISHED
         state = after(state, Reported("c", 2), Claimed(3), Trained(3))
+    else:
+        assert (state.round_num, state.selected) == (3, ("a", "b", "c"))
+        state = after(state, *(Reported(each, 3) for each in "abc"), Claimed(3), Trained(3))
     assert state.phase is Phase.FINISHED
 
 
@@ -78,7 +82,8 @@ def test_a_run_that_goes_on_may_grow_at_any_time(mode: str) -> None:
     [
         (Grown(0, 2), "has 1 rounds, and cannot have 0"),
         (Grown(1, 1), "has 2 devices, and cannot have 1"),
-        (Grown(1, 3), "more devices need more rounds"),
+        (Grown(1, 3), "takes part from round 3 on, and the run has 1"),
+        (Grown(2, 3), "takes part from round 3 on, and the run has 2"),
     ],
 )
 def test_a_run_cannot_shrink(event: Grown, words: str) -> None:
@@ -112,6 +117,19 @@ def test_a_device_that_is_revoked_from_a_failed_run_has_no_part_any_more(mode: s
     state = after(RunState(2, 2, mode=mode), Joined("a"), Joined("b"), *round_of_two(1)[:3])
     state = after(state, Failed("its features"), Revoked("a"), Resumed())
     assert rounds_of(state).parts(state) == {"b": 1} and state.phase is Phase.READY
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_devices_are_added_as_long_as_a_round_is_left_for_them(done: int) -> None:
+    events = (Joined("a"), Joined("b"), *round_of_two(1), *round_of_two(2))
+    state = after(RunState(2, 2), *events[:done])
+    if state.round_num < 2:
+        assert after(state, Grown(2, 3)).num_clients == 3
+    else:
+        with pytest.raises(RoundError, match="from round 3 on, and the run has 2"):
+            advance(state, Grown(2, 3))
+    with pytest.raises(RoundError, match="from round 2 on"):
+        advance(finished("async"), Grown(1, 3))
 
 
 @pytest.mark.parametrize("mode", MODES)

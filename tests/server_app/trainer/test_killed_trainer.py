@@ -316,7 +316,9 @@ def test_a_run_without_its_checkpoints_stops_by_name_and_a_person_decides(
     assert Trainer(run).run_until_done().phase is Phase.FINISHED, "there is nothing to train"
     run.store.apply(Grown(3, 2))
     failed = Trainer(run).run_until_done()
-    assert failed.phase is Phase.FAILED and failed.error.startswith("the server network is lost: cannot read")
+    assert failed.phase is Phase.FAILED
+    assert failed.error.startswith("the server network is lost: the checkpoints of rounds 2 and 1")
+    assert str(tmp_path) not in failed.error, "devices read it"
     # Nobody has put one back.
     run.store.apply(Resumed())
     trainer = Trainer(run)
