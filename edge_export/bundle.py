@@ -11,6 +11,7 @@ import onnx
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from edge_export.bounds import output_bounds
 from edge_export.combined_template import combined_template
 from edge_export.initial_network import initial_network
 from edge_export.options import Depth, ExportOptions
@@ -137,6 +138,7 @@ def export_bundle(
             },
             tensors={name: _tensors(folder / name) for name in sorted(written) if name in _RUN_BY_DEVICES},
             portable_state=layout,
+            bounds=output_bounds(edge, example_images(4, options.image_size)),
         )
         write_manifest(folder, manifest)
         if verify != "none":

@@ -8,6 +8,7 @@
     storage.json    where state and blobs are, if elsewhere; may hold a password, readable by its owner only
     checkpoints/    server network and optimizer after each round, and after each epoch of the current one
     networks.json   modules of a server network of the user's own, if the run has one
+    server_init.safetensors    weights that the server network began from, if given
     token           the devices' bearer token, readable by its owner only
     server.json     URL and process id while a server is up
     trainer.log     what the trainer process printed
@@ -26,8 +27,11 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkt_core.bundle.manifest import Bundle, load_bundle
+from safetensors.numpy import load
+
+from gkt_core.bundle.manifest import COMBINED_TEMPLATE, Bundle, load_bundle
 from gkt_core.bundle.run_checks import check_run
+from gkt_core.bundle.template import SERVER_PREFIX, fill_template
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
@@ -36,12 +40,14 @@ from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
+from server_app.rounds.history import first_value
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.store import BlobStore, RemoteBlobStore, RunStore, validation_accuracies
 
 DATABASE_NAME = "run.sqlite"
 STORAGE_NAME = "storage.json"
+SERVER_INIT_NAME = "server_init.safetensors"
 TOKEN_NAME = "token"
 SERVER_INFO_NAME = "server.json"
 TRAINER_LOG_NAME = "trainer.log"
@@ -77,6 +83,8 @@ class RunContext:
             manifest.num_classes,
             self.config.shard_samples,
             self.config.crops_features,
+            most_feature=manifest.bound("features"),
+            most_logit=manifest.bound("logits"),
         )
 
     @property
@@ -94,6 +102,20 @@ class RunContext:
         base = self.config.server_lr * self.learning_rate_scale(state)
         done, size, total = rounds_of(state).share(state)
         return LearningRate.of_run(self.config, base).part(done, total, size)
+
+    @property
+    def told_config(self) -> RunConfig:
+        """What devices are told: the run's settings, with the learning rate that it began with.
+
+        A device reads them once, and goes on for as long as it likes: what changes comes with each task.
+        """
+        began = first_value(self.store.state().history, "edge_lr", self.config.edge_lr)
+        return dataclasses.replace(self.config, edge_lr=began)
+
+    def edge_learning_rate_scale(self, state: RunState) -> float:
+        """What devices multiply the learning rate with that they were told."""
+        began = first_value(state.history, "edge_lr", self.config.edge_lr)
+        return self.learning_rate_scale(state) * (self.config.edge_lr / began)
 
     def checkpoint_path(self, round_num: int) -> Path:
         """Server network and optimizer after a round."""
@@ -121,9 +143,14 @@ class Storage:
 
 
 def shard_blob(key: ShardKey, sha256: str) -> str:
-    """Name of a stored shard: another one for other content, so that a name always means the same bytes."""
+    """Name of a stored shard: another one for other content, so that a name always means the same bytes.
+
+    Args:
+        key: Where it belongs.
+        sha256: Of the file, by which it is known for whole when it is read.
+    """
     place = f"{round_blobs(key.round_num)}/{key.client_id}/{key.split}-{key.index:06d}"
-    return f"{place}-{sha256[:16]}.safetensors"
+    return f"{place}-{sha256}.safetensors"
 
 
 def round_blobs(round_num: int) -> str:
@@ -140,12 +167,19 @@ TEMPLATE_BLOB = "model/combined_template.onnx"
 SERVER_WEIGHTS_BLOB = "model/server.safetensors"
 
 
+def filled_template(bundle: Bundle, weights: bytes) -> bytes:
+    """Fill the server's weights, a file as of SERVER_WEIGHTS_BLOB, into the template of combined models."""
+    template = bundle.file(COMBINED_TEMPLATE).read_bytes()
+    return fill_template(template, bundle.manifest.slots(), load(weights), SERVER_PREFIX)
+
+
 def create_run(
     folder: Path,
     artifacts: Path,
     config: RunConfig,
     token: str | None = None,
     storage: Storage | None = None,
+    server_init: Path | None = None,
 ) -> RunContext:
     """Make a run's folder; all or nothing.
 
@@ -155,6 +189,7 @@ def create_run(
         config: Hyper-parameters.
         token: The devices' bearer token; drawn at random by default.
         storage: Where else than in the folder state and blobs are to be; its run id is given here.
+        server_init: Weights that the server network begins from; random ones by default.
 
     Raises:
         ArtifactError: No bundle, or it is changed.
@@ -169,6 +204,11 @@ def create_run(
         (temporary / "checkpoints").mkdir()
         (temporary / "blobs").mkdir()
         _write_token(temporary / TOKEN_NAME, token or secrets.token_urlsafe(24))
+        if server_init is not None:
+            try:
+                shutil.copyfile(server_init, temporary / SERVER_INIT_NAME)
+            except OSError as error:
+                raise InputError(f"cannot read --server-init {server_init}: {error}") from error
         run_id = f"run-{uuid.uuid4().hex[:12]}"
         state = RunState(
             num_clients=config.num_clients,
@@ -196,7 +236,7 @@ def open_run(folder: Path) -> RunContext:
         InputError: There is no run in this folder.
         ArtifactError: Its artifacts are changed.
     """
-    storage = _read_storage(folder)
+    storage = read_storage(folder)
     store = RunStore.open(storage.database or folder / DATABASE_NAME, storage.run_id or None)
     if store is None:
         raise InputError(
@@ -216,13 +256,28 @@ def has_run(folder: Path) -> bool:
     return (folder / DATABASE_NAME).is_file() or (folder / STORAGE_NAME).is_file()
 
 
-def _read_storage(folder: Path) -> Storage:
+def read_storage(folder: Path) -> Storage:
+    """Where a run's state and blobs are, if elsewhere."""
     try:
         return from_dict(Storage, json.loads((folder / STORAGE_NAME).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Storage()
     except (OSError, ValueError, MessageError) as error:
         raise InputError(f"{folder / STORAGE_NAME} cannot be read: {error}") from error
+
+
+def begins_from(folder: Path, weights: Path) -> bool:
+    """Whether the server network of this run began from the weights in a file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        given = weights.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read --server-init {weights}: {error}") from error
+    began = folder / SERVER_INIT_NAME
+    return began.is_file() and began.read_bytes() == given
 
 
 def read_token(folder: Path) -> str:

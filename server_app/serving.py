@@ -104,7 +104,13 @@ def served(
     host, port = listener.getsockname()[:2]
     scheme = "http" if tls is None else "https"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-    app = create_app(run, read_token(run.folder), poll_seconds=poll_seconds, classifier=classifier)
+    app = create_app(
+        run,
+        read_token(run.folder),
+        poll_seconds=poll_seconds,
+        classifier=classifier,
+        trainer_trouble=lambda: trainer.trouble,
+    )
     server = WebServer(app, listener, tls=tls)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
     info_path = run.folder / SERVER_INFO_NAME

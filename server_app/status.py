@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gkt_core.wire.protocol import ClientStatus, RoundMetrics, RoundReport, RunStatus
+from gkt_core.wire.protocol import ClientStatus, HistoryNote, RoundMetrics, RoundReport, RunStatus
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Phase
 from server_app.store import RoundRecord, RunStore, step_parts
@@ -63,6 +63,7 @@ def run_status(store: RunStore) -> RunStatus:
         mode=state.mode,
         server_steps=sum(1 for record in records if record.trained_at),
         staleness=rounds.staleness(state),
+        history=[HistoryNote(each.at, each.round_num, each.kind, each.text) for each in state.history],
     )
 
 

@@ -2,6 +2,7 @@
 
 from gkt_core.algorithms.base import Evaluation
 from gkt_core.algorithms.server_round import (
+    DivergedError,
     ServerPlace,
     ServerProgress,
     ServerUpdate,
@@ -11,6 +12,7 @@ from gkt_core.algorithms.server_round import (
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 
 __all__ = [
+    "DivergedError",
     "Evaluation",
     "ServerPlace",
     "ServerProgress",

@@ -27,6 +27,10 @@ from gkt_core.rounds.learning_rate import LearningRate
 _AS_THEY_ARE = FeatureViews()
 
 
+class DivergedError(GKTError):
+    """Training gave NaN or infinity."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerProgress:
     """How far the server is in its part of a round."""
@@ -126,7 +130,7 @@ def server_update(
         compiler: May make the pass forward in training faster, in one process.
 
     Raises:
-        GKTError: The loss is no longer finite.
+        DivergedError: The loss is no longer finite.
     """
     device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
@@ -161,7 +165,7 @@ def server_update(
             right = int((logits.argmax(dim=1) == labels).sum()) if share.counts else 0
             batch_loss, batch_right = ranks.sum_values([loss.item(), right])
             if not np.isfinite(batch_loss):
-                raise GKTError(
+                raise DivergedError(
                     f"the server's loss is {batch_loss} in round {round_num}, epoch {epoch}: "
                     "training diverged, lower server_lr"
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from gkt_core.wire.protocol import from_dict
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 3
+# Of bundles that do not say: a network trains with such numbers, however badly, and all its sums stay finite.
+GENEROUS_BOUND = 1e6
 
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
@@ -95,6 +98,8 @@ class Manifest:
             bundles of earlier versions.
         portable_state: Vectors of the portable step, see :class:`PortableState`; empty without it.
         verification: What ``gkt export`` measured against float64, by engine.
+        bounds: Greatest magnitude of ``features`` and of ``logits`` that a server takes; empty in bundles of
+            earlier versions.
         opset: ONNX opset of the training graph.
         seed: Seed of the initial weights.
         batch_norms: Corrections that a runtime applies after each step.
@@ -127,6 +132,7 @@ class Manifest:
     tensors: dict[str, Any] = field(default_factory=dict)
     portable_state: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
+    bounds: dict[str, Any] = field(default_factory=dict)
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
@@ -142,6 +148,10 @@ class Manifest:
             GKTError: There is no such optimizer.
         """
         return from_dict(EdgeOptimizer, {"name": self.optimizer, **self.optimizer_settings})
+
+    def bound(self, name: str) -> float:
+        """Give the greatest magnitude of ``features`` or ``logits`` that a server takes."""
+        return float(self.bounds.get(name, GENEROUS_BOUND))
 
     def file(self, name: str) -> FileEntry:
         """Look up the entry of one file.
@@ -233,9 +243,14 @@ class Manifest:
             check_num_classes(manifest.num_classes)
             check_image_size(manifest.image_size)
             manifest._check_tensors()
+            for name in manifest.bounds:
+                if not 0 < manifest.bound(name) < math.inf:
+                    raise ConfigError(
+                        f"the bound of {name[:40]} is {manifest.bounds[name]}, expected above 0"
+                    )
         except ArtifactError:
             raise
-        except GKTError as error:
+        except (GKTError, TypeError, ValueError) as error:
             raise ArtifactError(f"the manifest is not valid: {error}") from error
         if not all(_FILE_NAME.fullmatch(name) for name in manifest.files):
             raise ArtifactError(

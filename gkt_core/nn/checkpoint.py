@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
+from gkt_core.seal import OPEN_SEAL, close_seal, is_whole
 
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, torch.optim.Optimizer]
@@ -49,7 +50,7 @@ def state_bytes(modules: Modules, optimizers: Optimizers, arrays: Arrays, extra:
     for name, array in arrays.items():
         tensors[f"array/{name}"] = torch.from_numpy(np.array(array, order="C"))
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(stored, metadata={"gkt": json.dumps(extra, sort_keys=True)})
+    return close_seal(save(stored, metadata={"gkt": json.dumps({**extra, **OPEN_SEAL}, sort_keys=True)}))
 
 
 def load_state(path: Path, modules: Modules, optimizers: Optimizers) -> tuple[Arrays, Extra]:
@@ -77,12 +78,14 @@ def restore_state(data: bytes, modules: Modules, optimizers: Optimizers, name: s
         The arrays and the extra values.
 
     Raises:
-        ArtifactError: It is no checkpoint, or belongs to other networks.
+        ArtifactError: It is no checkpoint, damaged, or belongs to other networks.
     """
+    if not is_whole(data):
+        raise ArtifactError(f"cannot read the checkpoint {name}: it is damaged, its bytes have changed")
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        extra = json.loads(header["__metadata__"]["gkt"])
+        extra = _without_seal(json.loads(header["__metadata__"]["gkt"]))
     except (SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"cannot read the checkpoint {name}: {error}") from error
     try:
@@ -96,7 +99,7 @@ def restore_state(data: bytes, modules: Modules, optimizers: Optimizers, name: s
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint {name} belongs to another network: {error}") from error
-    return {key: value.numpy() for key, value in below(tensors, "array/").items()}, dict(extra)
+    return {key: value.numpy() for key, value in below(tensors, "array/").items()}, extra
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, extra: Extra) -> None:
@@ -121,10 +124,17 @@ def read_extra(path: Path) -> Extra:
     """
     try:
         with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        return dict(json.loads(header["__metadata__"]["gkt"]))
+            size = int.from_bytes(stream.read(8), "little")
+            if size > path.stat().st_size:
+                raise ArtifactError(f"cannot read the checkpoint {path}: it is cut short")
+            header = json.loads(stream.read(size))
+        return _without_seal(json.loads(header["__metadata__"]["gkt"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def _without_seal(extra: Extra) -> Extra:
+    return {name: value for name, value in extra.items() if name not in OPEN_SEAL}
 
 
 def below(values: Mapping[str, ValueT], prefix: str) -> dict[str, ValueT]:

@@ -11,10 +11,13 @@ from torch import nn
 from gkt_core.errors import ArtifactError
 
 
-def load_weights(network: nn.Module, path: Path | None) -> None:
+def load_weights(network: nn.Module, path: Path | None, *, prefix: str = "") -> None:
     """Overwrite all parameters and running statistics of a network, if there is a file.
 
-    It is a ``.safetensors`` file with PyTorch's names, ``extractor.conv.weight`` and so on.
+    Args:
+        network: Whose weights.
+        path: A ``.safetensors`` file with PyTorch's names, ``extractor.conv.weight`` and so on.
+        prefix: What every name in the file may begin with, such as the half of a network that it is.
 
     Raises:
         ArtifactError: The file cannot be read, is another network's, or holds NaN or infinity.
@@ -28,6 +31,8 @@ def load_weights(network: nn.Module, path: Path | None) -> None:
             f"cannot read initial weights from {path}: {error}: give a .safetensors file, as "
             "safetensors.torch.save_file(network.state_dict(), path) writes it"
         ) from error
+    if prefix and all(name.startswith(prefix) for name in tensors):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     expected = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     given = {n: v for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
     wrong = sorted(given.keys() ^ expected.keys()) or sorted(

@@ -127,6 +127,13 @@ def decode(encoded: EncodedFeatures, feature_shape: tuple[int, int, int]) -> NDA
     return decoded
 
 
+def greatest_value(encoded: EncodedFeatures) -> float:
+    """Give the greatest magnitude that levels can decode to; of codecs that have levels."""
+    low = encoded.offset.astype(np.float64)
+    high = low + encoded.scale.astype(np.float64) * _LEVELS[encoded.codec]
+    return float(max(np.abs(low).max(initial=0.0), np.abs(high).max(initial=0.0)))
+
+
 def check_scales(encoded: EncodedFeatures, channels: int) -> None:
     """Refuse scales and offsets that would decode to nonsense.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 HEALTH = "/v1/health"
+LIVE = "/v1/health/live"
 OPENAPI = "/v1/openapi.json"
 DOCS = "/docs"
 INFER = "/v1/infer"

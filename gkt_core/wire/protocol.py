@@ -6,6 +6,7 @@ Bodies are JSON but for shards and artifacts. ``{run}``, ``{round}`` and ``{clie
 verb  path                                                                body / answer
 ====  ==================================================================  ======================
 GET   /v1/health                                                          :class:`Health`
+GET   /v1/health/live                                                     :class:`Health`
 GET   /v1/openapi.json                                                    this, for programs
 GET   /docs                                                               this, for people
 GET   /v1/runs                                                            :class:`RunList`
@@ -23,7 +24,7 @@ GET   /v1/runs/{run}/model/server                                         the se
 POST  /v1/infer                                                           features / :class:`Inference`
 ====  ==================================================================  ======================
 
-Every request but the first three carries ``Authorization: Bearer <token>``. Shards carry
+Every request but the first four carries ``Authorization: Bearer <token>``. Shards carry
 ``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
 PUTs may be repeated at any time. Files carry the same header, of the whole file, and ``ETag``: the rest of
 one is asked for with ``Range`` and ``If-Range``. Errors are :class:`ErrorBody`; an answer of 429 or 503 says
@@ -80,7 +81,7 @@ class ErrorBody(Message):
 
 @dataclass(frozen=True, slots=True)
 class Health(Message):
-    """The server answers; ``status`` is ``ok``."""
+    """The server answers, and the run can go on if that was asked; ``status`` is ``ok``."""
 
     status: str
 
@@ -277,6 +278,24 @@ class TrainerProgress(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryNote(Message):
+    """Something that happened to a run beside its rounds.
+
+    Attributes:
+        at: When, in seconds since the epoch.
+        round_num: The round that the run was in.
+        kind: ``changed`` (a setting, from here on), ``failed``, ``resumed``, ``trainer`` (it died, or hung),
+            ``damaged`` (something that was stored).
+        text: For a person.
+    """
+
+    at: float
+    round_num: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStatus(Message):
     """A run at a glance, for people and for programs that watch.
 
@@ -293,6 +312,7 @@ class RunStatus(Message):
         server_steps: Steps that the server has finished, one a round in mode ``sync``.
         staleness: Rounds that each device is ahead of the slowest, in mode ``async``.
         quarantined: Devices whose uploads are not trained on, each with the reason.
+        history: What happened beside the rounds, oldest first; the latest of each kind.
     """
 
     run_id: str
@@ -314,6 +334,7 @@ class RunStatus(Message):
     mode: str = "sync"
     server_steps: int = 0
     staleness: dict[str, int] = field(default_factory=dict)
+    history: list[HistoryNote] = field(default_factory=list)
 
 
 def check_protocol_version(theirs: int) -> None:

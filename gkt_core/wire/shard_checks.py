@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,9 +65,34 @@ def count_samples(tensors: Mapping[str, NDArray[Any]], max_samples: int | None) 
     return num
 
 
-def is_finite_everywhere(values: NDArray[Any]) -> bool:
-    """Look whether no value is NaN or infinite, without an array as long as the values."""
+def check_magnitude(name: str, values: NDArray[Any], most: float) -> None:
+    """Refuse floats that are not finite, or larger than a bundle's network gives.
+
+    Args:
+        name: Of the tensor.
+        values: Of any shape; no array as long as they are is made.
+        most: The greatest magnitude that is taken.
+
+    Raises:
+        ShardError: Says how large they are, and what is expected.
+    """
     flat = values.reshape(-1)
-    return all(
-        np.isfinite(flat[begin : begin + _BLOCK_VALUES]).all() for begin in range(0, flat.size, _BLOCK_VALUES)
-    )
+    for begin in range(0, flat.size, _BLOCK_VALUES):
+        block = flat[begin : begin + _BLOCK_VALUES]
+        # NaN is the greatest and the least of what it is among.
+        refuse_larger(name, max(abs(float(block.max())), abs(float(block.min()))), most)
+
+
+def refuse_larger(name: str, magnitude: float, most: float) -> None:
+    """Refuse a magnitude that is not finite, or larger than is taken.
+
+    Raises:
+        ShardError: As :func:`check_magnitude` does.
+    """
+    if not math.isfinite(magnitude):
+        raise ShardError(f"{name} hold NaN or infinity")
+    if magnitude > most:
+        raise ShardError(
+            f"{name} reach {magnitude:.3g}, this bundle's network stays within {most:.3g}: the local "
+            "training diverged, lower edge_lr, or these are another network's"
+        )

@@ -22,6 +22,7 @@ checked against the :class:`ShardSpec` of the run before it is used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.errors import CodecError, ShardError
-from gkt_core.wire.codec import EncodedFeatures, check_scales, decode, encode, encoded_layout
-from gkt_core.wire.shard_checks import check_layout, check_metadata, count_samples, is_finite_everywhere
+from gkt_core.wire.codec import EncodedFeatures, check_scales, decode, encode, encoded_layout, greatest_value
+from gkt_core.wire.shard_checks import (
+    check_layout,
+    check_magnitude,
+    check_metadata,
+    count_samples,
+    refuse_larger,
+)
 from gkt_core.wire.shard_file import MAX_HEADER_BYTES, map_file, parse, serialise
 
 SPLITS = ("train", "validation")
@@ -49,6 +56,8 @@ class ShardSpec:
         num_classes: Width of the logits; labels are below it.
         max_samples: Samples in one shard at most.
         has_outside: Whether the feature of black comes with the samples.
+        most_feature: Greatest magnitude of a feature; any that is finite by default.
+        most_logit: The same of the device's logits.
     """
 
     codec: str
@@ -56,6 +65,8 @@ class ShardSpec:
     num_classes: int
     max_samples: int
     has_outside: bool = False
+    most_feature: float = math.inf
+    most_logit: float = math.inf
 
     @property
     def max_bytes(self) -> int:
@@ -194,7 +205,7 @@ def read_feature_shard(
     spec: ShardSpec,
     *,
     check_values: bool = True,
-    is_finite: bool = False,
+    largest: float = math.inf,
 ) -> FeatureShard:
     """Read and validate one feature shard without copying it.
 
@@ -203,8 +214,8 @@ def read_feature_shard(
         key: Where the shard must belong.
         spec: What this run expects.
         check_values: Also look at every value; ``False`` for a shard that was checked when it arrived.
-        is_finite: That every four bytes of ``data`` are a finite float is known; features are looked at again
-            only if they lie elsewhere.
+        largest: What is known of the greatest magnitude of any four bytes behind the header, read as a float;
+            features are looked at again only if they lie elsewhere, or that is too much.
 
     Raises:
         ShardError: Anything differs from what this run expects; the message says what.
@@ -233,23 +244,23 @@ def read_feature_shard(
     if check_values:
         # Relative to the file: a header of odd length would put floats between the words that were seen.
         places = (shard.encoded.values.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 4
-        _check_values(shard, spec, features_are_finite=is_finite and spec.codec == "fp32" and places == 0)
+        known = spec.codec == "fp32" and places == 0 and math.isfinite(largest)
+        _check_values(shard, spec, largest=largest if known else math.inf)
     return shard
 
 
-def _check_values(shard: FeatureShard, spec: ShardSpec, *, features_are_finite: bool) -> None:
+def _check_values(shard: FeatureShard, spec: ShardSpec, *, largest: float) -> None:
     try:
         check_scales(shard.encoded, spec.feature_shape[0])
     except CodecError as error:
         raise ShardError(str(error)) from error
-    floats: dict[str, NDArray[Any]] = {"client_logits": shard.client_logits}
-    if not features_are_finite:
-        floats["features"] = shard.encoded.values
+    check_magnitude("client_logits", shard.client_logits, spec.most_logit)
+    if shard.encoded.values.dtype.kind != "f":
+        refuse_larger("features", greatest_value(shard.encoded), spec.most_feature)
+    elif not (math.isfinite(largest) and largest <= spec.most_feature):
+        check_magnitude("features", shard.encoded.values, spec.most_feature)
     if shard.outside is not None:
-        floats["features_outside"] = shard.outside
-    for name, values in floats.items():
-        if values.dtype.kind == "f" and not is_finite_everywhere(values):
-            raise ShardError(f"{name} hold NaN or infinity")
+        check_magnitude("features_outside", shard.outside, spec.most_feature)
     outside = shard.labels[(shard.labels < 0) | (shard.labels >= spec.num_classes)]
     if outside.size:
         raise ShardError(f"labels hold {int(outside[0])}, this run expects 0 to {spec.num_classes - 1}")
@@ -271,7 +282,7 @@ def read_soft_labels(data: bytes, client_id: str, round_num: int, num_classes: i
 
 
 def map_feature_shard(
-    path: Path, key: ShardKey, spec: ShardSpec, *, check_values: bool = False, is_finite: bool = False
+    path: Path, key: ShardKey, spec: ShardSpec, *, check_values: bool = False, largest: float = math.inf
 ) -> FeatureShard:
     """Memory-map a stored shard: its features are read from disk when rows are asked for.
 
@@ -281,7 +292,7 @@ def map_feature_shard(
         ShardError: The file cannot be read or is not the expected shard.
     """
     try:
-        mapped = map_file(path, is_read_now=check_values and not is_finite)
+        mapped = map_file(path, is_read_now=check_values and not math.isfinite(largest))
     except OSError as error:
         raise ShardError(f"cannot read the shard {path}: {error}") from error
-    return read_feature_shard(mapped, key, spec, check_values=check_values, is_finite=is_finite)
+    return read_feature_shard(mapped, key, spec, check_values=check_values, largest=largest)

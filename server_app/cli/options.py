@@ -9,9 +9,10 @@ from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import COMPILE
 from gkt_core.errors import ConfigError
+from server_app.heartbeat import LEAST_SILENCE_SECONDS
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
-TRAINING, LATE = "The trainer's machine", "Late devices"
+TRAINING, LATE, GOING_ON = "The trainer's machine", "Late devices", "Beginning and going on"
 # What nginx lets through as it comes is 1 MB; smaller shards are lost less often, and resumed sooner.
 SHARD_BYTES, MOST_SHARD_SAMPLES = 512_000, 64
 # Of a new run's hyper-parameters, where they differ from a simulation's: what travels is dear here.
@@ -50,6 +51,9 @@ class ServeOptions(RunFolder):
         data_dir: Folder of the run: a new one begins a run, an existing one goes on with it.
         artifacts: Bundle of gkt export; not needed to go on with a run.
         config_file: TOML file of the run's hyper-parameters.
+        server_init: Weights that a new run's server network begins from: .safetensors with PyTorch's names,
+            such as model/server.safetensors among the blobs of another run.
+        resumes_failed: Take up a run that has failed where it stopped, once the cause is gone.
         host: Address to listen on; 0.0.0.0 for all.
         port: Port; 0 for a free one.
         token: The devices' bearer token.
@@ -70,11 +74,15 @@ class ServeOptions(RunFolder):
             training goes on as it is.
         networks: A module that registers a server network of your own, which the trainer imports; kept with
             the run.
+        silence_seconds: How long a trainer may give no sign of life before another takes its place; longer
+            where its slowest step takes longer.
     """
 
     data_dir: Path = option(click_type=OUTPUT_FOLDER)
     artifacts: Path | None = None
     config_file: Path | None = option(None, flag="--config")
+    server_init: Path | None = option(None, shown_default="random weights", group=GOING_ON)
+    resumes_failed: bool = option(False, flag="--resume-failed", group=GOING_ON)
     host: str = option("127.0.0.1", group=NETWORK)
     port: int = option(8080, low=0, high=65535, group=NETWORK)
     token: str | None = option(None, envvar="GKT_TOKEN", shown_default="drawn at random", group=NETWORK)
@@ -93,6 +101,9 @@ class ServeOptions(RunFolder):
     device: str = option("cpu", choices=("cpu", "cuda"), group=TRAINING)
     compiled: str = option("auto", flag="--compile", choices=COMPILE, group=TRAINING)
     networks: tuple[str, ...] = option((), metavar="FILE.py", group=TRAINING)
+    silence_seconds: float = option(
+        LEAST_SILENCE_SECONDS, flag="--trainer-silence", low=1, unit="seconds", group=TRAINING
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges, and half of a certificate.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from gkt_core.config.run_config import RunConfig, build_run_config, run_config_o
 from gkt_core.data.augment import CROP_PADDING_WORDS, view_defaults
 from gkt_core.errors import ConfigError, needs
 from gkt_core.wire.shards import ShardSpec
+from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
 from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
 from server_app.own_networks import check_networks, note_networks, noted_networks
 
@@ -48,7 +48,9 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
     Prints the command that each device runs. The interface describes itself at /docs, and as an OpenAPI
     document at /v1/openapi.json; neither needs the token. Ctrl-C stops the server and its trainer; the same
     --data-dir goes on where it stopped, with the same deadline unless another is given. The run's
-    hyper-parameters, which --config takes too, are --clients to --seed and all from "Rounds and devices" on.
+    hyper-parameters, which --config takes too, are --clients to --seed and all from "Rounds and devices" on;
+    they stay as they are, but that a run may grow (--rounds, --clients) and learn at another rate from here
+    on (--server-lr, --edge-lr).
     """
     with needs("server"):
         from server_app import serving  # noqa: PLC0415 - imports an extra
@@ -106,7 +108,7 @@ def opened(
     build_run_config(hyper_parameters, file=options.config_file)
     classifier = None if options.deployed is None else FeatureClassifier(options.deployed)
     with contextlib.closing(serving.bind(options.host, options.port)) as listener:
-        run = run_of(options, hyper_parameters, classifier)
+        run, wanted = run_of(options, hyper_parameters, classifier)
         token = run_folder.read_token(options.data_dir)
         if options.token not in (None, token):
             raise ConfigError(
@@ -115,6 +117,7 @@ def opened(
             )
         if classifier is not None:
             classifier.check_fits(run.bundle.manifest)
+        run = go_on(run, wanted, options, announce)
         change_rules(run.store, options)
         trainer = TrainerProcess(
             run,
@@ -123,14 +126,15 @@ def opened(
             num_procs=options.num_procs,
             device=options.device,
             compiled=options.compiled,
+            silence_seconds=options.silence_seconds,
         )
         yield Opened(run, token, listener, trainer, classifier)
 
 
 def run_of(
     options: ServeOptions, hyper_parameters: dict[str, Any], classifier: FeatureClassifier | None
-) -> RunContext:
-    """Go on with the run of the folder, or begin one."""
+) -> tuple[RunContext, RunConfig]:
+    """Open the run of the folder, or begin one; with the settings that it is to have."""
     from server_app import run_folder  # noqa: PLC0415 - imports an extra
 
     if run_folder.has_run(options.data_dir):
@@ -139,11 +143,14 @@ def run_of(
         defaults = run.config.to_dict()
         config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
         config = with_precision(config, options.device, _announce)
-        _check_same(config, run.config, options.data_dir)
+        differences(config, run.config)
+        check_same_places(run, options)
         _check_rules(config, options)
-        check_networks(options.networks or noted_networks(options.data_dir), run.bundle.manifest)
+        networks = options.networks or noted_networks(options.data_dir)
+        check_networks(networks, run.bundle.manifest)
+        check_machine(options, config, run.folder / "artifacts", networks)
         note_networks(options.data_dir, options.networks)
-        return run
+        return run, config
     if options.artifacts is None:
         raise ConfigError(f"{options.data_dir} holds no run: give --artifacts to begin one")
     config = new_config(options, options.artifacts, hyper_parameters)
@@ -152,11 +159,14 @@ def run_of(
     check_networks(options.networks, load_bundle(options.artifacts).manifest)
     if classifier is not None:
         classifier.check_fits(load_bundle(options.artifacts).manifest)
+    check_machine(options, config, options.artifacts, options.networks, is_new=True)
     elsewhere = options.database or options.blobs
     storage = run_folder.Storage(options.database or "", options.blobs or "") if elsewhere else None
-    run = run_folder.create_run(options.data_dir, options.artifacts, config, options.token, storage)
+    run = run_folder.create_run(
+        options.data_dir, options.artifacts, config, options.token, storage, options.server_init
+    )
     note_networks(options.data_dir, options.networks)
-    return run
+    return run, config
 
 
 def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[str, Any]) -> RunConfig:
@@ -216,18 +226,3 @@ def change_rules(store: RunStore, options: ServeOptions) -> None:
     seconds = state.deadline_seconds if options.deadline_seconds is None else options.deadline_seconds
     if (least, seconds) != (state.min_clients, state.deadline_seconds):
         store.apply(RulesChanged(least, seconds))
-
-
-def _check_same(wanted: RunConfig, existing: RunConfig, data_dir: Path) -> None:
-    was = existing.to_dict()
-    differing = {
-        name: f"{value} instead of {was[name]}"
-        for name, value in wanted.to_dict().items()
-        if value != was[name]
-    }
-    if differing:
-        listed = json.dumps(differing)
-        raise ConfigError(
-            f"the run in {data_dir} has other settings: {listed}: "
-            "leave the options out to go on with it, or choose another --data-dir"
-        )

@@ -72,7 +72,7 @@ class AsyncRounds:
             reported=without(state.reported, client_id),
             late=without(state.late, client_id),
         )
-        if state.phase is Phase.READY:
+        if state.phase in (Phase.READY, Phase.FAILED):
             # A step that is being trained keeps this device's part: it cannot be taken out of a network.
             state = dataclasses.replace(state, in_step=without(state.in_step, client_id))
         return self.settled(state)
@@ -109,6 +109,22 @@ class AsyncRounds:
             state = _caught_up(state, each)
         if _is_over(state):
             return dataclasses.replace(state, phase=Phase.FINISHED)
+        return self.settled(dataclasses.replace(state, phase=Phase.COLLECTING, round_num=state.round_num + 1))
+
+    def lost(self, state: RunState, client_ids: tuple[str, ...]) -> RunState:
+        """Let the devices work on the same round, from which the others' step is taken apart."""
+        gone = set(client_ids)
+        left = dataclasses.replace(
+            state,
+            phase=Phase.COLLECTING,
+            selected=tuple(sorted({*state.selected, *(gone & set(state.clients))})),
+            in_step=tuple(each for each in state.in_step if each not in gone),
+            reported=tuple(each for each in state.reported if each not in gone),
+        )
+        return self.settled(left)
+
+    def reopened(self, state: RunState) -> RunState:
+        """Let devices go on, and count the server's next step."""
         return self.settled(dataclasses.replace(state, phase=Phase.COLLECTING, round_num=state.round_num + 1))
 
     def check_upload(self, state: RunState, client_id: str, round_num: int) -> None:

@@ -7,20 +7,26 @@ from typing import Protocol
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.wire.protocol import Task
-from server_app.rounds import members
+from server_app.rounds import growth, members
 from server_app.rounds.asynchronous import AsyncRounds
+from server_app.rounds.history import DAMAGED, FAILED
 from server_app.rounds.state import (
+    AnswerLost,
     Claimed,
     DeadlinePassed,
     Deserted,
     Event,
     Failed,
+    Grown,
     Joined,
+    Noted,
     Pardoned,
+    PartsLost,
     Phase,
     Quarantined,
     Released,
     Reported,
+    Resumed,
     Revoked,
     RulesChanged,
     RunState,
@@ -66,6 +72,14 @@ class Rounds(Protocol):
 
     def trained(self, state: RunState) -> RunState:
         """Give the step's devices their answers, and go on or finish."""
+        ...
+
+    def lost(self, state: RunState, client_ids: tuple[str, ...]) -> RunState:
+        """Await these devices' parts of the step that is being trained once more."""
+        ...
+
+    def reopened(self, state: RunState) -> RunState:
+        """Begin the next round of a finished run that has been given more of them."""
         ...
 
     def check_upload(self, state: RunState, client_id: str, round_num: int) -> None:
@@ -145,6 +159,12 @@ def advance(state: RunState, event: Event) -> RunState:
     Raises:
         RoundError: The event does not fit the state.
     """
+    after = _applied(state, event)
+    has_failed = after.phase is Phase.FAILED and state.phase is not Phase.FAILED
+    return growth.noted(after, FAILED, after.error) if has_failed else after
+
+
+def _applied(state: RunState, event: Event) -> RunState:
     rounds = rounds_of(state)
     match event:
         case Joined(client_id):
@@ -178,8 +198,41 @@ def advance(state: RunState, event: Event) -> RunState:
         case Trained(round_num):
             members.check_fits(state, event, Phase.TRAINING, round_num)
             return rounds.trained(state)
+        case Failed() | Deserted() | PartsLost() | AnswerLost() | Resumed() | Grown() | Noted():
+            return _changed(state, event)
+
+
+def _changed(
+    state: RunState, event: Failed | Deserted | PartsLost | AnswerLost | Resumed | Grown | Noted
+) -> RunState:
+    """Apply what does not belong to the way of a round: failures, damages, and what a person wants."""
+    rounds = rounds_of(state)
+    match event:
         case Failed() | Deserted():
             return members.stopped(state, event)
+        case PartsLost(round_num, reasons):
+            members.check_fits(state, event, Phase.TRAINING, round_num)
+            return _without_parts(state, round_num, dict(reasons))
+        case AnswerLost(client_id):
+            left = tuple(pair for pair in state.answered if pair[0] != client_id)
+            text = f"soft labels of {client_id}: it trains a round without them"
+            return dataclasses.replace(growth.noted(state, DAMAGED, text), answered=left)
+        case Resumed():
+            return rounds.settled(growth.resumed(state))
+        case Grown():
+            grown = growth.grown(state, event)
+            return rounds.reopened(grown) if growth.has_more(state, event) else rounds.settled(grown)
+        case Noted(kind, text):
+            return growth.noted(state, kind, text)
+
+
+def _without_parts(state: RunState, round_num: int, reasons: dict[str, str]) -> RunState:
+    rounds = rounds_of(state)
+    for client_id in reasons.keys() - rounds.parts(state).keys():
+        raise RoundError(f"{client_id} has no part in round {round_num} that could be lost")
+    for reason in reasons.values():
+        state = growth.noted(state, DAMAGED, f"asked for again: {reason}")
+    return rounds.lost(state, tuple(reasons))
 
 
 def part_is_closed(state: RunState, client_id: str, round_num: int) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from server_app.rounds.history import HistoryEntry
+
 
 class Phase(StrEnum):
     """What a run waits for."""
@@ -49,6 +51,7 @@ class RunState:
         late: Devices that nobody waits for any more, but which may still report, sorted (async).
         uploads: The round of each device's upload that is trained on, where not every round has one, sorted.
         views: The round of the upload that each device's last soft labels answer, in such a run, sorted.
+        history: What happened to the run beside its rounds, oldest first.
     """
 
     num_clients: int
@@ -75,6 +78,7 @@ class RunState:
     late: tuple[str, ...] = ()
     uploads: tuple[tuple[str, int], ...] = ()
     views: tuple[tuple[str, int], ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -105,7 +109,9 @@ class RunState:
         pairs = {
             name: tuple((client_id, value) for client_id, value in values.get(name, ())) for name in _PAIRS
         }
-        return cls(**{**values, **lists, **pairs, "phase": Phase(values["phase"])})
+        history = tuple(HistoryEntry.from_dict(entry) for entry in values.get("history", ()))
+        fields = {**values, **lists, **pairs, "history": history, "phase": Phase(values["phase"])}
+        return cls(**fields)
 
 
 _PAIRS = ("answered", "done", "quarantined", "uploads", "views")
@@ -191,7 +197,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nothing can bring this run to its end any more."""
+    """This run gets no further by itself."""
 
     error: str
 
@@ -199,6 +205,54 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Deserted:
     """The trainer has nobody to wait for; nothing, if somebody has come back meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartsLost:
+    """What devices sent for the round that is being trained is damaged: it is asked for again.
+
+    Attributes:
+        round_num: The round, or step.
+        reasons: Of each such device, what is damaged.
+    """
+
+    round_num: int
+    reasons: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """A device's soft labels are damaged: it goes on without a teacher."""
+
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The cause of a failure is gone: the run goes on where it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """The person who runs the server wants more of the run, or other learning rates from here on.
+
+    Attributes:
+        rounds: Rounds in all, no fewer than before.
+        num_clients: Devices that may join, no fewer than before.
+        changes: Every hyper-parameter that changes, before and after, for the history.
+    """
+
+    rounds: int
+    num_clients: int
+    changes: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something happened to the run that its history should hold."""
+
+    kind: str
+    text: str
 
 
 Event = (
@@ -214,4 +268,9 @@ Event = (
     | Trained
     | Failed
     | Deserted
+    | PartsLost
+    | AnswerLost
+    | Resumed
+    | Grown
+    | Noted
 )

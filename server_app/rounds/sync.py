@@ -8,7 +8,8 @@
                                 +---- trained, rounds left ---------------+
                                 +---- quarantined, nobody left -----------+
                                                     finished <-- trained, last round
-    failed <-- from every phase but finished
+    failed <-- from every phase but finished; a person takes it up again where it failed, and opens
+the next round of a finished run by more rounds
 
 A run begins when all devices have joined, a round closes when all devices that were drawn for it have
 reported; after a deadline, at least ``min_clients`` are enough for either. Whoever comes too late takes part
@@ -59,10 +60,13 @@ class SyncRounds:
 
     def revoked(self, state: RunState, client_id: str) -> RunState:
         """Drop the device's part of the round, unless the trainer has it already."""
-        if state.phase not in (Phase.COLLECTING, Phase.READY):
+        if state.phase not in (Phase.COLLECTING, Phase.READY, Phase.FAILED):
             # A round that is being trained keeps this device's part: it cannot be taken out of a network.
             return state
         left = _without_part(state, client_id)
+        if state.phase is Phase.FAILED:
+            # Perhaps by this device: the round is not taken up again with its part.
+            return left
         return self.settled(dataclasses.replace(left, phase=Phase.COLLECTING))
 
     def quarantined(self, state: RunState, client_id: str, reason: str) -> RunState:
@@ -82,6 +86,23 @@ class SyncRounds:
         state = dataclasses.replace(state, answered=answered, views=views)
         if self.is_last(state):
             return dataclasses.replace(state, phase=Phase.FINISHED)
+        return _opened(state, state.round_num + 1)
+
+    def lost(self, state: RunState, client_ids: tuple[str, ...]) -> RunState:
+        """Collect the parts again, from devices that are still members."""
+        gone = set(client_ids)
+        left = dataclasses.replace(
+            state,
+            phase=Phase.COLLECTING,
+            selected=tuple(each for each in state.selected if each not in gone or each in state.clients),
+            reported=tuple(each for each in state.reported if each not in gone),
+            # Such a device sends its next upload, whichever round would have had one.
+            uploads=tuple(pair for pair in state.uploads if pair[0] not in gone),
+        )
+        return self.settled(left)
+
+    def reopened(self, state: RunState) -> RunState:
+        """Open the round after the last."""
         return _opened(state, state.round_num + 1)
 
     def check_upload(self, state: RunState, client_id: str, round_num: int) -> None:

@@ -5,6 +5,7 @@ from server_app.store.metrics import part_metrics, step_parts, validation_accura
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.remote import RemoteBlobStore
 from server_app.store.sql import RunStore
+from server_app.store.whole import delete_with_hash, has_its_hash, put_with_hash, sealed_blob, shard_trouble
 
 __all__ = [
     "BlobStore",
@@ -14,7 +15,12 @@ __all__ = [
     "RunStore",
     "ShardRecord",
     "UploadView",
+    "delete_with_hash",
+    "has_its_hash",
     "part_metrics",
+    "put_with_hash",
+    "sealed_blob",
+    "shard_trouble",
     "step_parts",
     "validation_accuracies",
 ]

@@ -16,8 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gkt_core.errors import InputError, RoundError
 from gkt_core.wire.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.wire.shards import ShardKey
+from server_app.rounds.history import stamped
 from server_app.rounds.machine import advance
-from server_app.rounds.state import Event, Joined, Phase, Reported, RunState, Trained
+from server_app.rounds.state import Event, Grown, Joined, Phase, Reported, RunState, Trained
 from server_app.store import tables
 from server_app.store.engine import migrate, open_engine, write_transaction
 from server_app.store.identities import forget_open_parts, known_identities
@@ -132,11 +133,14 @@ class RunStore:
         """
         with self._write() as connection:
             if lease_owner is not None:
-                query = sa.select(tables.runs.c.lease_owner).where(self._mine)
-                holder = connection.execute(query.with_for_update()).scalar_one()
-                if holder != lease_owner:
-                    raise RoundError(f"{event} comes from {lease_owner}, but {holder} trains this run now")
+                self._check_lease(connection, event, lease_owner)
             return self._advance(connection, event)[1]
+
+    def _check_lease(self, connection: sa.Connection, event: Event, owner: str) -> None:
+        query = sa.select(tables.runs.c.lease_owner).where(self._mine)
+        holder = connection.execute(query.with_for_update()).scalar_one()
+        if holder != owner:
+            raise RoundError(f"{event} comes from {owner}, but {holder} trains this run now")
 
     def _advance(self, connection: sa.Connection, event: Event) -> tuple[RunState, RunState]:
         now = time.time()
@@ -145,6 +149,7 @@ class RunStore:
         after = advance(before, event)
         if after == before:
             return before, after
+        after = dataclasses.replace(after, history=stamped(after.history, now))
         self._update(connection, state=json.dumps(after.to_dict()))
         opened = after.round_num != before.round_num
         if opened:
@@ -154,6 +159,13 @@ class RunStore:
         if isinstance(event, Trained):
             self._note_round(connection, before.round_num, trained_at=now)
         return before, after
+
+    def grow(self, event: Grown, config: dict[str, Any]) -> RunState:
+        """Let the run grow, and keep its new hyper-parameters, or neither; RoundError if refused."""
+        with self._write() as connection:
+            after = self._advance(connection, event)[1]
+            self._update(connection, config=json.dumps(config, sort_keys=True))
+        return after
 
     def _note_round(self, connection: sa.Connection, round_num: int, **values: Any) -> None:
         self._upsert(connection, tables.rounds, {"round_num": round_num}, values)
@@ -214,9 +226,20 @@ class RunStore:
     def forget_shard(self, key: ShardKey) -> None:
         """Forget a shard whose blob is lost, so that it is asked for again."""
         with self._write() as connection:
-            shards = tables.shards
-            where = [shards.c[name] == value for name, value in key.metadata().items()]
-            connection.execute(sa.delete(shards).where(shards.c.run_id == self.run_id, *where))
+            self._forget(connection, key)
+
+    def _forget(self, connection: sa.Connection, key: ShardKey) -> None:
+        shards = tables.shards
+        where = [shards.c[name] == value for name, value in key.metadata().items()]
+        connection.execute(sa.delete(shards).where(shards.c.run_id == self.run_id, *where))
+
+    def lose_shards(self, keys: Sequence[ShardKey], event: Event, lease_owner: str) -> RunState:
+        """Forget damaged shards and advance by what follows from it, or neither; RoundError if refused."""
+        with self._write() as connection:
+            self._check_lease(connection, event, lease_owner)
+            for key in keys:
+                self._forget(connection, key)
+            return self._advance(connection, event)[1]
 
     def shards(self, round_num: int, client_id: str | None = None) -> list[ShardRecord]:
         """Shards of a round, of one device or of all, in canonical order."""

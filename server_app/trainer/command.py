@@ -10,6 +10,7 @@ import click
 from gkt_core.config.run_config import COMPILE
 from gkt_core.files import remove_leftovers
 from gkt_core.nn.execution import prepare_torch
+from server_app.heartbeat import LEAST_SILENCE_SECONDS, WAITING_NAME, Heartbeat
 from server_app.run_folder import open_run
 from server_app.trainer.group import choose_group, end_with_parent, join_spawned, join_torchrun, torchrun_rank
 from server_app.trainer.lease import only_trainer
@@ -17,6 +18,8 @@ from server_app.trainer.network import own_torch_device
 from server_app.trainer.own_networks import load_own_networks
 from server_app.trainer.rank_process import train_along
 from server_app.trainer.trainer import Trainer
+
+_ORPHAN_SECONDS = 10.0
 
 log = logging.getLogger("gkt.trainer")
 
@@ -28,6 +31,7 @@ log = logging.getLogger("gkt.trainer")
 @click.option("--procs", "num_procs", default=1, show_default=True, help="Processes to train with.")
 @click.option("--compile", "compiled", type=click.Choice(COMPILE), default="off", show_default=True)
 @click.option("--parent-pid", type=int)
+@click.option("--silence", "silence_seconds", default=LEAST_SILENCE_SECONDS, show_default=True)
 # What a trainer tells the processes that it starts.
 @click.option("--rank", type=int, hidden=True)
 @click.option("--store-port", type=int, default=0, hidden=True)
@@ -38,6 +42,7 @@ def main(
     num_procs: int,
     compiled: str,
     parent_pid: int | None,
+    silence_seconds: float,
     rank: int | None,
     store_port: int,
 ) -> None:
@@ -56,12 +61,19 @@ def main(
         train_along(open_run(data_dir), torch_device)
         return
     group = choose_group(data_dir, num_procs, num_threads, device)
-    with only_trainer(data_dir, parent_pid) as alone:
+    if parent_pid is not None:
+        # One that hangs does not look itself; one that does not ends in order, before that.
+        end_with_parent(parent_pid, grace_seconds=_ORPHAN_SECONDS)
+    waiting = Heartbeat(data_dir, parent_pid, silence_seconds, WAITING_NAME)
+    with only_trainer(data_dir, parent_pid, waiting) as alone:
         if alone:
+            heartbeat = Heartbeat(data_dir, parent_pid, silence_seconds)
+            heartbeat.long_step("opening the run")
             # Of the trainer that was killed, and of its server: a run of weeks must not fill the disk.
             remove_leftovers(data_dir)
             try:
-                state = Trainer(open_run(data_dir), group, torch_device, compiled).run_until_done(parent_pid)
+                trainer = Trainer(open_run(data_dir), group, torch_device, compiled, heartbeat)
+                state = trainer.run_until_done(parent_pid)
             except BaseException:
                 group.abandon()
                 raise

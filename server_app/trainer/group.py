@@ -234,13 +234,19 @@ def receive_order(network: nn.Module, optimizer: torch.optim.Optimizer) -> Order
     return Order(**extra, learning_rate=learning_rate, shards=shards)
 
 
-def end_with_parent(parent_pid: int) -> None:
-    """End this process when another is no longer its parent, even while it waits for others."""
+def end_with_parent(parent_pid: int, grace_seconds: float = 0.0) -> None:
+    """End this process when another is no longer its parent, even while it waits for others.
+
+    Args:
+        parent_pid: The other.
+        grace_seconds: How long it may take to end by itself.
+    """
 
     def watch() -> None:
         while os.getppid() == parent_pid:
             time.sleep(_POLL_SECONDS)
-        log.info("rank 0 is gone; ending")
+        time.sleep(grace_seconds)
+        log.info("who started this process is gone; ending")
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

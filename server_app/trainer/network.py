@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -9,13 +10,20 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from gkt_core.algorithms import Evaluation, ServerUpdate
-from gkt_core.bundle.manifest import COMBINED_TEMPLATE
-from gkt_core.bundle.template import SERVER_PREFIX, fill_template
-from gkt_core.errors import ConfigError, GKTError
+from gkt_core.algorithms import DivergedError, Evaluation, ServerUpdate
+from gkt_core.bundle.template import SERVER_PREFIX
+from gkt_core.errors import ConfigError
 from gkt_core.nn import build_server_network
 from gkt_core.nn.averaging import deployed, trained_with
-from server_app.run_folder import SERVER_WEIGHTS_BLOB, TEMPLATE_BLOB, RunContext
+from gkt_core.nn.initial_weights import load_weights
+from gkt_core.seal import OPEN_SEAL, close_seal
+from server_app.run_folder import (
+    SERVER_INIT_NAME,
+    SERVER_WEIGHTS_BLOB,
+    TEMPLATE_BLOB,
+    RunContext,
+    filled_template,
+)
 
 
 def build_network(run: RunContext, torch_device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -24,6 +32,8 @@ def build_network(run: RunContext, torch_device: torch.device) -> tuple[nn.Modul
     network: nn.Module = build_server_network(
         manifest.server_network, manifest.num_classes, seed=run.config.seed
     )
+    first = run.folder / SERVER_INIT_NAME
+    load_weights(network, first if first.is_file() else None, prefix=SERVER_PREFIX)
     # The faster layout of convolutions on CPUs; the numbers it holds are the same.
     network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return trained_with(network, run.config, run.config.server_lr)
@@ -41,7 +51,7 @@ def own_torch_device(name: str, rank: int | None) -> torch.device:
     """
     if name == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError("--device is cuda, but PyTorch sees no GPU: choose cpu")
+            raise ConfigError("--device is cuda, but PyTorch sees no GPU: choose cpu, or make one visible")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank or 0)))
     return torch.device(name)
 
@@ -50,14 +60,19 @@ def check_finite(round_num: int, update: ServerUpdate, evaluation: Evaluation) -
     """Refuse a network that has diverged.
 
     Raises:
-        GKTError: Its logits are NaN or infinite.
+        DivergedError: Its logits are NaN or infinite.
     """
     # A loss is computed before its update: the last update shows only in what comes after it.
     if not (np.isfinite(update.server_logits).all() and np.isfinite(evaluation.loss)):
-        raise GKTError(
+        raise DivergedError(
             f"the server network gives NaN or infinity after round {round_num}: "
             "training diverged, lower server_lr"
         )
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Whether all weights and running statistics are numbers."""
+    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
 
 
 def publish_model(run: RunContext, network: nn.Module) -> None:
@@ -67,8 +82,7 @@ def publish_model(run: RunContext, network: nn.Module) -> None:
         for name, value in deployed(network).state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    template = run.bundle.file(COMBINED_TEMPLATE).read_bytes()
-    arrays = {name: value.numpy() for name, value in tensors.items()}
-    filled = fill_template(template, run.bundle.manifest.slots(), arrays, SERVER_PREFIX)
-    run.blobs.put(TEMPLATE_BLOB, filled)
-    run.blobs.put(SERVER_WEIGHTS_BLOB, save(tensors))
+    sealed = save(tensors, metadata={"gkt": json.dumps(OPEN_SEAL)})
+    weights = close_seal(sealed)
+    run.blobs.put(TEMPLATE_BLOB, filled_template(run.bundle, weights))
+    run.blobs.put(SERVER_WEIGHTS_BLOB, weights)

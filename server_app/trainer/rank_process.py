@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gkt_core.algorithms import ServerPlace, server_update
+from gkt_core.algorithms import DivergedError, ServerPlace, server_update
 from gkt_core.nn.ranks import DistributedRanks
 from gkt_core.rounds.feature_source import ShardSource
 from server_app.run_folder import RunContext
@@ -31,18 +31,22 @@ def train_along(run: RunContext, torch_device: torch.device) -> None:
             run.blobs.drop_copy(blob)
         last = [blob for _, blob in order.shards]
         files = ((key, _local_path(run, blob)) for key, blob in order.shards)
-        server_update(
-            network,
-            optimizer,
-            ShardSource.from_files(files, run.shard_spec),
-            run.config,
-            round_num=order.round_num,
-            num_classes=run.bundle.manifest.num_classes,
-            learning_rate=order.learning_rate,
-            views=run.feature_views,
-            begin=ServerPlace(order.first_epoch),
-            ranks=ranks,
-        )
+        try:
+            server_update(
+                network,
+                optimizer,
+                ShardSource.from_files(files, run.shard_spec),
+                run.config,
+                round_num=order.round_num,
+                num_classes=run.bundle.manifest.num_classes,
+                learning_rate=order.learning_rate,
+                views=run.feature_views,
+                begin=ServerPlace(order.first_epoch),
+                ranks=ranks,
+            )
+        except DivergedError as error:
+            # All ranks see it after the same batch; rank 0 decides what is trained on next.
+            log.warning("rank %d: %s", ranks.rank, error)
 
 
 def _local_path(run: RunContext, blob: str) -> Path:

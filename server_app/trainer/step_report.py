@@ -7,6 +7,7 @@ import time
 
 from gkt_core.algorithms import Evaluation, ServerProgress, ServerUpdate
 from gkt_core.wire.protocol import TrainerProgress
+from server_app.heartbeat import Heartbeat
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext
@@ -23,13 +24,26 @@ class ServerGone(Exception):
 class ProgressReporter:
     """Tells the store how training goes, at most twice a second."""
 
-    def __init__(self, run: RunContext, round_num: int, parent_pid: int | None, lease: Lease) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        round_num: int,
+        parent_pid: int | None,
+        lease: Lease,
+        heartbeat: Heartbeat,
+        num_samples: int,
+    ) -> None:
+        self._heartbeat, self._num_samples = heartbeat, num_samples
         self._run, self._round_num, self._parent_pid, self._lease = run, round_num, parent_pid, lease
         self._last = 0.0
 
     def __call__(self, progress: ServerProgress) -> None:
         """Report, after a batch, and end the training when the server has ended."""
         check_parent(self._parent_pid)
+        is_last = progress.epoch == progress.epochs
+        # All samples may be passed forward once more behind the last batch.
+        rest = 2 * self._num_samples / max(progress.samples_per_second, 1e-3) if is_last else 0.0
+        self._heartbeat.batch(f"training round {self._round_num}, epoch {progress.epoch}", rest)
         now = time.monotonic()
         if now - self._last < _PROGRESS_SECONDS:
             return

@@ -11,19 +11,25 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from gkt_core.config.allocator import TRAINING_ALLOCATOR
-from gkt_core.errors import GKTError
-from server_app.rounds.state import Failed, Phase
+from gkt_core.errors import ConfigError, GKTError
+from server_app.heartbeat import LEAST_SILENCE_SECONDS, Watchdog
+from server_app.rounds.history import TRAINER
+from server_app.rounds.state import Failed, Noted, Phase
 from server_app.run_folder import TRAINER_LOG_NAME, RunContext
 
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5
 _ENDED = object()
 _POLL_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+# Of a log: enough for its last line.
+_TAIL_BYTES, _MOST_WORDS = 8192, 300
 
 
 class TrainerProcess:
@@ -38,6 +44,7 @@ class TrainerProcess:
         num_procs: Processes that train together; 0 where torchrun starts them elsewhere.
         device: ``cpu`` or ``cuda``.
         compiled: Of :data:`gkt_core.config.run_config.COMPILE`.
+        silence_seconds: How long it may at least give no sign of life.
     """
 
     def __init__(
@@ -49,14 +56,24 @@ class TrainerProcess:
         num_procs: int = 1,
         device: str = "cpu",
         compiled: str = "off",
+        silence_seconds: float = LEAST_SILENCE_SECONDS,
     ) -> None:
+        self._silence_seconds = silence_seconds
+        self._trouble = ""
         self._run, self._num_threads, self._announce = run, num_threads, announce
         self._num_procs, self._device, self._compiled = num_procs, device, compiled
         self._process: subprocess.Popen[bytes] | None = None
+        # Where what the current process writes begins in the log.
+        self._log_begin = 0
         self._stopping = threading.Event()
         # Held while a process takes the place of a dead one, so that none is started behind stop's back.
         self._changing = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="trainer-watch", daemon=True)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the trainer now, without details; empty while one is at work."""
+        return self._trouble
 
     def start(self) -> None:
         """Start the process and watch it."""
@@ -90,7 +107,9 @@ class TrainerProcess:
             command += ["--procs", str(self._num_procs)]
         command += ["--threads", str(threads), "--device", self._device, "--parent-pid", str(os.getpid())]
         command += ["--compile", self._compiled]
+        command += ["--silence", str(self._silence_seconds)]
         with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
+            self._log_begin = log.tell()
             # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
             return subprocess.Popen(
                 command,
@@ -102,10 +121,10 @@ class TrainerProcess:
             )
 
     def _watch(self) -> None:
-        num_deaths, last_mark = 0, None
+        num_deaths, last_mark, reason = 0, None, ""
         while True:
             process = self._process
-            exit_code = process.wait() if process is not None else 0
+            exit_code, hangs = self._await_end(process) if process is not None else (0, "")
             if process is not None:
                 _kill_group(process)
             if self._stopping.is_set():
@@ -119,8 +138,7 @@ class TrainerProcess:
             else:
                 num_deaths = num_deaths + 1 if mark == last_mark else 1
                 last_mark = mark
-                log_path = self._run.folder / TRAINER_LOG_NAME
-                self._announce(f"the trainer ended with exit code {exit_code}; its log is {log_path}")
+                reason = hangs or self._tell_of_death(exit_code)
             if num_deaths > MAX_TRAINER_RESTARTS:
                 break
             # At once after a first death, later after longer and longer waits.
@@ -129,9 +147,41 @@ class TrainerProcess:
                 if self._stopping.is_set():
                     return
                 self._process = self._spawn()
-        reason = f"the trainer process died {num_deaths} times without getting any further"
+        reason = (
+            f"the trainer process died {num_deaths} times without getting any further, at last with {reason}"
+        )
         self._run.store.apply(Failed(reason))
         self._announce(f"the run failed: {reason}")
+
+    def _tell_of_death(self, exit_code: int) -> str:
+        log_path = self._run.folder / TRAINER_LOG_NAME
+        reason = describe_death(exit_code, log_path, self._log_begin)
+        self._trouble = "the trainer died"
+        self._announce(f"the trainer ended with {reason}; its log is {log_path}")
+        self._note(f"ended with {reason}")
+        return reason
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
+        """Wait until the process ends, or hangs and is killed: its exit code, and how it hung."""
+        watchdog, silent = Watchdog(self._run.folder, process.pid), ""
+        while process.poll() is None:
+            if self._stopping.wait(_LOOK_SECONDS):
+                return process.wait(), ""
+            silent = watchdog.look()
+            if silent:
+                self._trouble = "the trainer hangs"
+                self._announce(f"the trainer hangs: {silent}; it is killed and started again")
+                self._note(f"hangs: {silent}")
+                _kill_group(process)
+                return process.wait(), f"it hangs, {silent}"
+            if watchdog.has_begun:
+                self._trouble = ""
+        return process.wait(), ""
+
+    def _note(self, text: str) -> None:
+        """Keep it in the run's history, if the database answers."""
+        with contextlib.suppress(GKTError, SQLAlchemyError):
+            self._run.store.apply(Noted(TRAINER, text))
 
     def _mark(self) -> object:
         """How far training is, to tell a trainer that dies at the same place from one that is unlucky."""
@@ -157,6 +207,66 @@ class TrainerProcess:
                 if phase is not Phase.FAILED:
                     return phase is not Phase.FINISHED
         return False
+
+
+def check_trainer(
+    artifacts: Path,
+    *,
+    device: str,
+    num_procs: int,
+    precision: str,
+    init: Path | None = None,
+    networks: Sequence[str] = (),
+) -> None:
+    """Refuse what a trainer on this machine could not do, before there is one.
+
+    Args:
+        artifacts: The run's bundle.
+        device: ``cpu`` or ``cuda``.
+        num_procs: Processes that train together; 0 where they are on other machines.
+        precision: Of the run.
+        init: Weights that the server network is to begin from.
+        networks: Modules that register one of the user's own.
+
+    Raises:
+        ConfigError: Says what is missing.
+    """
+    if device == "cpu" and init is None:
+        # Every machine has one, and can do all of it: no need to wait for PyTorch.
+        return
+    command = [sys.executable, "-m", "server_app.trainer.check", "--artifacts", str(artifacts)]
+    command += ["--device", device, "--procs", str(num_procs), "--precision", precision]
+    command += ["--init", str(init)] if init is not None else []
+    command += [word for source in networks for word in ("--networks", source)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"the check ended with exit code {done.returncode}"]
+        raise ConfigError(lines[-1].removeprefix("error: "))
+
+
+def describe_death(exit_code: int, log_path: Path, begin: int) -> str:
+    """Say how a trainer ended: exit code, or signal, and the last line that it wrote.
+
+    Args:
+        exit_code: As :class:`subprocess.Popen` has it.
+        log_path: What it wrote to.
+        begin: Where that begins; what stands before is of another process.
+    """
+    words = f"exit code {exit_code}"
+    if exit_code < 0:
+        with contextlib.suppress(ValueError):
+            words += f" ({signal.Signals(-exit_code).name})"
+        if exit_code == -signal.SIGKILL:
+            words += ": killed from outside, as systems do where memory runs out"
+        return words
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(begin, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").split("\n")
+    except OSError:
+        return words
+    said = [line.strip() for line in lines if line.strip()]
+    return f"{words}: {said[-1][:_MOST_WORDS]}" if said else words
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

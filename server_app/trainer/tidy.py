@@ -5,6 +5,7 @@ from __future__ import annotations
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, round_blobs, soft_labels_blob
+from server_app.store import delete_with_hash
 
 
 def drop_what_is_spent(run: RunContext, before: RunState) -> None:
@@ -26,9 +27,10 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
     for client_id in rounds_of(before).parts(before):
         # Devices that were not drawn for a while still need the labels of their last round.
         if answered := before.last_answer(client_id):
-            run.blobs.delete(soft_labels_blob(answered, client_id))
-    if before.round_num >= 2:
-        run.checkpoint_path(before.round_num - 1).unlink(missing_ok=True)
+            delete_with_hash(run.blobs, soft_labels_blob(answered, client_id))
+    # That of the round before is kept, should the last one be damaged.
+    if before.round_num >= 3:
+        run.checkpoint_path(before.round_num - 2).unlink(missing_ok=True)
 
 
 def _drop_replaced(run: RunContext, before: RunState) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 import torch
 
-from gkt_core.algorithms import ServerPlace, evaluate, server_update
-from gkt_core.errors import GKTError, RoundError, StorageUnavailableError
+from gkt_core.algorithms import DivergedError, Evaluation, ServerPlace, ServerUpdate, evaluate, server_update
+from gkt_core.errors import ArtifactError, GKTError, RoundError, StorageUnavailableError
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.wire.shards import ShardKey, write_soft_labels
+from server_app.heartbeat import Heartbeat
 from server_app.quarantine import Watch
 from server_app.rounds.deadline import Deadline
+from server_app.rounds.history import DAMAGED
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.members import nobody_left
 from server_app.rounds.state import (
@@ -27,6 +30,7 @@ from server_app.rounds.state import (
     Deserted,
     Event,
     Failed,
+    Noted,
     Phase,
     Quarantined,
     Released,
@@ -35,9 +39,12 @@ from server_app.rounds.state import (
 )
 from server_app.run_folder import RunContext, soft_labels_blob
 from server_app.storage_errors import STORAGE_ERRORS, Patience
+from server_app.store import ShardRecord, put_with_hash
+from server_app.trainer.culprits import whom_to_leave_out
 from server_app.trainer.group import Order, TrainingGroup
 from server_app.trainer.lease import Lease, LeaseLost
-from server_app.trainer.network import build_network, check_finite, publish_model
+from server_app.trainer.network import build_network, check_finite, is_finite, publish_model
+from server_app.trainer.repair import ask_for_damaged, load_round, make_model_again, without_folder
 from server_app.trainer.step_report import (
     ProgressReporter,
     ServerGone,
@@ -60,6 +67,7 @@ class Trainer:
         group: The processes that train together; only this one by default.
         torch_device: Where the network is trained; the CPU by default.
         compiled: Whether training is compiled, of :data:`gkt_core.config.run_config.COMPILE`.
+        heartbeat: Where signs of life go; by default into the run's folder, for nobody who watches.
     """
 
     def __init__(
@@ -68,9 +76,11 @@ class Trainer:
         group: TrainingGroup | None = None,
         torch_device: torch.device | None = None,
         compiled: str = "off",
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         self._run, self._compiled = run, compiled
         self._compiler: Compiler | None = None
+        self._heartbeat = heartbeat or Heartbeat(run.folder)
         self._group = group or TrainingGroup()
         self._torch_device = torch_device or torch.device("cpu")
         self._lease = Lease(run.store, run.folder)
@@ -102,20 +112,23 @@ class Trainer:
             except LeaseLost:
                 log.warning("another trainer has taken this run over")
             except STORAGE_ERRORS as error:
+                self._heartbeat.pauses("waiting for the storage")
                 patience.wait(error, log)
 
     def _run_rounds(self) -> RunState:
         store = self._run.store
         while not self._lease.take():
+            self._heartbeat.waits("waiting for another machine's trainer")
             check_parent(self._parent_pid)
             time.sleep(_POLL_SECONDS)
         # A round that an earlier trainer left half trained is trained on from its last epoch.
         state = store.apply(Released())
-        self._restore(state)
+        state = self._restore(state)
         last_sign = 0.0
         deadline = Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
             check_parent(self._parent_pid)
+            self._heartbeat.waits("waiting for devices")
             self._lease.keep()
             if deadline.has_passed(state):
                 state = store.apply(DeadlinePassed(state.round_num))
@@ -137,24 +150,39 @@ class Trainer:
         self._lease.release()
         return state
 
-    def _restore(self, state: RunState) -> None:
+    def _restore(self, state: RunState) -> RunState:
+        """Take up what stood before this round; the state, which is failed where nothing stands there."""
         self._group.reset()
         self._network, self._optimizer = build_network(self._run, self._torch_device)
-        finished = state.round_num - (0 if state.phase is Phase.FINISHED else 1)
-        if finished >= 1:
-            load_checkpoint(self._run.checkpoint_path(finished), self._network, self._optimizer)
-            log.info("restored the checkpoint of round %d", finished)
+        if state.phase is Phase.FINISHED:
+            make_model_again(self._run, state, self._network, self._optimizer)
+        elif state.phase is not Phase.FAILED and state.round_num > 1:
+            try:
+                load_round(self._run, state, state.round_num - 1, self._network, self._optimizer)
+            except ArtifactError as error:
+                log.error("%s", error)
+                return self._apply(Failed(str(error)))
+            log.info("went on from the checkpoint of round %d", state.round_num - 1)
+        return state
 
     def _restore_epoch(self, state: RunState) -> int:
         """Go on with a round that a trainer left, and return the number of epochs that are done."""
         path = self._run.epoch_checkpoint_path
         if not path.is_file():
             return 0
-        extra = read_extra(path)
-        # A device that was revoked meanwhile is trained on no further.
-        if (extra["round_num"], extra["clients"]) != (state.round_num, sorted(rounds_of(state).parts(state))):
+        clients = sorted(rounds_of(state).parts(state))
+        try:
+            extra = read_extra(path)
+            # A device that was revoked meanwhile is trained on no further.
+            if (extra["round_num"], extra["clients"]) != (state.round_num, clients):
+                return 0
+            load_checkpoint(path, self._network, self._optimizer)
+        except (ArtifactError, KeyError) as error:
+            text = f"round {state.round_num} begins anew: {without_folder(self._run, error)}"
+            log.error("%s", text)
+            path.unlink()
+            self._run.store.apply(Noted(DAMAGED, text))
             return 0
-        load_checkpoint(path, self._network, self._optimizer)
         log.info("round %d: going on after epoch %d", state.round_num, extra["epoch"])
         return int(extra["epoch"])
 
@@ -165,6 +193,9 @@ class Trainer:
 
     def _save_epoch(self, state: RunState, epoch: int) -> None:
         self._lease.keep()
+        if not is_finite(self._network):
+            # The next batch shows it; this is nothing to go on from.
+            return
         clients = sorted(rounds_of(state).parts(state))
         extra = {"round_num": state.round_num, "epoch": epoch, "clients": clients}
         save_checkpoint(self._run.epoch_checkpoint_path, self._network, self._optimizer, extra)
@@ -179,38 +210,31 @@ class Trainer:
         rounds = rounds_of(state)
         if not rounds.parts(state):
             return self._end(state)
+        self._heartbeat.long_step(f"looking at the uploads of round {round_num}")
+        stored = self._stored(state, "train") + self._stored(state, "validation")
+        state = self._as_holder(lambda: ask_for_damaged(run, state, stored, self._lease.owner))
+        if state.phase is not Phase.TRAINING:
+            return state
         try:
             if run.config.quarantine:
                 state = self._quarantine(state)
                 if state.phase is not Phase.TRAINING:
                     return state
-            source, own_rounds = self._source(state, "train"), rounds.parts(state)
-            epochs_done = self._restore_epoch(state)
-            log.info("round %d: %d samples%s", round_num, len(source), describe_step(state))
-            learning_rate = run.server_learning_rate(state)
-            order = Order(round_num, epochs_done + 1, learning_rate, self._shards(state, "train"))
-            update = server_update(
-                self._network,
-                self._optimizer,
-                source,
-                run.config,
-                round_num=round_num,
-                num_classes=run.bundle.manifest.num_classes,
-                learning_rate=learning_rate,
-                compiler=self._compiler_for(state, len(source)),
-                views=run.feature_views,
-                begin=ServerPlace(epochs_done + 1),
-                on_batch=ProgressReporter(run, round_num, self._parent_pid, self._lease),
-                on_place=lambda place: self._on_place(state, place),
-                ranks=self._group.begin(order, self._network, self._optimizer),
-            )
-            evaluation = evaluate(self._network, self._source(state, "validation"))
-            check_finite(round_num, update, evaluation)
+            learned = None
+            while learned is None:
+                try:
+                    self._heartbeat.long_step(f"preparing to train round {round_num}")
+                    learned = self._learn(state)
+                except DivergedError as error:
+                    state = self._leave_out(state, error)
+                    if state.phase is not Phase.TRAINING:
+                        return state
+            (source, update, evaluation), own_rounds = learned, rounds.parts(state)
             for client_id, soft_labels in split_by_client(source, update.server_logits).items():
                 # A device asks by its own round, which without rounds is not the server's step.
                 own_round = own_rounds[client_id]
                 data = write_soft_labels(client_id, own_round, soft_labels)
-                run.blobs.put(soft_labels_blob(own_round, client_id), data)
+                put_with_hash(run.blobs, soft_labels_blob(own_round, client_id), data)
             self._save(round_num)
             if rounds.is_last(store.state()):
                 publish_model(run, self._network)
@@ -244,6 +268,66 @@ class Trainer:
             self._compiler = Compiler(self._compiled, precision=config.precision, num_steps=num_steps)
         return self._compiler
 
+    def _learn(self, state: RunState) -> tuple[ShardSource, ServerUpdate, Evaluation]:
+        """Train on the round, from its last epoch that was saved, and evaluate.
+
+        Raises:
+            DivergedError: Something is NaN or infinite.
+        """
+        run, round_num = self._run, state.round_num
+        source = self._source(state, "train")
+        epochs_done = self._restore_epoch(state)
+        log.info("round %d: %d samples%s", round_num, len(source), describe_step(state))
+        learning_rate = run.server_learning_rate(state)
+        order = Order(round_num, epochs_done + 1, learning_rate, self._shards(state, "train"))
+        update = server_update(
+            self._network,
+            self._optimizer,
+            source,
+            run.config,
+            round_num=round_num,
+            num_classes=run.bundle.manifest.num_classes,
+            learning_rate=learning_rate,
+            compiler=self._compiler_for(state, len(source)),
+            views=run.feature_views,
+            begin=ServerPlace(epochs_done + 1),
+            on_batch=ProgressReporter(
+                run, round_num, self._parent_pid, self._lease, self._heartbeat, len(source)
+            ),
+            on_place=lambda place: self._on_place(state, place),
+            ranks=self._group.begin(order, self._network, self._optimizer),
+        )
+        self._heartbeat.long_step(f"evaluating round {round_num}")
+        evaluation = evaluate(self._network, self._source(state, "validation"))
+        check_finite(round_num, update, evaluation)
+        return source, update, evaluation
+
+    def _leave_out(self, state: RunState, error: DivergedError) -> RunState:
+        """Take the network back to where the round began, and out of the round whose samples broke it.
+
+        The round is then trained anew: what those devices did to the weights of its earlier epochs goes, too.
+
+        Raises:
+            GKTError: It is nobody's samples, or everybody's, or nobody may be left out.
+        """
+        self._heartbeat.long_step(f"looking for the samples that broke round {state.round_num}")
+        log.warning("round %d: %s; looking for the samples that did it", state.round_num, error)
+        self._rewind(state)
+        sources = self._source(state, "train"), self._source(state, "validation")
+        reasons = whom_to_leave_out(
+            self._network, *sources, self._run.config, set(rounds_of(state).parts(state)), error
+        )
+        self._rewind(state)
+        return self._hold(state, reasons)
+
+    def _rewind(self, state: RunState) -> None:
+        """Give network and optimizer in place what they had when the round began: others may hold them."""
+        network, optimizer = build_network(self._run, self._torch_device)
+        if state.round_num > 1:
+            load_round(self._run, state, state.round_num - 1, network, optimizer)
+        self._network.load_state_dict(network.state_dict())
+        self._optimizer.load_state_dict(optimizer.state_dict())
+
     def _end(self, state: RunState) -> RunState:
         """End a run in a step without uploads: all of them were trained on before."""
         self._save(state.round_num)
@@ -265,15 +349,25 @@ class Trainer:
             answered=before,
             trusted=state.trusted,
         )
-        for client_id in sorted(suspects.keys() & new):
-            reason = suspects[client_id]
+        return self._hold(state, {each: suspects[each] for each in sorted(suspects.keys() & new)})
+
+    def _hold(self, state: RunState, suspects: dict[str, str]) -> RunState:
+        for client_id, reason in suspects.items():
             log.warning("round %d: %s is quarantined: %s", state.round_num, client_id, reason)
             state = self._apply(Quarantined(client_id, state.round_num, reason))
         return state
 
     def _apply(self, event: Event) -> RunState:
+        return self._as_holder(lambda: self._run.store.apply(event, self._lease.owner))
+
+    def _as_holder(self, change: Callable[[], RunState]) -> RunState:
+        """Change the state, which only the holder of the lease may.
+
+        Raises:
+            LeaseLost: This is not the holder any more.
+        """
         try:
-            return self._run.store.apply(event, self._lease.owner)
+            return change()
         except RoundError:
             if not self._lease.take():
                 raise LeaseLost from None
@@ -281,11 +375,14 @@ class Trainer:
 
     def _shards(self, state: RunState, split: str) -> list[tuple[ShardKey, str]]:
         """Shards of what is trained on, or evaluated on, and their blobs."""
+        return [(shard.key, shard.blob) for shard in self._stored(state, split)]
+
+    def _stored(self, state: RunState, split: str) -> list[ShardRecord]:
         rounds = rounds_of(state)
         wanted = rounds.uploads(state) if split == "train" else rounds.validation_parts(state)
         # Devices that came too late may have left some shards of a round.
         return [
-            (shard.key, shard.blob)
+            shard
             for round_num in sorted(set(wanted.values()))
             for shard in self._run.store.shards(round_num)
             if shard.key.split == split and wanted.get(shard.key.client_id) == round_num

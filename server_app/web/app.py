@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -20,6 +21,7 @@ from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.context import RequestContext
+from server_app.web.health import HealthWatch
 from server_app.web.operations import OPERATIONS
 from server_app.web.receiving import drop_body
 from server_app.web.routes import clients, documents, downloads, inference, runs, uploads
@@ -45,6 +47,7 @@ def create_app(
     *,
     poll_seconds: float = 1.0,
     classifier: FeatureClassifier | None = None,
+    trainer_trouble: Callable[[], str] = lambda: "",
 ) -> Flask:
     """Make the application.
 
@@ -53,10 +56,13 @@ def create_app(
         token: Bearer token that every request must carry, but for health and the document of the interface.
         poll_seconds: How often waiting devices are told to ask again.
         classifier: What answers features; None for a server that does not.
+        trainer_trouble: Says what is wrong with the trainer; an empty string where nothing is.
     """
     app = Flask("gkt", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
-    app.extensions["gkt"] = RequestContext(run, poll_seconds, classifier)
+    app.extensions["gkt"] = RequestContext(
+        run, poll_seconds, HealthWatch(run.store, trainer_trouble), classifier
+    )
 
     @app.before_request
     def _authenticate() -> None:

@@ -8,19 +8,22 @@ from typing import Any, cast
 
 from flask import Response, abort, current_app
 
-from gkt_core.wire.protocol import to_json
+from gkt_core.wire.protocol import Task, to_json
 from server_app.rounds.machine import rounds_of
-from server_app.rounds.state import RunState
-from server_app.run_folder import RunContext
+from server_app.rounds.state import AnswerLost, RunState
+from server_app.run_folder import RunContext, soft_labels_blob
+from server_app.store import has_its_hash
 from server_app.web.classifier import FeatureClassifier
+from server_app.web.health import HealthWatch
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The run, how often waiting devices ask again, and what answers features, if anything does."""
+    """The run, how often waiting devices ask again, who knows how all is, and what answers features."""
 
     run: RunContext
     poll_seconds: float
+    health: HealthWatch
     classifier: FeatureClassifier | None = None
 
 
@@ -40,10 +43,20 @@ def run_of(run_id: str) -> RunContext:
 def task_response(run: RunContext, state: RunState, client_id: str) -> Response:
     """What a device does next, with the learning rate of the round and which of its uploads are known."""
     task = rounds_of(state).task_for(state, client_id, context().poll_seconds)
+    if _has_lost_answer(run, task, client_id):
+        state = run.store.apply(AnswerLost(client_id))
+        task = rounds_of(state).task_for(state, client_id, context().poll_seconds)
     if task.action == "train":
-        task = dataclasses.replace(task, learning_rate_scale=run.learning_rate_scale(state))
+        task = dataclasses.replace(task, learning_rate_scale=run.edge_learning_rate_scale(state))
     held, answered = state.last_upload(client_id), dict(state.views).get(client_id, 0)
     return message_response(dataclasses.replace(task, upload_round=held, view_round=answered))
+
+
+def _has_lost_answer(run: RunContext, task: Task, client_id: str) -> bool:
+    """Whether the soft labels of a task are damaged: without a teacher a device can go on."""
+    if task.action != "train" or not task.soft_labels_round or not run.config.edge_distils:
+        return False
+    return not has_its_hash(run.blobs, soft_labels_blob(task.soft_labels_round, client_id))
 
 
 def message_response(message: Any) -> Response:

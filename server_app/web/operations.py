@@ -69,7 +69,8 @@ _SHARD_TEXT = (
 )
 
 OPERATIONS: dict[str, Operation] = {
-    "runs.health": Operation("server", Health, "the server answers", needs_token=False),
+    "runs.health": Operation("server", Health, "the run can go on", refusals=(503,), needs_token=False),
+    "runs.live": Operation("server", Health, "the server answers", needs_token=False),
     "runs.list_runs": Operation("run", RunList, "the runs; one, for now"),
     "runs.info": Operation("run", RunInfo, "settings and bundle of the run", refusals=(404,)),
     "runs.status": Operation("run", RunStatus, "the run at a glance", refusals=(404,)),
@@ -152,7 +153,7 @@ REFUSALS: dict[int, str] = {
     413: "the body is larger than anything that is expected here",
     416: "the file has no such part",
     422: "the device does not fit the bundle of this run",
-    503: "the storage does not answer for now: ask again",
+    503: "the storage does not answer for now, or the run cannot go on: ask again",
 }
 # Of every endpoint that needs the token.
 USUAL_REFUSALS = (401, 503)

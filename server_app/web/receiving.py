@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import socket
 import ssl
@@ -38,16 +39,18 @@ class Received:
 
     Attributes:
         sha256: Of the body as it was sent.
+        content_sha256: Of the file, which differs where the body was compressed.
         num_bytes: Its size as it was sent.
         error: Why it could not be decompressed; the file is then of no use.
-        is_finite: Whether no four bytes of the file, counted from its beginning, are a float that is NaN or
-            infinite. Then no float tensor at such a place holds one; else it may or may not.
+        largest: The greatest magnitude of any four bytes behind the file's header, counted from its beginning
+            and read as a float. No float tensor at such a place holds a larger one. Infinity if not known.
     """
 
     sha256: str
+    content_sha256: str
     num_bytes: int
     error: ShardError | None
-    is_finite: bool
+    largest: float
 
 
 def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
@@ -56,7 +59,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     Args:
         path: The file, made new.
         max_bytes: The most that may come out of a compressed body.
-        look_at_floats: Whether to find out ``is_finite``, which is cheap while the bytes are in the cache.
+        look_at_floats: Whether to find out ``largest``, which is cheap while the bytes are in the cache.
 
     Raises:
         HTTPException: The body is too large, cut short, or stalls.
@@ -66,18 +69,22 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     digest, num_bytes = hashlib.sha256(), 0
     error: ShardError | None = None
     decompressor = _decompressor(max_bytes)
-    is_finite = look_at_floats and decompressor is None
+    content = digest if decompressor is None else hashlib.sha256()
+    largest = 0.0 if look_at_floats and decompressor is None else math.inf
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         for chunk in body_chunks():
             digest.update(chunk)
+            is_first = num_bytes == 0
             num_bytes += len(chunk)
             if decompressor is None:
-                is_finite = is_finite and _holds_finite_floats(chunk)
+                if math.isfinite(largest):
+                    largest = max(largest, _largest_float(chunk, is_first=is_first))
                 _write(descriptor, chunk)
             elif error is None:
                 try:
                     for piece in decompressor.feed(chunk):
+                        content.update(piece)
                         _write(descriptor, memoryview(piece))
                 except ShardError as trouble:
                     # Said later: a body that changed on its way is sent again, whatever it became.
@@ -89,7 +96,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
             decompressor.finish()
         except ShardError as trouble:
             error = trouble
-    return Received(digest.hexdigest(), num_bytes, error, is_finite)
+    return Received(digest.hexdigest(), content.hexdigest(), num_bytes, error, largest)
 
 
 def receive_bytes(max_bytes: int) -> bytes:
@@ -124,11 +131,15 @@ def _decompressor(max_bytes: int) -> FrameDecompressor | None:
     return FrameDecompressor(max_bytes) if encoding == ZSTD else None
 
 
-def _holds_finite_floats(chunk: memoryview) -> bool:
-    if len(chunk) % 4:
+def _largest_float(chunk: memoryview, *, is_first: bool) -> float:
+    # Letters of the header of a safetensors file would be large floats.
+    begin = 8 + int.from_bytes(chunk[:8], "little") if is_first else 0
+    if len(chunk) % 4 or begin % 4 or begin > len(chunk):
         # The end of a file that is no shard of ours, or a chunk after which floats are split.
-        return False
-    return bool(np.isfinite(np.frombuffer(chunk, "<f4")).all())
+        return math.inf
+    floats = np.frombuffer(chunk[begin:], "<f4")
+    largest = max(abs(float(floats.max(initial=0.0))), abs(float(floats.min(initial=0.0))))
+    return largest if math.isfinite(largest) else math.inf
 
 
 def _write(descriptor: int, data: memoryview) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,97 +28,11 @@ from server_app.cli.serve import change_rules, new_config
 from server_app.rounds.state import Failed, Phase
 from server_app.trainer import supervisor
 from tests.conftest import LONGEST_SECONDS
+from tests.server_app.served import Serve, is_gone
 from tests.server_app.server_fixtures import TOKEN, closing_runs, open_store, run_config
 from tests.server_app.waiting import until
 
 RUN_OPTIONS = ("--clients", "2", "--rounds", "2", "--shard-samples", "8")
-
-
-def is_gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; one that nobody waited for has, too."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
-class Serve:
-    """One ``gkt serve``, once it listens."""
-
-    def __init__(self, folder: Path, data_dir: Path, *options: object) -> None:
-        folder.mkdir()
-        self.data_dir, self.out, self.err = data_dir, folder / "stdout", folder / "stderr"
-        command = [sys.executable, "-m", "gkt_core.cli", "serve", "--data-dir", str(data_dir)]
-        environment = {name: value for name, value in os.environ.items() if name != "GKT_TOKEN"}
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*command, "--port", "0", "--threads", "1", *map(str, options)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                env=environment,
-            )
-        try:
-            self.info: dict[str, str] = json.loads(until(self._written, "server.json"))
-        except BaseException:
-            self.process.kill()
-            raise
-
-    def _written(self) -> str:
-        assert self.process.poll() is None, self.err.read_text()
-        path = self.data_dir / "server.json"
-        # One that a killed server left names another process.
-        text = path.read_text() if path.is_file() else ""
-        return text if text and json.loads(text)["pid"] == self.process.pid else ""
-
-    def wait_for(self, path: Path, words: str) -> str:
-        """All that a file holds, once it holds these words."""
-        return until(lambda: (text := path.read_text()) and (text if words in text else ""), words)
-
-    def trainer(self, other_than: psutil.Process | None = None) -> psutil.Process:
-        """The trainer process, once it is there."""
-
-        def find() -> psutil.Process | None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(self.process.pid).children():
-                    if "server_app.trainer" in child.cmdline() and child != other_than and not is_gone(child):
-                        return child
-            return None
-
-        process = until(find, "the start of a trainer")
-        assert process is not None
-        return process
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        with httpx.Client(trust_env=False, timeout=LONGEST_SECONDS) as http:
-            return http.get(self.info["url"] + path, headers=headers)
-
-    def token(self) -> str:
-        return (self.data_dir / "token").read_text().strip()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Stop it, and return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(timeout=LONGEST_SECONDS)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
-    """Starts ``gkt serve`` on a free port of the loopback address; nothing survives the test."""
-    started: list[Serve] = []
-
-    def start(*options: object) -> Serve:
-        started.append(Serve(tmp_path / f"process-{len(started)}", tmp_path / "run", *options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(each.process.pid).children(recursive=True):
-                process.kill()
-        each.process.kill()
-        each.process.wait()
 
 
 def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], server_bundle: Path) -> None:
@@ -172,7 +86,7 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     killed.kill()
     trainer = second.trainer(other_than=killed)
     second.wait_for(second.err, "the trainer ended with exit code -9")
-    assert second.get("/v1/health").status_code == 200
+    until(lambda: second.get("/v1/health").status_code == 200, "the other one's first sign of life")
     assert second.end(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: is_gone(trainer), "the end of the trainer without its server")
 
@@ -187,7 +101,8 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     until(lambda: is_gone(trainer), "the end of the trainer")
     third.wait_for(third.err, "the run failed: disk full")
     assert psutil.Process(third.process.pid).children() == []
-    assert third.get("/v1/health").status_code == 200, "devices still learn why"
+    assert third.get("/v1/health/live").status_code == 200, "devices still learn why"
+    assert third.get("/v1/health").status_code == 503
     assert third.end() == 130
 
 
@@ -260,7 +175,7 @@ def test_a_trainer_that_dies_again_and_again_at_the_same_place(
         trainer.stop()
     assert "died 3 times without getting any further" in dying.run.store.state().error
     assert len(dying.spawned) == 3 + getting_on, "one that gets on may die as often as it likes"
-    assert sum("exit code 3" in line for line in dying.said) == len(dying.spawned)
+    assert sum("ended with exit code 3" in line for line in dying.said) == len(dying.spawned)
     dying.run.store.close()
 
 
@@ -276,6 +191,12 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(
     (tmp_path / "full" / "something").touch()
     shutil.copytree(server_bundle, tmp_path / "damaged" / "artifacts")
     (tmp_path / "damaged" / "artifacts" / "checkpoint").write_bytes(b"damaged")
+    weights, other_bundle = tmp_path / "weights.safetensors", tmp_path / "other"
+    weights.write_bytes(b"weights")
+    shutil.copytree(server_bundle, other_bundle)
+    manifest = json.loads((other_bundle / "manifest.json").read_text())
+    manifest["files"].pop("combined_template.onnx")
+    (other_bundle / "manifest.json").write_text(json.dumps(manifest))
     before = sorted(path.relative_to(existing) for path in existing.rglob("*"))
     database = (existing / "run.sqlite").read_bytes()
     with socket.socket() as holder:
@@ -299,7 +220,13 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(
             (new, (*bundle, "--mode", "async", "--client-fraction", "0.5"), ["client_fraction", "mode sync"]),
             (new, (*bundle, "--poll-seconds", "0"), ["--poll-seconds is 0.0, expected 0.01 to 3600"]),
             (tmp_path / "full", bundle, ["already exists and is not empty"]),
-            (existing, ("--rounds", "7"), ["other settings", '{"rounds": "7 instead of 2"}']),
+            (existing, ("--seed", "7"), ["other settings", "--seed 7 instead of 0", "what can: --rounds"]),
+            (existing, ("--codec", "fp32"), ["cannot change", "--codec fp32 instead of uint8"]),
+            (existing, ("--rounds", "1"), ["--rounds is 1, the run has 2: it can only grow"]),
+            (existing, ("--clients", "1"), ["--clients is 1, the run has 2: it can only grow"]),
+            (existing, ("--artifacts", other_bundle), ["not the bundle of the run", "--artifacts"]),
+            (existing, ("--server-init", weights), ["--server-init", "began from other weights"]),
+            (existing, ("--blobs", "s3://elsewhere/x"), ["--blobs is not where the run"]),
             (existing, ("--token", "another-token"), ["another token", "leave out --token"]),
         ]
         for folder, options, words in cases:

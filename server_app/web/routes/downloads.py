@@ -10,12 +10,22 @@ from flask import Blueprint, Response, abort, send_file
 
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from gkt_core.errors import RoundError
+from gkt_core.seal import has_seal
 from gkt_core.wire.paths import ARTIFACT, MODEL, RUN, SOFT_LABELS
 from gkt_core.wire.protocol import SHA256_HEADER
 from server_app.rounds.state import Phase
-from server_app.run_folder import SERVER_WEIGHTS_BLOB, TEMPLATE_BLOB, RunContext, soft_labels_blob
-from server_app.web.context import run_of
+from server_app.run_folder import (
+    SERVER_WEIGHTS_BLOB,
+    TEMPLATE_BLOB,
+    RunContext,
+    filled_template,
+    soft_labels_blob,
+)
+from server_app.store import sealed_blob
+from server_app.web.context import context, run_of
 from server_app.web.operations import BINARY
+
+_DAMAGED_MODEL = "the trained model is damaged"
 
 blueprint = Blueprint("downloads", __name__, url_prefix=RUN)
 
@@ -73,4 +83,17 @@ def model(run_id: str, part: str) -> Response:
         abort(404, f"no model part {part[:20]!r}, expected template or server")
     if run.store.state().phase is not Phase.FINISHED:
         raise RoundError("the run is not finished: there is no trained model yet")
+    # What is damaged is never sent, and the template is made again from the weights.
+    weights = sealed_blob(run.blobs, SERVER_WEIGHTS_BLOB)
+    context().health.model_trouble = "" if weights is not None else _DAMAGED_MODEL
+    if weights is None:
+        abort(503, f"{_DAMAGED_MODEL}: gkt serve, started again, makes it from its checkpoint")
+    if blob == TEMPLATE_BLOB and has_seal(weights):
+        filled = filled_template(run.bundle, weights)
+        try:
+            is_damaged = run.blobs.local_path(blob).read_bytes() != filled
+        except FileNotFoundError:
+            is_damaged = True
+        if is_damaged:
+            run.blobs.put(blob, filled)
     return _send(run, run.blobs.local_path(blob), "model", 0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, abort
 
-from gkt_core.wire.paths import HEALTH, RUN, RUNS, STATUS
+from gkt_core.wire.paths import HEALTH, LIVE, RUN, RUNS, STATUS
 from gkt_core.wire.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
 from server_app.status import run_status
 from server_app.web.context import context, message_response, run_of
@@ -14,7 +14,15 @@ blueprint = Blueprint("runs", __name__)
 
 @blueprint.get(HEALTH)
 def health() -> Response:
-    """Whether the server answers; needs no token and says nothing else."""
+    """Whether the run can go on; 503 with the reasons where it cannot."""
+    if troubles := context().health.troubles():
+        abort(503, "; ".join(troubles))
+    return message_response(Health("ok"))
+
+
+@blueprint.get(LIVE)
+def live() -> Response:
+    """Whether the server answers, and nothing else."""
     return message_response(Health("ok"))
 
 
@@ -29,7 +37,7 @@ def info(run_id: str) -> Response:
     """What a device must know before it joins."""
     run = run_of(run_id)
     manifest = run.bundle.manifest.to_dict()
-    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.config.to_dict(), manifest))
+    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.told_config.to_dict(), manifest))
 
 
 @blueprint.get(RUN + STATUS)

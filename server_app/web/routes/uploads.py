@@ -71,7 +71,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
         if known is not None:
             run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
             return message_response(ShardReceipt(known.num_samples, arrived.num_bytes, already_stored=True))
-        blob = shard_blob(key, arrived.sha256)
+        blob = shard_blob(key, arrived.content_sha256)
         run.blobs.put_file(blob, path)
     num_samples = len(shard.sample_ids)
     record = ShardRecord(key, arrived.sha256, num_samples, arrived.num_bytes, blob)
@@ -92,7 +92,7 @@ def _checked(arrived: Received, path: Path, key: ShardKey, spec: ShardSpec) -> F
     """Check every value of the shard while the file is still in memory."""
     if arrived.error is not None:
         raise arrived.error
-    return map_feature_shard(path, key, spec, check_values=True, is_finite=arrived.is_finite)
+    return map_feature_shard(path, key, spec, check_values=True, largest=arrived.largest)
 
 
 def _check_index(run: RunContext, key: ShardKey, client: ClientRecord | None) -> None:

@@ -20,12 +20,15 @@ from server_app.rounds.state import (
     DeadlinePassed,
     Event,
     Failed,
+    Grown,
     Joined,
     Pardoned,
+    PartsLost,
     Phase,
     Quarantined,
     Released,
     Reported,
+    Resumed,
     Revoked,
     RulesChanged,
     RunState,
@@ -154,8 +157,35 @@ class AsyncMachine(RuleBasedStateMachine):
 
     @rule(fails=st.integers(0, 9))
     def fail(self, fails: int) -> None:
-        if not fails:  # rarely: nothing comes after it
-            assert self.send(Failed("disk full")) is (self.state.phase is not Phase.FINISHED)
+        if not fails:  # rarely: nothing comes after it but a person
+            before = self.state.phase
+            assert self.send(Failed("disk full")) is (before is not Phase.FINISHED)
+
+    @rule()
+    def resume(self) -> None:
+        has_failed = self.state.phase is Phase.FAILED
+        assert self.send(Resumed()) is has_failed
+        assert self.state.phase is not Phase.FAILED
+
+    @rule(rounds=st.integers(0, 1), devices=st.integers(0, 1), grows=st.integers(0, 5))
+    def grow(self, rounds: int, devices: int, grows: int) -> None:
+        if grows:  # rarely: most runs end as they were planned
+            return
+        was_finished = self.state.phase is Phase.FINISHED
+        accepted = not devices or not was_finished or rounds > 0
+        event = Grown(self.state.rounds + rounds, self.state.num_clients + devices)
+        assert self.send(event) is accepted
+        assert (self.state.phase is Phase.FINISHED) is (was_finished and not rounds)
+
+    @rule(lost=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=2), offset=st.sampled_from((0, 0, -1)))
+    def lose(self, lost: set[str], offset: int) -> None:
+        before = self.state
+        accepted = before.phase is Phase.TRAINING and offset == 0 and lost <= set(before.in_step)
+        reasons = tuple((each, "cut") for each in lost)
+        assert self.send(PartsLost(before.round_num + offset, reasons)) is accepted
+        if accepted:
+            assert not lost & ROUNDS.parts(self.state).keys()
+            assert all(ROUNDS.is_working(self.state, each) for each in lost & set(before.clients))
 
     @invariant()
     def nobody_runs_away(self) -> None:

@@ -16,18 +16,24 @@ from server_app.rounds.state import (
     DeadlinePassed,
     Event,
     Failed,
+    Grown,
     Joined,
     Pardoned,
+    PartsLost,
     Phase,
     Quarantined,
     Released,
     Reported,
+    Resumed,
     Revoked,
     RulesChanged,
     RunState,
     Trained,
 )
 from tests.server_app.rounds.test_sync import ACTIONS, DEVICES, DRAWN, ROUNDS
+
+# What no run goes through by itself.
+BESIDE = (Failed, Resumed, Grown, PartsLost)
 
 
 class RunMachine(RuleBasedStateMachine):
@@ -62,7 +68,7 @@ class RunMachine(RuleBasedStateMachine):
             return
         assert accepted, f"{event} was taken by {before}"
         assert self.state.round_num >= before.round_num
-        if self.state.phase is not before.phase and self.state.phase is not Phase.FAILED:
+        if self.state.phase is not before.phase and not isinstance(event, BESIDE):
             assert type(event) in DRAWN[str(before.phase), str(self.state.phase)]
 
     def open_round(self, round_num: int) -> None:
@@ -143,8 +149,8 @@ class RunMachine(RuleBasedStateMachine):
             self.held.pop(client_id, None)
             self.trusted.discard(client_id)
             self.revoked.add(client_id)
-            if self.phase in ("collecting", "ready"):
-                self.phase = "collecting"
+            if self.phase in ("collecting", "ready", "failed"):
+                self.phase = "failed" if self.phase == "failed" else "collecting"
                 self.drawn.discard(client_id)
                 self.reported.discard(client_id)
                 self.go_on()
@@ -206,12 +212,43 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(error=st.sampled_from(("diverged", "disk full")), fails=st.integers(0, 9))
     def fail(self, error: str, fails: int) -> None:
-        if fails:  # rarely: nothing comes after it
+        if fails:  # rarely: nothing comes after it but a person
             return
         accepted = self.phase != "finished"
         self.send(Failed(error), accepted)
         if accepted:
             self.phase, self.error = "failed", self.error or error
+
+    @rule()
+    def resume(self) -> None:
+        accepted = self.phase == "failed"
+        self.send(Resumed(), accepted)
+        if accepted:
+            self.phase, self.error = "collecting" if self.round_num else "joining", ""
+            self.go_on()
+
+    @rule(rounds=st.integers(0, 1), devices=st.integers(0, 1), grows=st.integers(0, 5))
+    def grow(self, rounds: int, devices: int, grows: int) -> None:
+        if grows:  # rarely: most runs end as they were planned
+            return
+        after = Grown(self.state.rounds + rounds, self.state.num_clients + devices)
+        was_finished = self.phase == "finished"
+        accepted = not devices or after.rounds > self.round_num + was_finished
+        self.send(after, accepted)
+        if accepted and was_finished and rounds:
+            self.open_round(self.round_num + 1)
+        elif accepted:
+            self.go_on()
+
+    @rule(lost=st.sets(st.sampled_from(DEVICES), min_size=1, max_size=2), offset=st.sampled_from((0, 0, -1)))
+    def lose(self, lost: set[str], offset: int) -> None:
+        accepted = self.phase == "training" and offset == 0 and lost <= self.reported
+        self.send(PartsLost(self.round_num + offset, tuple((each, "cut") for each in lost)), accepted)
+        if accepted:
+            self.phase = "collecting"
+            self.drawn -= lost - self.joined
+            self.reported -= lost
+            self.go_on()
 
     @invariant()
     def the_state_is_what_the_model_says(self) -> None:

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy.exc import OperationalError
 
 from gkt_core.algorithms import ServerProgress, ServerUpdate, server_update
-from gkt_core.errors import ArtifactError, GKTError, RunFailedError, StorageUnavailableError
+from gkt_core.errors import GKTError, RunFailedError, StorageUnavailableError
 from gkt_core.nn.checkpoint import save_checkpoint
 from gkt_core.wire.protocol import to_json
 from server_app import RunContext, create_run, open_run, storage_errors
-from server_app.rounds.state import Claimed, Event, Phase, Released, Revoked, RunState
+from server_app.rounds.state import Claimed, Event, Failed, Grown, Phase, Released, Resumed, Revoked, RunState
 from server_app.status import run_status
 from server_app.trainer import step_report, trainer
 from server_app.trainer.lease import Lease, LeaseLost, only_trainer
+from server_app.trainer.step_report import ServerGone
 from server_app.trainer.trainer import Trainer
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, run_config
 from tests.server_app.trainer.whole_run import WAIT_SECONDS, FinishedRun, Killed, RunOfTwo
@@ -189,7 +191,7 @@ def test_a_round_goes_on_after_its_last_epoch(
         labels = [each.run.blobs.local_path(name) for each in (disturbed, undisturbed_epochs)]
         assert labels[0].read_bytes() == labels[1].read_bytes()
     kept = {path.name for path in (disturbed.run.folder / "checkpoints").iterdir()}
-    assert kept == {"round-000002.safetensors"}
+    assert kept == {"round-000001.safetensors", "round-000002.safetensors"}
 
 
 def test_a_trainer_outlives_a_storage_that_does_not_answer(
@@ -304,12 +306,33 @@ def test_a_training_that_diverges_fails_the_run(
     failing.run.store.close()
 
 
-def test_a_trainer_without_its_checkpoint_says_so(undisturbed: FinishedRun, tmp_path: Path) -> None:
+def test_a_run_without_its_checkpoints_stops_by_name_and_a_person_decides(
+    undisturbed: FinishedRun, tmp_path: Path
+) -> None:
     shutil.copytree(undisturbed.of.run.folder, tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "round-000002.safetensors").unlink()
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
     run = open_run(tmp_path / "run")
-    with pytest.raises(ArtifactError, match="cannot read the checkpoint"):
-        Trainer(run).run_until_done()
+    assert Trainer(run).run_until_done().phase is Phase.FINISHED, "there is nothing to train"
+    run.store.apply(Grown(3, 2))
+    failed = Trainer(run).run_until_done()
+    assert failed.phase is Phase.FAILED
+    assert failed.error.startswith("the server network is lost: the checkpoints of rounds 2 and 1")
+    assert str(tmp_path) not in failed.error, "devices read it"
+    # Nobody has put one back.
+    run.store.apply(Resumed())
+    trainer = Trainer(run)
+    first = {name: value.clone() for name, value in trainer._network.state_dict().items()}
+    with pytest.raises(ServerGone):
+        trainer._parent_pid = 0
+        trainer._run_rounds()
+    assert all(torch.equal(first[name], value) for name, value in trainer._network.state_dict().items())
+    kinds = [each.kind for each in run.store.state().history]
+    assert kinds == ["changed", "failed", "resumed", "damaged"]
+    # Another time it stops again.
+    run.store.apply(Failed("of something else"))
+    run.store.apply(Resumed())
+    assert Trainer(run).run_until_done().error.startswith("the server network is lost")
     run.store.close()
 
 
@@ -325,3 +348,28 @@ def test_releasing_is_what_a_new_trainer_does_first(
     monkeypatch.setattr(copied.run.store, "apply", noted)
     Trainer(copied.run).run_until_done(parent_pid=0)
     assert applied == [Released()]
+
+
+def test_a_round_begins_anew_whose_last_epoch_is_damaged(
+    undisturbed: FinishedRun,
+    undisturbed_epochs: RunOfTwo,
+    three_epochs: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disturbed = three_epochs()
+    _, begun = stop_at(monkeypatch, *((1, 3, Killed()) for _ in range(3)))
+
+    def train(run: RunContext) -> RunState:
+        # In the length of its header, in the header, in the weights.
+        for damage in (7, 100, -100):
+            with pytest.raises(Killed):
+                Trainer(run).run_until_done()
+            data = bytearray(run.epoch_checkpoint_path.read_bytes())
+            data[damage] ^= 1
+            run.epoch_checkpoint_path.write_bytes(data)
+        return Trainer(run).run_until_done()
+
+    state, _ = disturbed.together(undisturbed.replay(disturbed), train=train)
+    assert begun == [(1, 1), (1, 1), (1, 1), (1, 1), (2, 1)]
+    assert disturbed.outcome() == undisturbed_epochs.outcome()
+    assert [each.kind for each in state.history] == ["damaged"] * 3

@@ -77,7 +77,9 @@ def test_what_no_later_round_needs_is_gone(undisturbed: FinishedRun) -> None:
         "model/combined_template.onnx",
         "model/server.safetensors",
         "soft_labels/000002/client-a.safetensors",
+        "soft_labels/000002/client-a.safetensors.sha256",
         "soft_labels/000002/client-b.safetensors",
+        "soft_labels/000002/client-b.safetensors.sha256",
         "watch/000002/client-a.safetensors",
         "watch/000002/client-b.safetensors",
         "watch/first/client-a.safetensors",
@@ -87,7 +89,8 @@ def test_what_no_later_round_needs_is_gone(undisturbed: FinishedRun) -> None:
         "watch/validation/first/client-a.safetensors",
         "watch/validation/first/client-b.safetensors",
     }
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["round-000002.safetensors"]
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == ["round-000001.safetensors", "round-000002.safetensors"]
     for client_id in CLIENTS:
         found = {path.name for path in (undisturbed.of.devices / client_id).iterdir()}
         assert found == {"bundle", "checkpoint-000002", "lock", "model.onnx", "samples.npz", "state.json"}
@@ -173,7 +176,8 @@ def test_devices_that_are_drawn_keep_their_last_soft_labels(server_bundle: Path,
         str(path.relative_to(tmp_path / "run" / "blobs"))
         for path in (tmp_path / "run").rglob("soft_labels/*/*")
     }
-    assert left == {f"soft_labels/{last[each]:06d}/{each}.safetensors" for each in CLIENTS}
+    kept = [f"soft_labels/{last[each]:06d}/{each}.safetensors" for each in CLIENTS]
+    assert left == {*kept, *(f"{name}.sha256" for name in kept)}
     assert all(len(model) > 1000 for model in sampled.models())
     sampled.run.store.close()
 

@@ -44,7 +44,7 @@ def table() -> list[tuple[str, str]]:
 
 # Not of the run that is served.
 APART = ("/v1/openapi.json", "/docs", "/v1/infer")
-WITHOUT_TOKEN = ("/v1/health", "/v1/openapi.json", "/docs")
+WITHOUT_TOKEN = ("/v1/health", "/v1/health/live", "/v1/openapi.json", "/docs")
 
 
 def rule_of(app: Flask, verb: str, path: str) -> str:
@@ -75,7 +75,8 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
     transport = httpx.WSGITransport(app=app)
     devices = {client_id: ServerClient("http://server", TOKEN, transport=transport) for client_id in CLIENTS}
     with httpx.Client(transport=transport, base_url="http://server") as http:
-        assert http.get("/v1/health").json() == {"status": "ok"}
+        for path in ("/v1/health", "/v1/health/live"):
+            assert http.get(path).json() == {"status": "ok"}
     for client_id, device in devices.items():
         info = device.run_info()
         assert info.config == run.config.to_dict()
@@ -148,7 +149,7 @@ def test_a_request_without_the_token_is_refused(app: Flask, api: Api, given: Any
 
 def test_nothing_else_needs_no_token(app: Flask) -> None:
     public = {name for name, operation in OPERATIONS.items() if not operation.needs_token}
-    assert public == {"runs.health", "documents.openapi", "documents.page"}
+    assert public == {"runs.health", "runs.live", "documents.openapi", "documents.page"}
     for path in WITHOUT_TOKEN:
         assert app.test_client().get(path).status_code == 200
 

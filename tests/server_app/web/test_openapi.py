@@ -78,7 +78,7 @@ def test_every_documented_operation_answers_as_documented(
     app: Flask, checked: Api, documented: Documented, run: RunContext
 ) -> None:
     """A whole run, every answer of which is checked: status, media type, body."""
-    for path in ("/v1/health", "/docs", "/v1/openapi.json"):
+    for path in ("/v1/health", "/v1/health/live", "/docs", "/v1/openapi.json"):
         assert checked.http.get(path, headers={"Authorization": ""}).status_code == 200
     served = checked.http.get("/v1/openapi.json").json()
     assert served == documented.document

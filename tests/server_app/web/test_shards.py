@@ -13,14 +13,16 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.errors import ArtifactError
 from gkt_core.wire.compression import compress
 from gkt_core.wire.protocol import (
     SHA256_HEADER,
     ShardReceipt,
     from_json,
 )
-from gkt_core.wire.shards import ShardKey
-from server_app import create_app, create_run
+from gkt_core.wire.shards import ShardKey, write_feature_shard
+from server_app import RunContext, create_app, create_run
 from tests.server_app.server_fixtures import TOKEN, run_config, shard_bytes
 from tests.server_app.web.api_fixtures import (
     Api,
@@ -233,3 +235,46 @@ def test_a_body_that_no_shard_can_have(joined: Api) -> None:
     refused(joined.put(bytes(limit + 1)), 413, "RequestEntityTooLarge", str(limit))
     refused(joined.put(bytes(limit)), 400, "ShardError")
     assert joined.contents() == before
+
+
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "uint8", "uint4"])
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("sent", ["plain", "compressed"])
+def test_what_no_network_of_the_bundle_gives_is_refused_by_name(
+    server_bundle: Path, tmp_path: Path, codec: str, split: str, sent: str
+) -> None:
+    """Finite, and as large as the codec can say; what is as large as is taken comes in."""
+    run = create_run(tmp_path / "run", server_bundle, run_config(codec=codec), TOKEN)
+    key, most = ShardKey("client-a", 1, split, 0), run.shard_spec.most_feature
+    assert (most, run.shard_spec.most_logit) == (1e4, 1e4)
+
+    def body(reach: float, logit: float = 1.0) -> bytes:
+        features = np.zeros((5, *run.shard_spec.feature_shape), np.float32)
+        features[2, 3, 4, 5] = reach
+        logits = np.full((5, run.shard_spec.num_classes), logit, np.float32)
+        return write_feature_shard(key, np.arange(5), features, logits, np.zeros(5, np.int64), codec)
+
+    def put(data: bytes) -> httpx.Response:
+        coded = {"Content_Encoding": "zstd"} if sent == "compressed" else {}
+        return api.put_shard(key, compress(data) if coded else data, **coded)
+
+    transport = httpx.WSGITransport(app=create_app(run, TOKEN))
+    with httpx.Client(transport=transport, base_url="http://server") as http:
+        http.headers["Authorization"] = f"Bearer {TOKEN}"
+        api = Api(http, run)
+        assert all(api.join(client_id).status_code == 200 for client_id in ("client-a", "client-b"))
+        for reach in (6e4, -6e4) if codec == "fp16" else (3e38, -3e38):
+            refused(put(body(reach)), 400, "ShardError", "features reach", "stays within 1e+04", "edge_lr")
+        refused(put(body(1.0, logit=-3e38)), 400, "ShardError", "client_logits reach 3e+38")
+        assert run.store.shards(1) == []
+        assert put(body(0.99 * most, logit=most)).status_code == 200
+    run.store.close()
+
+
+def test_bundles_of_earlier_versions_have_a_generous_bound(run: RunContext) -> None:
+    manifest = dataclasses.replace(run.bundle.manifest, bounds={})
+    assert (manifest.bound("features"), manifest.bound("logits")) == (1e6, 1e6)
+    for bounds in ({"features": -1.0}, {"features": "many"}, {"features": float("inf")}, {"logits": None}):
+        values = dataclasses.replace(manifest, bounds=bounds).to_dict()
+        with pytest.raises(ArtifactError, match="the manifest is not valid"):
+            Manifest.from_dict(values)

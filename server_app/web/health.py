@@ -1,0 +1,57 @@
+"""Say whether the run can go on, to whoever watches the server: within a second, whatever hangs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from gkt_core.errors import GKTError
+from server_app.rounds.state import Phase
+from server_app.storage_errors import STORAGE_ERRORS
+from server_app.store import RunStore
+
+_DATABASE_SECONDS = 1.0
+_NO_ANSWER = "the database does not answer"
+
+
+class HealthWatch:
+    """Asks the database in a thread of its own, so that no answer waits for one that hangs.
+
+    Args:
+        store: Of the run.
+        trainer_trouble: What is wrong with the trainer, in words; empty where nothing is.
+    """
+
+    def __init__(self, store: RunStore, trainer_trouble: Callable[[], str]) -> None:
+        self._store, self._trainer_trouble = store, trainer_trouble
+        self._asking: threading.Thread | None = None
+        self._beginning = threading.Lock()
+        self._answer = ""
+        # Told by those who read it.
+        self.model_trouble = ""
+
+    def troubles(self) -> list[str]:
+        """Why the run cannot go on; no word of the run itself, as anybody may ask."""
+        return [
+            trouble
+            for trouble in (self._of_the_run(), self._trainer_trouble(), self.model_trouble)
+            if trouble
+        ]
+
+    def _of_the_run(self) -> str:
+        with self._beginning:
+            # One that hangs is asked no second time.
+            if self._asking is None or not self._asking.is_alive():
+                self._asking = threading.Thread(target=self._ask, name="health", daemon=True)
+                self._asking.start()
+            asking = self._asking
+        asking.join(_DATABASE_SECONDS)
+        return _NO_ANSWER if asking.is_alive() else self._answer
+
+    def _ask(self) -> None:
+        try:
+            has_failed = self._store.state().phase is Phase.FAILED
+        except (*STORAGE_ERRORS, GKTError):
+            self._answer = _NO_ANSWER
+        else:
+            self._answer = "the run has failed" if has_failed else ""
