@@ -18,6 +18,7 @@ from edge_runtime.server_client import ServerClient
 from edge_runtime.state.known_samples import take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, StateDir
+from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.bundle.run_checks import check_classes
@@ -171,19 +172,23 @@ class Device:
             try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None
         checkpoint = self.state_dir.checkpoint_path(state) if begun else None
-        engine = open_engine(
+        opened = open_engine(
             bundle,
             checkpoint=checkpoint,
             num_threads=self.num_threads,
             learning_rate=part.config.edge_lr,
             engine=name,
         )
+        engine = GuardedEngine(opened, bundle.manifest)
+        engine.try_now()
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         if state.partial is not None:
             begin += f" and {state.partial.num_steps} steps of the next"
         line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
         if part.noise.is_on:
             line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        if not engine.is_known:
+            line += f"; {engine.stranger()}"
         if name not in bundle.manifest.verification:
             line += "; nobody verified this engine when it was exported (gkt verify does it)"
         self.listener.note(line)

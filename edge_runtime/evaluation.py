@@ -13,6 +13,8 @@ from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import ArtifactError
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import DEPLOYED
 
 _BATCH = 128
 
@@ -37,7 +39,7 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
         ArtifactError: The model does not load, or takes other images.
     """
     try:
-        session = cpu_session(path, session_options(num_threads))
+        session = cpu_session(check_model_file(path, DEPLOYED), session_options(num_threads))
         return accuracy_of(test, lambda images: session.run(["logits"], {"images": images})[0], str(path))
     except ArtifactError:
         raise

@@ -23,6 +23,8 @@ from gkt_core.bundle.manifest import (
 )
 from gkt_core.bundle.onnx_runtime import training_options
 from gkt_core.errors import ArtifactError
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import OF_FILES, STANDARD
 
 
 class OrtTrainingEngine:
@@ -47,6 +49,7 @@ class OrtTrainingEngine:
         if manifest.edge_optimizer.l2_penalty:
             self._outputs.insert(0, "objective")
         path = bundle.file(CHECKPOINT) if checkpoint is None else checkpoint
+        _check_files(bundle)
         try:
             self._state = self._load(api, path, packed=checkpoint is not None)
             self._module = api.Module(
@@ -164,3 +167,15 @@ class OrtTrainingEngine:
             added = self._read(norm.running_var) - kept
             mended = kept + added * np.float32(num / (num - 1))
             self._state.parameters[norm.running_var] = mended.astype(np.float32)
+
+
+def _check_files(bundle: Bundle) -> None:
+    """Refuse files that would do more than training; the API opens them by their paths."""
+    for name in (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL):
+        path = bundle.file(name)
+        try:
+            check_model_file(
+                path, OF_FILES.get(name, STANDARD), computes="features" if name == EVAL_MODEL else ""
+            )
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error

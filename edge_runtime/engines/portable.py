@@ -25,6 +25,8 @@ from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, traini
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import STANDARD
 
 # A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
 _FEW_IMAGES = 4
@@ -38,6 +40,7 @@ class PortableEngine:
 
     Raises:
         ArtifactError: The files or the checkpoint do not load.
+        UnsafeModelError: A file would do more than arithmetic on images; it is not opened.
     """
 
     name = PORTABLE
@@ -56,7 +59,7 @@ class PortableEngine:
         self._bundle, self._num_threads = bundle, num_threads
         self._features = manifest.feature_shape
         self._steps = {num_threads: self._session(self._file(TRAIN_STEP), num_threads)}
-        self._predict_model = self._file(PREDICT)
+        self._predict_model = self._file(PREDICT, computes="features")
         self._predict: Any = None
         vectors = _read(bundle.file(INITIAL_STATE) if checkpoint is None else checkpoint, self._layout)
         spare = {name: np.zeros_like(vector) for name, vector in vectors.items()}
@@ -72,10 +75,10 @@ class PortableEngine:
         self._current = 0
         self._learning_rate = np.array(learning_rate, np.float32)
 
-    def _file(self, name: str) -> bytes:
+    def _file(self, name: str, *, computes: str = "") -> bytes:
         path = self._bundle.file(name)
         try:
-            return path.read_bytes()
+            return check_model_file(path, STANDARD, computes=computes)
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
 
