@@ -12,7 +12,7 @@ import psutil
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.machine.process_status import status_bytes
-from gkt_core.bundle.manifest import Bundle
+from gkt_core.bundle.manifest import MOST_BUNDLE_BYTES, Bundle
 from gkt_core.bundle.onnx_runtime import is_out_of_memory
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, MemoryLimitError
@@ -64,6 +64,11 @@ def limit_memory(megabytes: int) -> None:
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def most_bundle_bytes(megabytes: int | None) -> int:
+    """Say how large the files of a bundle may be: a part of the memory that they are opened in."""
+    return MOST_BUNDLE_BYTES if megabytes is None else min(MOST_BUNDLE_BYTES, megabytes * _MEGABYTE // 4)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ _PROBE_IMAGES, _PLACES_A_CHANNEL = 4, 8
 _LEAST_TO_COMPARE, _PIXELS_TO_COMPARE = 24, 64
 # Numbers that are held at once, or large images take hundreds of megabytes.
 _PROBE_VALUES = 1 << 21
+# Numbers that a comparison handles at once: they stay in a cache.
+_COMPARED_AT_ONCE = 1 << 18
 
 
 class GuardedEngine:
@@ -148,7 +150,7 @@ class GuardedEngine:
             raise self._refused(f"its features are {list(features.shape)}, said to be {list(expected)}")
         if not self.is_known:
             return
-        step = max(1, _PROBE_VALUES // (27 * self._manifest.image_size**2))
+        step = max(1, _COMPARED_AT_ONCE // (27 * self._manifest.image_size**2))
         for begin in range(0, len(images), step):
             stem = stem_features(images[begin : begin + step], weights, self._manifest)
             part = features[begin : begin + step]
@@ -244,16 +246,17 @@ def stem_features(images: Images, parameters: Arrays, manifest: Manifest) -> NDA
         kernels = np.concatenate([kernel, kernel[..., ::-1]])
         factors, offsets = np.tile(factor, 2), np.tile(offset, 2)
     flat = (kernels * factors[:, None, None, None]).transpose(0, 2, 3, 1).reshape(len(kernels), 27)
-    size = images.shape[2]
-    padded = np.zeros((3, 3, len(images), 3, size, size), np.float32)
-    normalised = np.pad((images - pixels[0]) / pixels[1], ((0, 0), (0, 0), (1, 1), (1, 1)))
-    for row in range(3):
-        for column in range(3):
-            padded[row, column] = normalised[:, :, row : row + size, column : column + size]
-    columns = padded.transpose(2, 0, 1, 3, 4, 5).reshape(len(images), 27, size * size)
-    sums = np.matmul(flat, columns) + offsets[:, None]
-    stem: NDArray[np.float32] = np.maximum(sums, 0).reshape(len(images), len(kernels), size, size)
-    return stem
+    num, _, size, _ = images.shape
+    normalised = np.zeros((num, 3, size + 2, size + 2), np.float32)
+    normalised[:, :, 1:-1, 1:-1] = (images - pixels[0]) / pixels[1]
+    columns = np.empty((num, 9, 3, size, size), np.float32)
+    for place in range(9):
+        row, column = divmod(place, 3)
+        columns[:, place] = normalised[:, :, row : row + size, column : column + size]
+    stem: NDArray[np.float32] = np.matmul(flat, columns.reshape(num, 27, size * size))
+    stem += offsets[:, None]
+    np.maximum(stem, 0, out=stem)
+    return stem.reshape(num, len(kernels), size, size)
 
 
 def readable_share(noise: Images, features: NDArray[np.float32]) -> float:
