@@ -64,8 +64,10 @@ def check_model_file(path: Path, operators: Operators, *, computes: str = "") ->
         UnsafeModelError: See :func:`check_model`.
         OSError: It cannot be read.
     """
-    with path.open("rb") as stream:
-        data = stream.read(MOST_BYTES + 1)
+    num_bytes = path.stat().st_size
+    if num_bytes > MOST_BYTES:
+        raise UnsafeModelError(f"{path} is not opened: {num_bytes:,} bytes, allowed are {MOST_BYTES:,}")
+    data = path.read_bytes()
     model = check_model(data, str(path), operators)
     if computes:
         check_computed(model.graph, str(path), output=computes, source=IMAGES)
