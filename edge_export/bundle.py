@@ -161,9 +161,8 @@ def _check_as_devices_do(path: Path) -> None:
         )
     except UnsafeModelError as error:
         raise ConfigError(
-            f"devices would refuse this bundle: {path.name}: {error.__cause__ or error}: make the "
-            f"network of other "
-            "layers"
+            f"devices would refuse this bundle: {path.name}: {error.__cause__ or error}: make the network "
+            "of other layers"
         ) from error
 
 

@@ -18,7 +18,7 @@ from gkt_core.onnx_files.operators import DEPLOYED, STANDARD
 from gkt_core.printable import printable
 
 _BATCH = 128
-# Of a device's own images: enough to tell a network from none, in batches that take less memory than training.
+# Of a device: enough to tell a network from none, in batches that take less memory than training.
 _MOST_TRIED, _FEW = 1000, 8
 
 
@@ -69,9 +69,8 @@ def try_model(data: bytes, validation: Samples, num_classes: int, *, num_threads
         return _measured(data, tried, name, num_threads=num_threads, num_classes=num_classes, at_once=_FEW)
     except ArtifactError as error:
         raise UnsafeModelError(
-            f"{error}. Nothing was written; the state folder is as it was, and takes the model when "
-            f"the same command "
-            "is given again and the server gives one"
+            f"{error}. Nothing was written; the state folder is as it was: give the same command again when "
+            "the server has a model"
         ) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import math
 import random
 import socket
 import time
@@ -15,21 +14,21 @@ from typing import BinaryIO, TypeVar
 
 import httpx
 
-from edge_runtime.connection.answers import LEAST_BYTES, OddAnswerError, message_of, refusal_of
+from edge_runtime.connection.answers import LEAST_BYTES, message_of
 from edge_runtime.connection.deadlines import HeadDeadline
 from edge_runtime.connection.downloads import Download
 from edge_runtime.connection.failures import failure_words, trusting
 from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
+from edge_runtime.connection.trouble import TroubleError, judge
 from gkt_core import errors
 from gkt_core.bundle.bundle_files import FileEntry
 from gkt_core.bundle.manifest import check_manifest_sha256
-from gkt_core.errors import GKTError, MessageError, ServerUnavailableError, UnsafeModelError
+from gkt_core.errors import MessageError, ServerUnavailableError, UnsafeModelError
 from gkt_core.printable import printable
 from gkt_core.wire import paths
 from gkt_core.wire.compression import compress
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
-    LONGEST_WAIT_SECONDS,
     SHA256_HEADER,
     ZSTD,
     JoinRequest,
@@ -58,8 +57,6 @@ MOST_FILE_BYTES = 1 << 30
 # What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
 # be gone within STALL_SECONDS. Linux doubles the number.
 _SEND_BUFFER_BYTES = 256 * 1024
-# Of the server itself; what something between answers is always asked again.
-_RETRIED_STATUS = (408, 429, 500, 503)
 
 
 class ServerClient:
@@ -284,7 +281,7 @@ class ServerClient:
             began = time.monotonic()
             try:
                 return self._try(read, method, path, body, headers)
-            except _TroubleError as error:
+            except TroubleError as error:
                 trouble = error
             if trouble.has_moved:
                 waited, wait, began = 0.0, _FIRST_WAIT_SECONDS, time.monotonic()
@@ -320,7 +317,7 @@ class ServerClient:
                 method, path, content=body, headers=headers, extensions={"trace": self._head}
             ) as response:
                 try:
-                    return _judge(response, read, self._stall_seconds)
+                    return judge(response, read, self._stall_seconds)
                 finally:
                     self.download_bytes += response.num_bytes_downloaded
         except httpx.TransportError as error:
@@ -329,7 +326,7 @@ class ServerClient:
             words = failure_words(error)
             if self._head.has_passed:
                 words = f"the head of an answer took longer than {self._head.seconds:.0f} s"
-            raise _TroubleError(words, has_moved=has_moved) from error
+            raise TroubleError(words, has_moved=has_moved) from error
         finally:
             self._head.end()
 
@@ -339,54 +336,3 @@ class ServerClient:
             f"{self._url} did not answer{by_way_of} for {self._patience_seconds:.0f} s ({trouble}): "
             "is gkt serve running, and can this device reach it?"
         )
-
-
-class _TroubleError(Exception):
-    """What another try may mend.
-
-    Attributes:
-        is_odd: Whether something between answered, and not the server.
-        asked_seconds: How long the answer asks to wait.
-        has_moved: Whether there is more of a file than before: patience begins anew.
-        refusal: What the call ends with when patience does; None for that the server is unavailable.
-    """
-
-    def __init__(
-        self,
-        trouble: str,
-        *,
-        is_odd: bool = False,
-        has_moved: bool = False,
-        asked_seconds: float = 0.0,
-        refusal: GKTError | None = None,
-    ) -> None:
-        super().__init__(trouble)
-        self.is_odd, self.has_moved = is_odd, has_moved
-        self.asked_seconds, self.refusal = asked_seconds, refusal
-
-
-def _judge(
-    response: httpx.Response, read: Callable[[httpx.Response], AnswerT], stall_seconds: float
-) -> AnswerT:
-    asked = _retry_after(response)
-    try:
-        if response.status_code < 300:
-            return read(response)
-        refusal = refusal_of(response, stall_seconds=stall_seconds)
-    except OddAnswerError as error:
-        raise _TroubleError(str(error), is_odd=True, asked_seconds=asked) from error
-    trouble = f"status {response.status_code}: {refusal}"
-    if isinstance(refusal, errors.ChecksumError):
-        raise _TroubleError(trouble, asked_seconds=asked, refusal=refusal)
-    if response.status_code in _RETRIED_STATUS:
-        raise _TroubleError(trouble, asked_seconds=asked)
-    raise refusal
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        asked = float(response.headers.get("Retry-After", "0"))
-    except ValueError:
-        return 0.0
-    # NaN is a number as well, and no comparison holds for it.
-    return min(max(0.0, asked), LONGEST_WAIT_SECONDS) if math.isfinite(asked) else 0.0

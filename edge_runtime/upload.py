@@ -59,9 +59,8 @@ def upload(
         left -= len(missing.train) + len(missing.validation)
         if left < 0:
             raise ProtocolError(
-                f"the server asked for the shards of round {round_num} more than {_MOST_TIMES} times "
-                f"each: look after "
-                "its disk, then start this device again"
+                f"the server asked for the shards of round {round_num} more than {_MOST_TIMES} times each: "
+                "look after its disk, then start this device again"
             )
         listener.phase("upload", round_num, len(data.train) + len(data.validation))
         for split, wanted in (("train", missing.train), ("validation", missing.validation)):

@@ -66,9 +66,8 @@ class Download:
         sha256 = response.headers.get(SHA256_HEADER, "").lower()
         if self._expected and sha256 and sha256 != self._expected:
             raise UnsafeModelError(
-                f"{self._name} is not the file that the server's own manifest names (SHA-256): "
-                f"nothing of it was "
-                "kept; whoever runs the server must look after its bundle"
+                f"{self._name} is not the file that the server's own manifest names (SHA-256): nothing of "
+                "it was kept; whoever runs the server must look after its bundle"
             )
         if response.status_code != 206:
             # The first part, or another file by now.
@@ -104,7 +103,7 @@ class Download:
         self._begin_anew("")
         return OddAnswerError(
             f"more than the {self._most_bytes:,} bytes that the file has: another server, or one that "
-            f"means harm"
+            "means harm"
         )
 
     def _begin_anew(self, sha256: str) -> None:

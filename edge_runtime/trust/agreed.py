@@ -34,7 +34,7 @@ def agreed_config(values: Mapping[str, Any]) -> RunConfig:
         value = getattr(config, name)
         if value > most:
             raise MessageError(
-                f"the run asks for {name} {value:g}, a device does {most:g} at most: ask whoever runs "
-                f"the server"
+                f"the run asks for {name} {value:g}, a device does {most:g} at most: ask whoever runs the "
+                "server"
             )
     return config

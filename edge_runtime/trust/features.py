@@ -115,9 +115,8 @@ class GuardedEngine:
     def stranger(self) -> str:
         """Say what is not known of a network that is not built in."""
         return (
-            f"{self._manifest.edge_network} is a network of the server's own: what its features are "
-            f"cannot be "
-            f"computed here; of noise, {self.readable:.0%} of a pixel can be read off them at most"
+            f"{self._manifest.edge_network} is a network of the server's own: what its features are cannot "
+            f"be computed here; of noise, {self.readable:.0%} of a pixel can be read off them at most"
         )
 
     def save(self, path: Path) -> None:
@@ -165,11 +164,9 @@ class GuardedEngine:
 
     def _refused(self, what: str) -> UnsafeModelError:
         return UnsafeModelError(
-            f"the extractor {self._manifest.edge_network} of this bundle lets private images through, "
-            f"or is none: "
-            f"{what}. Nothing of it was sent; whoever runs the server must export again, or somebody "
-            f"between has "
-            "changed it"
+            f"the extractor {self._manifest.edge_network} of this bundle lets private images through, or "
+            f"is none: {what}. Nothing of it was sent; whoever runs the server must export again, or "
+            "somebody between has changed it"
         )
 
 
@@ -188,9 +185,8 @@ def _graph_trouble_named() -> Iterator[None]:
         if not is_theirs or is_out_of_memory(error):
             raise
         raise UnsafeModelError(
-            f"the graph of this bundle fails: {printable(str(error))[:300]}: whoever runs the server "
-            f"must export "
-            "again, or somebody between has changed it"
+            f"the graph of this bundle fails: {printable(str(error))[:300]}: whoever runs the server must "
+            "export again, or somebody between has changed it"
         ) from error
 
 

@@ -290,10 +290,9 @@ def check_manifest_sha256(values: Mapping[str, Any], expected: str) -> None:
     found = manifest_sha256(values)
     if found != expected.lower():
         raise UnsafeModelError(
-            f"the server's bundle is not the one that was agreed upon: its manifest has the SHA-256 "
-            f"{found[:16]}..., "
-            f"agreed was {expected.lower()[:16]}...: ask whoever runs the server; somebody between "
-            f"may have changed it"
+            "the server's bundle is not the one that was agreed upon: its manifest has the SHA-256 "
+            f"{found[:16]}..., agreed was {expected.lower()[:16]}...: ask whoever runs the server; "
+            "somebody between may have changed it"
         )
 
 
