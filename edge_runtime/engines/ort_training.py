@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.engines.batch_checks import check_batch
+from edge_runtime.engines.graph_trouble import graph_trouble_named
 from edge_runtime.engines.momentum import Momentum
 from edge_runtime.engines.ort_api import training_api
 from gkt_core.bundle.manifest import (
@@ -85,6 +86,7 @@ class OrtTrainingEngine:
         """Set the rate of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
         self._optimizer.set_learning_rate(learning_rate)
 
+    @graph_trouble_named()
     def train_step(
         self,
         images: NDArray[np.float32],
@@ -113,6 +115,7 @@ class OrtTrainingEngine:
         self._module.lazy_reset_grad()
         return float(named["loss"]), np.array(named["logits"])
 
+    @graph_trouble_named()
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         self._module.eval()

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from edge_runtime.engines.batch_checks import check_batch
 from edge_runtime.engines.frozen_inputs import freeze_inputs
+from edge_runtime.engines.graph_trouble import graph_trouble_named
 from gkt_core.bundle.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
 from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, training_options
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
@@ -116,6 +117,7 @@ class PortableEngine:
         """Set the rate of all steps from now on."""
         self._learning_rate = np.array(learning_rate, np.float32)
 
+    @graph_trouble_named()
     def train_step(
         self,
         images: NDArray[np.float32],
@@ -148,6 +150,7 @@ class PortableEngine:
         self._current = 1 - self._current
         return float(loss.numpy()), np.array(logits.numpy())
 
+    @graph_trouble_named()
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         if self._predict is None:

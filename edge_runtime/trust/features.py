@@ -8,8 +8,7 @@ one pixel of it can be read off the features by a linear map, pixels pass throug
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.bundle.manifest import Manifest
-from gkt_core.bundle.onnx_runtime import is_out_of_memory
 from gkt_core.errors import UnsafeModelError
 from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, TIED_NETWORKS
-from gkt_core.printable import printable
 from gkt_core.rounds.engine import DeviceEngine
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -80,8 +77,7 @@ class GuardedEngine:
     ) -> tuple[float, NDArray[np.float32]]:
         """Train on one batch."""
         self._weights = None
-        with _graph_trouble_named():
-            loss, logits = self._engine.train_step(images, labels, server_logits, alpha)
+        loss, logits = self._engine.train_step(images, labels, server_logits, alpha)
         if logits.shape != (len(images), self._manifest.num_classes):
             raise self._refused(f"it gives logits of shape {list(logits.shape)}")
         return loss, logits
@@ -93,8 +89,7 @@ class GuardedEngine:
             UnsafeModelError: The features are the images, or not what they are said to be.
         """
         weights = self.try_now()
-        with _graph_trouble_named():
-            features, logits = self._engine.predict(images)
+        features, logits = self._engine.predict(images)
         self._check(images, features, weights)
         if logits.shape != (len(images), self._manifest.num_classes):
             raise self._refused(f"it gives logits of shape {list(logits.shape)}")
@@ -136,8 +131,7 @@ class GuardedEngine:
         side = self._manifest.image_size
         num = _num_images(self._manifest)
         noise = self._rng.random((num, 3, side, side), dtype=np.float32)
-        with _graph_trouble_named():
-            features, _ = self._engine.predict(noise)
+        features, _ = self._engine.predict(noise)
         self._check(noise, features, weights)
         self.readable = readable_share(noise, features)
         if self.readable > (MOST_READABLE if self.is_known else MOST_READABLE_OF_OTHERS):
@@ -168,26 +162,6 @@ class GuardedEngine:
             f"is none: {what}. Nothing of it was sent; whoever runs the server must export again, or "
             "somebody between has changed it"
         )
-
-
-@contextlib.contextmanager
-def _graph_trouble_named() -> Iterator[None]:
-    """Let what fails inside of a graph be an error that says so; memory that runs out stays what it is.
-
-    Raises:
-        UnsafeModelError: The graph does not do what it says.
-    """
-    try:
-        yield
-    # ONNX Runtime's exceptions have no common base of their own: RuntimeErrors, and some of a module of its.
-    except Exception as error:
-        is_theirs = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
-        if not is_theirs or is_out_of_memory(error):
-            raise
-        raise UnsafeModelError(
-            f"the graph of this bundle fails: {printable(str(error))[:300]}: whoever runs the server must "
-            "export again, or somebody between has changed it"
-        ) from error
 
 
 def _num_images(manifest: Manifest) -> int:

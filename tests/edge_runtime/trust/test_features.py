@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from edge_runtime.engines.base import open_engine
+from edge_runtime.engines.graph_trouble import graph_trouble_named
+from edge_runtime.machine.limits import try_for_memory
 from edge_runtime.trust.features import MOST_READABLE, GuardedEngine, readable_share, stem_features
 from gkt_core.bundle.manifest import Bundle, Manifest, load_bundle
 from gkt_core.errors import MemoryLimitError, UnsafeModelError
@@ -24,6 +27,7 @@ from tests.edge_runtime.hostile import (
     external_data,
     hidden_in_features,
 )
+from tests.server_app.server_fixtures import run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
 ENGINES = sorted(FEATURE_FILES)
@@ -148,27 +152,32 @@ def test_pixels_as_channels_of_one_place_are_found() -> None:
     assert readable_share(noise, other) < 0.9
 
 
-def test_what_fails_inside_of_a_graph_is_named_and_memory_is_not(server_bundle: Path) -> None:
-    bundle = load_bundle(server_bundle)
-    engine = guarded(bundle, "portable")
-
-    class Failing:
-        def __init__(self, error: Exception) -> None:
-            self.error = error
-
-        def predict(self, images: object) -> None:
-            raise self.error
-
-        def parameters(self) -> dict[str, object]:
-            return {}
-
-    for error, expected in (
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
         (RuntimeError("Got invalid dimensions\x1b[2J"), UnsafeModelError),
+        (TypeError("only length-1 arrays"), UnsafeModelError),
         (RuntimeError("std::bad_alloc"), RuntimeError),
         (MemoryError(), MemoryError),
         (MemoryLimitError("enough"), MemoryLimitError),
-    ):
-        engine._engine = Failing(error)  # type: ignore[assignment] # fails as no engine of ours does
-        with pytest.raises(expected) as caught:
-            engine.predict(images_of(bundle))
-        assert type(caught.value) is expected and str(caught.value).isprintable()
+    ],
+    ids=str,
+)
+def test_what_fails_inside_of_a_graph_is_named_and_memory_is_not(
+    error: Exception, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected) as caught, graph_trouble_named():
+        raise error
+    assert type(caught.value) is expected and str(caught.value).isprintable()
+
+
+def test_a_graph_that_fails_is_named_wherever_it_is_run(server_bundle: Path, tmp_path: Path) -> None:
+    """Found by bent answers: memory was tried with an engine that nobody guarded."""
+
+    def reshaped(model: onnx.ModelProto) -> None:
+        node = next(node for node in model.graph.node if node.op_type == "Reshape")
+        node.input[0] = "images"
+
+    bundle = changed_bundle(server_bundle, tmp_path / "hostile", "predict.onnx", reshaped)
+    with pytest.raises(UnsafeModelError, match="the graph of this bundle fails"):
+        try_for_memory(bundle, run_config(), engine="portable", num_threads=1)
