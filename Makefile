@@ -8,7 +8,7 @@ PARALLEL ?= -n 3 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast coverage test-slow fuzz chaos bench-devices bench-ingest bench-web readme docs lint clean
+.PHONY: help install demo test test-fast coverage test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-slow: install ## the tests that take minutes
 
 fuzz: install ## send N bent requests (20,000) of SEED to the server: no 5xx, and a refusal changes nothing
 	GKT_FUZZ_REQUESTS=$(or $(N),20000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/server_app/web/test_fuzz.py -s --timeout=0
+
+fuzz-device: install ## send devices of both engines N bent answers (2,000) of SEED: exit codes of the table, nothing outside
+	GKT_FUZZ_ANSWERS=$(or $(N),2000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/edge_runtime/test_fuzz_device.py -s --timeout=0
 
 readme: install ## write the measured tables of docs/results.md from profiling/results
 	$(BIN)/python -m profiling.readme.tables

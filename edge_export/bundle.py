@@ -43,11 +43,13 @@ from gkt_core.bundle.onnx_runtime import (
     check_one_distribution,
     installed_versions,
 )
-from gkt_core.errors import MissingExtraError
+from gkt_core.errors import ConfigError, MissingExtraError, UnsafeModelError
 from gkt_core.files import new_folder
 from gkt_core.networks import FULL_NETWORKS
 from gkt_core.nn import CombinedNetwork, EdgeNetwork, build_server_network, feature_shape
 from gkt_core.nn.building import example_images
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import OF_FILES, STANDARD
 from gkt_core.version import __version__
 
 _RUN_BY_DEVICES = (TRAIN_STEP, PREDICT, TRAINING_MODEL, EVAL_MODEL, COMBINED_TEMPLATE)
@@ -110,6 +112,9 @@ def export_bundle(
             combined, image_size=options.image_size, class_names=options.class_names
         )
         (folder / COMBINED_TEMPLATE).write_bytes(template)
+        for name in written:
+            if name.endswith(".onnx"):
+                _check_as_devices_do(folder / name)
         if options.ort_format:
             written += write_ort_format(folder, written)
         manifest = Manifest(
@@ -147,6 +152,20 @@ def export_bundle(
             manifest = dataclasses.replace(manifest, verification=verification)
             write_manifest(folder, manifest)
     return manifest
+
+
+def _check_as_devices_do(path: Path) -> None:
+    try:
+        check_model_file(
+            path,
+            OF_FILES.get(path.name, STANDARD),
+            computes="features" if path.name in (PREDICT, EVAL_MODEL) else "",
+        )
+    except UnsafeModelError as error:
+        raise ConfigError(
+            f"devices would refuse this bundle: {path.name}: {error.__cause__ or error}: make the network "
+            "of other layers"
+        ) from error
 
 
 def _check_installed(options: ExportOptions) -> None:

@@ -30,6 +30,8 @@ from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import ArtifactError
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import DEPLOYED
 
 _BATCH = 64
 _LATENCY_SECONDS, _LEAST_RUNS = 1.0, 20
@@ -60,7 +62,9 @@ def fold(model: Path, out: Path) -> None:
     """
     options = optimising_options(out)
     try:
-        cpu_session(model, options)
+        cpu_session(check_model_file(model, DEPLOYED), options)
+    except ArtifactError:
+        raise
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
         raise ArtifactError(

@@ -17,6 +17,8 @@ from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.reading.images import UnreadableImageError, read_image
 from gkt_core.errors import ArtifactError, DatasetError
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import DEPLOYED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def classify(
 
 def _opened(model: Path, bundle: Path | None, num_threads: int) -> _Model:
     try:
-        session = cpu_session(model, session_options(num_threads))
+        session = cpu_session(check_model_file(model, DEPLOYED), session_options(num_threads))
         (image_size,) = {int(side) for side in session.get_inputs()[0].shape[2:4]}
         inputs = {each.name for each in session.get_inputs()}
         num_classes = {each.name: int(each.shape[-1]) for each in session.get_outputs()}

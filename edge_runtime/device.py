@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.engines.choice import choose_engine
+from edge_runtime.evaluation import Accuracy, try_model
 from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import try_for_memory
 from edge_runtime.machine.pauses import Pauses
@@ -18,11 +19,12 @@ from edge_runtime.server_client import ServerClient
 from edge_runtime.state.known_samples import take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, StateDir
+from edge_runtime.trust.agreed import agreed_config
+from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.upload import upload
-from gkt_core.bundle.manifest import Manifest
+from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
 from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
-from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
@@ -32,14 +34,19 @@ from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
-from gkt_core.wire.shards import SoftLabels, read_soft_labels
+from gkt_core.wire.shards import SoftLabels, most_soft_label_bytes, read_soft_labels
 
 CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceResult:
-    """What a device ends with."""
+    """What a device ends with.
+
+    Attributes:
+        validation_accuracy: Of the combined model on this device's validation images, 0..1.
+        num_validation_images: That were looked at.
+    """
 
     client_id: str
     run_id: str
@@ -47,6 +54,8 @@ class DeviceResult:
     model: str
     upload_bytes: int
     download_bytes: int
+    validation_accuracy: float
+    num_validation_images: int
 
 
 def check_data(data: PrivateData, manifest: Manifest, owner: str) -> None:
@@ -84,6 +93,7 @@ class Device:
         noise: What happens to features before they leave; the state folder adds the key.
         pauses: When to wait between two steps.
         tries_memory: Whether to find out before joining that memory suffices.
+        most_bundle_bytes: What the files of an engine may have together.
         listener: Hears what happens.
         sleep: Another one than time's, for tests.
     """
@@ -99,6 +109,7 @@ class Device:
     noise: FeatureNoise = field(default_factory=FeatureNoise)
     pauses: Pauses = field(default_factory=Pauses)
     tries_memory: bool = False
+    most_bundle_bytes: int = MOST_BUNDLE_BYTES
     listener: DeviceListener
     sleep: Callable[[float], None] = time.sleep
 
@@ -110,7 +121,7 @@ class Device:
             GKTError: Anything else that stops this device; its state folder goes on later.
         """
         info = self.server.run_info()
-        config = RunConfig.from_dict(info.config)
+        config = agreed_config(info.config)
         manifest = Manifest.from_dict(info.manifest)
         check_data(self.data, manifest, self.client_id)
         state = self.state_dir.state(info.run_id, self.client_id)
@@ -144,7 +155,7 @@ class Device:
                 raise RunFailedError(f"the server stopped the run: {task.reason}")
             else:
                 raise ProtocolError(
-                    f"unknown task {task.action[:40]!r}: install the server's version of gkt-edge"
+                    f"unknown task {task.action[:40]!a}: install the server's version of gkt-edge"
                 )
         # The template would take the weights of any round, fresh ones too.
         if state.trained_round < task.soft_labels_round:
@@ -153,7 +164,7 @@ class Device:
             raise RunFailedError(
                 "the run ended before this device had taken part in a round: there is no model of its own"
             )
-        model = self._take_model(self._deployed(engine, task), manifest)
+        model, measured = self._take_model(self._deployed(engine, task), manifest)
         return DeviceResult(
             self.client_id,
             info.run_id,
@@ -161,29 +172,37 @@ class Device:
             str(model),
             self.server.upload_bytes,
             self.server.download_bytes,
+            measured.accuracy,
+            measured.num_examples,
         )
 
     def _open(self, info: RunInfo, part: ClientPart, state: DeviceState) -> DeviceEngine:
         name = choose_engine(Manifest.from_dict(info.manifest), state.engine or self.engine)
         with full_disk_named(self.state_dir.path):
-            bundle = self.state_dir.bundle(info.manifest, self.server.artifact, name)
+            bundle = self.state_dir.bundle(
+                info.manifest, self.server.save_artifact, name, most_bytes=self.most_bundle_bytes
+            )
         if self.tries_memory:
             try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None
         checkpoint = self.state_dir.checkpoint_path(state) if begun else None
-        engine = open_engine(
+        opened = open_engine(
             bundle,
             checkpoint=checkpoint,
             num_threads=self.num_threads,
             learning_rate=part.config.edge_lr,
             engine=name,
         )
+        engine = GuardedEngine(opened, bundle.manifest)
+        engine.try_now()
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         if state.partial is not None:
             begin += f" and {state.partial.num_steps} steps of the next"
         line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
         if part.noise.is_on:
             line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        if not engine.is_known:
+            line += f"; {engine.stranger()}"
         if name not in bundle.manifest.verification:
             line += "; nobody verified this engine when it was exported (gkt verify does it)"
         self.listener.note(line)
@@ -283,18 +302,22 @@ class Device:
     def _soft_labels(self, part: ClientPart, round_num: int) -> SoftLabels | None:
         if round_num < 1 or not part.config.edge_distils:
             return None
-        data = self.server.soft_labels(part.client_id, round_num)
+        # A row a sample, and what the format needs beside.
+        most_bytes = most_soft_label_bytes(len(part.data.train), part.num_classes)
+        data = self.server.soft_labels(part.client_id, round_num, most_bytes=most_bytes)
         return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 
-    def _take_model(self, weights: Arrays, manifest: Manifest) -> Path:
-        """Fill this device's extractor into the server's template; the extractor stays here."""
+    def _take_model(self, weights: Arrays, manifest: Manifest) -> tuple[Path, Accuracy]:
+        """Fill this device's extractor into the server's template, and try the model before it is kept."""
         self.listener.phase("model", 0, 0)
-        template = self.server.model_template()
+        num_bytes = manifest.file(COMBINED_TEMPLATE).num_bytes
+        template = self.server.model_template(most_bytes=num_bytes)
         filled = fill_template(template, manifest.slots(), weights, EXTRACTOR_PREFIX)
+        measured = try_model(filled, self.data.validation, manifest.num_classes, num_threads=self.num_threads)
         path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
             write_atomically(path, filled)
-        return path
+        return path, measured
 
 
 def _other_folder(round_num: int, state: DeviceState) -> ProtocolError:

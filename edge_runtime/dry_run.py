@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edge_runtime.engines.base import open_engine
+from edge_runtime.trust.features import GuardedEngine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
@@ -62,11 +63,15 @@ def dry_run(
 
     Raises:
         ArtifactError: The bundle is not for this engine.
+        UnsafeModelError: Its features are the images, or its graphs would do what nobody agreed to.
     """
     noise = replace(noise or FeatureNoise(), key=new_key())
     part = ClientPart(client_id, data, config, bundle.manifest.num_classes, noise)
-    opened = open_engine(
-        bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
+    opened = GuardedEngine(
+        open_engine(
+            bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
+        ),
+        bundle.manifest,
     )
     shard = next(shards(opened, part, 1, "train"))
     encoded = shard.encode(part)
@@ -81,8 +86,7 @@ def dry_run(
     return DryRun(
         engine=opened.name,
         leaves=[
-            "feature maps: the output of the first convolution for every image. They show much of the image"
-            + _blurring(noise, spread),
+            f"feature maps: {_what(opened)}. They show much of the image" + _blurring(noise, spread),
             *(["the feature of black, one vector: what the server pads cropped features with"] * crops),
             "labels of all training and validation images, as they are",
             "the device's predictions (logits) for them",
@@ -103,6 +107,13 @@ def dry_run(
         feature_noise=noise.noise,
         feature_spread=spread,
     )
+
+
+def _what(engine: GuardedEngine) -> str:
+    if engine.is_known:
+        words = "the output of the first convolution for every image"
+        return f"{words}, which this device has computed itself as well"
+    return f"for every image, what the first layers make of it; {engine.stranger()}"
 
 
 def _blurring(noise: FeatureNoise, spread: float) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy of a model on a test set."""
+"""Accuracy of a model on a test set, and whether what a server gave is one at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.bundle.onnx_runtime import cpu_session, session_options
+from gkt_core.bundle.onnx_runtime import cpu_session, is_out_of_memory, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
-from gkt_core.errors import ArtifactError
+from gkt_core.errors import ArtifactError, UnsafeModelError
+from gkt_core.onnx_files.judging import check_model, check_model_file
+from gkt_core.onnx_files.operators import DEPLOYED, STANDARD
+from gkt_core.printable import printable
 
 _BATCH = 128
+# Of a device: enough to tell a network from none, in batches that take less memory than training.
+_MOST_TRIED, _FEW = 1000, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +40,76 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
 
     Raises:
         ArtifactError: The model does not load, or takes other images.
+        UnsafeModelError: It would do more than arithmetic; it is not opened.
     """
     try:
-        session = cpu_session(path, session_options(num_threads))
-        return accuracy_of(test, lambda images: session.run(["logits"], {"images": images})[0], str(path))
+        data = check_model_file(path, DEPLOYED)
+    except OSError as error:
+        raise ArtifactError(f"{path} is no model for this test set: {error}") from error
+    return _measured(data, test, str(path), num_threads=num_threads)
+
+
+def try_model(data: bytes, validation: Samples, num_classes: int, *, num_threads: int) -> Accuracy:
+    """Judge the combined model of a run, open it and run it over a device's validation images.
+
+    Args:
+        data: The model, filled.
+        validation: Of the device; the first thousand are looked at.
+        num_classes: Of the run.
+        num_threads: CPU threads.
+
+    Raises:
+        UnsafeModelError: It is none, or gives no numbers.
+    """
+    name = "the trained network that the server gave"
+    num = min(len(validation), _MOST_TRIED)
+    tried = Samples(validation.images[:num], validation.labels[:num], validation.sample_ids[:num])
+    try:
+        check_model(data, name, STANDARD)
+        return _measured(data, tried, name, num_threads=num_threads, num_classes=num_classes, at_once=_FEW)
+    except ArtifactError as error:
+        raise UnsafeModelError(
+            f"{error}. Nothing was written; the state folder is as it was: give the same command again when "
+            "the server has a model"
+        ) from error
+
+
+def _measured(
+    data: bytes,
+    test: Samples,
+    name: str,
+    *,
+    num_threads: int,
+    num_classes: int | None = None,
+    at_once: int = _BATCH,
+) -> Accuracy:
+    try:
+        session = cpu_session(data, session_options(num_threads))
+
+        def logits_of(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            logits: NDArray[np.float32] = session.run(["logits"], {"images": images})[0]
+            wanted = (len(images), logits.shape[-1] if num_classes is None else num_classes)
+            if logits.shape != wanted:
+                raise ArtifactError(
+                    f"{name} gives logits of shape {list(logits.shape)}, expected {list(wanted)}"
+                )
+            return logits
+
+        return accuracy_of(test, logits_of, name, at_once)
     except ArtifactError:
         raise
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
-        raise ArtifactError(f"{path} is no model for this test set: {str(error)[:300]}") from error
+        if is_out_of_memory(error):
+            raise
+        raise ArtifactError(f"{name} is no model for this test set: {printable(str(error))[:300]}") from error
 
 
 def accuracy_of(
-    test: Samples, logits_of: Callable[[NDArray[np.float32]], NDArray[np.float32]], owner: str
+    test: Samples,
+    logits_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    owner: str,
+    at_once: int = _BATCH,
 ) -> Accuracy:
     """Measure top-1 accuracy.
 
@@ -55,14 +117,15 @@ def accuracy_of(
         test: The samples.
         logits_of: Gives logits ``[N, C]`` for images ``[N, 3, S, S] float32`` in 0..1.
         owner: Of the logits, for errors.
+        at_once: Images in a batch.
 
     Raises:
         ArtifactError: A logit is no finite number.
     """
     num_right = 0
-    for begin in range(0, len(test), _BATCH):
-        logits = logits_of(to_float_nchw(test.images[begin : begin + _BATCH]))
+    for begin in range(0, len(test), at_once):
+        logits = logits_of(to_float_nchw(test.images[begin : begin + at_once]))
         if not np.isfinite(logits).all():
             raise ArtifactError(f"{owner} gives NaN: is it a template that was not filled?")
-        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + _BATCH]).sum())
+        num_right += int((logits.argmax(axis=1) == test.labels[begin : begin + at_once]).sum())
     return Accuracy(num_right / len(test), len(test))

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import random
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import httpx
 
-from edge_runtime.connection.answers import OddAnswerError, message_of, refusal_of
+from edge_runtime.connection.answers import LEAST_BYTES, message_of
+from edge_runtime.connection.deadlines import HeadDeadline
 from edge_runtime.connection.downloads import Download
 from edge_runtime.connection.failures import failure_words, trusting
 from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
+from edge_runtime.connection.trouble import TroubleError, judge
 from gkt_core import errors
-from gkt_core.errors import GKTError, MessageError, ServerUnavailableError
+from gkt_core.bundle.bundle_files import FileEntry
+from gkt_core.bundle.manifest import check_manifest_sha256
+from gkt_core.errors import MessageError, ServerUnavailableError, UnsafeModelError
+from gkt_core.printable import printable
 from gkt_core.wire import paths
 from gkt_core.wire.compression import compress
 from gkt_core.wire.paths import fill
@@ -34,6 +40,7 @@ from gkt_core.wire.protocol import (
     ShardReceipt,
     Task,
     check_protocol_version,
+    check_run_id,
     to_json,
 )
 from gkt_core.wire.shards import ShardKey
@@ -45,11 +52,11 @@ _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TRY_SECONDS = 120.0
 STALL_SECONDS = 60.0
+# Of a file of which nothing else is known.
+MOST_FILE_BYTES = 1 << 30
 # What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
 # be gone within STALL_SECONDS. Linux doubles the number.
 _SEND_BUFFER_BYTES = 256 * 1024
-# Of the server itself; what something between answers is always asked again.
-_RETRIED_STATUS = (408, 429, 500, 503)
 
 
 class ServerClient:
@@ -69,6 +76,8 @@ class ServerClient:
         ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
         proxy: URL of the proxy to go through; by default the one that the environment names, if any.
         no_proxy: Whether to go through none, whatever the environment says.
+        expected_manifest_sha256: What :func:`gkt_core.bundle.manifest.manifest_sha256` gives of the manifest
+            that was agreed upon; a server with another one is refused. None where nothing was agreed upon.
         transport: For tests: an application instead of a socket.
         on_retry: Called with a line for the log before each wait.
         sleep: For tests.
@@ -87,6 +96,7 @@ class ServerClient:
         ca_file: Path | None = None,
         proxy: str | None = None,
         no_proxy: bool = False,
+        expected_manifest_sha256: str | None = None,
         transport: httpx.BaseTransport | None = None,
         on_retry: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -113,7 +123,7 @@ class ServerClient:
         try:
             self._http = httpx.Client(
                 base_url=base,
-                headers={"Authorization": f"Bearer {token}"},
+                headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
                 timeout=httpx.Timeout(stall_seconds, connect=10.0),
                 transport=transport
                 or httpx.HTTPTransport(
@@ -121,12 +131,15 @@ class ServerClient:
                     trust_env=False,
                     proxy=chosen.proxy,
                     socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)],
+                    limits=httpx.Limits(max_connections=1),
                 ),
                 trust_env=False,
             )
         except (UnicodeError, ValueError) as error:
             raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
         self._url = url
+        self._stall_seconds, self._head = stall_seconds, HeadDeadline(stall_seconds)
+        self._manifest_sha256 = expected_manifest_sha256
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry
         self._sleep = sleep
@@ -143,13 +156,22 @@ class ServerClient:
 
         Raises:
             ProtocolVersionError: The server speaks another version.
+            MessageError: It has none, several, or one whose id can be none.
+            UnsafeModelError: Its manifest is another one than was agreed upon.
         """
         runs = self._message(RunList, "GET", paths.RUNS)
         check_protocol_version(runs.protocol_version)
         if len(runs.run_ids) != 1:
             raise MessageError(f"the server has {len(runs.run_ids)} runs, expected one")
-        self._run_path = fill(paths.RUN, run_id=runs.run_ids[0])
-        return self._message(RunInfo, "GET", self._run_path)
+        self._run_path = fill(paths.RUN, run_id=check_run_id(runs.run_ids[0]))
+        info = self._message(RunInfo, "GET", self._run_path)
+        if info.run_id != runs.run_ids[0]:
+            raise MessageError(
+                f"the server names its run {runs.run_ids[0]}, then {printable(info.run_id[:70])}"
+            )
+        if self._manifest_sha256 is not None:
+            check_manifest_sha256(info.manifest, self._manifest_sha256)
+        return info
 
     def status(self) -> RunStatus:
         """Ask for the run at a glance."""
@@ -164,8 +186,24 @@ class ServerClient:
         return self._message(Task, "GET", self._of_run(paths.TASK, client_id=client_id))
 
     def artifact(self, name: str) -> bytes:
-        """Download a file of the bundle."""
-        return self._download(self._of_run(paths.ARTIFACT, name=name))
+        """Download a file of the bundle, of which nothing is known."""
+        return self._downloaded(self._of_run(paths.ARTIFACT, name=name), MOST_FILE_BYTES)
+
+    def save_artifact(self, name: str, entry: FileEntry, stream: BinaryIO) -> None:
+        """Write a file of the bundle while it comes; it is the one of its entry, or an error.
+
+        Args:
+            name: Of the file.
+            entry: What the manifest says of it.
+            stream: An empty file; what is in it after an error is nothing.
+
+        Raises:
+            UnsafeModelError: The server has another file.
+        """
+        path = self._of_run(paths.ARTIFACT, name=name)
+        num_bytes = self._download(path, stream, entry.num_bytes, entry.sha256)
+        if num_bytes != entry.num_bytes:
+            raise UnsafeModelError(f"{name} has {num_bytes:,} bytes, the manifest says {entry.num_bytes:,}")
 
     def missing_shards(self, client_id: str, round_num: int) -> MissingShards:
         """Ask what the server does not hold yet of this device's part of the open round.
@@ -190,19 +228,32 @@ class ServerClient:
         path = self._of_run(paths.REPORT, round_num=round_num, client_id=client_id)
         return self._message(Task, "PUT", path, to_json(report))
 
-    def soft_labels(self, client_id: str, round_num: int) -> bytes:
+    def soft_labels(self, client_id: str, round_num: int, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
         """Download the server's answer to a round."""
-        return self._download(self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id))
+        path = self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
+        return self._downloaded(path, most_bytes)
 
-    def model_template(self) -> bytes:
+    def model_template(self, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
         """Download the trained network, without an extractor."""
-        return self._download(self._of_run(paths.MODEL, part="template"))
+        return self._downloaded(self._of_run(paths.MODEL, part="template"), most_bytes)
 
     def _of_run(self, path: str, **parts: str | int) -> str:
         return self._run_path + fill(path, **parts)
 
-    def _download(self, path: str) -> bytes:
-        download = Download(path, self._on_retry)
+    def _downloaded(self, path: str, most_bytes: int) -> bytes:
+        stream = io.BytesIO()
+        self._download(path, stream, most_bytes)
+        return stream.getvalue()
+
+    def _download(self, path: str, stream: BinaryIO, most_bytes: int, sha256: str = "") -> int:
+        download = Download(
+            path,
+            self._on_retry,
+            stream,
+            most_bytes=most_bytes,
+            sha256=sha256,
+            stall_seconds=self._stall_seconds,
+        )
         return self._call(download.read, "GET", path, headers=download.headers)
 
     def _message(
@@ -213,7 +264,7 @@ class ServerClient:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> MessageT:
-        read = functools.partial(message_of, message_type)
+        read = functools.partial(message_of, message_type, stall_seconds=self._stall_seconds)
         return self._call(read, method, path, body, headers)
 
     def _call(
@@ -230,7 +281,7 @@ class ServerClient:
             began = time.monotonic()
             try:
                 return self._try(read, method, path, body, headers)
-            except _TroubleError as error:
+            except TroubleError as error:
                 trouble = error
             if trouble.has_moved:
                 waited, wait, began = 0.0, _FIRST_WAIT_SECONDS, time.monotonic()
@@ -261,18 +312,23 @@ class ServerClient:
         before = self.download_bytes
         try:
             self.upload_bytes += len(body or b"")
-            with self._http.stream(method, path, content=body, headers=headers) as response:
+            self._head.begin()
+            with self._http.stream(
+                method, path, content=body, headers=headers, extensions={"trace": self._head}
+            ) as response:
                 try:
-                    return _judge(response, read)
+                    return judge(response, read, self._stall_seconds)
                 finally:
                     self.download_bytes += response.num_bytes_downloaded
         except httpx.TransportError as error:
             # A download that goes on from there next time.
-            has_moved = "Range" in (headers or {}) and self.download_bytes > before
-            raise _TroubleError(failure_words(error), has_moved=has_moved) from error
-        except httpx.DecodingError as error:
-            trouble = f"the answer cannot be decoded ({error}): a proxy changed it"
-            raise _TroubleError(trouble, is_odd=True) from error
+            has_moved = "Range" in (headers or {}) and self.download_bytes - before >= LEAST_BYTES
+            words = failure_words(error)
+            if self._head.has_passed:
+                words = f"the head of an answer took longer than {self._head.seconds:.0f} s"
+            raise TroubleError(words, has_moved=has_moved) from error
+        finally:
+            self._head.end()
 
     def _unavailable(self, trouble: str) -> ServerUnavailableError:
         by_way_of = f" through the proxy {self.proxy_name}" if self.proxy_name else ""
@@ -280,50 +336,3 @@ class ServerClient:
             f"{self._url} did not answer{by_way_of} for {self._patience_seconds:.0f} s ({trouble}): "
             "is gkt serve running, and can this device reach it?"
         )
-
-
-class _TroubleError(Exception):
-    """What another try may mend.
-
-    Attributes:
-        is_odd: Whether something between answered, and not the server.
-        asked_seconds: How long the answer asks to wait.
-        has_moved: Whether there is more of a file than before: patience begins anew.
-        refusal: What the call ends with when patience does; None for that the server is unavailable.
-    """
-
-    def __init__(
-        self,
-        trouble: str,
-        *,
-        is_odd: bool = False,
-        has_moved: bool = False,
-        asked_seconds: float = 0.0,
-        refusal: GKTError | None = None,
-    ) -> None:
-        super().__init__(trouble)
-        self.is_odd, self.has_moved = is_odd, has_moved
-        self.asked_seconds, self.refusal = asked_seconds, refusal
-
-
-def _judge(response: httpx.Response, read: Callable[[httpx.Response], AnswerT]) -> AnswerT:
-    asked = _retry_after(response)
-    try:
-        if response.status_code < 300:
-            return read(response)
-        refusal = refusal_of(response)
-    except OddAnswerError as error:
-        raise _TroubleError(str(error), is_odd=True, asked_seconds=asked) from error
-    trouble = f"status {response.status_code}: {refusal}"
-    if isinstance(refusal, errors.ChecksumError):
-        raise _TroubleError(trouble, asked_seconds=asked, refusal=refusal)
-    if response.status_code in _RETRIED_STATUS:
-        raise _TroubleError(trouble, asked_seconds=asked)
-    raise refusal
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return min(max(0.0, float(response.headers.get("Retry-After", "0"))), 3600.0)
-    except ValueError:
-        return 0.0

@@ -14,6 +14,8 @@ from gkt_core.rounds.client_shards import shards
 from gkt_core.rounds.engine import TrainingEngine
 from gkt_core.wire.protocol import MissingShards, RoundReport, Task
 
+# That all shards of a round are sent, if a server says that it lost them.
+_MOST_TIMES = 10
 _NOTHING = MissingShards([], [])
 
 
@@ -47,11 +49,19 @@ def upload(
     """
     round_num, data = state.trained_round, part.data
     extract_seconds, before = 0.0, None
+    # A server may lose shards; one that asks for the same ones again and again is ended.
+    left = _MOST_TIMES * (part.num_shards("train") + part.num_shards("validation"))
     # Usually once: an answer names at most so many, and a server may have lost some since.
     while not held_round and (missing := server.missing_shards(part.client_id, round_num)) != _NOTHING:
         if missing == before:
             raise ProtocolError(f"the server still misses {missing} of round {round_num}: they were sent")
         before = missing
+        left -= len(missing.train) + len(missing.validation)
+        if left < 0:
+            raise ProtocolError(
+                f"the server asked for the shards of round {round_num} more than {_MOST_TIMES} times each: "
+                "look after its disk, then start this device again"
+            )
         listener.phase("upload", round_num, len(data.train) + len(data.validation))
         for split, wanted in (("train", missing.train), ("validation", missing.validation)):
             mark = time.perf_counter()

@@ -16,6 +16,7 @@ import click
 from gkt_core.config.waiting import wait_patiently
 from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
 from gkt_core.files import file_trouble_named
+from gkt_core.printable import printable
 from gkt_core.version import __version__
 
 COMMAND_GROUP = "gkt.commands"
@@ -220,7 +221,8 @@ def run_command(command: click.Command) -> NoReturn:
         exit_code = error.exit_code
     except GKTError as error:
         logging.getLogger("gkt").debug("raised here", exc_info=True)
-        click.echo(f"error: {error}", err=True)
+        # It may hold what a server or a file says.
+        click.echo(f"error: {printable(str(error), lines=True)}", err=True)
         exit_code = error.exit_code
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away; that is no error of ours.

@@ -8,6 +8,7 @@
     |   +-- DatasetError               images or labels
     |   +-- PartitionError             a split that cannot be made
     |   +-- ArtifactError              an artifact bundle
+    |   |   +-- UnsafeModelError           an ONNX file or a bundle that would do what nobody agreed to
     |   +-- TemplateError              a model template and the weights meant for it
     |   +-- AddressInUseError          a port that another process holds
     |   +-- MissingExtraError          an optional dependency is not installed
@@ -81,6 +82,10 @@ class PartitionError(InputError):
 
 class ArtifactError(InputError):
     """An artifact bundle is incomplete, changed, or made for something else."""
+
+
+class UnsafeModelError(ArtifactError):
+    """An ONNX file or a bundle would do what the device did not agree to."""
 
 
 class TemplateError(InputError):

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import psutil
 from filelock import BaseFileLock, FileLock, Timeout
@@ -40,6 +41,13 @@ _REFUSED = (
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that a reader, or a restart, sees the old content or the new one."""
+    with writing_atomically(path, mode=mode) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def writing_atomically(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Give a stream that becomes the file when the block ends, and nothing when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # One name a thread: a web server may be sent the same file twice at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -48,7 +56,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         # Windows would make two bytes of each line's end.
         flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(temporary, flags, mode), "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

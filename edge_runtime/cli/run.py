@@ -15,7 +15,6 @@ from edge_runtime.cli.options import RunOptions
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError, DatasetError, needs
 from gkt_core.files import full_disk_named
@@ -41,7 +40,12 @@ def run(options: RunOptions, as_json: bool) -> None:
     """
     with needs("edge"):
         from edge_runtime.device import Device  # noqa: PLC0415 - imports an extra
-        from edge_runtime.machine.limits import be_nice, limit_memory, memory_named  # noqa: PLC0415
+        from edge_runtime.machine.limits import (  # noqa: PLC0415
+            be_nice,
+            limit_memory,
+            memory_named,
+            most_bundle_bytes,
+        )
         from edge_runtime.machine.pauses import Pauses  # noqa: PLC0415
         from edge_runtime.progress import DeviceProgress  # noqa: PLC0415
         from edge_runtime.state.identity import Identity, identity_of  # noqa: PLC0415
@@ -100,6 +104,7 @@ def run(options: RunOptions, as_json: bool) -> None:
             noise=options.noise,
             pauses=pauses,
             tries_memory=options.memory_limit_mb is not None,
+            most_bundle_bytes=most_bundle_bytes(options.memory_limit_mb),
             listener=progress,
         )
         result = device.run()
@@ -108,7 +113,8 @@ def run(options: RunOptions, as_json: bool) -> None:
     else:
         click.echo(
             f"{name}: {result.rounds} rounds, {result.upload_bytes:,} bytes sent, "
-            f"{result.download_bytes:,} received; the combined model is {result.model}"
+            f"{result.download_bytes:,} received; the combined model is {result.model}, right on "
+            f"{result.validation_accuracy:.1%} of {result.num_validation_images} validation images"
         )
 
 
@@ -140,7 +146,9 @@ def _dry_run(server: ServerClient, private: PrivateData, options: RunOptions, en
     from edge_runtime.device import check_data  # noqa: PLC0415
     from edge_runtime.dry_run import dry_run  # noqa: PLC0415
     from edge_runtime.engines.choice import choose_engine  # noqa: PLC0415
+    from edge_runtime.machine.limits import most_bundle_bytes  # noqa: PLC0415
     from edge_runtime.state.state_dir import StateDir  # noqa: PLC0415
+    from edge_runtime.trust.agreed import agreed_config  # noqa: PLC0415
 
     info = server.run_info()
     manifest = Manifest.from_dict(info.manifest)
@@ -148,9 +156,14 @@ def _dry_run(server: ServerClient, private: PrivateData, options: RunOptions, en
     with tempfile.TemporaryDirectory() as temporary, contextlib.closing(StateDir(Path(temporary))) as folder:
         engine = choose_engine(manifest, engine)
         return dry_run(
-            folder.bundle(info.manifest, server.artifact, engine),
+            folder.bundle(
+                info.manifest,
+                server.save_artifact,
+                engine,
+                most_bytes=most_bundle_bytes(options.memory_limit_mb),
+            ),
             private,
-            RunConfig.from_dict(info.config),
+            agreed_config(info.config),
             client_id=options.name,
             num_threads=options.num_threads,
             engine=engine,

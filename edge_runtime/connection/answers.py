@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -17,10 +19,13 @@ import httpx
 from edge_runtime.connection.proxies import proxy_hint
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError
-from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, ErrorBody, from_json
+from gkt_core.printable import printable
+from gkt_core.wire.protocol import LONGEST_TEXT, MAX_MESSAGE_BYTES, ErrorBody, from_json
 
 MessageT = TypeVar("MessageT")
 
+# Of a body within the time that nothing may move: 17 bytes a second, slower than any link that trains.
+LEAST_BYTES = 1024
 JSON, BINARY = "application/json", "application/octet-stream"
 
 _ELSEWHERE = "another server answers at this address: is it the one that gkt serve printed?"
@@ -54,15 +59,15 @@ class OddAnswerError(Exception):
     """An answer that no gkt server gives; another try may reach the server."""
 
 
-def message_of(message_type: type[MessageT], response: httpx.Response) -> MessageT:
-    """Read a message that a gkt server sent.
+def message_of(message_type: type[MessageT], response: httpx.Response, *, stall_seconds: float) -> MessageT:
+    """Read a message that a gkt server sent; of one that hardly moves no more than ``stall_seconds``.
 
     Raises:
         OddAnswerError: Something else sent it.
         MessageError: A gkt server sent it, of a version that this one does not understand.
     """
     check_type(response, JSON)
-    body = _body(response)
+    body = _body(response, stall_seconds)
     try:
         return from_json(message_type, body)
     except MessageError as error:
@@ -71,7 +76,7 @@ def message_of(message_type: type[MessageT], response: httpx.Response) -> Messag
         raise OddAnswerError(f"an answer of another server, or one cut short ({error}): {_PORTAL}") from error
 
 
-def refusal_of(response: httpx.Response) -> GKTError:
+def refusal_of(response: httpx.Response, *, stall_seconds: float) -> GKTError:
     """Make the error in a gkt server's answer one of the class that it raised there.
 
     Raises:
@@ -79,13 +84,14 @@ def refusal_of(response: httpx.Response) -> GKTError:
     """
     try:
         check_type(response, JSON)
-        body = from_json(ErrorBody, _body(response))
+        body = from_json(ErrorBody, _body(response, stall_seconds))
     except (MessageError, OddAnswerError) as error:
         raise OddAnswerError(_refused_between(response)) from error
     error_type = getattr(errors, body.error, None)
+    message = printable(body.message[:LONGEST_TEXT])
     if isinstance(error_type, type) and issubclass(error_type, GKTError):
-        return error_type(body.message)
-    return MessageError(f"the server answered {response.status_code}: {body.message}")
+        return error_type(message)
+    return MessageError(f"the server answered {response.status_code}: {message}")
 
 
 def check_type(response: httpx.Response, expected: str) -> None:
@@ -99,10 +105,43 @@ def check_type(response: httpx.Response, expected: str) -> None:
         raise OddAnswerError(f"{kind or 'an answer of no type'} where {expected} was expected: {_PORTAL}")
 
 
-def _body(response: httpx.Response) -> bytes:
+def raw_pieces(response: httpx.Response, *, stall_seconds: float) -> Iterator[bytes]:
+    """Give a body as it comes, a little at a time.
+
+    Nothing is decompressed: nobody asked for that, and a kilobyte can become gigabytes.
+
+    Args:
+        response: The answer.
+        stall_seconds: How long it may bring next to nothing: a byte now and then is no transfer.
+
+    Raises:
+        OddAnswerError: It is compressed.
+        ReadTimeout: It hardly moves.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise OddAnswerError(
+            f"the answer cannot be decoded ({_named(encoding)}, which nobody asked for): a proxy changed it"
+        )
+    began, came = time.monotonic(), 0
+    # A transport that is no socket may have read it all: an application, in tests.
+    for piece in (response.content,) if response.is_stream_consumed else response.iter_raw():
+        came += len(piece)
+        if came >= LEAST_BYTES:
+            began, came = time.monotonic(), 0
+        elif time.monotonic() - began > stall_seconds:
+            raise httpx.ReadTimeout(f"fewer than {LEAST_BYTES} bytes in {stall_seconds:.0f} s")
+        yield piece
+
+
+def _named(text: str) -> str:
+    return text[:20] if text.isprintable() else "something"
+
+
+def _body(response: httpx.Response, stall_seconds: float) -> bytes:
     """Read what could be a message, and no more of what is longer."""
     body = bytearray()
-    for chunk in response.iter_bytes():
+    for chunk in raw_pieces(response, stall_seconds=stall_seconds):
         body += chunk
         if len(body) > MAX_MESSAGE_BYTES:
             raise OddAnswerError(f"more than any message of gkt serve holds: {_PORTAL}")

@@ -1,14 +1,19 @@
-"""A file from the server over a link that breaks: what has arrived stays, and the rest is asked for."""
+"""A file from the server over a link that breaks: what has arrived stays, and the rest is asked for.
+
+It is hashed while it is written, and never grows beyond what it may have: who sends more is not listened to.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable
+from typing import BinaryIO
 
 import httpx
 
-from edge_runtime.connection.answers import BINARY, OddAnswerError, check_type
+from edge_runtime.connection.answers import BINARY, OddAnswerError, check_type, raw_pieces
+from gkt_core.errors import UnsafeModelError
 from gkt_core.wire.protocol import SHA256_HEADER
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -20,52 +25,92 @@ class Download:
     Args:
         name: For the log.
         note: Hears from time to time how far it is.
+        stream: Where it is written, from its beginning; what is there is not the file until :meth:`read`
+            returns.
+        most_bytes: What it may have.
+        sha256: What it has to be; empty where that is not known.
+        stall_seconds: How long it may bring next to nothing.
 
     Attributes:
         headers: Of the next try.
+        num_bytes: That are there.
     """
 
-    def __init__(self, name: str, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        note: Callable[[str], None],
+        stream: BinaryIO,
+        *,
+        most_bytes: int,
+        sha256: str = "",
+        stall_seconds: float,
+    ) -> None:
         # What is compressed on the way cannot go on in the middle.
         self.headers = {"Accept-Encoding": "identity"}
+        self.num_bytes = 0
         self._name, self._note, self._told = name, note, time.monotonic()
-        self._data, self._sha256 = bytearray(), ""
+        self._stream, self._most_bytes, self._expected = stream, most_bytes, sha256
+        self._stall_seconds = stall_seconds
+        self._hash, self._sha256 = hashlib.sha256(), ""
 
-    def read(self, response: httpx.Response) -> bytes:
-        """Take what an answer holds, and give the whole file.
+    def read(self, response: httpx.Response) -> int:
+        """Take what an answer holds; how many bytes the file has, which is whole then.
 
         Raises:
-            OddAnswerError: Something else than the server sent it, or it changed on its way.
+            OddAnswerError: Something else than the server sent it, it changed on its way, or is too long.
+            UnsafeModelError: The server itself says that it is another file than its manifest names.
             TransportError: The connection broke; the next try goes on from there.
         """
         check_type(response, BINARY)
         sha256 = response.headers.get(SHA256_HEADER, "").lower()
-        begin = len(self._data)
+        if self._expected and sha256 and sha256 != self._expected:
+            raise UnsafeModelError(
+                f"{self._name} is not the file that the server's own manifest names (SHA-256): nothing of "
+                "it was kept; whoever runs the server must look after its bundle"
+            )
         if response.status_code != 206:
             # The first part, or another file by now.
             self._begin_anew(sha256)
-        elif sha256 != self._sha256 or not _range(response).startswith(f"bytes {begin}-"):
+        elif sha256 != self._sha256 or not _range(response).startswith(f"bytes {self.num_bytes}-"):
             self._begin_anew("")
             raise OddAnswerError("another part of the file than was asked for: a proxy or its cache")
         length = response.headers.get("Content-Length", "")
-        total = f" of {len(self._data) + int(length):,}" if length.isdecimal() else ""
-        for chunk in response.iter_bytes():
-            self._data += chunk
-            if "Content-Encoding" not in response.headers and sha256:
-                self.headers |= {"Range": f"bytes={len(self._data)}-", "If-Range": f'"{sha256}"'}
+        total = f" of {self.num_bytes + int(length):,}" if length.isdecimal() and len(length) < 16 else ""
+        if len(length) > 15 or (length.isdecimal() and self.num_bytes + int(length) > self._most_bytes):
+            raise self._too_long()
+        for piece in raw_pieces(response, stall_seconds=self._stall_seconds):
+            if self.num_bytes + len(piece) > self._most_bytes:
+                raise self._too_long()
+            self._stream.write(piece)
+            self._hash.update(piece)
+            self.num_bytes += len(piece)
+            if sha256:
+                self.headers |= {"Range": f"bytes={self.num_bytes}-", "If-Range": f'"{sha256}"'}
             if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
                 self._told = time.monotonic()
-                self._note(f"{self._name}: {len(self._data):,}{total} bytes")
-        data = bytes(self._data)
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+                self._note(f"{self._name}: {self.num_bytes:,}{total} bytes")
+        expected = self._expected or sha256
+        if expected and self._hash.hexdigest() != expected:
+            num_bytes = self.num_bytes
             self._begin_anew("")
             raise OddAnswerError(
-                f"{len(data):,} bytes that are not the server's: a proxy cut or changed them"
+                f"{num_bytes:,} bytes that are not the server's: a proxy cut or changed them"
             )
-        return data
+        return self.num_bytes
+
+    def _too_long(self) -> OddAnswerError:
+        self._begin_anew("")
+        return OddAnswerError(
+            f"more than the {self._most_bytes:,} bytes that the file has: another server, or one that "
+            "means harm"
+        )
 
     def _begin_anew(self, sha256: str) -> None:
-        self._data, self._sha256 = bytearray(), sha256
+        self._stream.seek(0)
+        self._stream.truncate()
+        self.num_bytes = 0
+        self._hash, self._sha256 = hashlib.sha256(), sha256
         for name in ("Range", "If-Range"):
             self.headers.pop(name, None)
 

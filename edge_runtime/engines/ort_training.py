@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.engines.batch_checks import check_batch
+from edge_runtime.engines.graph_trouble import graph_trouble_named
 from edge_runtime.engines.momentum import Momentum
 from edge_runtime.engines.ort_api import training_api
 from gkt_core.bundle.manifest import (
@@ -23,6 +24,8 @@ from gkt_core.bundle.manifest import (
 )
 from gkt_core.bundle.onnx_runtime import training_options
 from gkt_core.errors import ArtifactError
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import OF_FILES, STANDARD
 
 
 class OrtTrainingEngine:
@@ -47,6 +50,7 @@ class OrtTrainingEngine:
         if manifest.edge_optimizer.l2_penalty:
             self._outputs.insert(0, "objective")
         path = bundle.file(CHECKPOINT) if checkpoint is None else checkpoint
+        _check_files(bundle)
         try:
             self._state = self._load(api, path, packed=checkpoint is not None)
             self._module = api.Module(
@@ -82,6 +86,7 @@ class OrtTrainingEngine:
         """Set the rate of all steps from now on; ONNX Runtime does not keep it in a checkpoint."""
         self._optimizer.set_learning_rate(learning_rate)
 
+    @graph_trouble_named()
     def train_step(
         self,
         images: NDArray[np.float32],
@@ -110,6 +115,7 @@ class OrtTrainingEngine:
         self._module.lazy_reset_grad()
         return float(named["loss"]), np.array(named["logits"])
 
+    @graph_trouble_named()
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         self._module.eval()
@@ -164,3 +170,15 @@ class OrtTrainingEngine:
             added = self._read(norm.running_var) - kept
             mended = kept + added * np.float32(num / (num - 1))
             self._state.parameters[norm.running_var] = mended.astype(np.float32)
+
+
+def _check_files(bundle: Bundle) -> None:
+    """Refuse files that would do more than training; the API opens them by their paths."""
+    for name in (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL):
+        path = bundle.file(name)
+        try:
+            check_model_file(
+                path, OF_FILES.get(name, STANDARD), computes="features" if name == EVAL_MODEL else ""
+            )
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error

@@ -20,11 +20,14 @@ from safetensors import SafetensorError
 
 from edge_runtime.engines.batch_checks import check_batch
 from edge_runtime.engines.frozen_inputs import freeze_inputs
+from edge_runtime.engines.graph_trouble import graph_trouble_named
 from gkt_core.bundle.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
 from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, training_options
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
+from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.operators import STANDARD
 
 # A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
 _FEW_IMAGES = 4
@@ -38,6 +41,7 @@ class PortableEngine:
 
     Raises:
         ArtifactError: The files or the checkpoint do not load.
+        UnsafeModelError: A file would do more than arithmetic on images; it is not opened.
     """
 
     name = PORTABLE
@@ -56,7 +60,7 @@ class PortableEngine:
         self._bundle, self._num_threads = bundle, num_threads
         self._features = manifest.feature_shape
         self._steps = {num_threads: self._session(self._file(TRAIN_STEP), num_threads)}
-        self._predict_model = self._file(PREDICT)
+        self._predict_model = self._file(PREDICT, computes="features")
         self._predict: Any = None
         vectors = _read(bundle.file(INITIAL_STATE) if checkpoint is None else checkpoint, self._layout)
         spare = {name: np.zeros_like(vector) for name, vector in vectors.items()}
@@ -72,10 +76,10 @@ class PortableEngine:
         self._current = 0
         self._learning_rate = np.array(learning_rate, np.float32)
 
-    def _file(self, name: str) -> bytes:
+    def _file(self, name: str, *, computes: str = "") -> bytes:
         path = self._bundle.file(name)
         try:
-            return path.read_bytes()
+            return check_model_file(path, STANDARD, computes=computes)
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: export or download the bundle again") from error
 
@@ -113,6 +117,7 @@ class PortableEngine:
         """Set the rate of all steps from now on."""
         self._learning_rate = np.array(learning_rate, np.float32)
 
+    @graph_trouble_named()
     def train_step(
         self,
         images: NDArray[np.float32],
@@ -145,6 +150,7 @@ class PortableEngine:
         self._current = 1 - self._current
         return float(loss.numpy()), np.array(logits.numpy())
 
+    @graph_trouble_named()
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         if self._predict is None:

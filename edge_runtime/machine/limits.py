@@ -12,7 +12,8 @@ import psutil
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.machine.process_status import status_bytes
-from gkt_core.bundle.manifest import Bundle
+from gkt_core.bundle.manifest import MOST_BUNDLE_BYTES, Bundle
+from gkt_core.bundle.onnx_runtime import is_out_of_memory
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, MemoryLimitError
 
@@ -23,8 +24,6 @@ except ImportError:
     # Windows limits no process by itself.
     resource = None
 
-# How ONNX Runtime says that memory ran out; its exceptions have no class of their own for it.
-_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 _MEGABYTE = 1_000_000
 
 
@@ -67,6 +66,11 @@ def limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
+def most_bundle_bytes(megabytes: int | None) -> int:
+    """Say how large the files of a bundle may be: a part of the memory that they are opened in."""
+    return MOST_BUNDLE_BYTES if megabytes is None else min(MOST_BUNDLE_BYTES, megabytes * _MEGABYTE // 4)
+
+
 @contextlib.contextmanager
 def memory_named(config: RunConfig | None = None) -> Iterator[None]:
     """Let memory that runs out be an error with a name.
@@ -78,7 +82,7 @@ def memory_named(config: RunConfig | None = None) -> Iterator[None]:
         yield
     # Of ONNX Runtime's exceptions only some are RuntimeErrors.
     except Exception as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             raise _out_of_memory(config) from error
         raise
 

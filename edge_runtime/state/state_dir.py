@@ -22,22 +22,23 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from gkt_core.bundle.bundle_files import check_file
-from gkt_core.bundle.manifest import MANIFEST_NAME, Bundle, Manifest, load_bundle
-from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError
-from gkt_core.files import full_disk_named, lock_exclusively, write_atomically
+from gkt_core.bundle.bundle_files import FileEntry, check_file
+from gkt_core.bundle.manifest import MANIFEST_NAME, MOST_BUNDLE_BYTES, Bundle, Manifest, load_bundle
+from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError, UnsafeModelError
+from gkt_core.files import full_disk_named, lock_exclusively, write_atomically, writing_atomically
 from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.wire.feature_noise import FeatureNoise, new_key
 from gkt_core.wire.protocol import from_dict
 
 MODEL_NAME = "model.onnx"
+Save = Callable[[str, FileEntry, BinaryIO], None]
 Arrays = dict[str, NDArray[np.float32]]
 # Names in the file of an upload.
 _WEIGHT, _FIXED = "weight/", "features"
@@ -228,27 +229,53 @@ class StateDir:
         return begun
 
     def bundle(
-        self, manifest_values: dict[str, Any], download: Callable[[str], bytes], engine: str
+        self, manifest_values: dict[str, Any], save: Save, engine: str, *, most_bytes: int = MOST_BUNDLE_BYTES
     ) -> Bundle:
         """Open the bundle of the run, downloading what is missing or differs.
 
         Args:
             manifest_values: The manifest, as the server gave it.
-            download: Fetches one file.
+            save: Fetches one file: its name, what it is to be, and where to write it.
             engine: Whose files are wanted.
+            most_bytes: What these files may have together.
 
         Raises:
             ArtifactError: The manifest is not valid, or a downloaded file is not what it names.
+            UnsafeModelError: It is another bundle than this device began with, or far too large.
         """
         manifest = Manifest.from_dict(manifest_values)
         folder = self.path / "bundle"
+        self._check_begun(folder / MANIFEST_NAME, manifest)
         names = manifest.engine_files(engine)
+        num_bytes = sum(manifest.file(name).num_bytes for name in names)
+        if num_bytes > most_bytes:
+            raise UnsafeModelError(
+                f"the server's bundle has {num_bytes:,} bytes for {engine}, this device takes "
+                f"{most_bytes:,}: raise "
+                "--memory-limit-mb, or ask whoever runs the server for a smaller network"
+            )
         for name in names:
             try:
                 check_file(folder / name, manifest.file(name))
             except ArtifactError:
-                write_atomically(folder / name, download(name))
+                with writing_atomically(folder / name) as stream:
+                    save(name, manifest.file(name), stream)
                 check_file(folder / name, manifest.file(name))
         text = json.dumps(manifest_values, indent=2, sort_keys=True)
         write_atomically(folder / MANIFEST_NAME, text.encode())
         return load_bundle(folder, names)
+
+    def _check_begun(self, path: Path, manifest: Manifest) -> None:
+        """Refuse another bundle once this device has begun a run with one: a run never changes its own."""
+        if not self._state_path.exists() or not path.exists():
+            return
+        try:
+            begun = Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, ArtifactError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}: choose another --state-dir") from error
+        if begun != manifest:
+            raise UnsafeModelError(
+                "the server gives another bundle than the one that this device began the run with: "
+                "nothing of it "
+                "was taken; ask whoever runs the server, somebody between may have changed it"
+            )

@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gkt_core.errors import ArtifactError
+from gkt_core.wire.message_json import Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class FileEntry:
     """One file of the bundle."""
 
     sha256: str
-    num_bytes: int
+    num_bytes: Annotated[int, Range(0, 2**31 - 1)]
 
 
 def sha256_of(path: Path) -> str:

@@ -7,26 +7,30 @@ bundle through :func:`load_bundle`, which checks every file it is about to use.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gkt_core.bundle.bundle_files import FileEntry, check_file
 from gkt_core.bundle.portable_state import PortableState
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import check_image_size
-from gkt_core.errors import ArtifactError, ConfigError, GKTError
+from gkt_core.errors import ArtifactError, ConfigError, GKTError, UnsafeModelError
 from gkt_core.networks import check_name, check_num_classes
+from gkt_core.wire.message_json import Range
 from gkt_core.wire.protocol import from_dict
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 3
 # Of bundles that do not say: a network trains with such numbers, however badly, and all its sums stay finite.
 GENEROUS_BOUND = 1e6
+# What an engine's files may have together: the largest that gkt exports have a hundredth.
+MOST_BUNDLE_BYTES = 1 << 30
 
 TRAINING_MODEL = "training_model.onnx"
 EVAL_MODEL = "eval_model.onnx"
@@ -37,6 +41,7 @@ TRAIN_STEP = "train_step.onnx"
 PREDICT = "predict.onnx"
 INITIAL_STATE = "initial_state.safetensors"
 COMBINED_TEMPLATE = "combined_template.onnx"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 ORT_TRAINING, PORTABLE = "ort_training", "portable"
 # What a device with each engine needs.
@@ -68,8 +73,8 @@ class BatchNormState:
     """
 
     running_var: str
-    num_pixels: int
-    momentum: float
+    num_pixels: Annotated[int, Range(1, 2**31)]
+    momentum: Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,30 @@ class Manifest:
                 if shapes.get(name, shape) != shape:
                     raise ConfigError(f"{name} of {file[:40]} is {shapes[name]}, expected {shape}")
 
+    def _check_pixels(self) -> None:
+        """Refuse what no image can be normalised with."""
+        is_usable = len(self.pixel_mean) == len(self.pixel_std) == 3 and all(
+            1e-6 <= std <= 1e6 and abs(mean) <= 1e6
+            for mean, std in zip(self.pixel_mean, self.pixel_std, strict=True)
+        )
+        if not is_usable:
+            raise ConfigError(
+                f"pixels have the mean {self.pixel_mean[:5]}, the deviation {self.pixel_std[:5]}"
+            )
+
+    def _check_runtimes(self) -> None:
+        """Refuse settings of a runtime that are none."""
+        for engine, does in self.runtime_does.items():
+            numbers = (
+                [does.get(name, 0.0) for name in ("momentum", "weight_decay")]
+                if isinstance(does, dict)
+                else [""]
+            )
+            if not all(isinstance(each, (int, float)) for each in numbers):
+                raise ConfigError(f"what the runtime of {engine[:40]!a} does is no list of settings")
+            if "momentum" in does and not isinstance(does.get("nesterov"), bool):
+                raise ConfigError(f"whether the momentum of {engine[:40]!a} is Nesterov's is not said")
+
     def to_dict(self) -> dict[str, Any]:
         """Give all fields as JSON-compatible values."""
         return dataclasses.asdict(self)
@@ -230,7 +259,10 @@ class Manifest:
         try:
             manifest = from_dict(cls, values)
             for name in manifest.files:
-                manifest.file(name)
+                if not _SHA256.fullmatch(manifest.file(name).sha256):
+                    raise ConfigError(f"the SHA-256 of {name[:40]!a} is none")
+            manifest._check_pixels()
+            manifest._check_runtimes()
             manifest.slots()
             if not set(manifest.engines) <= set(ENGINE_FILES):
                 raise ConfigError(f"engines {manifest.engines}, expected {', '.join(ENGINE_FILES)}")
@@ -259,6 +291,30 @@ class Manifest:
         return manifest
 
 
+def manifest_sha256(values: Mapping[str, Any]) -> str:
+    """Hash a manifest, as decoded JSON: the SHA-256, as digits, of the file that it is written as."""
+    return hashlib.sha256(_text(values).encode()).hexdigest()
+
+
+def check_manifest_sha256(values: Mapping[str, Any], expected: str) -> None:
+    """Refuse another manifest than was agreed upon; the hashes in it vouch for every file.
+
+    Raises:
+        UnsafeModelError: Names both hashes.
+    """
+    found = manifest_sha256(values)
+    if found != expected.lower():
+        raise UnsafeModelError(
+            "the server's bundle is not the one that was agreed upon: its manifest has the SHA-256 "
+            f"{found[:16]}..., agreed was {expected.lower()[:16]}...: ask whoever runs the server; "
+            "somebody between may have changed it"
+        )
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A verified artifact bundle on disk."""
@@ -274,8 +330,7 @@ class Bundle:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``: the last step of making a bundle."""
-    text = json.dumps(manifest.to_dict(), indent=2, sort_keys=True) + "\n"
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(_text(manifest.to_dict()), encoding="utf-8")
 
 
 def load_bundle(path: Path, names: Iterable[str] | None = None) -> Bundle:

@@ -24,6 +24,9 @@ TRAINING_PACKAGE = "onnxruntime.training"
 # The engine for PyTorch modules, which ``import onnxruntime`` tries for, and torch with it.
 _ORTMODULE = "onnxruntime.training.ortmodule"
 
+# How ONNX Runtime says that memory ran out; its exceptions have no class of their own for it.
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+
 # Each is a distribution that installs the module onnxruntime over any other's.
 DISTRIBUTIONS = (
     "onnxruntime",
@@ -92,6 +95,11 @@ def cpu_session(model: Path | bytes, options: Any) -> Any:
         )
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime_module().InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception, ONNX Runtime's or another, means that memory ran out."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def installed_versions(names: Iterable[str] = DISTRIBUTIONS) -> dict[str, str]:

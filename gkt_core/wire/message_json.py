@@ -11,14 +11,34 @@ import json
 import math
 import types
 from collections.abc import Hashable, Mapping
-from typing import Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from gkt_core.errors import MessageError
+from gkt_core.printable import printable
 
 MAX_MESSAGE_BYTES = 1 << 20
 _INT_LIMIT = 1 << 63
 
 MessageT = TypeVar("MessageT")
+# Characters of a text for a person.
+LONGEST_TEXT = 2000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Range:
+    """What a number of a message may be, as ``Annotated[int, Range(0, 9)]``; others are refused at reading.
+
+    Attributes:
+        low: Least value.
+        high: Greatest value.
+    """
+
+    low: float
+    high: float
+
+
+class Shown:
+    """Marks a text for a person, as ``Annotated[str, Shown]``: at reading it is made printable, and cut."""
 
 
 def to_json(message: Any) -> bytes:
@@ -79,11 +99,14 @@ def from_dict(message_type: type[MessageT], values: Any) -> MessageT:
 
 @functools.cache
 def _type_hints(message_type: Hashable) -> dict[str, Any]:
-    return get_type_hints(message_type)
+    return get_type_hints(message_type, include_extras=True)
 
 
 def _convert(value: Any, expected: Any, where: str) -> Any:
     origin = get_origin(expected)
+    if origin is Annotated:
+        kind, about = get_args(expected)
+        return _within(_convert(value, kind, where), about, where)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
@@ -105,6 +128,14 @@ def _convert(value: Any, expected: Any, where: str) -> Any:
     # Only the type of what is nested: printing it may recurse as deep as the sender likes.
     shown = type(value).__name__ if isinstance(value, (list, dict)) else str(value)[:40]
     raise MessageError(f"{where} is {shown!r}, expected {getattr(expected, '__name__', expected)}")
+
+
+def _within(value: Any, about: Any, where: str) -> Any:
+    if about is Shown:
+        return printable(value[:LONGEST_TEXT])
+    if not about.low <= value <= about.high:
+        raise MessageError(f"{where} is {value}, expected {about.low:g} to {about.high:g}")
+    return value
 
 
 def _check_range(value: Any, where: str) -> None:

@@ -35,12 +35,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from gkt_core.errors import MessageError, ProtocolVersionError
 
 # Part of the protocol: whoever imports a message reads and writes it with these.
+from gkt_core.wire.message_json import LONGEST_TEXT as LONGEST_TEXT
 from gkt_core.wire.message_json import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from gkt_core.wire.message_json import Range, Shown
 from gkt_core.wire.message_json import from_dict as from_dict
 from gkt_core.wire.message_json import from_json as from_json
 from gkt_core.wire.message_json import to_json as to_json
@@ -49,6 +51,13 @@ PROTOCOL_VERSION = 1
 SHA256_HEADER = "X-Content-SHA256"
 ZSTD = "zstd"
 MAX_MISSING_SHARDS = 10_000
+MOST_ROUNDS = 1_000_000
+# What a server may ask a device to wait.
+LONGEST_WAIT_SECONDS = 3600.0
+
+Round = Annotated[int, Range(0, MOST_ROUNDS)]
+ShardIndex = Annotated[int, Range(0, 2**31)]
+Count = Annotated[int, Range(0, 2**53)]
 
 CLIENT_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
@@ -146,13 +155,13 @@ class Task(Message):
     """
 
     action: str
-    round_num: int
-    soft_labels_round: int
-    retry_after_seconds: float
-    reason: str
-    learning_rate_scale: float = 1.0
-    upload_round: int = 0
-    view_round: int = 0
+    round_num: Round
+    soft_labels_round: Round
+    retry_after_seconds: Annotated[float, Range(0, LONGEST_WAIT_SECONDS)]
+    reason: Annotated[str, Shown]
+    learning_rate_scale: Annotated[float, Range(0, 1000)] = 1.0
+    upload_round: Round = 0
+    view_round: Round = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +173,16 @@ class MissingShards(Message):
         validation: The same of validation samples.
     """
 
-    train: list[int]
-    validation: list[int]
+    train: list[ShardIndex]
+    validation: list[ShardIndex]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardReceipt(Message):
     """The server holds this shard."""
 
-    num_samples: int
-    upload_bytes: int
+    num_samples: Count
+    upload_bytes: Count
     already_stored: bool
 
 
@@ -348,6 +357,19 @@ def check_protocol_version(theirs: int) -> None:
             f"the other side speaks protocol version {theirs}, this one {PROTOCOL_VERSION}: "
             "install the same version of gkt-edge on both"
         )
+
+
+def check_run_id(run_id: str) -> str:
+    """Refuse the id of a run that could be no part of a path.
+
+    Raises:
+        MessageError: It is empty, too long, or holds other characters.
+    """
+    if not is_client_id(run_id):
+        raise MessageError(
+            f"the server's run is {run_id[:70]!r}, expected 1 to 64 letters, digits, '_', '.', '-'"
+        )
+    return run_id
 
 
 def is_client_id(client_id: str) -> bool:

@@ -491,7 +491,7 @@ def test_an_address_may_have_a_path(clock: Clock) -> None:
 
     def handle(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.path)
-        return answer(TASK)
+        return httpx.Response(200, headers=answer(TASK).headers, stream=answer(TASK).stream)
 
     client = ServerClient("https://server/gkt/", "the-token", transport=httpx.MockTransport(handle))
     client.task("client-a")

@@ -125,5 +125,5 @@ def test_freezing_a_damaged_model_is_a_named_error_or_none(
     changed[place % len(changed)] = byte
     with contextlib.suppress(ArtifactError):
         freeze_inputs(bytes(changed), {"parameters": np.zeros(3, np.float32)})
-    with pytest.raises(ArtifactError, match="no whole ONNX file: it is cut short; export or download"):
+    with pytest.raises(ArtifactError, match="no whole ONNX file: it is cut short"):
         freeze_inputs(model[: len(model) - 100 - cut], {"parameters": np.zeros(3, np.float32)})

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import types
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gkt_core.errors import MessageError, ProtocolVersionError
 from gkt_core.wire import protocol
+from gkt_core.wire.message_json import LONGEST_TEXT, Shown
 from gkt_core.wire.protocol import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
@@ -55,10 +56,17 @@ PLAIN: dict[type, st.SearchStrategy[Any]] = {
 
 
 def values_of(expected: Any) -> st.SearchStrategy[Any]:
-    """Any value of a field's type."""
+    """Any value of a field's type, within its range."""
+    if get_origin(expected) is Annotated:
+        kind, about = get_args(expected)
+        if about is Shown:
+            return st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=20)
+        limits = {"min_value": kind(about.low), "max_value": kind(about.high)}
+        return st.integers(**limits) if kind is int else st.floats(**limits)
     if dataclasses.is_dataclass(expected) and isinstance(expected, type):
         return st.builds(
-            expected, **{name: values_of(hint) for name, hint in get_type_hints(expected).items()}
+            expected,
+            **{name: values_of(hint) for name, hint in get_type_hints(expected, include_extras=True).items()},
         )
     if get_origin(expected) is list:
         return st.lists(values_of(get_args(expected)[0]), max_size=3)
@@ -250,11 +258,39 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
 
 
 def test_a_message_may_be_so_large_and_no_larger() -> None:
-    empty = len(to_json(dataclasses.replace(TASK, reason="")))
-    largest = dataclasses.replace(TASK, reason="x" * (MAX_MESSAGE_BYTES - empty))
-    assert from_json(Task, to_json(largest)) == largest
+    empty = len(to_json(ErrorBody("GKTError", "")))
+    largest = ErrorBody("GKTError", "x" * (MAX_MESSAGE_BYTES - empty))
+    assert from_json(ErrorBody, to_json(largest)) == largest
     with pytest.raises(MessageError, match=f"{MAX_MESSAGE_BYTES + 1} bytes, expected at most"):
-        from_json(Task, to_json(dataclasses.replace(largest, reason=largest.reason + "x")))
+        from_json(ErrorBody, to_json(dataclasses.replace(largest, message=largest.message + "x")))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("round_num", 2**62), ("round_num", -1), ("soft_labels_round", 1_000_001), ("view_round", -1),
+        ("retry_after_seconds", 1e308), ("retry_after_seconds", -1), ("retry_after_seconds", 3600.5),
+        ("learning_rate_scale", -0.5), ("learning_rate_scale", 1e9),
+    ],
+)  # fmt: skip
+def test_numbers_from_a_server_are_in_their_ranges(field: str, value: float) -> None:
+    with pytest.raises(MessageError, match=rf"Task\.{field} is .*, expected 0 to"):
+        from_dict(Task, dataclasses.asdict(TASK) | {field: value})
+
+
+def test_a_text_for_a_person_is_made_printable_and_cut() -> None:
+    text = "stop\x1b[2J\x1b]0;title\x07 \u202e\n" + "x" * 5000
+    read = from_json(Task, to_json(dataclasses.replace(TASK, reason=text)))
+    assert read.reason.startswith("stop\\x1b[2J\\x1b]0;title\\x07 \\u202e\\nx")
+    assert read.reason.isprintable() and len(read.reason) < LONGEST_TEXT + 50
+
+
+@pytest.mark.parametrize("run_id", ["", "run\n7", "../run", "run/7", "r" * 65, "run\x1b", "?"])
+def test_a_run_whose_id_could_be_no_part_of_a_path(run_id: str) -> None:
+    with pytest.raises(MessageError, match="the server's run is") as caught:
+        protocol.check_run_id(run_id)
+    assert str(caught.value).isprintable()
+    assert protocol.check_run_id("run-0123abcd") == "run-0123abcd"
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])

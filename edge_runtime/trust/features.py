@@ -1,0 +1,285 @@
+"""Whether features are what they are said to be: the output of the first convolution, and not the images.
+
+What makes features is a graph that the server gave. Of the built-in networks the device knows what that graph
+computes, so it computes the same in numpy, of every image whose features leave, and compares. Of a network of
+the server's own it does not. Of both it looks at noise, with which nothing but a copy can be predicted: if
+one pixel of it can be read off the features by a linear map, pixels pass through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.bundle.manifest import Manifest
+from gkt_core.errors import UnsafeModelError
+from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, TIED_NETWORKS
+from gkt_core.rounds.engine import DeviceEngine
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Images = NDArray[np.float32]
+
+# Of noise, honest stems with 16 channels let 0.69 of a pixel's variance be predicted at most, over 400 steps
+# of # training on digits and before it, and copies 1. A wide network of somebody's own may let through much.
+MOST_READABLE, MOST_READABLE_OF_OTHERS = 0.95, 0.999
+# Relative to the largest feature: engines differ by some 1e-6.
+_TOLERANCE = 1e-3
+_EPSILON = 1e-5
+_PROBE_IMAGES, _PLACES_A_CHANNEL = 4, 8
+_LEAST_TO_COMPARE, _PIXELS_TO_COMPARE = 24, 64
+# Numbers that are held at once, or large images take hundreds of megabytes.
+_PROBE_VALUES = 1 << 21
+# Numbers that a comparison handles at once: they stay in a cache.
+_COMPARED_AT_ONCE = 1 << 18
+
+
+class GuardedEngine:
+    """A :class:`gkt_core.rounds.engine.DeviceEngine` whose features are looked at before anybody gets them.
+
+    It is tried on noise whenever it is asked for features of weights that it was not yet tried with: a
+    training step is the server's graph as well.
+
+    Args:
+        engine: What computes.
+        manifest: Of its bundle, the server's word.
+
+    Attributes:
+        readable: Of the last trial: the largest share of a pixel's variance, 0..1, that a linear map reads
+            off the features of noise.
+    """
+
+    def __init__(self, engine: DeviceEngine, manifest: Manifest) -> None:
+        self._engine, self._manifest = engine, manifest
+        self._rng = np.random.default_rng()
+        self._weights: Arrays | None = None
+        self.readable = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name of the engine."""
+        return self._engine.name
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the device knows what this network computes."""
+        return self._manifest.edge_network in EDGE_NETWORKS + FULL_NETWORKS + TIED_NETWORKS
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the rate of all steps from now on."""
+        self._engine.set_learning_rate(learning_rate)
+
+    def train_step(
+        self, images: Images, labels: NDArray[np.int64], server_logits: NDArray[np.float32], alpha: float
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Train on one batch."""
+        self._weights = None
+        loss, logits = self._engine.train_step(images, labels, server_logits, alpha)
+        if logits.shape != (len(images), self._manifest.num_classes):
+            raise self._refused(f"it gives logits of shape {list(logits.shape)}")
+        return loss, logits
+
+    def predict(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute features and logits.
+
+        Raises:
+            UnsafeModelError: The features are the images, or not what they are said to be.
+        """
+        weights = self.try_now()
+        features, logits = self._engine.predict(images)
+        self._check(images, features, weights)
+        if logits.shape != (len(images), self._manifest.num_classes):
+            raise self._refused(f"it gives logits of shape {list(logits.shape)}")
+        return features, logits
+
+    def try_now(self) -> Arrays:
+        """Look at the features of noise, unless that was done since the last step; the weights as they are.
+
+        Raises:
+            UnsafeModelError: The features are the images, or not what they are said to be.
+        """
+        if self._weights is None:
+            weights = self._engine.parameters()
+            self._try(weights)
+            self._weights = weights
+        return self._weights
+
+    def stranger(self) -> str:
+        """Say what is not known of a network that is not built in."""
+        return (
+            f"{self._manifest.edge_network} is a network of the server's own: what its features are cannot "
+            f"be computed here; of noise, {self.readable:.0%} of a pixel can be read off them at most"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the state of the engine."""
+        self._engine.save(path)
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copy all parameters and running statistics."""
+        return self._engine.parameters()
+
+    def gradients(self) -> dict[str, NDArray[np.float32]]:
+        """Copy the gradients of the last step."""
+        return self._engine.gradients()
+
+    def _try(self, weights: Arrays) -> None:
+        """Look at the features of noise that nobody knows beforehand."""
+        side = self._manifest.image_size
+        num = _num_images(self._manifest)
+        noise = self._rng.random((num, 3, side, side), dtype=np.float32)
+        features, _ = self._engine.predict(noise)
+        self._check(noise, features, weights)
+        self.readable = readable_share(noise, features)
+        if self.readable > (MOST_READABLE if self.is_known else MOST_READABLE_OF_OTHERS):
+            raise self._refused(f"of noise, {self.readable:.1%} of a pixel can be read off its features")
+
+    def _check(self, images: Images, features: NDArray[np.float32], weights: Arrays) -> None:
+        expected = (len(images), *self._manifest.feature_shape)
+        if features.shape != expected:
+            raise self._refused(f"its features are {list(features.shape)}, said to be {list(expected)}")
+        if not self.is_known:
+            return
+        step = max(1, _COMPARED_AT_ONCE // (27 * self._manifest.image_size**2))
+        for begin in range(0, len(images), step):
+            stem = stem_features(images[begin : begin + step], weights, self._manifest)
+            part = features[begin : begin + step]
+            if stem.shape != part.shape:
+                raise self._refused(f"its features are {list(part.shape)}, a stem's are {list(stem.shape)}")
+            apart = float(np.abs(stem - part).max())
+            # Not ">": what is not finite is apart.
+            if not apart <= _TOLERANCE * (1 + float(np.abs(stem).max())):
+                raise self._refused(
+                    "what it gives out as features is not the output of its first convolution"
+                )
+
+    def _refused(self, what: str) -> UnsafeModelError:
+        return UnsafeModelError(
+            f"the extractor {self._manifest.edge_network} of this bundle lets private images through, or "
+            f"is none: {what}. Nothing of it was sent; whoever runs the server must export again, or "
+            "somebody between has changed it"
+        )
+
+
+def _num_images(manifest: Manifest) -> int:
+    """How many images of noise give enough places for a regression on all channels, within bounds."""
+    channels, height, width = manifest.features
+    places = max(1, height - 2) * max(1, width - 2)
+    most = max(1, _PROBE_VALUES // max(channels * height * width, 3 * manifest.image_size**2))
+    return min(max(_PROBE_IMAGES, -(-_PLACES_A_CHANNEL * channels // places)), most)
+
+
+def stem_features(images: Images, parameters: Arrays, manifest: Manifest) -> NDArray[np.float32]:
+    """Compute what the first layers of a built-in network make of images, in eval mode.
+
+    Normalisation, a 3x3 convolution without bias, batch norm and ReLU; of a tied network each filter also
+    mirrored (:class:`gkt_core.nn.resnet.TiedExtractor`).
+
+    Args:
+        images: ``[n, 3, S, S] float32`` in 0..1.
+        parameters: Of the network, by PyTorch's names.
+        manifest: Says how images are normalised, and which network it is.
+
+    Returns:
+        ``[n, C, S, S] float32``.
+
+    Raises:
+        UnsafeModelError: The network has other weights than a built-in one.
+    """
+    try:
+        kernel = np.asarray(parameters["extractor.conv.weight"], np.float32)
+        scale, shift, mean, variance = (
+            np.asarray(parameters[f"extractor.bn.{name}"], np.float32)
+            for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        channels = len(kernel)
+        pixels = [
+            np.asarray(each, np.float32).reshape(1, 3, 1, 1)
+            for each in (manifest.pixel_mean, manifest.pixel_std)
+        ]
+        if kernel.shape != (channels, 3, 3, 3) or {each.shape for each in (scale, shift, mean, variance)} != {
+            (channels,)
+        }:
+            raise ValueError("shapes")
+    except (KeyError, ValueError) as error:
+        raise UnsafeModelError(
+            f"the bundle calls its network {manifest.edge_network} and has other first layers than that one: "
+            "whoever runs the server must export again"
+        ) from error
+    factor = scale / np.sqrt(variance + np.float32(_EPSILON))
+    offset = shift - mean * factor
+    kernels, factors, offsets = kernel, factor, offset
+    if manifest.edge_network in TIED_NETWORKS:
+        kernels = np.concatenate([kernel, kernel[..., ::-1]])
+        factors, offsets = np.tile(factor, 2), np.tile(offset, 2)
+    flat = (kernels * factors[:, None, None, None]).transpose(0, 2, 3, 1).reshape(len(kernels), 27)
+    num, _, size, _ = images.shape
+    normalised = np.zeros((num, 3, size + 2, size + 2), np.float32)
+    normalised[:, :, 1:-1, 1:-1] = (images - pixels[0]) / pixels[1]
+    columns = np.empty((num, 9, 3, size, size), np.float32)
+    for place in range(9):
+        row, column = divmod(place, 3)
+        columns[:, place] = normalised[:, :, row : row + size, column : column + size]
+    stem: NDArray[np.float32] = np.matmul(flat, columns.reshape(num, 27, size * size))
+    stem += offsets[:, None]
+    np.maximum(stem, 0, out=stem)
+    return stem.reshape(num, len(kernels), size, size)
+
+
+def readable_share(noise: Images, features: NDArray[np.float32]) -> float:
+    """Say how well the best-readable pixel of noise follows from the features of its place, linearly.
+
+    Args:
+        noise: ``[n, 3, S, S]``, each value drawn by itself.
+        features: ``[n, C, H, W]`` of it.
+
+    Returns:
+        The largest coefficient of determination, 0..1, over pixels around a place and their channels; where
+        there are too few places for that, the largest of one feature and one pixel, anywhere.
+    """
+    num, channels, height, width = features.shape
+    side = noise.shape[2]
+    stride, inner = side // height, height - 2
+    if height != width or side % height or num * max(inner, 0) ** 2 < _PLACES_A_CHANNEL * channels:
+        return _copied_share(noise, features)
+    places = features[:, :, 1:-1, 1:-1].transpose(0, 2, 3, 1).reshape(-1, channels).astype(np.float64)
+    base = _orthogonal(places)
+    free = len(places) / (len(places) - channels - 1)
+    shares = [0.0]
+    for down in range(-1, stride + 1):
+        for right in range(-1, stride + 1):
+            rows = slice(stride + down, stride + down + stride * (inner - 1) + 1, stride)
+            columns = slice(stride + right, stride + right + stride * (inner - 1) + 1, stride)
+            pixels = _centred(noise[:, :, rows, columns].transpose(0, 2, 3, 1).reshape(-1, 3))
+            explained = ((base.T @ pixels) ** 2).sum(axis=0) / (pixels**2).sum(axis=0)
+            # As many channels explain some of anything: that part is taken off.
+            shares.append(float(1 - (1 - explained.max()) * free))
+    return max(shares)
+
+
+def _copied_share(noise: Images, features: NDArray[np.float32]) -> float:
+    """Compare some pixels with every feature, over the images: of few images much is alike by chance."""
+    if len(noise) < _LEAST_TO_COMPARE:
+        return 0.0
+    pixels = _centred(noise.reshape(len(noise), -1))
+    pixels = pixels[:, :: max(1, pixels.shape[1] // _PIXELS_TO_COMPARE)]
+    values = _centred(features.reshape(len(features), -1))
+    values = values / np.maximum(np.sqrt((values**2).sum(axis=0)), 1e-12)
+    pixels = pixels / np.sqrt((pixels**2).sum(axis=0))
+    return float(((pixels.T @ values) ** 2).max())
+
+
+def _orthogonal(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give orthonormal columns that span those of the centred matrix."""
+    centred = _centred(places)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    kept = values > max(float(values.max()), 1e-30) * 1e-10
+    return np.asarray(centred @ (vectors[:, kept] / np.sqrt(values[kept])))
+
+
+def _centred(values: NDArray[Any]) -> NDArray[np.float64]:
+    wide = values.astype(np.float64)
+    return np.asarray(wide - wide.mean(axis=0))
