@@ -19,11 +19,12 @@ from gkt_core.errors import (
 from gkt_core.wire.protocol import ErrorBody, to_json
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
+from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.context import RequestContext
 from server_app.web.health import HealthWatch
 from server_app.web.operations import OPERATIONS
-from server_app.web.receiving import drop_body
+from server_app.web.receiving import close_unread
 from server_app.web.routes import clients, documents, downloads, inference, runs, uploads
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
@@ -37,6 +38,8 @@ _STATUSES: dict[type, int] = {
     RoundError: 409,
     StorageUnavailableError: 503,
 }
+# Of the web server's 64 threads some are always free for what only asks.
+_UPLOADS_OF_A_DEVICE, _UPLOADS = 4, 48
 # Of a storage that does not answer; devices wait longer by themselves when it goes on.
 _RETRY_AFTER_SECONDS = 2
 
@@ -61,7 +64,11 @@ def create_app(
     app = Flask("gkt", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
     app.extensions["gkt"] = RequestContext(
-        run, poll_seconds, HealthWatch(run.store, trainer_trouble), classifier
+        run,
+        poll_seconds,
+        HealthWatch(run.store, trainer_trouble),
+        Admission(_UPLOADS_OF_A_DEVICE, _UPLOADS),
+        classifier,
     )
 
     @app.before_request
@@ -101,6 +108,7 @@ def create_app(
     def _never_cached(response: Response) -> Response:
         """What a proxy keeps of a task would be an old answer to a new question."""
         response.headers["Cache-Control"] = "no-store"
+        close_unread()
         return response
 
     for module in (runs, clients, uploads, downloads, inference, documents):
@@ -109,8 +117,6 @@ def create_app(
 
 
 def _error_response(status: int, code: str, message: str) -> Response:
-    if status != 401:
-        drop_body()
     response = Response(to_json(ErrorBody(code, message)), status, mimetype="application/json")
     if status == 503:
         response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)

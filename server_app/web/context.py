@@ -13,17 +13,19 @@ from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import AnswerLost, RunState
 from server_app.run_folder import RunContext, soft_labels_blob
 from server_app.store import has_its_hash
+from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.health import HealthWatch
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The run, how often waiting devices ask again, who knows how all is, and what answers features."""
+    """The run, how often waiting devices ask again, who knows how all is, and who may upload or classify."""
 
     run: RunContext
     poll_seconds: float
     health: HealthWatch
+    admission: Admission
     classifier: FeatureClassifier | None = None
 
 

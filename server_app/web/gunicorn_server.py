@@ -17,14 +17,14 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from gkt_core.errors import ConfigError
+from server_app.web.connections import HEAD_SECONDS, Certificate, Worker, raise_descriptor_limit
 
-# A stalled request holds one until the stall ends it. Idle connections hold none, and unused threads are
-# never started.
+# A stalled body or answer holds one until the stall ends it. Connections without a whole head hold none, and
+# unused threads are never started.
 WEB_THREADS = 64
-MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 4096
 # A device that sends nothing for so long, in the middle of a request, is gone; it will come again.
 STALL_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 60
@@ -39,7 +39,9 @@ class WebServer:
         listener: The socket.
         tls: Certificate and key files (PEM); None for plain HTTP.
         num_threads: Requests at once.
-        stall_seconds: How long a peer may be silent in the middle of a request or an answer.
+        stall_seconds: How long a peer may be silent in the middle of a body or an answer.
+        head_seconds: What a handshake and the head of a request may take together.
+        max_connections: Beyond them, the one that has waited longest for its peer gives way.
 
     Raises:
         ConfigError: Certificate and key cannot be used.
@@ -53,10 +55,12 @@ class WebServer:
         tls: tuple[Path, Path] | None = None,
         num_threads: int = WEB_THREADS,
         stall_seconds: float = STALL_SECONDS,
+        head_seconds: float = HEAD_SECONDS,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         settings: dict[str, Any] = {
             "threads": num_threads,
-            "worker_connections": max(MAX_CONNECTIONS, num_threads + 1),
+            "worker_connections": max(raise_descriptor_limit(max_connections), num_threads + 1),
             "keepalive": _KEEP_ALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "loglevel": "error",
@@ -65,15 +69,19 @@ class WebServer:
         }
         if tls is not None:
             check_tls(*tls)
+            # For what gunicorn tells the application of the scheme; the handshake is ours.
             settings |= {"certfile": str(tls[0]), "keyfile": str(tls[1])}
         application = _Application(app, settings)
         # Accepted sockets inherit both: no read and no write of gunicorn's or ours waits longer.
         timeout = struct.pack("@ll", int(stall_seconds), int(stall_seconds % 1 * 1_000_000))
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.setsockopt(socket.SOL_SOCKET, option, timeout)
-        self._worker = _Worker(
+        self._worker = Worker(
             0, os.getppid(), [listener], application, 0, application.cfg, _Log(application.cfg)
         )
+        self._worker.head_seconds = head_seconds
+        if tls is not None:
+            self._worker.certificate = Certificate(tls, stall_seconds)
 
     def run(self) -> None:
         """Serve until :meth:`stop`; in a thread of its own, so that no signal interrupts a request."""
@@ -108,20 +116,6 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         return self._app
-
-
-class _Worker(ThreadWorker):  # type: ignore[misc]
-    """A worker that is its own master: ``gkt serve`` handles signals and knows its parent."""
-
-    def init_signals(self) -> None:
-        pass
-
-    def is_parent_alive(self) -> bool:
-        return True
-
-    def run(self) -> None:
-        if self.alive:
-            super().run()
 
 
 class _Log(Logger):  # type: ignore[misc]

@@ -8,13 +8,13 @@ not say how long it is, they come from the WSGI stream.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,11 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, Reque
 from gkt_core.errors import ShardError
 from gkt_core.wire.compression import FrameDecompressor
 from gkt_core.wire.protocol import ZSTD
+from server_app.web.connections import close_after, send_continue
 
 _CHUNK_BYTES = 256 * 1024
+# What a body must bring on average, but for its beginning: a byte now and then would hold a thread for ever.
+_LEAST_BYTES_PER_SECOND, _BEGINNING_SECONDS = 1000, 10.0
 _local = threading.local()
 
 
@@ -160,9 +163,14 @@ def body_chunks() -> Iterator[memoryview]:
     reader = getattr(stream, "reader", None)
     chunks = _from_stream() if not isinstance(reader, LengthReader) else _from_socket(stream, reader)
     try:
-        yield from chunks
+        send_continue(request.environ.get("gunicorn.socket"))
+        while (chunk := next(chunks, None)) is not None:
+            yield chunk
     except (BlockingIOError, TimeoutError) as error:
         raise RequestTimeout("the body did not go on: send it again") from error
+    except (ConnectionError, ssl.SSLError) as error:
+        # Not the disk, of which an OSError would tell.
+        raise ClientDisconnected from error
 
 
 def _from_stream() -> Iterator[memoryview]:
@@ -188,7 +196,7 @@ def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
     while len(first) > len(buffer):
         yield memoryview(first[: len(buffer)])
         first = first[len(buffer) :]
-    filled = len(first)
+    filled, began, num_received = len(first), time.monotonic(), 0
     buffer[:filled] = first
     while filled or reader.length:
         # Full buffers, but for the last: no float is split between two of them.
@@ -199,19 +207,20 @@ def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
                 raise ClientDisconnected
             reader.length -= received
             filled += received
+            num_received += received
+            if time.monotonic() - began > _BEGINNING_SECONDS + num_received / _LEAST_BYTES_PER_SECOND:
+                raise TimeoutError
         yield buffer[:filled]
         filled = 0
     stream.failed = False
 
 
-def drop_body() -> None:
-    """Read what is left of a refused body, if it is not too much.
+def close_unread() -> None:
+    """Let the connection end with this answer if its request's body was not read to the end.
 
-    A device that is still sending would otherwise find its connection closed, and never see why.
+    No thread waits for the rest: the web server's loop reads it, and the peer comes to see the answer.
     """
-    stream, limit = request.environ["wsgi.input"], request.max_content_length
+    stream = request.environ["wsgi.input"]
     reader = getattr(stream, "reader", None)
-    if isinstance(reader, LengthReader) and not stream.failed and reader.length <= 2 * (limit or 0):
-        with contextlib.suppress(ClientDisconnected, BlockingIOError, TimeoutError):
-            for _ in _from_socket(stream, reader):
-                pass
+    if isinstance(reader, LengthReader) and (stream.failed or reader.length):
+        close_after(request.environ.get("gunicorn.socket"))

@@ -10,14 +10,21 @@ from flask import Blueprint, Response, request
 
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
-from gkt_core.wire.protocol import MAX_MISSING_SHARDS, SHA256_HEADER, MissingShards, RoundReport, ShardReceipt
+from gkt_core.wire.protocol import (
+    MAX_MESSAGE_BYTES,
+    MAX_MISSING_SHARDS,
+    SHA256_HEADER,
+    MissingShards,
+    RoundReport,
+    ShardReceipt,
+)
 from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_feature_shard
 from server_app.rounds.machine import part_is_closed, rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ClientRecord, ShardRecord
-from server_app.web.context import message_response, run_of, task_response
-from server_app.web.receiving import Received, receive
+from server_app.web.context import context, message_response, run_of, task_response
+from server_app.web.receiving import Received, receive, receive_bytes
 from server_app.web.validation import received
 
 # Sums of numbers below it stay finite, and the status can be sent as JSON.
@@ -54,7 +61,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
         raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
     key = ShardKey(client_id, round_num, split, index)
     spec = run.shard_spec
-    with run.blobs.incoming() as path:
+    with context().admission.upload(client_id), run.blobs.incoming() as path:
         arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
         view = run.store.upload_view(key)
         known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
@@ -133,7 +140,7 @@ def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardR
 def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     """Close the device's part of the round, if all that it announced has arrived."""
     run = run_of(run_id)
-    body = request.get_data()
+    body = receive_bytes(MAX_MESSAGE_BYTES)
     report = received(RoundReport, body)
     state = run.store.state()
     if not part_is_closed(state, client_id, round_num):

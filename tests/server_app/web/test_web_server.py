@@ -23,7 +23,7 @@ from gkt_core.errors import ConfigError, ServerUnavailableError
 from gkt_core.wire.protocol import PROTOCOL_VERSION, RunInfo, RunList, to_json
 from server_app.serving import bind
 from server_app.web.gunicorn_server import WebServer, check_tls
-from server_app.web.receiving import body_chunks, drop_body, receive
+from server_app.web.receiving import body_chunks, close_unread, receive
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.certificates import make_certificate
 from tests.server_app.server_fixtures import private_data
@@ -49,8 +49,12 @@ def app(tmp_path: Path) -> Flask:
 
     @app.errorhandler(413)
     def too_large(error: Exception) -> tuple[str, int]:
-        drop_body()
         return "too large", 413
+
+    @app.after_request
+    def unread(response: Response) -> Response:
+        close_unread()
+        return response
 
     @app.put("/pieces/<name>")
     def pieces(name: str) -> dict[str, list[int]]:
@@ -103,9 +107,9 @@ def test_bodies_arrive_whole_and_connections_are_kept(app: Flask, tmp_path: Path
         # All but the last piece are full, so that no float is split.
         status, answer = put(connection, "/pieces/x", bytes(600_000))
         assert answer.strip() == b'{"sizes":[262144,262144,75712]}'
-        # A body of unknown length takes the other way.
+        # No device sends a body of unknown length, and its reading has gone wrong in many a server.
         status, answer = put(connection, "/chunked", iter([b"a" * 70_000, b"b" * 70_001]))
-        assert status == 200 and (tmp_path / "chunked").read_bytes() == b"a" * 70_000 + b"b" * 70_001
+        assert status == 411 and b"Content-Length" in answer and not (tmp_path / "chunked").exists()
         assert put(connection, "/large", bytes(9 << 20))[0] == 413
         connection.close()
 
@@ -141,8 +145,6 @@ def test_stalled_uploads_stop_nobody_and_end(app: Flask) -> None:
             peer.sendall(head)
         for peer in peers:
             assert b"408" in peer.recv(100)
-            # As devices do: gunicorn waits two seconds for each that does not.
-            peer.close()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_SECONDS)
         assert put(connection, "/after", b"abcd")[0] == 200
         connection.close()

@@ -1,0 +1,320 @@
+"""Connections of the web server: none has a thread before the whole head of its request is there.
+
+gunicorn's threaded worker gives each new connection a thread, which then waits for the handshake and the
+head. As many silent peers as there are threads would keep everybody out. Here its loop reads both without
+waiting, and discards what a refused peer still sends: a peer that says nothing, or a byte now and then,
+costs a descriptor until its deadline, and the one that has waited longest gives way when there are too many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import selectors
+import socket
+import ssl
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gunicorn import http, util
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+# What a handshake and the head of a request may take together.
+HEAD_SECONDS = 10.0
+_MOST_HEAD_BYTES, _PIECE_BYTES = 64 * 1024, 16 * 1024
+# What a refused peer still sends is read, so that it comes to read why; so much, and for so long.
+_LINGER_SECONDS, _MOST_LINGER_BYTES = 30.0, 256 << 20
+# Descriptors that are no connection's: files, the database, what a request opens.
+_OTHER_DESCRIPTORS, _SPARE = 256, 32
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Raise the limit of open files as far as this process may; how many connections that allows.
+
+    Args:
+        wanted: Connections.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted + _OTHER_DESCRIPTORS
+    if soft < target:
+        soft = target if hard == resource.RLIM_INFINITY else min(target, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(wanted, soft - _OTHER_DESCRIPTORS))
+
+
+class _Asked:
+    """What a request handler asks of its connection; see :func:`send_continue` and :func:`close_after`."""
+
+    message: Any = None
+    expects_continue = False
+
+
+class _PlainSocket(socket.socket, _Asked):
+    """A connection without TLS: the kernel ends a silence, by the listener's options."""
+
+
+class _TLSSocket(ssl.SSLSocket, _Asked):
+    """A connection with TLS: Python repeats a read that the kernel ended, so the limit is Python's own."""
+
+    silence_seconds = 30.0
+
+    def setblocking(self, flag: bool) -> None:
+        """Wait no longer than the limit where gunicorn would wait for ever."""
+        self.settimeout(self.silence_seconds if flag else 0.0)
+
+
+class Certificate:
+    """A certificate and its key, read again when the files change.
+
+    Args:
+        files: Certificate and key (PEM).
+        silence_seconds: How long a read or a write of its connections may wait.
+    """
+
+    def __init__(self, files: tuple[Path, Path], silence_seconds: float) -> None:
+        self._files, self._silence_seconds = files, silence_seconds
+        self._changed: tuple[int, ...] = ()
+        self._context = self._read()
+
+    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
+        """Put TLS on a connection; the handshake is still to come."""
+        with contextlib.suppress(OSError):
+            if self._changes() != self._changed:
+                # Half-written, the old one serves until both are there.
+                self._context = self._read()
+        wrapped = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        if isinstance(wrapped, _TLSSocket):
+            wrapped.silence_seconds = self._silence_seconds
+        return wrapped
+
+    def _changes(self) -> tuple[int, ...]:
+        return tuple(path.stat().st_mtime_ns for path in self._files)
+
+    def _read(self) -> ssl.SSLContext:
+        self._changed = self._changes()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self._files)
+        context.sslsocket_class = _TLSSocket
+        return context
+
+
+class Peer(TConn):  # type: ignore[misc]
+    """A connection, with what its peer has sent of the next head."""
+
+    def __init__(self, worker: Worker, sock: Any, address: Any, listener: socket.socket) -> None:
+        super().__init__(worker.cfg, sock, address, listener.getsockname())
+        self.parser = http.get_parser(worker.cfg, sock, address)
+        # gunicorn has nothing left to prepare in a thread.
+        self.initialized = self.data_ready = True
+        self.shakes_hands = isinstance(sock, ssl.SSLSocket)
+        self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker, its own master; ``gkt serve`` handles signals and knows its parent."""
+
+    certificate: Certificate | None = None
+    head_seconds = HEAD_SECONDS
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # In the order of their deadlines, as each is put at the end with the same time to go.
+        self._waiting: dict[Peer, None] = {}
+        self._lingering: dict[Peer, None] = {}
+        self._rests_until = 0.0
+
+    def init_signals(self) -> None:
+        """Leave signals to the process."""
+
+    def is_parent_alive(self) -> bool:
+        """Live as long as the process does."""
+        return True
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        if self.alive:
+            super().run()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept, unless there was no descriptor a moment ago."""
+        super().set_accept_enabled(enabled and time.monotonic() >= self._rests_until)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a connection, and wait for the head of its first request."""
+        try:
+            accepted, address = listener.accept()
+        except OSError as error:
+            # Several: a request that is being handled opens files, too.
+            if error.errno in _NO_DESCRIPTOR and not any([self._make_room() for _ in range(_SPARE)]):
+                # The listener stays readable: asked again and again, it would take a whole core.
+                self._rests_until = time.monotonic() + 0.5
+                self.set_accept_enabled(False)
+            return
+        sock: socket.socket = _PlainSocket(fileno=accepted.detach())
+        try:
+            # An answer is two writes, of which the second would wait for the peer's delayed ACK: 44 ms.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.certificate is not None:
+                sock = self.certificate.wrap(sock)
+            peer = Peer(self, sock, address, listener)
+        except OSError:
+            # It is gone already.
+            sock.close()
+            return
+        self.nr_conns += 1
+        if self.nr_conns >= self.worker_connections:
+            self._make_room()
+        self._await_head(peer)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for its peer; whether there is one."""
+        if self.keepalived_conns:
+            peer = self.keepalived_conns.popleft()
+        else:
+            peer = next(iter(self._waiting or self._lingering), None)
+        if peer is None:
+            return False
+        self._drop(peer)
+        return True
+
+    def _await_head(self, peer: Peer, begun: bytes = b"") -> None:
+        peer.head[:] = begun
+        peer.deadline = time.monotonic() + self.head_seconds
+        peer.sock.setblocking(False)
+        self._waiting[peer] = None
+        self.poller.register(peer.sock, selectors.EVENT_READ, partial(self._read_head, peer))
+
+    def _read_head(self, peer: Peer, _: Any) -> None:
+        """Read what has come, without waiting; a head that is whole becomes a request."""
+        try:
+            if peer.shakes_hands:
+                peer.sock.do_handshake()
+                peer.shakes_hands = False
+            while b"\r\n\r\n" not in peer.head:
+                data = peer.sock.recv(_PIECE_BYTES)
+                if not data or len(peer.head) + len(data) > _MOST_HEAD_BYTES:
+                    self._drop(peer)
+                    return
+                peer.head += data
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._watch(peer, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._watch(peer, selectors.EVENT_WRITE)
+        except OSError:
+            self._drop(peer)
+        else:
+            self.poller.unregister(peer.sock)
+            del self._waiting[peer]
+            peer.parser.unreader.unread(bytes(peer.head))
+            self.enqueue_req(peer)
+
+    def _watch(self, peer: Peer, events: int) -> None:
+        key = self.poller.get_key(peer.sock)
+        if key.events != events:
+            self.poller.modify(peer.sock, events, key.data)
+
+    def on_client_socket_readable(self, conn: Peer, client: Any) -> None:
+        """Begin the next request of a connection that was kept."""
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._await_head(conn)
+        self._read_head(conn, client)
+
+    def handle_request(self, req: Any, conn: Peer) -> bool:
+        """Let the application decide whether the body is asked for, and whether the connection is kept."""
+        if any(name == "TRANSFER-ENCODING" for name, _ in req.headers):
+            util.write_error(conn.sock, 411, "Length Required", "send the body with a Content-Length")
+            return False
+        conn.sock.message, conn.sock.expects_continue = req, req._expected_100_continue
+        req._expected_100_continue = False
+        try:
+            kept: bool = super().handle_request(req, conn)
+        finally:
+            conn.sock.message = None
+        return kept
+
+    def finish_request(self, conn: Peer, fs: Any) -> None:
+        """Keep the connection, or read what its peer still sends before it is closed."""
+        try:
+            kept = not fs.cancelled() and fs.result()
+            if not kept:
+                self._linger(conn)
+                return
+            begun = conn.parser.unreader.take_buffered()
+            if begun or (isinstance(conn.sock, ssl.SSLSocket) and conn.sock.pending()):
+                # The next request is here already, and no event would tell of it.
+                self._await_head(conn, begun)
+                self._read_head(conn, conn.sock)
+                return
+            super().finish_request(conn, fs)
+        except Exception:
+            self._forget(conn)
+            self.nr_conns -= 1
+            conn.close()
+
+    def _linger(self, peer: Peer) -> None:
+        peer.deadline = time.monotonic() + _LINGER_SECONDS
+        try:
+            peer.sock.setblocking(False)
+            peer.sock.shutdown(socket.SHUT_WR)
+            self.poller.register(peer.sock, selectors.EVENT_READ, partial(self._discard, peer))
+        except (OSError, ValueError):
+            self.nr_conns -= 1
+            peer.close()
+            return
+        self._lingering[peer] = None
+
+    def _discard(self, peer: Peer, _: Any) -> None:
+        try:
+            data = peer.sock.recv(_PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        peer.num_discarded += len(data)
+        if not data or peer.num_discarded > _MOST_LINGER_BYTES:
+            self._drop(peer)
+
+    def murder_pending(self) -> None:
+        """Close what has waited for too long."""
+        now = time.monotonic()
+        for peers in (self._waiting, self._lingering):
+            while peers and (peer := next(iter(peers))).deadline <= now:
+                self._drop(peer)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Stop: nobody is waited for who is not being answered."""
+        super()._cap_keepalive(deadline)
+        for peer in [*self._waiting, *self._lingering]:
+            self._drop(peer)
+
+    def _forget(self, peer: Peer) -> None:
+        self._waiting.pop(peer, None)
+        self._lingering.pop(peer, None)
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self.poller.unregister(peer.sock)
+
+    def _drop(self, peer: Peer) -> None:
+        self._forget(peer)
+        self.nr_conns -= 1
+        peer.close()
+
+
+def send_continue(connection: Any) -> None:
+    """Ask a peer for its body that waits to be asked (``Expect: 100-continue``)."""
+    if getattr(connection, "expects_continue", False):
+        connection.expects_continue = False
+        connection.sendall(_CONTINUE)
+
+
+def close_after(connection: Any) -> None:
+    """Let the answer of the current request be the connection's last; its body is not waited for."""
+    if (message := getattr(connection, "message", None)) is not None:
+        message.force_close()
