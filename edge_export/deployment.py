@@ -29,7 +29,7 @@ from gkt_core.bundle.onnx_runtime import (
 from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
-from gkt_core.errors import ArtifactError
+from gkt_core.errors import ArtifactError, UnsafeModelError
 from gkt_core.onnx_files.judging import check_model_file
 from gkt_core.onnx_files.operators import DEPLOYED
 
@@ -63,6 +63,8 @@ def fold(model: Path, out: Path) -> None:
     options = optimising_options(out)
     try:
         cpu_session(check_model_file(model, DEPLOYED), options)
+    except UnsafeModelError as error:
+        raise UnsafeModelError(f"{error}; what can be deployed: give model.onnx of gkt edge run") from error
     except ArtifactError:
         raise
     # ONNX Runtime's exceptions have no common base of their own.

@@ -10,7 +10,7 @@ import copy
 from torch import nn
 
 from gkt_core import Algorithm, RoundResult
-from gkt_core.algorithms.base import num_state_bytes
+from gkt_core.algorithms.base import state_wire_bytes
 from gkt_core.algorithms.simulation.federation import training_batches
 from gkt_core.nn.optimizers import large_network_optimizer
 
@@ -26,7 +26,8 @@ class FedProx(Algorithm):
         """Train the drawn devices from the global weights, which become their mean."""
         clients = {name: self._federation.clients[name] for name in self._sample(round_num)}
         total = sum(len(data.train) for data in clients.values())
-        mean, loss = {}, 0.0
+        mean, loss, sent, packed = {}, 0.0, 0, self._config.compress
+        received = state_wire_bytes(self.network, compressed=packed) * len(clients)
         for name, data in clients.items():
             local = copy.deepcopy(self.network).train()
             optimizer = large_network_optimizer(
@@ -40,6 +41,7 @@ class FedProx(Algorithm):
                 (error + self.mu / 2 * distance).backward()
                 optimizer.step()
                 on_samples("devices", len(labels))
+            sent += state_wire_bytes(local, compressed=packed)
             weight = len(data.train) / total
             loss += weight * error.item()
             for key, value in local.state_dict().items():
@@ -47,8 +49,7 @@ class FedProx(Algorithm):
         like = self.network.state_dict()
         self.network.load_state_dict({key: value.to(like[key].dtype) for key, value in mean.items()})
         validated = self._validate(self.network)
-        sent = num_state_bytes(self.network) * len(clients)
-        return RoundResult(loss, validated.loss, validated.accuracy, sent, sent)
+        return RoundResult(loss, validated.loss, validated.accuracy, sent, received)
 
     def models(self):
         """Give the mean network."""

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
-from gkt_core.errors import ArtifactError, MissingExtraError, PackageConflictError
+from gkt_core.errors import MissingExtraError, PackageConflictError
 
 TRAINING_PACKAGE = "onnxruntime.training"
 # The engine for PyTorch modules, which ``import onnxruntime`` tries for, and torch with it.
@@ -86,13 +86,8 @@ def cpu_session(model: Path | bytes, options: Any) -> Any:
     """Load a model for the CPU.
 
     Raises:
-        ArtifactError: There is no such file.
         Exception: It does not load; ONNX Runtime's exceptions have no common base of their own.
     """
-    if isinstance(model, Path) and not model.is_file():
-        raise ArtifactError(
-            f"there is no {model}: gkt edge run writes model.onnx to its --state-dir in the end"
-        )
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime_module().InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

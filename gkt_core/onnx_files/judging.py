@@ -62,8 +62,13 @@ def check_model_file(path: Path, operators: Operators, *, computes: str = "") ->
 
     Raises:
         UnsafeModelError: See :func:`check_model`.
+        ArtifactError: There is no such file.
         OSError: It cannot be read.
     """
+    if not path.is_file():
+        raise ArtifactError(
+            f"there is no {path}: gkt edge run writes model.onnx to its --state-dir in the end"
+        )
     num_bytes = path.stat().st_size
     if num_bytes > MOST_BYTES:
         raise UnsafeModelError(f"{path} is not opened: {num_bytes:,} bytes, allowed are {MOST_BYTES:,}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import resource
 import selectors
 import socket
 import ssl
@@ -22,6 +21,8 @@ from typing import Any
 from gunicorn import http, util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from server_app.web.asking import Asked
+
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
 _MOST_HEAD_BYTES, _PIECE_BYTES = 64 * 1024, 16 * 1024
@@ -30,7 +31,6 @@ _LINGER_SECONDS, _MOST_LINGER_BYTES = 30.0, 256 << 20
 # Descriptors that are no connection's: files, the database, what a request opens.
 _OTHER_DESCRIPTORS, _SPARE = 256, 32
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def raise_descriptor_limit(wanted: int) -> int:
@@ -39,6 +39,8 @@ def raise_descriptor_limit(wanted: int) -> int:
     Args:
         wanted: Connections.
     """
+    import resource  # noqa: PLC0415 - there is none on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted + _OTHER_DESCRIPTORS
     if soft < target:
@@ -49,18 +51,11 @@ def raise_descriptor_limit(wanted: int) -> int:
     return max(1, min(wanted, soft - _OTHER_DESCRIPTORS))
 
 
-class _Asked:
-    """What a request handler asks of its connection; see :func:`send_continue` and :func:`close_after`."""
-
-    message: Any = None
-    expects_continue = False
-
-
-class _PlainSocket(socket.socket, _Asked):
+class _PlainSocket(socket.socket, Asked):
     """A connection without TLS: the kernel ends a silence, by the listener's options."""
 
 
-class _TLSSocket(ssl.SSLSocket, _Asked):
+class _TLSSocket(ssl.SSLSocket, Asked):
     """A connection with TLS: Python repeats a read that the kernel ended, so the limit is Python's own."""
 
     silence_seconds = 30.0
@@ -305,16 +300,3 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._forget(peer)
         self.nr_conns -= 1
         peer.close()
-
-
-def send_continue(connection: Any) -> None:
-    """Ask a peer for its body that waits to be asked (``Expect: 100-continue``)."""
-    if getattr(connection, "expects_continue", False):
-        connection.expects_continue = False
-        connection.sendall(_CONTINUE)
-
-
-def close_after(connection: Any) -> None:
-    """Let the answer of the current request be the connection's last; its body is not waited for."""
-    if (message := getattr(connection, "message", None)) is not None:
-        message.force_close()

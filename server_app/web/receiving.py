@@ -28,7 +28,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, Reque
 from gkt_core.errors import ShardError
 from gkt_core.wire.compression import FrameDecompressor
 from gkt_core.wire.protocol import ZSTD
-from server_app.web.connections import close_after, send_continue
+from server_app.web.asking import close_after, send_continue
 
 _CHUNK_BYTES = 256 * 1024
 # What a body must bring on average, but for its beginning: a byte now and then would hold a thread for ever.
@@ -100,6 +100,15 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
         except ShardError as trouble:
             error = trouble
     return Received(digest.hexdigest(), content.hexdigest(), num_bytes, error, largest)
+
+
+def receive_message() -> bytes:
+    """The body of the current request, which is small: whatever the application takes at most.
+
+    Raises:
+        HTTPException: The body is too large, cut short, or stalls.
+    """
+    return b"".join(bytes(chunk) for chunk in body_chunks())
 
 
 def receive_bytes(max_bytes: int) -> bytes:

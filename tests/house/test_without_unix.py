@@ -99,6 +99,7 @@ ON_UNIX_ALONE = {
     "profiling.server.web.body_server",
     "server_app.server",
     "server_app.serving",
+    "server_app.web.connections",
     "server_app.web.gunicorn_server",
 }
 

@@ -9,11 +9,11 @@ from flask import Blueprint, Response
 from gkt_core.bundle.run_checks import check_classes
 from gkt_core.errors import MessageError
 from gkt_core.wire.paths import CLIENT, RUN, TASK
-from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, JoinRequest, check_client_id, check_protocol_version
+from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
 from server_app.store import ClientRecord
 from server_app.store.joining import Identity
 from server_app.web.context import run_of, task_response
-from server_app.web.receiving import receive_bytes
+from server_app.web.receiving import receive_message
 from server_app.web.validation import received
 
 _logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def join(run_id: str, client_id: str) -> Response:
     """A device introduces itself; repeating it is harmless."""
     run = run_of(run_id)
     check_client_id(client_id)
-    message = received(JoinRequest, receive_bytes(MAX_MESSAGE_BYTES))
+    message = received(JoinRequest, receive_message())
     check_protocol_version(message.protocol_version)
     manifest, names = run.bundle.manifest, message.class_names
     check_classes(manifest, message.num_classes, f"the data of {client_id}", names)

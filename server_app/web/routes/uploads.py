@@ -11,7 +11,6 @@ from flask import Blueprint, Response, request
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
 from gkt_core.wire.protocol import (
-    MAX_MESSAGE_BYTES,
     MAX_MISSING_SHARDS,
     SHA256_HEADER,
     MissingShards,
@@ -24,7 +23,7 @@ from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ClientRecord, ShardRecord
 from server_app.web.context import context, message_response, run_of, task_response
-from server_app.web.receiving import Received, receive, receive_bytes
+from server_app.web.receiving import Received, receive, receive_message
 from server_app.web.validation import received
 
 # Sums of numbers below it stay finite, and the status can be sent as JSON.
@@ -140,7 +139,7 @@ def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardR
 def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     """Close the device's part of the round, if all that it announced has arrived."""
     run = run_of(run_id)
-    body = receive_bytes(MAX_MESSAGE_BYTES)
+    body = receive_message()
     report = received(RoundReport, body)
     state = run.store.state()
     if not part_is_closed(state, client_id, round_num):

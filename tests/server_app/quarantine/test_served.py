@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_runtime.trust.features import GuardedEngine
 from gkt_core.data.datasets import load_dataset
 from gkt_core.errors import RunFailedError
 from profiling.server.poisoning.honest import camera, private_data
@@ -63,6 +64,9 @@ def test_fixed_cameras_are_trained_to_the_end(
 def test_a_run_in_which_all_are_quarantined_says_so_and_stops(
     server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A hostile device has taken out what would keep it from sending them.
+    monkeypatch.setattr(GuardedEngine, "_check", lambda *_: None)
+    monkeypatch.setattr("edge_runtime.trust.features.readable_share", lambda *_: 0.0)
     run = served(server_bundle, tmp_path, monkeypatch, Poisoner)
     with contextlib.closing(run.run.store):
         state, errors = run.until_it_stops()

@@ -29,6 +29,7 @@ from tests.server_app.web.api_fixtures import (
     JOIN,
     PARTS,
     REPORT,
+    WEIGHTS,
     Api,
     refused,
     soft_label_bytes,
@@ -103,7 +104,7 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
         assert device.model_template() == b"the template"
     with httpx.Client(transport=transport, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
         weights = http.get(f"http://server/v1/runs/{run.store.run_id}/model/server")
-    assert weights.content == b"the weights"
+    assert weights.content == WEIGHTS
     status = devices["client-a"].status()
     assert (status.phase, status.traffic["download/model"]) == ("finished", 2 * 12 + 11)
     # Without inference and the document of the interface, which have tests of their own.

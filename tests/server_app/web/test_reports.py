@@ -21,6 +21,7 @@ from tests.server_app.server_fixtures import CLIENTS, TOKEN
 from tests.server_app.web.api_fixtures import (
     PARTS,
     REPORT,
+    WEIGHTS,
     Api,
     Part,
     refused,
@@ -183,7 +184,7 @@ def test_the_model_is_there_once_the_run_is_finished(joined: Api) -> None:
         joined.collect(round_num)
         joined.train(round_num)
     assert joined.http.get(f"{joined.root}/model/template").content == b"the template"
-    assert joined.http.get(f"{joined.root}/model/server").content == b"the weights"
+    assert joined.http.get(f"{joined.root}/model/server").content == WEIGHTS
     refused(joined.http.get(f"{joined.root}/model/onnx"), 404, "NotFound", "template or server")
 
 
