@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkt_core.errors import UnsafeModelError
+from gkt_core.errors import ArtifactError, UnsafeModelError
 from gkt_core.onnx_files.operators import Operators
 from gkt_core.onnx_files.reading import Graph, Model, read_model, shown
 
