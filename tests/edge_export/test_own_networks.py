@@ -30,7 +30,10 @@ def module(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("algorithm", ["fedgkt", "fedavg", "split_learning"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["fedgkt", *(pytest.param(each, marks=pytest.mark.slow) for each in ("fedavg", "split_learning"))],
+)
 def test_simulated(algorithm: str, module: Path, gkt: Gkt, tmp_path: Path) -> None:
     done = gkt("simulate", *PAIR, *FAST, "--algorithm", algorithm, "--out", "out", "--json")
     assert done.returncode == 0, done.stderr

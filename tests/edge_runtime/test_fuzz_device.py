@@ -29,7 +29,7 @@ from tests.server_app.server_fixtures import private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
 
-ANSWERS = int(os.environ.get("GKT_FUZZ_ANSWERS", "60"))
+ANSWERS = int(os.environ.get("GKT_FUZZ_ANSWERS", "24"))
 SEED = int(os.environ.get("GKT_FUZZ_SEED", "0"))
 FIRST = int(os.environ.get("GKT_FUZZ_FIRST", "0"))
 # A process dies of its worst session alone, and the others go on in another one.

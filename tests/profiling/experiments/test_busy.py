@@ -27,7 +27,7 @@ MEASURED = "profiling.experiments.busy.training"
 
 
 def test_report(gkt_here: Gkt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = {name: measure.WAYS[name] for name in (measure.AS_IT_COMES, CHOSEN, measure.ONE_THREAD)}
+    ways = {name: measure.WAYS[name] for name in (measure.AS_IT_COMES, CHOSEN)}
     monkeypatch.setattr(measure, "WAYS", ways)
     done = gkt_here("profile", "busy", *Busy.quick, "--threads", "2", "--out", "busy.json", "--json")
     # On a machine that does other things, it may well complain.

@@ -117,8 +117,9 @@ def test_same_seed_same_numbers(report: dict[str, Any], gkt: Gkt, tmp_path: Path
         assert Path(path).read_bytes() == Path(second["models"][client_id]).read_bytes()
 
 
-# Every day `test_reproduce` ends by SIGTERM what has started other processes.
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+# Every day the test below interrupts a demo, and `test_reproduce` ends by SIGTERM what has started others.
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "gkt_core.cli", *DEMO, "--rounds", "500", "--out", str(out)]

@@ -29,9 +29,9 @@ RESULT_KEYS = {"test_accuracy", "validation_accuracy", "upload_bytes", "download
 
 @pytest.mark.parametrize(
     "algorithm",
-    # The slow two take most of the time, and `test_saving` runs them every day.
+    # The slow ones take most of the time; `test_saving` and the demo's tests run them every day.
     [
-        pytest.param(each, marks=pytest.mark.slow if each in ("fedavg", "ecofed") else ())
+        pytest.param(each, marks=pytest.mark.slow if each in ("fedgkt", "fedavg", "ecofed") else ())
         for each in ALGORITHMS
     ],
 )

@@ -36,6 +36,7 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
+@pytest.mark.slow  # every day `test_odd_devices` has the attacks and the odd devices
 def test_every_attack_is_seen_and_no_honest_device(tiny_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "KINDS", KINDS[:1])
     monkeypatch.setattr(measure, "CASES", CASES[2:])
