@@ -119,11 +119,15 @@ class _Holder:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process = psutil.Process(beat.pid)
             if process.ppid() != beat.parent_pid and "server_app.trainer" in process.cmdline():
+                process.kill()
+                # First: stopped in the midst of a transaction, it holds what is written to here.
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    # Where nobody waits for orphans, one stays as a name without a process.
+                    process.wait(timeout=5)
                 self._tell(
-                    f"process {beat.pid} is a trainer whose server is gone and which does not end by itself: "
+                    f"process {beat.pid} was a trainer whose server is gone and which did not end by itself: "
                     "it is killed"
                 )
-                process.kill()
                 self._seen_at = time.monotonic()
 
     def _tell(self, text: str) -> None:

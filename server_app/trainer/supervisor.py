@@ -171,9 +171,11 @@ class TrainerProcess:
             if silent:
                 self._trouble = "the trainer hangs"
                 self._announce(f"the trainer hangs: {silent}; it is killed and started again")
-                self._note(f"hangs: {silent}")
                 _kill_group(process)
-                return process.wait(), f"it hangs, {silent}"
+                exit_code = process.wait()
+                # Not before: stopped in the midst of a transaction, it holds what is written to here.
+                self._note(f"hangs: {silent}")
+                return exit_code, f"it hangs, {silent}"
             if watchdog.has_begun:
                 self._trouble = ""
         return process.wait(), ""
