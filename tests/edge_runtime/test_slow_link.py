@@ -114,7 +114,8 @@ def test_what_moves_is_not_cut_off_and_what_stalls_is(
         before = server.download_bytes
         assert server.artifact(NAME) == whole
         assert server.download_bytes - before == len(whole)
-    assert stalling.num_connections == 2 and "ReadTimeout" in lines[0]
+    # On a machine that does other things, an answer may have been late before.
+    assert stalling.num_connections >= 2 and any("ReadTimeout" in line for line in lines)
 
 
 @pytest.mark.parametrize("changes", [{"codec": "fp32", "shard_samples": 1000}])
