@@ -76,9 +76,9 @@ def train_alone(
             f"the test set has images of {test.images.shape[1]} px, "
             f"the artifacts take {bundle.manifest.image_size} px"
         )
-    if rounds is None and not len(data.validation):
-        raise DatasetError(f"{client_id} has no validation images to train until: give --rounds")
     if rounds is None:
+        if not len(data.validation):
+            raise DatasetError(f"{client_id} has no validation images to train until: give --rounds")
         config = replace(config, lr_schedule="constant", lr_warmup=0.0)
     part = ClientPart(client_id, data, config, bundle.manifest.num_classes)
     engine = open_engine(bundle, checkpoint=None, num_threads=num_threads, learning_rate=config.edge_lr)

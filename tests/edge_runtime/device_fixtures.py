@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from edge_runtime.state.state_dir import StateDir
 from gkt_core.data.private_data import load_private_data
 from server_app import create_app, create_run
 from tests.conftest import LONGEST_SECONDS
+from tests.edge_runtime.in_thread import answering
 from tests.server_app.server_fixtures import TOKEN, run_config
 
 GKT = [sys.executable, "-m", "gkt_core.cli"]
@@ -50,16 +50,9 @@ class Served:
     def listening(self) -> Iterator[Served]:
         """Answer on a port of this machine."""
         server = make_server("127.0.0.1", 0, self.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with contextlib.closing(self.run.store), answering(server) as port:
+            self.url = f"http://127.0.0.1:{port}"
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
-            self.run.store.close()
 
     @property
     def has_report(self) -> bool:

@@ -8,12 +8,12 @@ import http.client
 import http.server
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.conftest import LONGEST_SECONDS
+from tests.edge_runtime.in_thread import answering
 
 
 class ForwardProxy:
@@ -48,14 +48,8 @@ class ForwardProxy:
             do_GET = do_PUT = _forward
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with answering(server) as port:
+            yield f"127.0.0.1:{port}"
 
     def _lets_pass(self, handler: http.server.BaseHTTPRequestHandler) -> bool:
         if self._expected and handler.headers.get("Proxy-Authorization") != self._expected:

@@ -8,7 +8,6 @@ import hashlib
 import http.server
 import json
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from gkt_core.wire.protocol import (
 )
 from gkt_core.wire.shard_file import parse
 from gkt_core.wire.shards import SoftLabels, write_soft_labels
+from tests.edge_runtime.in_thread import answering
 
 JSON, BINARY = "application/json", "application/octet-stream"
 RUN_ID = "run-of-nobody"
@@ -177,14 +177,8 @@ class HostileServer:
                 """A device that goes away is no error of the test's."""
 
         server = Server(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with answering(server) as port:
+            yield f"http://127.0.0.1:{port}"
 
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         number = int(handler.headers["Authorization"].rpartition("-")[2])

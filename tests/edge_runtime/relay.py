@@ -6,12 +6,12 @@ import contextlib
 import http.client
 import http.server
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tests.conftest import LONGEST_SECONDS
+from tests.edge_runtime.in_thread import answering
 
 HTML = b"<html><body>one moment please</body></html>"
 
@@ -94,14 +94,8 @@ class Relay:
             do_GET = do_PUT = do_POST = _pass_on
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with answering(server) as port:
+            yield f"http://127.0.0.1:{port}"
 
     def _handle(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         request = f"{handler.command} {handler.path}"

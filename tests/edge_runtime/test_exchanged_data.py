@@ -23,6 +23,7 @@ from server_app.rounds.state import Phase
 from server_app.trainer import trainer
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.device_fixtures import Silent, StoppedError
+from tests.edge_runtime.in_thread import answering
 from tests.edge_runtime.state import test_known_samples as kinds
 from tests.server_app.server_fixtures import TOKEN, run_config
 
@@ -43,14 +44,8 @@ def run(server_bundle: Path, tmp_path: Path) -> Iterator[RunContext]:
 def served(run: RunContext) -> Iterator[str]:
     """On a port of this machine."""
     server = make_server("127.0.0.1", 0, create_app(run, TOKEN, poll_seconds=0.02), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(server) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

@@ -104,7 +104,10 @@ class RunFolder:
 
     def num_rounds(self, job: Job) -> int:
         """Count the rounds that an unfinished run has behind it."""
-        return _num_rounds(self.work_path(job))
+        try:
+            return (self.work_path(job) / "metrics.jsonl").read_bytes().count(b"\n")
+        except OSError:
+            return 0
 
     def seconds_left(self, job: Job) -> float | None:
         """Estimate from its own rounds, or from a finished run of another seed; None without either."""
@@ -183,16 +186,9 @@ def _run(
     run = Child(f"the run {job.name}", folder.command(job, options), log=work / "log.txt")
     try:
         while run.exit_code is None and not stop.wait(0.5):
-            display.progress(job, _num_rounds(work))
+            display.progress(job, folder.num_rounds(job))
     finally:
         run.stop()
     if run.exit_code != 0:
         raise RunFailedError(f"{run.failure()}. The same command goes on where it stopped")
     return folder.store(job, options.chosen_precision)
-
-
-def _num_rounds(work: Path) -> int:
-    try:
-        return (work / "metrics.jsonl").read_bytes().count(b"\n")
-    except OSError:
-        return 0

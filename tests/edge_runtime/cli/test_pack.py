@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from gkt_core.data.private_data import load_private_data
 from gkt_core.errors import InputError
 from server_app import RunContext, create_app, create_run
 from tests.conftest import Gkt
+from tests.edge_runtime.in_thread import answering
 from tests.gkt_core.data.test_pack import CLASSES, by_id, photos
 from tests.server_app.server_fixtures import TOKEN, run_config
 
@@ -101,14 +101,8 @@ def run_of_named_classes(server_bundle: Path, tmp_path: Path) -> Iterator[RunCon
 @contextlib.contextmanager
 def served(run: RunContext) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, create_app(run, TOKEN), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(server) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_server_says_what_its_run_wants(run_of_named_classes: RunContext, gkt: Gkt, tmp_path: Path) -> None:
