@@ -84,10 +84,10 @@ class Fast:
             self._skip("trains")
 
     def _skip(self, reason: str) -> None:
-        self._reason = reason
+        is_first, self._reason = not self._reason, reason
         main = threading.main_thread()
-        if threading.current_thread() is not main:
-            # The test may be waiting for what this thread would have done.
+        if is_first and threading.current_thread() is not main:
+            # The test may be waiting for what this thread would have done. Once: then it is reported.
             signal.pthread_kill(main.ident or 0, signal.SIGUSR2)
         pytest.skip(reason)
 
