@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import ssl
 from pathlib import Path
 from typing import Any
 
 from edge_runtime.device import Device, DeviceResult
+from edge_runtime.membership import as_member
 from edge_runtime.server_client import ServerClient
-from edge_runtime.state.identity import identity_of
+from edge_runtime.state.identity import Identity, identity_of
 from edge_runtime.state.packed_data import is_packed, packed_data
 from edge_runtime.state.state_dir import StateDir
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError
+from gkt_core.wire.addresses import is_readable_on_the_way
 from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.join_link import JoinLink, given_join_link
 from gkt_core.wire.protocol import as_client_id, check_client_id
 
 log = logging.getLogger("gkt.device")
@@ -48,14 +52,16 @@ class Client:
 
     ::
 
-        result = Client("http://server:8080", "client-000.npz", token="...").run()
+        result = Client(link, "client-000.npz").run()
         print(result.model)
 
     Args:
-        server: URL that ``gkt serve`` printed.
+        join: The link into the run that ``gkt serve`` printed, or a file that holds it; by default the
+            variable ``GKT_JOIN``, or none, where the state folder has enrolled before. With ``token``, the
+            URL of a server.
         data: This device's file, images to make it of as ``gkt data pack`` does, or what
             :func:`gkt_core.private_data` made of arrays.
-        token: Of the server; by default the variable ``GKT_TOKEN``.
+        token: One that all devices of a run of an earlier version share; goes with the next release.
         state_dir: What survives a restart, ``model.onnx`` in the end; by default ``gkt-state/NAME``.
         client_id: Name of this device; by default the state folder's, or one that is drawn.
         num_threads: CPU threads.
@@ -65,13 +71,13 @@ class Client:
             ``ca_file``, ``proxy`` and ``patience_seconds``.
 
     Raises:
-        ConfigError: The URL, token or name cannot be used, or is missing.
+        ConfigError: The link, token or name cannot be used.
         DatasetError: The file cannot be read.
     """
 
     def __init__(
         self,
-        server: str,
+        join: str | None,
         data: PrivateData | Path | str,
         *,
         token: str | None = None,
@@ -82,9 +88,11 @@ class Client:
         noise: FeatureNoise | None = None,
         **connection: Any,
     ) -> None:
-        given = token or os.environ.get("GKT_TOKEN", "")
-        if not given:
-            raise ConfigError("there is no token: give token= or set the environment variable GKT_TOKEN")
+        given = join or os.environ.get("GKT_JOIN") or None
+        if token is not None and not given:
+            raise ConfigError("token= goes with the URL of a server: give both, or a join link instead")
+        self._url, self._token = given if token is not None else None, token
+        self._link: JoinLink | None = None if given is None or token is not None else given_join_link(given)
         self._data: PrivateData | None = data if isinstance(data, PrivateData) else None
         self._source = "" if isinstance(data, PrivateData) else str(data)
         if self._source and is_packed(self._source):
@@ -94,9 +102,11 @@ class Client:
         self._state_dir = Path("gkt-state", client_id or self._stem) if state_dir is None else Path(state_dir)
         self._num_threads, self._engine = num_threads, engine
         self._noise = noise or FeatureNoise()
-        self._server = server, given, {"on_retry": log.warning, **connection}
+        self._connection = {"on_retry": log.warning, **connection}
         # What is wrong with an address is said now, and not when the data are there.
-        self._connect().close()
+        if self._url is not None or self._link is not None:
+            address = self._url or (self._link.url if self._link is not None else "")
+            self._wire(address, token).close()
 
     def run(self) -> DeviceResult:
         """Take part until the run has ended; called again after a stop, it goes on.
@@ -106,9 +116,9 @@ class Client:
             GKTError: Anything else that stops this device; its state folder goes on later.
         """
         with contextlib.ExitStack() as stack:
-            server = stack.enter_context(contextlib.closing(self._connect()))
             folder = stack.enter_context(contextlib.closing(StateDir(self._state_dir)))
             identity = identity_of(folder.path, self._client_id, self._stem)
+            server = stack.enter_context(contextlib.closing(self._connect(folder.path, identity)))
             data = self._data
             if data is None:
                 manifest = Manifest.from_dict(server.run_info().manifest)
@@ -125,6 +135,20 @@ class Client:
                 listener=_Log(identity.client_id),
             ).run()
 
-    def _connect(self) -> ServerClient:
-        url, token, connection = self._server
-        return ServerClient(url, token, **connection)
+    def _connect(self, folder: Path, identity: Identity) -> ServerClient:
+        if self._url is None:
+            return as_member(folder, identity, self._wire, log.info, link=self._link)
+        log.warning(
+            "the shared token speaks for every device, and goes with the next release: use a join link"
+        )
+        return self._wire(self._url, self._token)
+
+    def _wire(
+        self, url: str, token: str | None, *, trust: ssl.SSLContext | None = None, bundle_sha256: str = ""
+    ) -> ServerClient:
+        if is_readable_on_the_way(url) and token is not None:
+            log.warning(
+                "%s is plain http to another machine: whoever is between can read and change all", url
+            )
+        options = {"trust": trust, "expected_manifest_sha256": bundle_sha256 or None, **self._connection}
+        return ServerClient(url, token, **options)

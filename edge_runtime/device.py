@@ -143,7 +143,7 @@ class Device:
             known.samples_sha256(),
         )
         task = self.server.join(self.client_id, request)
-        while task.action != "finish":
+        while (task := self._without_lost(task, state)).action != "finish":
             if task.action == "train":
                 state, task = self._round(engine, part, state, task)
             elif task.action == "wait":
@@ -234,6 +234,17 @@ class Device:
         except RoundClosedError as error:
             self.listener.note(f"{self.client_id} is too late for round {round_num}: {error}")
             return state, self.server.task(self.client_id)
+
+    def _without_lost(self, task: Task, state: DeviceState) -> Task:
+        """Begin anew where the server knows this device and its folder is new: what it had is lost."""
+        if state.trained_round > 0 or not task.soft_labels_round:
+            return task
+        self.listener.note(
+            f"{self.client_id} had a part in round {task.soft_labels_round}, and this state folder is "
+            "new: it goes on "
+            "from fresh weights, without soft labels for once"
+        )
+        return dataclasses.replace(task, soft_labels_round=0, upload_round=0, view_round=0)
 
     def _held_round(self, engine: DeviceEngine, part: ClientPart, task: Task) -> int:
         """Decide whether to upload after this round's training: 0, or the round of an upload that will do.

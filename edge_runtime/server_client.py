@@ -7,6 +7,7 @@ import hashlib
 import io
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import BinaryIO, TypeVar
 
 import httpx
 
-from edge_runtime.connection.answers import LEAST_BYTES, message_of
+from edge_runtime.connection.answers import LEAST_BYTES, message_of, text_of
 from edge_runtime.connection.deadlines import HeadDeadline
 from edge_runtime.connection.downloads import Download
 from edge_runtime.connection.failures import failure_words, trusting
@@ -27,6 +28,7 @@ from gkt_core.errors import MessageError, ServerUnavailableError, UnsafeModelErr
 from gkt_core.printable import printable
 from gkt_core.wire import paths
 from gkt_core.wire.compression import compress
+from gkt_core.wire.credentials import ROTATE_HEADER, Enrolled, NewCredential
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
     SHA256_HEADER,
@@ -66,14 +68,17 @@ class ServerClient:
         proxy_name: The proxy that it goes through, for a log; empty for none.
         upload_bytes: Bodies of requests so far.
         download_bytes: Bodies of answers so far.
+        on_rotate: Called, if there is one, when the server's operator wants this device to draw another
+            secret.
 
     Args:
         url: Such as ``http://10.0.0.5:8080``.
-        token: The bearer token that ``gkt serve`` printed.
+        token: What is shown to the server as bearer token; None for nothing.
         patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
         stall_seconds: How long nothing may move in the middle of a call before it is tried again; one that
             moves may take as long as it likes.
         ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
+        trust: What to trust for https, whatever ``ca_file`` says.
         proxy: URL of the proxy to go through; by default the one that the environment names, if any.
         no_proxy: Whether to go through none, whatever the environment says.
         expected_manifest_sha256: What :func:`gkt_core.bundle.manifest.manifest_sha256` gives of the manifest
@@ -89,11 +94,12 @@ class ServerClient:
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | None,
         *,
         patience_seconds: float = 300.0,
         stall_seconds: float = STALL_SECONDS,
         ca_file: Path | None = None,
+        trust: ssl.SSLContext | None = None,
         proxy: str | None = None,
         no_proxy: bool = False,
         expected_manifest_sha256: str | None = None,
@@ -102,7 +108,7 @@ class ServerClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         # What no header can hold would look like a server that does not answer.
-        if not token or not token.isprintable() or " " in token:
+        if token is not None and (not token or not token.isprintable() or " " in token):
             raise errors.ConfigError("the token is empty or holds blanks: give the one of gkt serve")
         try:
             base = httpx.URL(url)
@@ -123,11 +129,12 @@ class ServerClient:
         try:
             self._http = httpx.Client(
                 base_url=base,
-                headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
+                headers={"Accept-Encoding": "identity"}
+                | ({} if token is None else {"Authorization": f"Bearer {token}"}),
                 timeout=httpx.Timeout(stall_seconds, connect=10.0),
                 transport=transport
                 or httpx.HTTPTransport(
-                    verify=trusting(ca_file),
+                    verify=trusting(ca_file) if trust is None else trust,
                     trust_env=False,
                     proxy=chosen.proxy,
                     socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)],
@@ -143,7 +150,9 @@ class ServerClient:
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry
         self._sleep = sleep
-        self._run_path = ""
+        self._run_path = self._run_id = ""
+        self.on_rotate: Callable[[], None] | None = None
+        self._shall_rotate = False
         self.upload_bytes = 0
         self.download_bytes = 0
 
@@ -156,22 +165,46 @@ class ServerClient:
 
         Raises:
             ProtocolVersionError: The server speaks another version.
-            MessageError: It has none, several, or one whose id can be none.
             UnsafeModelError: Its manifest is another one than was agreed upon.
+        """
+        self.find_run()
+        info = self._message(RunInfo, "GET", self._run_path)
+        if info.run_id != self._run_id:
+            raise MessageError(f"the server names its run {self._run_id}, then {printable(info.run_id[:70])}")
+        if self._manifest_sha256 is not None:
+            check_manifest_sha256(info.manifest, self._manifest_sha256)
+        return info
+
+    def find_run(self) -> None:
+        """Find the server's run.
+
+        Raises:
+            ProtocolVersionError: The server speaks another version.
+            MessageError: It has none, several, or one whose id can be none.
         """
         runs = self._message(RunList, "GET", paths.RUNS)
         check_protocol_version(runs.protocol_version)
         if len(runs.run_ids) != 1:
             raise MessageError(f"the server has {len(runs.run_ids)} runs, expected one")
-        self._run_path = fill(paths.RUN, run_id=check_run_id(runs.run_ids[0]))
-        info = self._message(RunInfo, "GET", self._run_path)
-        if info.run_id != runs.run_ids[0]:
-            raise MessageError(
-                f"the server names its run {runs.run_ids[0]}, then {printable(info.run_id[:70])}"
-            )
-        if self._manifest_sha256 is not None:
-            check_manifest_sha256(info.manifest, self._manifest_sha256)
-        return info
+        self._run_id = check_run_id(runs.run_ids[0])
+        self._run_path = fill(paths.RUN, run_id=self._run_id)
+
+    def show(self, token: str) -> None:
+        """Show another bearer token from here on."""
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+    def authority(self) -> bytes:
+        """Ask for the certificate (PEM) of the server's own authority, which anybody may say."""
+        return self._call(
+            functools.partial(text_of, stall_seconds=self._stall_seconds), "GET", paths.AUTHORITY
+        )
+
+    def enrol(self, client_id: str, credential: NewCredential) -> None:
+        """Be known by another secret from here on."""
+        path = self._of_run(paths.CREDENTIAL, client_id=client_id)
+        self._message(Enrolled, "PUT", path, to_json(credential))
+        # What was asked for before is done with it.
+        self._shall_rotate = False
 
     def status(self) -> RunStatus:
         """Ask for the run at a glance."""
@@ -280,9 +313,12 @@ class ServerClient:
         while True:
             began = time.monotonic()
             try:
-                return self._try(read, method, path, body, headers)
+                answer = self._try(read, method, path, body, headers)
             except TroubleError as error:
                 trouble = error
+            else:
+                self._rotate_if_asked()
+                return answer
             if trouble.has_moved:
                 waited, wait, began = 0.0, _FIRST_WAIT_SECONDS, time.monotonic()
             # Jitter, on top of what is asked for too: devices that lost the same server must not come back
@@ -317,6 +353,7 @@ class ServerClient:
                 method, path, content=body, headers=headers, extensions={"trace": self._head}
             ) as response:
                 try:
+                    self._shall_rotate |= ROTATE_HEADER in response.headers
                     return judge(response, read, self._stall_seconds)
                 finally:
                     self.download_bytes += response.num_bytes_downloaded
@@ -329,6 +366,15 @@ class ServerClient:
             raise TroubleError(words, has_moved=has_moved) from error
         finally:
             self._head.end()
+
+    def _rotate_if_asked(self) -> None:
+        if self._shall_rotate and self.on_rotate is not None:
+            # Not again in the middle of it.
+            rotate, self.on_rotate = self.on_rotate, None
+            try:
+                rotate()
+            finally:
+                self.on_rotate, self._shall_rotate = rotate, False
 
     def _unavailable(self, trouble: str) -> ServerUnavailableError:
         by_way_of = f" through the proxy {self.proxy_name}" if self.proxy_name else ""

@@ -33,7 +33,8 @@ SUMMARIES = {
         "verify": "Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.",
         "serve": "Serve one run: collect features, train the large network, answer with soft labels.",
         "edge": "Run on a device: train, upload features, take the combined model.",
-        "clients": "List a run's devices, revoke one, or release one from quarantine.",
+        "enroll": "Make links with which devices join a run.",
+        "clients": "List a run's devices; revoke, release, rotate or enrol one again.",
         "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
     },
     "Measure": {
@@ -187,7 +188,7 @@ def gkt() -> None:
     Start here:      gkt demo
     On two machines: gkt export, gkt serve, then gkt edge run on each device
     Exit codes:      0 done, 2 bad input, 3 protocol, 4 server unreachable,
-                     5 wrong token, 6 verification failed, 7 a process failed,
+                     5 not let in, 6 verification failed, 7 a process failed,
                      8 disk or memory does not suffice, 130 Ctrl-C
     """  # noqa: D301 - click looks for the character itself
 

@@ -24,7 +24,8 @@
     |       +-- RoundClosedError           a round that went on without this device
     +-- ServerUnavailableError     4   the server did not answer, retries included
     |   +-- StorageUnavailableError        its database or blob store does not answer for now
-    +-- AuthenticationError        5   the bearer token is wrong or missing
+    +-- AuthenticationError        5   a secret is wrong, missing, spent or revoked
+    |   +-- ForbiddenError             a secret that is right, of somebody who may not do this
     +-- VerificationError          6   exported artifacts differ from the PyTorch model
     +-- RunFailedError             7   a process of the run ended with an error
     +-- ResourceError              8   this machine has too little of something; what was saved is still there
@@ -194,9 +195,13 @@ class StorageUnavailableError(ServerUnavailableError):
 
 
 class AuthenticationError(GKTError):
-    """The bearer token is wrong or missing."""
+    """A secret is wrong, missing, spent or revoked."""
 
     exit_code = 5
+
+
+class ForbiddenError(AuthenticationError):
+    """A secret is right, and who has it may not do this."""
 
 
 class VerificationError(GKTError):

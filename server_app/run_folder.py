@@ -9,19 +9,24 @@
     checkpoints/    server network and optimizer after each round, and after each epoch of the current one
     networks.json   modules of a server network of the user's own, if the run has one
     server_init.safetensors    weights that the server network began from, if given
-    token           the devices' bearer token, readable by its owner only
+    operator_secret what operators show the server
+    join            the link that gkt serve prints, once it has
+    token           a token that all devices share, in runs that were begun with one
+    authority.pem   who signs the certificate of this server, if it made one for itself, with authority.key
+    server.pem      that certificate, with server.key
     server.json     URL and process id while a server is up
     trainer.log     what the trainer process printed
     server.lock     held by the one server process of the run
     trainer.lock    held by the one trainer process that may train
+
+Nobody but its owner reads the folder or a file in it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import os
-import secrets
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -38,6 +43,7 @@ from gkt_core.files import new_folder, write_atomically
 from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
 from gkt_core.rounds.staleness import check_mode
+from gkt_core.wire.credentials import OPERATOR, Bearer, new_secret
 from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
 from server_app.rounds.history import first_value
@@ -49,6 +55,8 @@ DATABASE_NAME = "run.sqlite"
 STORAGE_NAME = "storage.json"
 SERVER_INIT_NAME = "server_init.safetensors"
 TOKEN_NAME = "token"
+OPERATOR_SECRET_NAME = "operator_secret"
+JOIN_NAME = "join"
 SERVER_INFO_NAME = "server.json"
 TRAINER_LOG_NAME = "trainer.log"
 TRAINER_LOCK_NAME = "trainer.lock"
@@ -187,7 +195,7 @@ def create_run(
         folder: A folder that must not exist yet, or be empty.
         artifacts: The bundle, copied into the run.
         config: Hyper-parameters.
-        token: The devices' bearer token; drawn at random by default.
+        token: One that speaks for all devices that have no secret of their own; none by default.
         storage: Where else than in the folder state and blobs are to be; its run id is given here.
         server_init: Weights that the server network begins from; random ones by default.
 
@@ -203,7 +211,9 @@ def create_run(
         shutil.copytree(artifacts, temporary / "artifacts")
         (temporary / "checkpoints").mkdir()
         (temporary / "blobs").mkdir()
-        _write_token(temporary / TOKEN_NAME, token or secrets.token_urlsafe(24))
+        if token is not None:
+            _write_token(temporary / TOKEN_NAME, token)
+        write_secret(temporary / OPERATOR_SECRET_NAME, new_secret())
         if server_init is not None:
             try:
                 shutil.copyfile(server_init, temporary / SERVER_INIT_NAME)
@@ -224,8 +234,9 @@ def create_run(
             if storage.blobs:
                 RemoteBlobStore(storage.blobs, temporary / "blobs").check()
             values = dataclasses.asdict(dataclasses.replace(storage, run_id=run_id))
-            _write_secret(temporary / STORAGE_NAME, json.dumps(values))
+            write_secret(temporary / STORAGE_NAME, json.dumps(values))
         RunStore.create(database, run_id, config.to_dict(), state).close()
+        make_private(temporary)
     return open_run(folder)
 
 
@@ -281,16 +292,40 @@ def begins_from(folder: Path, weights: Path) -> bool:
 
 
 def read_token(folder: Path) -> str:
-    """The devices' bearer token."""
-    return (folder / TOKEN_NAME).read_text(encoding="utf-8").strip()
+    """The token that all devices of a run share; empty where each has a secret of its own."""
+    try:
+        return (folder / TOKEN_NAME).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def operator_secret(folder: Path) -> str:
+    """What operators show the server of this run; drawn now in a run of a version that had none."""
+    path = folder / OPERATOR_SECRET_NAME
+    if not path.exists():
+        write_secret(path, new_secret())
+    return path.read_text(encoding="utf-8").strip()
+
+
+def operator_bearer(folder: Path) -> str:
+    """The operator's secret as it follows ``Bearer`` in a request."""
+    return Bearer(OPERATOR, "", operator_secret(folder)).text()
+
+
+def make_private(folder: Path) -> None:
+    """Let nobody but its owner read a run's folder and what is in it."""
+    for path in (folder, *folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _write_token(path: Path, token: str) -> None:
     if len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError("the token must be at least 8 printable ASCII characters without spaces")
-    _write_secret(path, token)
+    write_secret(path, token)
 
 
-def _write_secret(path: Path, text: str) -> None:
-    write_atomically(path, (text + "\n").encode())
-    os.chmod(path, 0o600)
+def write_secret(path: Path, text: str) -> None:
+    """Write a line that nobody but its owner reads."""
+    write_atomically(path, (text + "\n").encode(), mode=0o600)

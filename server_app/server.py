@@ -25,12 +25,12 @@ class Server:
     ::
 
         with Server("run", "artifacts", num_clients=2, rounds=3) as server:
-            print(server.url, server.token)
+            print(server.join)
             server.wait()
 
     Attributes:
         url: Where devices reach it, once the block has begun.
-        token: What devices need.
+        join: The link with which devices join.
 
     Args:
         data_dir: Folder of the run: a new one begins a run, an existing one goes on with it.
@@ -62,7 +62,7 @@ class Server:
         self._hyper_parameters = hyper_parameters
         self._stack = contextlib.ExitStack()
         self._run: RunContext | None = None
-        self.url = self.token = ""
+        self.url = self.join = ""
 
     def __enter__(self) -> Server:
         """Begin or go on with the run, and listen.
@@ -72,20 +72,21 @@ class Server:
         """
         options = self._options
         with contextlib.ExitStack() as stack:
-            run, self.token, listener, trainer, classifier = stack.enter_context(
+            run, access, listener, trainer, classifier = stack.enter_context(
                 opened(options, self._hyper_parameters, log.info)
             )
             stack.callback(run.store.close)
-            self.url, _ = stack.enter_context(
+            self.url, link, _ = stack.enter_context(
                 served(
                     run,
                     listener,
                     trainer,
                     poll_seconds=options.poll_seconds,
-                    tls=options.tls,
+                    access=access,
                     classifier=classifier,
                 )
             )
+            self.join = link.text()
             self._run, self._stack = run, stack.pop_all()
         return self
 

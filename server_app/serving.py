@@ -9,11 +9,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
-from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, RunContext, read_token
+from gkt_core.wire.join_link import JoinLink
+from server_app.inviting import serve_link
+from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, RunContext, operator_secret
 from server_app.trainer.supervisor import TrainerProcess
 from server_app.web.app import create_app
 from server_app.web.classifier import FeatureClassifier
@@ -21,6 +24,23 @@ from server_app.web.gunicorn_server import WebServer
 
 # Of requests that are being handled when the server stops.
 _LAST_REQUESTS_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who is let in, and how the server shows itself.
+
+    Attributes:
+        tls: Certificate and key files (PEM); None for plain HTTP.
+        authority: Certificate (PEM) of the authority that the server made for itself; empty for none.
+        public_url: At which devices find the server; empty where it is the one that it listens on.
+        shared_token: One that speaks for all devices without a secret of their own; empty for none.
+    """
+
+    tls: tuple[Path, Path] | None = None
+    authority: bytes = b""
+    public_url: str = ""
+    shared_token: str = field(default="", repr=False)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -55,8 +75,8 @@ def serve_run(
     trainer: TrainerProcess,
     *,
     poll_seconds: float,
-    on_ready: Callable[[str], None],
-    tls: tuple[Path, Path] | None = None,
+    on_ready: Callable[[str, JoinLink], None],
+    access: Access,
     classifier: FeatureClassifier | None = None,
 ) -> None:
     """Serve until interrupted.
@@ -66,17 +86,17 @@ def serve_run(
         listener: The bound socket.
         trainer: The run's, not yet started.
         poll_seconds: How often waiting devices ask again.
-        on_ready: Called with the URL once the server listens.
-        tls: Certificate and key files (PEM); None for plain HTTP.
+        on_ready: Called with the URL and the link for devices once the server listens.
+        access: Who is let in, and how the server shows itself.
         classifier: What answers features; None for a server that does not.
 
     Raises:
         ConfigError: Certificate and key cannot be used.
         KeyboardInterrupt: Always, in the end.
     """
-    serving = served(run, listener, trainer, poll_seconds=poll_seconds, tls=tls, classifier=classifier)
-    with serving as (url, web):
-        on_ready(url)
+    serving = served(run, listener, trainer, poll_seconds=poll_seconds, access=access, classifier=classifier)
+    with serving as (url, link, web):
+        on_ready(url, link)
         while web.is_alive():
             web.join(timeout=1.0)
         raise RunFailedError("the web server ended by itself")
@@ -89,29 +109,29 @@ def served(
     trainer: TrainerProcess,
     *,
     poll_seconds: float,
-    tls: tuple[Path, Path] | None = None,
+    access: Access,
     classifier: FeatureClassifier | None = None,
-) -> Iterator[tuple[str, threading.Thread]]:
+) -> Iterator[tuple[str, JoinLink, threading.Thread]]:
     """Serve while the block runs; arguments are those of :func:`serve_run`.
 
     Yields:
-        The URL, and the thread in which requests are answered.
+        The URL, the link for devices, and the thread in which requests are answered.
 
     Raises:
         ConfigError: Certificate and key cannot be used.
         InputError: Another server runs on the run's folder.
     """
-    host, port = listener.getsockname()[:2]
-    scheme = "http" if tls is None else "https"
-    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    url = _url_of(listener, access)
     app = create_app(
         run,
-        read_token(run.folder),
+        access.shared_token,
+        operator_secret=operator_secret(run.folder),
+        authority=access.authority,
         poll_seconds=poll_seconds,
         classifier=classifier,
         trainer_trouble=lambda: trainer.trouble,
     )
-    server = WebServer(app, listener, tls=tls)
+    server = WebServer(app, listener, tls=access.tls)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
     info_path = run.folder / SERVER_INFO_NAME
     with lock_exclusively(
@@ -125,11 +145,25 @@ def served(
         try:
             trainer.start()
             web.start()
+            link = serve_link(run, access.public_url or _reachable(url), access.authority)
             write_atomically(info_path, (json.dumps(info) + "\n").encode())
-            yield url, web
+            yield url, link, web
         finally:
             info_path.unlink(missing_ok=True)
             trainer.stop()
             # Requests that are being handled may end; devices repeat the others.
             server.stop()
             web.join(timeout=_LAST_REQUESTS_SECONDS)
+
+
+def _url_of(listener: socket.socket, access: Access) -> str:
+    host, port = listener.getsockname()[:2]
+    scheme = "http" if access.tls is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _reachable(url: str) -> str:
+    """Listening on all addresses: devices need one that is this machine's."""
+    return url.replace("//0.0.0.0", f"//{socket.gethostname()}").replace(
+        "//[::]", f"//{socket.gethostname()}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 from gkt_core.wire.protocol import ClientStatus, HistoryNote, RoundMetrics, RoundReport, RunStatus
@@ -64,6 +65,28 @@ def run_status(store: RunStore) -> RunStatus:
         server_steps=sum(1 for record in records if record.trained_at),
         staleness=rounds.staleness(state),
         history=[HistoryNote(each.at, each.round_num, each.kind, each.text) for each in state.history],
+    )
+
+
+def own_lines(status: RunStatus, client_id: str) -> RunStatus:
+    """What a device may see of a status: the run as a whole, and of the devices itself.
+
+    What happened to the run stays with its operator, as it names devices.
+    """
+
+    def own(names: list[str]) -> list[str]:
+        return [name for name in names if name == client_id]
+
+    return dataclasses.replace(
+        status,
+        clients=[client for client in status.clients if client.client_id == client_id],
+        reported=own(status.reported),
+        selected=own(status.selected),
+        revoked=own(status.revoked),
+        quarantined={name: why for name, why in status.quarantined.items() if name == client_id},
+        staleness={name: ahead for name, ahead in status.staleness.items() if name == client_id},
+        history=[],
+        error="the run failed: ask whoever runs the server" if status.error else "",
     )
 
 

@@ -129,8 +129,9 @@ class PackCommandOptions(CheckedOptions):
     """Options of ``gkt data pack``.
 
     Attributes:
-        place: What names the classes, their order and the image size: a bundle, or the URL of a server.
-        token: Token that gkt serve printed, where --for is a server.
+        place: What names the classes, their order and the image size: a bundle, a join link or a file
+            that holds it.
+        token: Token that all devices of an earlier version share, where --for is the URL of a server.
         out: The private file, NAME.npz.
         pack: How photos are packed.
         connection: The way to the server.
@@ -154,8 +155,10 @@ class RunOptions(DeviceOptions):
             or MODULE:FUNCTION, which are packed into --state-dir, photos again when they change.
         client_id: Name of this device.
         pack: How photos are packed.
-        url: URL that gkt serve printed.
-        token: Token that gkt serve printed.
+        join: The link into the run that gkt serve prints and gkt enroll makes, or a file that holds it; not
+            needed once this device has enrolled.
+        url: Where the server is by now, if it has moved; with --token, where it is.
+        token: Token that all devices of a run of an earlier version share; goes with the next release.
         state_dir: Folder of what survives a restart: bundle, weights, model. Needed but for --dry-run.
         is_dry_run: Show what would leave this device; send nothing of it.
         noise: What happens to features before they leave.
@@ -172,8 +175,9 @@ class RunOptions(DeviceOptions):
     """
 
     client_id: str | None = option(None, shown_default="drawn once, and kept in --state-dir")
-    url: str = option(flag="--server")
-    token: str = option(envvar="GKT_TOKEN")
+    join: str | None = option(None, envvar="GKT_JOIN", metavar="LINK|FILE", group=SERVER)
+    url: str | None = option(None, flag="--server", group=SERVER)
+    token: str | None = option(None, envvar="GKT_TOKEN", group=SERVER)
     state_dir: Path | None = option(None, click_type=OUTPUT_FOLDER)
     is_dry_run: bool = option(False, flag="--dry-run")
     noise: FeatureNoise = field(default_factory=FeatureNoise)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from edge_runtime.cli.connecting import connect, manifest_for
+from edge_runtime.cli.connecting import OLD_TOKEN, connect, manifest_for
 from edge_runtime.cli.options import PackCommandOptions
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
@@ -19,6 +19,7 @@ from gkt_core.data.pack import class_counts, contact_sheet_path, new_owner_key, 
 from gkt_core.data.private_data import PrivateData, load_private_data, owner_key_of, save_private_data
 from gkt_core.data.reading.contact_sheet import write_contact_sheet
 from gkt_core.errors import ConfigError, DatasetError, InputError, needs
+from gkt_core.wire.join_link import given_join_link
 
 if TYPE_CHECKING:
     from edge_runtime.server_client import ServerClient
@@ -42,12 +43,19 @@ def pack_command(source: str, options: PackCommandOptions, contact_sheet: Path |
     out = options.out
     owner_key, before = _packed_before(out)
 
-    def to_server(url: str) -> ServerClient:
-        if not options.token:
-            raise ConfigError(f"--for {url} is a server: give its token with --token or in GKT_TOKEN")
+    def to_server(place: str) -> ServerClient:
         note = functools.partial(click.echo, err=True)
-        patience = options.patience_seconds
-        return connect(url, options.token, options.connection, patience_seconds=patience, note=note)
+        wire = functools.partial(
+            connect, options=options.connection, patience_seconds=options.patience_seconds, note=note
+        )
+        if not place.lower().startswith(("http://", "https://")):
+            with needs("edge"):
+                from edge_runtime.membership import as_guest  # noqa: PLC0415 - imports an extra
+            return as_guest(given_join_link(place), wire)
+        if not options.token:
+            raise ConfigError(f"--for {place} is a server: give the join link that it prints instead")
+        note(OLD_TOKEN)
+        return wire(place, options.token)
 
     target = target_of(manifest_for(options.place, to_server), options.pack)
     private, report = pack(source, target, options.pack, owner_key, before)

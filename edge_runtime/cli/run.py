@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_runtime.cli.connecting import connect
+from edge_runtime.cli.connecting import enter
 from edge_runtime.cli.options import RunOptions
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.cli import Command, emit_json, json_option
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    example="gkt edge run --server http://server:8080 --token TOKEN --data client-000.npz --state-dir state",
+    example="gkt edge run --join join.txt --data client-000.npz --state-dir state",
 )
 @dataclass_options(RunOptions, leave_out=("key",))
 @json_option()
 def run(options: RunOptions, as_json: bool) -> None:
     """Take part in the server's run until it ends.
 
-    Trains on --data, uploads feature maps, logits and labels (never images or weights), distils from the
-    server's answers. Started again after a stop, it goes on from --state-dir. In the end
-    STATE_DIR/model.onnx is the combined model of this device.
+    The link of gkt serve, or a file that holds it, makes this device a member of the run; from then on
+    --state-dir is enough. Trains on --data, uploads feature maps, logits and labels (never images or
+    weights), distils from the server's answers. Started again after a stop, it goes on from --state-dir. In
+    the end STATE_DIR/model.onnx is the combined model of this device.
     """
     with needs("edge"):
         from edge_runtime.device import Device  # noqa: PLC0415 - imports an extra
@@ -72,13 +73,7 @@ def run(options: RunOptions, as_json: bool) -> None:
         pauses = Pauses(*limits, sysfs=options.sysfs, note=progress.note)
         for limit in pauses.missing():
             progress.note(f"{limit}: nothing below {options.sysfs} says so, training never waits for it")
-        server = connect(
-            options.url,
-            options.token,
-            options.connection,
-            patience_seconds=options.patience,
-            note=progress.note,
-        )
+        server = enter(options, None if folder is None else folder.path, identity, progress.note)
         stack.callback(server.close)
         if private is None:
             manifest = Manifest.from_dict(server.run_info().manifest)

@@ -26,7 +26,7 @@ MessageT = TypeVar("MessageT")
 
 # Of a body within the time that nothing may move: 17 bytes a second, slower than any link that trains.
 LEAST_BYTES = 1024
-JSON, BINARY = "application/json", "application/octet-stream"
+JSON, BINARY, PEM = "application/json", "application/octet-stream", "application/x-pem-file"
 
 _ELSEWHERE = "another server answers at this address: is it the one that gkt serve printed?"
 _PORTAL = (
@@ -74,6 +74,16 @@ def message_of(message_type: type[MessageT], response: httpx.Response, *, stall_
         if _is_meant(message_type, body):
             raise
         raise OddAnswerError(f"an answer of another server, or one cut short ({error}): {_PORTAL}") from error
+
+
+def text_of(response: httpx.Response, *, stall_seconds: float) -> bytes:
+    """Read a certificate (PEM) that a gkt server sent.
+
+    Raises:
+        OddAnswerError: Something else sent it.
+    """
+    check_type(response, PEM)
+    return _body(response, stall_seconds)
 
 
 def refusal_of(response: httpx.Response, *, stall_seconds: float) -> GKTError:

@@ -70,5 +70,9 @@ def _certificate_hint(error: ssl.SSLCertVerificationError) -> str:
             "for this name; a captive portal shows its own, too"
         )
     if error.verify_code in _UNKNOWN_AUTHORITY:
-        return "no authority that this device knows signed it: give the certificate of who did with --ca-file"
+        return (
+            "no authority that this device knows signed it: join with the link that the server prints, "
+            "or give "
+            "the certificate of who did with --ca-file"
+        )
     return error.verify_message

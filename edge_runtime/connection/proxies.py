@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import httpx
 
 from gkt_core.errors import ConfigError, MissingExtraError
+from gkt_core.wire.addresses import is_loopback
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 
@@ -75,16 +76,6 @@ def proxy_hint(refusal: str) -> str:
             "(HTTP_PROXY for http) or --proxy"
         )
     return "the proxy does not let this device through to the server: ask who runs it, or try --no-proxy"
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine."""
-    if host.rstrip(".").lower() == "localhost" or host.lower().endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _opened(url: str, source: str) -> ChosenProxy:

@@ -9,11 +9,13 @@ GET   /v1/health                                                          :class
 GET   /v1/health/live                                                     :class:`Health`
 GET   /v1/openapi.json                                                    this, for programs
 GET   /docs                                                               this, for people
+GET   /v1/authority                                                       who signed the certificate
 GET   /v1/runs                                                            :class:`RunList`
 GET   /v1/runs/{run}                                                      :class:`RunInfo`
 GET   /v1/runs/{run}/status                                               :class:`RunStatus`
 GET   /v1/runs/{run}/artifacts/{file}                                     a file of the bundle
 PUT   /v1/runs/{run}/clients/{client}                                     :class:`JoinRequest` / :class:`Task`
+PUT   /v1/runs/{run}/clients/{client}/credential                          a secret's hash / Enrolled
 GET   /v1/runs/{run}/clients/{client}/task                                :class:`Task`
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/shards               :class:`MissingShards`
 PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/shards/{split}/{n}   a shard / :class:`ShardReceipt`
@@ -21,10 +23,12 @@ PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
 GET   /v1/runs/{run}/model/template                                       the trained template
 GET   /v1/runs/{run}/model/server                                         the server's weights
+POST  /v1/runs/{run}/operator/enrolments                                  tokens for join links
+POST  /v1/runs/{run}/operator/clients/{client}/{action}                   operators' changes
 POST  /v1/infer                                                           features / :class:`Inference`
 ====  ==================================================================  ======================
 
-Every request but the first four carries ``Authorization: Bearer <token>``. Shards carry
+All but the first five carry ``Authorization: Bearer <secret>`` (:mod:`gkt_core.wire.credentials`); shards
 ``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
 PUTs may be repeated at any time. Files carry the same header, of the whole file, and ``ETag``: the rest of
 one is asked for with ``Range`` and ``If-Range``. Errors are :class:`ErrorBody`; an answer of 429 or 503 says

@@ -27,6 +27,7 @@ _KINDS = {
     "bundle": matcher(paths.RUN + paths.ARTIFACT),
     "model": matcher(paths.RUN + paths.MODEL),
     "task": matcher(paths.RUN + paths.TASK),
+    "credential": matcher(paths.RUN + paths.CREDENTIAL),
     "join": matcher(paths.RUN + paths.CLIENT),
     "run_info": re.compile(f"{matcher(paths.RUNS).pattern}|{matcher(paths.RUN).pattern}"),
 }

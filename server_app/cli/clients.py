@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +12,19 @@ import click
 
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
-from gkt_core.errors import InputError, RoundError, needs
-from server_app.cli.options import ReleaseOptions, RunFolder
+from gkt_core.errors import needs
+from server_app.cli.enroll import make_links
+from server_app.cli.options import LinkOptions, ReleaseOptions, RunFolder
 
 if TYPE_CHECKING:
-    from server_app.rounds.state import Event, RunState
+    from server_app.rounds.state import RunState
+    from server_app.run_folder import RunContext
+    from server_app.store import RunStore
 
 
 @click.group(cls=Group)
 def clients() -> None:
-    """List a run's devices, revoke one, or release one from quarantine.
+    """List a run's devices; revoke, release, rotate or enrol one again.
 
     Works beside a running server or without one: both read the run's state from --data-dir.
     """
@@ -31,15 +36,17 @@ def clients() -> None:
 def list_clients(options: RunFolder, as_json: bool) -> None:
     """List the devices of a run and what each of them does.
 
-    States: training (its part of the round is awaited), reported, waiting, quarantined (with the reason),
-    revoked.
+    States: enrolled (has not joined yet), training (its part of the round is awaited), reported, waiting,
+    quarantined (with the reason), revoked.
     """
-    store, state = _open(options.data_dir)
-    rows = _rows(store, state)
+    with _opened(options.data_dir) as run:
+        state = run.store.state()
+        rows = _rows(run.store, state)
+        run_id = run.store.run_id
     if as_json:
-        emit_json({"run_id": store.run_id, "phase": str(state.phase), "clients": rows})
+        emit_json({"run_id": run_id, "phase": str(state.phase), "clients": rows})
         return
-    click.echo(f"{store.run_id} is {state.phase} in round {state.round_num} of {state.rounds}")
+    click.echo(f"{run_id} is {state.phase} in round {state.round_num} of {state.rounds}")
     for row in rows:
         about = f"{row['num_examples']} samples, soft labels of round {row['last_answer']}"
         reason = f": {row['reason']}" if row["reason"] else ""
@@ -53,12 +60,11 @@ def list_clients(options: RunFolder, as_json: bool) -> None:
 def revoke(client_id: str, options: RunFolder, as_json: bool) -> None:
     """Exclude a device from the run for good.
 
-    Nobody waits for it any more, and it cannot join this run again. What was trained on its features
-    before stays in the network. For a device that only misbehaved once, see gkt clients release.
+    Its secret ends at once, also in the middle of an upload. Nobody waits for it any more, and it cannot
+    join this run again. What was trained on its features before stays in the network. For a device that
+    only misbehaved once, see gkt clients release.
     """
-    from server_app.rounds.state import Revoked  # noqa: PLC0415 - imports an extra
-
-    _apply(options.data_dir, client_id, Revoked(client_id), "revoked", as_json)
+    _change(options.data_dir, client_id, "revoke", "revoked", as_json)
 
 
 @clients.command(example="gkt clients release client-003 --data-dir run")
@@ -71,58 +77,76 @@ def release(client_id: str, options: ReleaseOptions, as_json: bool) -> None:
     Its past is forgotten and its next upload is checked as if it were its first: a device that sends the
     same again is quarantined again, unless --trust says that you have looked at it.
     """
-    from server_app.rounds.state import Pardoned  # noqa: PLC0415 - imports an extra
-
-    _apply(options.data_dir, client_id, Pardoned(client_id, options.trust), "released", as_json)
+    _change(options.data_dir, client_id, "trust" if options.trust else "release", "released", as_json)
 
 
-def _open(data_dir: Path) -> tuple[Any, RunState]:
+@clients.command(example="gkt clients rotate client-003 --data-dir run")
+@click.argument("client_id")
+@dataclass_options(RunFolder)
+@json_option()
+def rotate(client_id: str, options: RunFolder, as_json: bool) -> None:
+    """Let a device draw another secret, with its next request.
+
+    Until then the one that it has holds. Where somebody else may know that one, gkt clients re-enroll ends
+    it.
+    """
+    _change(options.data_dir, client_id, "rotate", "asked for another secret", as_json)
+
+
+@clients.command("re-enroll", example="gkt clients re-enroll client-003 --data-dir run")
+@click.argument("client_id")
+@dataclass_options(LinkOptions)
+@json_option()
+def re_enroll(client_id: str, options: LinkOptions, as_json: bool) -> None:
+    """Make a link for a device that has lost its state folder, or whose secret somebody else may know.
+
+    What it was known by ends at once. With the link it takes up its place again, from fresh weights where
+    they are lost; what it had sent of a round that is open is forgotten.
+    """
+    with _opened(options.data_dir) as run:
+        (link,) = make_links(run, options, 1, client_id)
+    if as_json:
+        emit_json({"client_id": client_id, "join": link.text()})
+        return
+    click.echo(link.text())
+    click.echo(f"on the device: gkt edge run --join FILE --client-id {client_id} --data ...", err=True)
+
+
+@contextlib.contextmanager
+def _opened(data_dir: Path) -> Iterator[RunContext]:
     with needs("server"):
         from server_app.run_folder import open_run  # noqa: PLC0415 - imports an extra
-    store = open_run(data_dir).store
-    return store, store.state()
+    run = open_run(data_dir)
+    with contextlib.closing(run.store):
+        yield run
 
 
-def _rows(store: Any, state: RunState) -> list[dict[str, Any]]:
-    from server_app.rounds.machine import rounds_of  # noqa: PLC0415 - imports an extra
+def _rows(store: RunStore, state: RunState) -> list[dict[str, Any]]:
+    from server_app.membership import client_state  # noqa: PLC0415 - imports an extra
 
-    reasons = dict(state.quarantined)
+    reasons, known, enrolled = dict(state.quarantined), store.clients(), store.credentials.devices()
 
-    def describe(client_id: str) -> str:
-        if client_id in state.revoked:
-            return "revoked"
-        if client_id in reasons:
-            return "quarantined"
-        if rounds_of(state).is_working(state, client_id):
-            return "training"
-        return "reported" if client_id in state.reported else "waiting"
-
-    return [
-        {
-            "client_id": client.client_id,
-            "state": describe(client.client_id),
-            "reason": reasons.get(client.client_id, ""),
-            "trusted": client.client_id in state.trusted,
-            "num_examples": client.num_examples,
-            "engine": client.engine,
-            "last_answer": state.last_answer(client.client_id),
+    def row(client_id: str) -> dict[str, Any]:
+        client = known.get(client_id)
+        return {
+            "client_id": client_id,
+            "state": client_state(store, state, client_id),
+            "reason": reasons.get(client_id, ""),
+            "trusted": client_id in state.trusted,
+            "num_examples": client.num_examples if client else 0,
+            "engine": client.engine if client else "",
+            "last_answer": state.last_answer(client_id),
         }
-        for client in store.clients().values()
-    ]
+
+    return [row(client_id) for client_id in sorted({*known, *enrolled})]
 
 
-def _apply(data_dir: Path, client_id: str, event: Event, done: str, as_json: bool) -> None:
-    store, _ = _open(data_dir)
-    known = store.clients()
-    if client_id not in known:
-        listed = ", ".join(known) or "nobody has joined yet"
-        raise InputError(f"no device {client_id!r} in this run, expected one of: {listed}")
-    try:
-        state = store.apply(event)
-    except RoundError as error:
-        # Here it is not a peer that misunderstood something, but what a person asked for.
-        raise InputError(str(error)) from error
-    row = next(row for row in _rows(store, state) if row["client_id"] == client_id)
+def _change(data_dir: Path, client_id: str, action: str, done: str, as_json: bool) -> None:
+    with needs("server"):
+        from server_app.membership import change_client  # noqa: PLC0415 - imports an extra
+    with _opened(data_dir) as run:
+        change_client(run.store, client_id, action)
+        row = next(row for row in _rows(run.store, run.store.state()) if row["client_id"] == client_id)
     if as_json:
         emit_json(row)
     else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import COMPILE
 from gkt_core.errors import ConfigError
+from gkt_core.wire.addresses import is_loopback
 from server_app.heartbeat import LEAST_SILENCE_SECONDS
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
@@ -44,6 +46,40 @@ class ReleaseOptions(RunFolder):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions(RunFolder):
+    """Options of what makes join links.
+
+    Attributes:
+        hours: How long a link holds.
+        public_url: URL at which devices find the server, where it is another than gkt serve's.
+    """
+
+    hours: float = option(168.0, above=0, high=24 * 366, unit="hours")
+    public_url: str | None = option(None, shown_default="as gkt serve prints it")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges.
+
+        Raises:
+            ConfigError: Names the option.
+        """
+        check_options(self)
+        if self.public_url is not None:
+            check_public_url(self.public_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrollOptions(LinkOptions):
+    """Options of ``gkt enroll``.
+
+    Attributes:
+        devices: How many links, each for one device.
+    """
+
+    devices: int = option(1, low=1, high=10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions(RunFolder):
     """Options of ``gkt serve`` beside the hyper-parameters.
 
@@ -56,9 +92,13 @@ class ServeOptions(RunFolder):
         resumes_failed: Take up a run that has failed where it stopped, once the cause is gone.
         host: Address to listen on; 0.0.0.0 for all.
         port: Port; 0 for a free one.
-        token: The devices' bearer token.
-        tls_cert: Certificate chain (PEM), to serve https.
+        public_url: URL at which devices find the server, where it is another than the one that it listens on:
+            behind a proxy, or a router.
+        token: A token that all devices share; on this machine only, and gone with the next release: devices
+            have join links.
+        tls_cert: Certificate chain (PEM); without, a server beyond this machine makes its own.
         tls_key: Private key of --tls-cert (PEM).
+        insecure_http: Serve plain http to other machines: whoever is between reads and changes what he likes.
         deployed: Folder of gkt deploy --split, or its server.onnx: answers features at POST /v1/infer. Needs
             ONNX Runtime, gkt-edge[server,edge].
         poll_seconds: How often waiting devices ask again.
@@ -85,9 +125,11 @@ class ServeOptions(RunFolder):
     resumes_failed: bool = option(False, flag="--resume-failed", group=GOING_ON)
     host: str = option("127.0.0.1", group=NETWORK)
     port: int = option(8080, low=0, high=65535, group=NETWORK)
-    token: str | None = option(None, envvar="GKT_TOKEN", shown_default="drawn at random", group=NETWORK)
+    public_url: str | None = option(None, group=NETWORK)
+    token: str | None = option(None, envvar="GKT_TOKEN", group=NETWORK)
     tls_cert: Path | None = option(None, group=NETWORK)
     tls_key: Path | None = option(None, group=NETWORK)
+    insecure_http: bool = option(False, group=NETWORK)
     deployed: Path | None = option(None, flag="--infer", group=NETWORK)
     poll_seconds: float = option(1.0, low=0.01, high=3600, unit="seconds", group=NETWORK)
     deadline_seconds: float | None = option(
@@ -113,9 +155,35 @@ class ServeOptions(RunFolder):
         """
         check_options(self)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ConfigError("--tls-cert and --tls-key belong together: give both, or none for plain HTTP")
+            raise ConfigError("--tls-cert and --tls-key belong together: give both, or none")
+        if self.insecure_http and self.tls_cert is not None:
+            raise ConfigError("--insecure-http and --tls-cert were given: expected one of them")
+        if self.token is not None and not is_loopback(self.host):
+            raise ConfigError(
+                f"--token (or GKT_TOKEN) speaks for every device, and --host is {self.host}: it is for "
+                "this machine "
+                "alone and goes with the next release; leave it out, devices join with the link that is "
+                "printed"
+            )
+        if self.public_url is not None:
+            check_public_url(self.public_url)
 
     @property
     def tls(self) -> tuple[Path, Path] | None:
         """Certificate and key, or None for plain HTTP."""
         return None if self.tls_cert is None or self.tls_key is None else (self.tls_cert, self.tls_key)
+
+
+def check_public_url(url: str) -> None:
+    """Refuse what cannot stand in a join link.
+
+    Raises:
+        ConfigError: It is no http or https URL of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or "@" in url or "#" in url or "?" in url or not url.isascii() or " " in url:
+        raise ConfigError(f"--public-url is {url!r}, expected one such as https://gkt.example.org:8080")

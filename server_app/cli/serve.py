@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,16 +19,30 @@ from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
 from gkt_core.data.augment import CROP_PADDING_WORDS, view_defaults
 from gkt_core.errors import ConfigError, needs
+from gkt_core.wire.addresses import is_loopback
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
 from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
 from server_app.own_networks import check_networks, note_networks, noted_networks
 
 if TYPE_CHECKING:
+    from gkt_core.wire.join_link import JoinLink
     from server_app.run_folder import RunContext
+    from server_app.serving import Access
     from server_app.store import RunStore
     from server_app.trainer.supervisor import TrainerProcess
     from server_app.web.classifier import FeatureClassifier
+
+_SHARED_HERE = (
+    "warning: the shared token speaks for every device without a secret of its own, and goes with the next "
+    "release: give devices the join link instead"
+)
+_SHARED_ELSEWHERE = "the run's shared token is taken on this machine alone: devices join with the link"
+_INSECURE = (
+    "WARNING: --insecure-http: features, labels and secrets travel readable, and whoever is between can "
+    "change "
+    "them and what devices run; leave it out for https"
+)
 
 
 @click.command(
@@ -34,7 +50,7 @@ if TYPE_CHECKING:
     example="gkt serve --artifacts artifacts --data-dir run --host 0.0.0.0 --clients 4 --rounds 20",
 )
 @dataclass_options(ServeOptions)
-@json_option("URL, run id and token as JSON, once listening,")
+@json_option("URL, run id, join link, file of the operator's secret as JSON, once listening,")
 @run_config_options(
     defaults={
         **SERVE_DEFAULTS,
@@ -45,22 +61,27 @@ if TYPE_CHECKING:
 def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool) -> None:
     """Serve one run: collect features, train the large network, answer with soft labels.
 
-    Prints the command that each device runs. The interface describes itself at /docs, and as an OpenAPI
-    document at /v1/openapi.json; neither needs the token. Ctrl-C stops the server and its trainer; the same
-    --data-dir goes on where it stopped, with the same deadline unless another is given. The run's
-    hyper-parameters, which --config takes too, are --clients to --seed and all from "Rounds and devices" on;
-    they stay as they are, but that a run may grow (--rounds, --clients) and learn at another rate from here
-    on (--server-lr, --edge-lr).
+    Prints the link with which devices join. Beyond this machine it serves https: with --tls-cert, or with a
+    certificate of its own that the link makes devices trust. The interface describes itself at /docs, and
+    as an OpenAPI document at /v1/openapi.json; neither needs a secret. Ctrl-C stops the server and its
+    trainer; the same --data-dir goes on where it stopped, with the same deadline unless another is given.
+    The run's hyper-parameters, which --config takes too, are --clients to --seed and all from "Rounds and
+    devices" on; they stay as they are, but that a run may grow (--rounds, --clients) and learn at another
+    rate from here on (--server-lr, --edge-lr).
     """
     with needs("server"):
-        from server_app import serving  # noqa: PLC0415 - imports an extra
-    with opened(options, hyper_parameters, _announce) as (run, token, listener, trainer, classifier):
+        from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
+    # What the run writes, shards and features among it, is its owner's alone; the trainer inherits it.
+    os.umask(0o077)
+    with opened(options, hyper_parameters, _announce) as (run, access, listener, trainer, classifier):
 
-        def on_ready(url: str) -> None:
+        def on_ready(url: str, link: JoinLink) -> None:
+            secret_file = run.folder / run_folder.OPERATOR_SECRET_NAME
             if as_json:
-                emit_json({"url": url, "run_id": run.store.run_id, "token": token})
+                told = {"url": url, "run_id": run.store.run_id, "join": link.text()}
+                emit_json({**told, "operator_secret_file": str(secret_file)})
             else:
-                _print_address(run, url, token)
+                _print_address(run, url, link)
 
         serving.serve_run(
             run,
@@ -68,7 +89,7 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
             trainer,
             poll_seconds=options.poll_seconds,
             on_ready=on_ready,
-            tls=options.tls,
+            access=access,
             classifier=classifier,
         )
 
@@ -77,7 +98,7 @@ class Opened(NamedTuple):
     """What serving a run takes; the trainer is not started."""
 
     run: RunContext
-    token: str
+    access: Access
     listener: socket.socket
     trainer: TrainerProcess
     classifier: FeatureClassifier | None
@@ -100,10 +121,10 @@ def opened(
     with needs("server"):
         from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
         from server_app.trainer.supervisor import TrainerProcess  # noqa: PLC0415 - imports an extra
+        from server_app.web.certificates import server_context  # noqa: PLC0415 - imports an extra
         from server_app.web.classifier import FeatureClassifier  # noqa: PLC0415 - imports an extra
-        from server_app.web.gunicorn_server import check_tls  # noqa: PLC0415 - imports an extra
     if options.tls is not None:
-        check_tls(*options.tls)
+        server_context(*options.tls)
     # What is wrong with them is said before anything is bound or read.
     build_run_config(hyper_parameters, file=options.config_file)
     classifier = None if options.deployed is None else FeatureClassifier(options.deployed)
@@ -111,10 +132,9 @@ def opened(
         run, wanted = run_of(options, hyper_parameters, classifier)
         token = run_folder.read_token(options.data_dir)
         if options.token not in (None, token):
-            raise ConfigError(
-                f"the run in {options.data_dir} has another token, in {options.data_dir / 'token'}: "
-                "leave out --token"
-            )
+            other = f"another token, in {options.data_dir / 'token'}" if token else "no shared token"
+            raise ConfigError(f"the run in {options.data_dir} has {other}: leave out --token")
+        access = access_of(options, token, announce)
         if classifier is not None:
             classifier.check_fits(run.bundle.manifest)
         run = go_on(run, wanted, options, announce)
@@ -128,7 +148,34 @@ def opened(
             compiled=options.compiled,
             silence_seconds=options.silence_seconds,
         )
-        yield Opened(run, token, listener, trainer, classifier)
+        yield Opened(run, access, listener, trainer, classifier)
+
+
+def access_of(options: ServeOptions, token: str, announce: Callable[[str], None]) -> Access:
+    """Decide who is let in, and how the server shows itself; with a run's folder that is there.
+
+    Args:
+        options: Where and how.
+        token: One that all devices of the run share; empty for none.
+        announce: Told what is not as it should be.
+    """
+    with needs("server"):
+        from server_app.own_certificate import names_of_this_machine, own_certificate  # noqa: PLC0415
+        from server_app.serving import Access  # noqa: PLC0415 - imports an extra
+    public_url, is_here = options.public_url or "", is_loopback(options.host)
+    if token:
+        announce(_SHARED_HERE if is_here else _SHARED_ELSEWHERE)
+    token = token if is_here else ""
+    with contextlib.suppress(OSError):
+        options.data_dir.chmod(0o700)
+    if options.tls is not None or is_here:
+        return Access(options.tls, public_url=public_url, shared_token=token)
+    if options.insecure_http:
+        announce(_INSECURE)
+        return Access(public_url=public_url, shared_token=token)
+    names = names_of_this_machine(options.host, urlsplit(public_url).hostname or "")
+    own = own_certificate(options.data_dir, names)
+    return Access(own.files, own.authority, public_url, token)
 
 
 def run_of(
@@ -187,17 +234,20 @@ def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[st
     return with_precision(config, options.device, _announce)
 
 
-def _print_address(run: RunContext, url: str, token: str) -> None:
+def _print_address(run: RunContext, url: str, link: JoinLink) -> None:
+    from server_app.run_folder import JOIN_NAME  # noqa: PLC0415 - imports an extra
+
     click.echo(
         f"serving {run.store.run_id} on {url}: {run.config.rounds} rounds, {run.config.num_clients} devices"
     )
     click.echo(f"what can be said to it: {url}/docs, and {url}/v1/openapi.json for programs")
     if not run.store.state().deadline_seconds:
         click.echo("rounds wait for every device that is late: --round-deadline SECONDS goes on without it")
-    click.echo("each device runs:")
-    # Listening on all addresses: devices need one that is this machine's.
-    shown = url.replace("0.0.0.0", socket.gethostname()).replace("[::]", socket.gethostname())
-    click.echo(f"  gkt edge run --server {shown} --token {token} --data FILE --state-dir DIR")
+    click.echo(f"the link into this run, for all its devices; it is in {run.folder / JOIN_NAME}, too:")
+    click.echo(f"  {link.text()}")
+    click.echo("each device runs, with the link in the file join.txt:")
+    click.echo("  gkt edge run --join join.txt --data FILE --state-dir DIR")
+    click.echo(f"a link for one device alone: gkt enroll --data-dir {run.folder}")
 
 
 def _announce(line: str) -> None:

@@ -20,6 +20,13 @@ def known_identities(connection: sa.Connection, run_id: str) -> list[Identity]:
     ]
 
 
+def forget_key(connection: sa.Connection, run_id: str, client_id: str) -> None:
+    """Take the next key that a device of this name says for its own: the one before went with its folder."""
+    table = tables.identities
+    mine = table.c.run_id == run_id, table.c.client_id == client_id
+    connection.execute(sa.update(table).where(*mine).values(key_sha256=""))
+
+
 def forget_open_parts(connection: sa.Connection, run_id: str, client_id: str) -> int:
     """Forget the shards of the parts that a device has not closed with a report; how many there were."""
     shards, reports = tables.shards, tables.reports

@@ -52,10 +52,23 @@ def check_joining(joining: Identity, known: Iterable[Identity]) -> None:
     """
     for other in known:
         if other.client_id == joining.client_id:
-            if other.key_sha256 and other.key_sha256 != joining.key_sha256:
-                raise RoundError(
-                    f"the name {joining.client_id} belongs to another device of this run: give another "
-                    "--client-id, or the --state-dir that this device began with"
-                )
+            check_key(other, joining.key_sha256)
         elif joining.class_names and other.class_names:
             check_class_names(joining.class_names, joining.client_id, other.class_names, other.client_id)
+
+
+def check_key(known: Identity, key_sha256: str) -> None:
+    """Refuse a name that a device with another key has.
+
+    Args:
+        known: Who has it.
+        key_sha256: Of the key of who asks for it.
+
+    Raises:
+        RoundError: The keys differ.
+    """
+    if known.key_sha256 and known.key_sha256 != key_sha256:
+        raise RoundError(
+            f"the name {known.client_id} belongs to another device of this run: give another "
+            "--client-id, or the --state-dir that this device began with"
+        )

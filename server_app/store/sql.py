@@ -20,6 +20,7 @@ from server_app.rounds.history import stamped
 from server_app.rounds.machine import advance
 from server_app.rounds.state import Event, Grown, Joined, Phase, Reported, RunState, Trained
 from server_app.store import tables
+from server_app.store.credentials import CredentialStore
 from server_app.store.engine import migrate, open_engine, write_transaction
 from server_app.store.identities import forget_open_parts, known_identities
 from server_app.store.joining import Identity, check_joining
@@ -32,6 +33,10 @@ _logger = logging.getLogger(__name__)
 class RunStore:
     """State of one run, shared by processes. Every method is one transaction.
 
+    Attributes:
+        run_id: Which run.
+        credentials: Who may speak for its devices.
+
     Args:
         database: Path of an SQLite file, or a URL.
         run_id: Which of its runs.
@@ -43,6 +48,7 @@ class RunStore:
         self.run_id = run_id
         self._mine = tables.runs.c.run_id == run_id
         self._uploads = UploadStatements(self._engine, run_id, self._dialect.insert)
+        self.credentials = CredentialStore(self._engine, run_id, self._dialect.insert)
 
     @classmethod
     def create(cls, database: Path | str, run_id: str, config: dict[str, Any], state: RunState) -> RunStore:

@@ -36,6 +36,22 @@ identities = _table(
     sa.Column("class_names", sa.Text, nullable=False),
     sa.Column("samples_sha256", sa.String, nullable=False),
 )
+credentials = _table(
+    "credentials",
+    sa.Column("client_id", sa.String, primary_key=True),
+    sa.Column("secret_sha256", sa.String, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+    sa.Column("rotates", sa.Boolean, nullable=False),
+)
+enrolments = _table(
+    "enrolments",
+    sa.Column("enrolment", sa.String, primary_key=True),
+    sa.Column("token_sha256", sa.String, nullable=False),
+    sa.Column("client_id", sa.String, nullable=False),
+    sa.Column("uses", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+)
 shards = _table(
     "shards",
     sa.Column("round_num", sa.BigInteger, primary_key=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
 from flask import Flask, Response, request
@@ -10,6 +9,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from gkt_core.errors import (
     AuthenticationError,
+    ForbiddenError,
     GKTError,
     InputError,
     ProtocolError,
@@ -19,19 +19,20 @@ from gkt_core.errors import (
 from gkt_core.wire.protocol import ErrorBody, to_json
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
+from server_app.web.access import Gate
 from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.context import RequestContext
 from server_app.web.health import HealthWatch
-from server_app.web.operations import OPERATIONS
 from server_app.web.receiving import close_unread
-from server_app.web.routes import clients, documents, downloads, inference, runs, uploads
+from server_app.web.routes import clients, documents, downloads, inference, operators, runs, uploads
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
 _BODY_SLACK = 64 * 1024
 # Of an error, that of the nearest of its classes holds.
 _STATUSES: dict[type, int] = {
     AuthenticationError: 401,
+    ForbiddenError: 403,
     GKTError: 500,
     InputError: 422,
     ProtocolError: 400,
@@ -46,8 +47,10 @@ _RETRY_AFTER_SECONDS = 2
 
 def create_app(
     run: RunContext,
-    token: str,
+    shared_token: str | None = None,
     *,
+    operator_secret: str = "",
+    authority: bytes = b"",
     poll_seconds: float = 1.0,
     classifier: FeatureClassifier | None = None,
     trainer_trouble: Callable[[], str] = lambda: "",
@@ -56,7 +59,10 @@ def create_app(
 
     Args:
         run: The run to serve.
-        token: Bearer token that every request must carry, but for health and the document of the interface.
+        shared_token: A token that speaks for every device that has no secret of its own; None for none, as it
+            should be.
+        operator_secret: What operators show; empty where there are none.
+        authority: Certificate (PEM) of the authority that the server made for itself, if it did.
         poll_seconds: How often waiting devices are told to ask again.
         classifier: What answers features; None for a server that does not.
         trainer_trouble: Says what is wrong with the trainer; an empty string where nothing is.
@@ -69,16 +75,11 @@ def create_app(
         HealthWatch(run.store, trainer_trouble),
         Admission(_UPLOADS_OF_A_DEVICE, _UPLOADS),
         classifier,
+        authority,
     )
-
-    @app.before_request
-    def _authenticate() -> None:
-        operation = OPERATIONS.get(request.endpoint or "")
-        if request.endpoint is None or (operation is not None and not operation.needs_token):
-            return
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not hmac.compare_digest(given.encode(), token.encode()):
-            raise AuthenticationError("the bearer token is missing or wrong: use the one gkt serve printed")
+    gate = Gate(run.store, shared_token or "", operator_secret)
+    app.before_request(gate.admit)
+    app.after_request(gate.ask_rotation)
 
     @app.errorhandler(GKTError)
     def _refuse(error: GKTError) -> Response:
@@ -111,7 +112,7 @@ def create_app(
         close_unread()
         return response
 
-    for module in (runs, clients, uploads, downloads, inference, documents):
+    for module in (runs, clients, uploads, downloads, inference, operators, documents):
         app.register_blueprint(module.blueprint)
     return app
 

@@ -15,13 +15,13 @@ import socket
 import ssl
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gunicorn import http, util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from server_app.web.asking import Asked
+from server_app.web.certificates import Certificates
 
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
@@ -65,41 +65,6 @@ class _TLSSocket(ssl.SSLSocket, Asked):
         self.settimeout(self.silence_seconds if flag else 0.0)
 
 
-class Certificate:
-    """A certificate and its key, read again when the files change.
-
-    Args:
-        files: Certificate and key (PEM).
-        silence_seconds: How long a read or a write of its connections may wait.
-    """
-
-    def __init__(self, files: tuple[Path, Path], silence_seconds: float) -> None:
-        self._files, self._silence_seconds = files, silence_seconds
-        self._changed: tuple[int, ...] = ()
-        self._context = self._read()
-
-    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
-        """Put TLS on a connection; the handshake is still to come."""
-        with contextlib.suppress(OSError):
-            if self._changes() != self._changed:
-                # Half-written, the old one serves until both are there.
-                self._context = self._read()
-        wrapped = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        if isinstance(wrapped, _TLSSocket):
-            wrapped.silence_seconds = self._silence_seconds
-        return wrapped
-
-    def _changes(self) -> tuple[int, ...]:
-        return tuple(path.stat().st_mtime_ns for path in self._files)
-
-    def _read(self) -> ssl.SSLContext:
-        self._changed = self._changes()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*self._files)
-        context.sslsocket_class = _TLSSocket
-        return context
-
-
 class Peer(TConn):  # type: ignore[misc]
     """A connection, with what its peer has sent of the next head."""
 
@@ -115,8 +80,8 @@ class Peer(TConn):  # type: ignore[misc]
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker, its own master; ``gkt serve`` handles signals and knows its parent."""
 
-    certificate: Certificate | None = None
-    head_seconds = HEAD_SECONDS
+    certificates: Certificates | None = None
+    head_seconds, silence_seconds = HEAD_SECONDS, 30.0
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -156,8 +121,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             # An answer is two writes, of which the second would wait for the peer's delayed ACK: 44 ms.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.certificate is not None:
-                sock = self.certificate.wrap(sock)
+            if self.certificates is not None:
+                sock = self._with_tls(sock, self.certificates.context())
             peer = Peer(self, sock, address, listener)
         except OSError:
             # It is gone already.
@@ -167,6 +132,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self.nr_conns >= self.worker_connections:
             self._make_room()
         self._await_head(peer)
+
+    def _with_tls(self, sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+        context.sslsocket_class = _TLSSocket
+        wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        assert isinstance(wrapped, _TLSSocket)
+        wrapped.silence_seconds = self.silence_seconds
+        return wrapped
 
     def _make_room(self) -> bool:
         """Close the connection that has waited longest for its peer; whether there is one."""

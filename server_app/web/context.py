@@ -20,13 +20,17 @@ from server_app.web.health import HealthWatch
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The run, how often waiting devices ask again, who knows how all is, and who may upload or classify."""
+    """The run, how often waiting devices ask again, who knows how all is, and who may upload or classify.
+
+    ``authority`` is the certificate (PEM) of the server's own authority, if it has one.
+    """
 
     run: RunContext
     poll_seconds: float
     health: HealthWatch
     admission: Admission
     classifier: FeatureClassifier | None = None
+    authority: bytes = b""
 
 
 def context() -> RequestContext:

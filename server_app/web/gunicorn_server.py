@@ -18,8 +18,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from gkt_core.errors import ConfigError
-from server_app.web.connections import HEAD_SECONDS, Certificate, Worker, raise_descriptor_limit
+from server_app.web.certificates import Certificates
+from server_app.web.connections import HEAD_SECONDS, Worker, raise_descriptor_limit
 
 # A stalled body or answer holds one until the stall ends it. Connections without a whole head hold none, and
 # unused threads are never started.
@@ -68,7 +68,6 @@ class WebServer:
             "forwarded_allow_ips": "",
         }
         if tls is not None:
-            check_tls(*tls)
             # For what gunicorn tells the application of the scheme; the handshake is ours.
             settings |= {"certfile": str(tls[0]), "keyfile": str(tls[1])}
         application = _Application(app, settings)
@@ -79,9 +78,9 @@ class WebServer:
         self._worker = Worker(
             0, os.getppid(), [listener], application, 0, application.cfg, _Log(application.cfg)
         )
-        self._worker.head_seconds = head_seconds
+        self._worker.head_seconds, self._worker.silence_seconds = head_seconds, stall_seconds
         if tls is not None:
-            self._worker.certificate = Certificate(tls, stall_seconds)
+            self._worker.certificates = Certificates(*tls)
 
     def run(self) -> None:
         """Serve until :meth:`stop`; in a thread of its own, so that no signal interrupts a request."""
@@ -124,18 +123,3 @@ class _Log(Logger):  # type: ignore[misc]
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         if not isinstance(sys.exc_info()[1], BlockingIOError | TimeoutError | ssl.SSLWantReadError):
             super().exception(msg, *args, **kwargs)
-
-
-def check_tls(certificate: Path, key: Path) -> None:
-    """Refuse a certificate and a key that cannot be used.
-
-    Raises:
-        ConfigError: Not PEM files, or not of each other.
-    """
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"certificate {certificate} and key {key} cannot be used: {error}: expected PEM files that "
-            "belong together"
-        ) from error

@@ -29,6 +29,7 @@ _TAGS = {
     "device": "A device introduces itself and asks what to do.",
     "round": "A device's part of a round.",
     "model": "What was trained.",
+    "operator": "What the person who runs the server changes, with the operator's secret.",
 }
 
 
@@ -141,6 +142,7 @@ def _operation(operation: Operation, references: dict[tuple[type, str], Any]) ->
     }
     if not operation.needs_token:
         described["security"] = []
+    described["x-gkt-access"] = operation.access
     if operation.body is not None:
         described["requestBody"] = {
             "required": True,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
+from gkt_core.wire.credentials import ClientChange, Enrolled, EnrolmentRequest, Enrolments, NewCredential
 from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES
 from gkt_core.wire.protocol import (
     CLIENT_ID_PATTERN,
@@ -29,8 +30,17 @@ from gkt_core.wire.protocol import (
     Task,
 )
 from gkt_core.wire.shards import SPLITS
+from server_app.membership import RELEASE, REVOKE, ROTATE, TRUST
 
 BINARY = "application/octet-stream"
+PEM = "application/x-pem-file"
+# Who may call an operation: anybody; whoever has a secret of the run, be it of a join link; a device in its
+# own name; a device or an operator; an operator; who has a join link, or the device whose secret it replaces.
+EVERYBODY, INVITED, OWN_DEVICE, MEMBER, OPERATORS, NEWCOMER = (
+    "everybody", "invited", "device", "member", "operator", "newcomer",
+)  # fmt: skip
+# What an operator may change of a device: POST .../clients/{client}/{action}.
+ACTIONS = (REVOKE, RELEASE, TRUST, ROTATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class Operation:
         body_text: What the body is, for a person.
         refusals: Statuses of :class:`gkt_core.wire.protocol.ErrorBody` answers, beside the usual ones.
         headers: Request headers: name, whether it must be there, schema.
-        needs_token: Whether the bearer token must come along.
+        access: Who may call it.
         has_parts: Whether a part of the answer can be asked for, with Range and If-Range.
     """
 
@@ -56,8 +66,13 @@ class Operation:
     body_text: str = ""
     refusals: tuple[int, ...] = ()
     headers: tuple[tuple[str, bool, dict[str, Any]], ...] = ()
-    needs_token: bool = True
+    access: str = INVITED
     has_parts: bool = False
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a bearer token must come along."""
+        return self.access != EVERYBODY
 
 
 _ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
@@ -69,11 +84,25 @@ _SHARD_TEXT = (
 )
 
 OPERATIONS: dict[str, Operation] = {
-    "runs.health": Operation("server", Health, "the run can go on", refusals=(503,), needs_token=False),
-    "runs.live": Operation("server", Health, "the server answers", needs_token=False),
+    "runs.health": Operation("server", Health, "the run can go on", refusals=(503,), access=EVERYBODY),
+    "runs.live": Operation("server", Health, "the server answers", access=EVERYBODY),
+    "runs.authority": Operation(
+        "server",
+        PEM,
+        "the certificate (PEM) of the authority that this server made for itself, to be compared with the ca "
+        "of a join link; 404 where it has none",
+        refusals=(404,),
+        access=EVERYBODY,
+    ),
     "runs.list_runs": Operation("run", RunList, "the runs; one, for now"),
     "runs.info": Operation("run", RunInfo, "settings and bundle of the run", refusals=(404,)),
-    "runs.status": Operation("run", RunStatus, "the run at a glance", refusals=(404,)),
+    "runs.status": Operation(
+        "run",
+        RunStatus,
+        "the run at a glance; a device sees lines of its own",
+        refusals=(404,),
+        access=MEMBER,
+    ),
     "downloads.artifact": Operation(
         "run", BINARY, "the file as it was exported", refusals=(404,), has_parts=True
     ),
@@ -84,10 +113,24 @@ OPERATIONS: dict[str, Operation] = {
         JoinRequest,
         _MESSAGE_TEXT,
         refusals=(400, 404, 409, 413, 422),
+        access=OWN_DEVICE,
     ),
-    "clients.task": Operation("device", Task, "what to do next", refusals=(400, 404, 409)),
+    "clients.credential": Operation(
+        "device",
+        Enrolled,
+        "the server knows the device by this secret",
+        NewCredential,
+        _MESSAGE_TEXT,
+        refusals=(400, 404, 409, 413),
+        access=NEWCOMER,
+    ),
+    "clients.task": Operation("device", Task, "what to do next", refusals=(400, 404, 409), access=OWN_DEVICE),
     "uploads.missing_shards": Operation(
-        "round", MissingShards, "indexes of what has not arrived; nothing once reported", refusals=(404, 409)
+        "round",
+        MissingShards,
+        "indexes of what has not arrived; nothing once reported",
+        refusals=(404, 409),
+        access=OWN_DEVICE,
     ),
     "uploads.put_shard": Operation(
         "round",
@@ -97,6 +140,7 @@ OPERATIONS: dict[str, Operation] = {
         _SHARD_TEXT,
         refusals=(400, 404, 408, 409, 413),
         headers=(_SHA256, _ENCODING),
+        access=OWN_DEVICE,
     ),
     "uploads.put_report": Operation(
         "round",
@@ -105,12 +149,14 @@ OPERATIONS: dict[str, Operation] = {
         RoundReport,
         _MESSAGE_TEXT,
         refusals=(400, 404, 409, 413),
+        access=OWN_DEVICE,
     ),
     "downloads.soft_labels": Operation(
         "round",
         BINARY,
         "a soft-label shard: safetensors with sample_ids and server_logits",
         refusals=(404, 409),
+        access=OWN_DEVICE,
         has_parts=True,
     ),
     "downloads.model": Operation(
@@ -118,6 +164,7 @@ OPERATIONS: dict[str, Operation] = {
         BINARY,
         "the template (ONNX without extractor) or the server's weights (safetensors)",
         refusals=(404, 409),
+        access=MEMBER,
         has_parts=True,
     ),
     "inference.infer": Operation(
@@ -129,9 +176,26 @@ OPERATIONS: dict[str, Operation] = {
         f"{MAX_INFERENCE_SAMPLES}: what extractor.onnx of gkt deploy --split gives",
         refusals=(400, 404, 408, 413),
         headers=(_ENCODING,),
+        access=MEMBER,
     ),
-    "documents.openapi": Operation("server", "application/json", "this document", needs_token=False),
-    "documents.page": Operation("server", "text/html", "this document, for people", needs_token=False),
+    "operators.open_enrolments": Operation(
+        "operator",
+        Enrolments,
+        "what makes join links",
+        EnrolmentRequest,
+        _MESSAGE_TEXT,
+        refusals=(400, 404, 413, 422),
+        access=OPERATORS,
+    ),
+    "operators.change": Operation(
+        "operator",
+        ClientChange,
+        "what the device is now",
+        refusals=(400, 404, 422),
+        access=OPERATORS,
+    ),
+    "documents.openapi": Operation("server", "application/json", "this document", access=EVERYBODY),
+    "documents.page": Operation("server", "text/html", "this document, for people", access=EVERYBODY),
 }
 
 PATH_PARTS: dict[str, dict[str, Any]] = {
@@ -142,18 +206,20 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "index": {"type": "integer", "minimum": 0},
     "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
     "part": {"enum": ["template", "server"]},
+    "action": {"enum": list(ACTIONS)},
 }
 
 REFUSALS: dict[int, str] = {
     400: "the request is not what the protocol says, or holds something that this run does not expect",
-    401: "the bearer token is missing or wrong",
+    401: "the bearer token is missing, wrong, spent or revoked",
+    403: "the bearer token is that of somebody who may not do this",
     404: "there is no such thing",
     408: "the body did not go on",
     409: "the call does not fit the state of the run",
     413: "the body is larger than anything that is expected here",
     416: "the file has no such part",
-    422: "the device does not fit the bundle of this run",
+    422: "the device does not fit the bundle of this run, or there is nothing to change as was asked",
     503: "the storage does not answer for now, or the run cannot go on: ask again",
 }
 # Of every endpoint that needs the token.
-USUAL_REFUSALS = (401, 503)
+USUAL_REFUSALS = (401, 403, 503)

@@ -65,9 +65,7 @@ def test_one_real_round_without_torch_and_onnx(
         deadline = time.monotonic() + LONGEST_SECONDS / 2
         while not info_path.is_file() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        url = json.loads(info_path.read_text())["url"]
-        token = (run_dir / "token").read_text().strip()
-        connection = ("--server", url, "--token", token, "--data", data)
+        connection = ("--join", run_dir / "join", "--data", data)
 
         dry = ("--dry-run", "--engine", "ort-training", "--json")
         shown = isolated("edge", "run", *connection, *dry, cwd=tmp_path)

@@ -86,9 +86,8 @@ def test_from_arrays_over_a_served_run_to_the_combined_model(tmp_path: Path, mod
 
         def take_part(owner: int) -> edge_runtime.DeviceResult:
             return edge_runtime.Client(
-                server.url,
+                server.join,
                 owners[owner],
-                token=server.token,
                 client_id=f"owner-{owner}",
                 state_dir=tmp_path / f"state-{owner}",
             ).run()
@@ -114,7 +113,7 @@ def test_from_arrays_over_a_served_run_to_the_combined_model(tmp_path: Path, mod
     accuracy = edge_runtime.evaluate_model(Path(results[0].model), owners[1].validation, num_threads=1)
     assert accuracy.num_examples == len(owners[1].validation)
     with pytest.raises(ArtifactError, match="is no combined model of small_edge and wide_server"):
-        edge_export.load_combined(tmp_path / "run" / "token", tmp_path / "artifacts")
+        edge_export.load_combined(tmp_path / "run" / "join", tmp_path / "artifacts")
 
     # The run knows its module, and says so when it is gone.
     assert (tmp_path / "run" / NETWORKS_NAME).is_file()
@@ -164,11 +163,16 @@ def test_a_server_network_is_tried_before_a_run_begins(
         check_networks(() if text is None else (str(path),), manifest_of(name))
 
 
-def test_a_client_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GKT_TOKEN", raising=False)
+def test_a_client_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("GKT_JOIN", raising=False)
     data = gkt_core.private_data(*images_of(0), NAMES)
-    with pytest.raises(ConfigError, match="GKT_TOKEN"):
+    with pytest.raises(ConfigError, match="no link into a run"):
         edge_runtime.Client("http://127.0.0.1:1", data)
+    with pytest.raises(ConfigError, match="goes with the URL"):
+        edge_runtime.Client(None, data, token="a-token")
+    nobody = edge_runtime.Client(None, data, client_id="door", state_dir=tmp_path / "state")
+    with pytest.raises(ConfigError, match="does not belong to a run yet"):
+        nobody.run()
     with pytest.raises(MessageError, match="client id"):
         edge_runtime.Client("http://127.0.0.1:1", data, token="a-token", client_id="../door")
     with pytest.raises(ConfigError, match=re.escape("'127.0.0.1:1'")):

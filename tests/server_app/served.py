@@ -20,6 +20,7 @@ import pytest
 
 from gkt_core import networks
 from gkt_core.wire.protocol import RunStatus, from_json
+from server_app.run_folder import operator_bearer
 from tests.conftest import LONGEST_SECONDS, ROOT, shared_folder
 from tests.house.make_before import SMALL_SERVER
 from tests.server_app.waiting import until
@@ -110,24 +111,43 @@ class Serve:
     def status(self) -> RunStatus:
         root = f"/v1/runs/{self.info['run_id']}"
         return from_json(
-            RunStatus, self.get(f"{root}/status", Authorization=f"Bearer {self.token()}").content
+            RunStatus, self.get(f"{root}/status", Authorization=f"Bearer {self.operator()}").content
         )
 
-    def device(self, data: Path, state_dir: Path, *options: object) -> DeviceProcess:
-        """A real device, called like its data, which takes part beside whatever else is done."""
-        command = [sys.executable, "-m", "gkt_core.cli", "edge", "run", "--server", self.info["url"]]
-        command += ["--token", self.token(), "--data", str(data), "--state-dir", str(state_dir)]
+    def device(
+        self,
+        data: Path,
+        state_dir: Path,
+        *options: object,
+        environment: dict[str, str] | None = None,
+        old: bool = False,
+    ) -> DeviceProcess:
+        """A real device, called like its data, which takes part beside whatever else is done.
+
+        It has the server's link, unless another is in the options or the environment, or it is an old one.
+        """
+        command = [sys.executable, "-m", "gkt_core.cli", "edge", "run"]
+        if old:
+            command += ["--server", self.info["url"]]
+        elif environment is None and "--join" not in options:
+            command += ["--join", str(self.data_dir / "join")]
+        command += ["--data", str(data), "--state-dir", str(state_dir)]
         command += ["--client-id", data.stem, "--threads", "1"]
         log = state_dir.with_suffix(".log")
         with log.open("ab") as stream:
             process = subprocess.Popen(
-                [*command, *map(str, options)], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+                [*command, *map(str, options)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=environment,
             )
         self.devices.append(process)
         return DeviceProcess(process, log)
 
-    def token(self) -> str:
-        return (self.data_dir / "token").read_text().strip()
+    def operator(self) -> str:
+        """What an operator shows it."""
+        return operator_bearer(self.data_dir)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Stop it, and return its exit code."""

@@ -17,15 +17,17 @@ import pytest
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
+from gkt_core.wire.credentials import DEVICE, OPERATOR, Bearer, new_secret, secret_sha256
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import RunContext, create_run, open_run, run_folder
 from server_app.store import RunStore
-from tests.conftest import shared_folder
+from tests.conftest import LONGEST_SECONDS, shared_folder
 
 IMAGE_SIZE, NUM_CLASSES = 8, 3
 FEATURE_SHAPE = (16, IMAGE_SIZE, IMAGE_SIZE)
 CLIENTS = ("client-a", "client-b")
 TOKEN = "a-token-of-the-tests"
+OPERATOR_SECRET = "an-operators-secret-of-the-tests"
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +76,18 @@ def open_store(path: Path) -> RunStore:
     store = RunStore.open(path)
     assert store is not None
     return store
+
+
+def enrolled(run: RunContext, client_id: str) -> str:
+    """What a device shows that has enrolled with a join link of its own."""
+    secret, enrolment = new_secret(), run.store.credentials.open_enrolment(LONGEST_SECONDS)
+    run.store.credentials.enrol(enrolment, client_id, secret_sha256(secret), "")
+    return Bearer(DEVICE, client_id, secret).text()
+
+
+def operator() -> str:
+    """What an operator shows a server of the tests."""
+    return Bearer(OPERATOR, "", OPERATOR_SECRET).text()
 
 
 def run_config(**changes: Any) -> RunConfig:

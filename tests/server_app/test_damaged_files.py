@@ -57,7 +57,7 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     whole = {name: (server.data_dir / name).read_bytes() for name in (WEIGHTS, TEMPLATE)}
     flip_a_bit(server.data_dir / TEMPLATE)
     model = f"/v1/runs/{server.info['run_id']}/model"
-    authorization = {"Authorization": f"Bearer {server.token()}"}
+    authorization = {"Authorization": f"Bearer {server.operator()}"}
     assert server.get(f"{model}/template", **authorization).content == whole[TEMPLATE]
     assert server.get("/v1/health").status_code == 200
     for damage in (flip_a_bit, lambda path: os.truncate(path, 5), Path.unlink):

@@ -1,11 +1,13 @@
 """``gkt serve`` as a process with its trainer beside it: it starts, stops, dies and goes on."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import gkt
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
+from gkt_core.wire.join_link import read_join_link
 from gkt_core.wire.protocol import ErrorBody, RunStatus, from_json
 from server_app import RunContext, create_run, open_run
 from server_app.cli.options import ServeOptions
@@ -40,9 +43,16 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     first = serve("--artifacts", server_bundle, "--json", *RUN_OPTIONS)
     assert int(first.info["pid"]) == first.process.pid
     assert first.info["url"].startswith("http://127.0.0.1:")
-    token = first.token()
+    token, link = first.operator(), (first.data_dir / "join").read_text().strip()
     shown = first.wait_for(first.out, "}\n")
-    assert json.loads(shown) == {"url": first.info["url"], "run_id": first.info["run_id"], "token": token}
+    assert json.loads(shown) == {
+        "url": first.info["url"],
+        "run_id": first.info["run_id"],
+        "join": link,
+        "operator_secret_file": str(first.data_dir / "operator_secret"),
+    }
+    assert read_join_link(link).url == first.info["url"]
+    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700
 
     # It answers, also to what is wrong.
     assert first.get("/v1/health").json() == {"status": "ok"}
@@ -53,8 +63,8 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
     with httpx.Client(trust_env=False, timeout=LONGEST_SECONDS) as http:
         # More than a shard can have, and less than what is not read at all.
         headers = {"Authorization": f"Bearer {token}"}
-        url = f"{first.info['url']}{root}/clients/client-a"
-        refused = http.put(url, content=bytes(120_000), headers=headers)
+        url = f"{first.info['url']}{root}/operator/enrolments"
+        refused = http.post(url, content=bytes(120_000), headers=headers)
     assert refused.status_code == 413
     assert from_json(ErrorBody, refused.content).error == "RequestEntityTooLarge"
 
@@ -74,8 +84,11 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
 
     # The folder alone is enough to go on; settings that the run has may be repeated.
     second = serve("--rounds", "2", "--round-deadline", "60")
-    assert (second.info["run_id"], second.token()) == (first.info["run_id"], token)
-    second.wait_for(second.out, f"gkt edge run --server {second.info['url']} --token {token}")
+    assert (second.info["run_id"], second.operator()) == (first.info["run_id"], token)
+    # The same link at the new address, as not all devices may have used it.
+    again = dataclasses.replace(read_join_link(link), url=second.info["url"]).text()
+    second.wait_for(second.out, again)
+    second.wait_for(second.out, "gkt edge run --join join.txt --data FILE")
     config = second.get(root, Authorization=f"Bearer {token}").json()["config"]
     assert (config["codec"], config["shard_samples"]) == ("uint8", 8)
     with contextlib.closing(open_store(second.data_dir / "run.sqlite")) as store:
@@ -228,6 +241,16 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_written(
             (existing, ("--server-init", weights), ["--server-init", "began from other weights"]),
             (existing, ("--blobs", "s3://elsewhere/x"), ["--blobs is not where the run"]),
             (existing, ("--token", "another-token"), ["another token", "leave out --token"]),
+            (
+                new,
+                (*bundle, "--token", "long enough", "--host", "0.0.0.0"),
+                ["--token", "join with the link"],
+            ),
+            (
+                new,
+                (*bundle, "--public-url", "gkt.example.org"),
+                ["--public-url", "expected one such as https:"],
+            ),
         ]
         for folder, options, words in cases:
             arguments = ["serve", "--data-dir", str(folder), "--port", "0", "--threads", "1"]

@@ -10,6 +10,7 @@ from edge_runtime.machine.process_status import status_bytes
 from gkt_core.bundle.manifest import PORTABLE
 from profiling.device.engines.options import EnginesOptions
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server, wait_until
+from server_app.run_folder import JOIN_NAME
 
 _SECONDS = 300.0
 
@@ -62,18 +63,19 @@ def _write_images(path: Path, options: EnginesOptions) -> None:
 
 
 def _device_peak(processes: ProcessGroup, server: Child, folder: Path, options: EnginesOptions) -> int:
+    wait_for_server(server, folder / "server")
+    link_file = folder / "server" / JOIN_NAME
     device = processes.start(
         "gkt edge run",
         arguments(
             "edge run",
-            server=wait_for_server(server, folder / "server")["url"],
+            join=link_file,
             data=next((folder / "split" / "clients").glob("*.npz")),
             threads=options.threads,
             state_dir=folder / "device",
             engine=PORTABLE,
         ),
         log=folder / "logs" / "device.log",
-        environment={"GKT_TOKEN": (folder / "server" / "token").read_text(encoding="utf-8").strip()},
     )
     peak = 0
 

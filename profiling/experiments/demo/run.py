@@ -27,7 +27,8 @@ from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, deriv
 from profiling.frame.machine import describe_machine
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server
 from profiling.traffic.wire_meter import WIRE_NAME, WireMeter
-from server_app.run_folder import SERVER_INFO_NAME
+from server_app.inviting import moved_link
+from server_app.run_folder import SERVER_INFO_NAME, operator_bearer
 
 _POLL_SECONDS = 0.5
 
@@ -167,11 +168,12 @@ class DemoRun:
         (self._out / "server" / SERVER_INFO_NAME).unlink(missing_ok=True)
         server = self._start_server(processes)
         info = wait_for_server(server, self._out / "server")
-        token = (self._out / "server" / "token").read_text(encoding="utf-8").strip()
         with self._wire(info["url"]) as url:
-            devices = [self._start_device(processes, client_id, url, token) for client_id in client_ids]
+            link = moved_link(self._out / "server", url)
+            devices = [self._start_device(processes, client_id, link) for client_id in client_ids]
             self._display.say(f"server {info['url']}, its trainer and {len(devices)} devices are running")
-            status = self._watch(processes, server, devices, info["url"], token)
+            secret = operator_bearer(self._out / "server")
+            status = self._watch(processes, server, devices, info["url"], secret)
         processes.stop([server])
         if status.phase != "finished":
             raise RunFailedError(
@@ -191,10 +193,10 @@ class DemoRun:
         write_atomically(self._out / WIRE_NAME, (json.dumps(counts, indent=2) + "\n").encode())
 
     def _watch(
-        self, processes: ProcessGroup, server: Child, devices: list[Child], url: str, token: str
+        self, processes: ProcessGroup, server: Child, devices: list[Child], url: str, secret: str
     ) -> RunStatus:
         """Show the run until every device has ended."""
-        client = ServerClient(url, token, patience_seconds=60.0)
+        client = ServerClient(url, secret, patience_seconds=60.0)
         try:
             client.run_info()
             for _ in processes.watch(devices):
@@ -222,16 +224,16 @@ class DemoRun:
         words += arguments_of(RegisteredNetworks(networks=self._options.networks.networks))
         return processes.start("gkt serve", words, log=self._logs / "server.log")
 
-    def _start_device(self, processes: ProcessGroup, client_id: str, url: str, token: str) -> Child:
+    def _start_device(self, processes: ProcessGroup, client_id: str, link: str) -> Child:
         words = arguments(
             "edge run",
-            server=url,
             client_id=client_id,
             data=self._data_file(client_id),
             state_dir=self._state_dir(client_id),
             threads=self._options.device_threads,
         )
-        log, secret = self._logs / f"{client_id}.log", {"GKT_TOKEN": token}
+        # In the environment, as everybody sees the words of a command.
+        log, secret = self._logs / f"{client_id}.log", {"GKT_JOIN": link}
         return processes.start(f"device {client_id}", words, log=log, environment=secret)
 
     def _data_file(self, client_id: str) -> Path:

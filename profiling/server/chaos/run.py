@@ -13,8 +13,9 @@ from gkt_core.errors import RunFailedError
 from profiling.frame.processes import Child, ProcessGroup, arguments, free_port
 from profiling.server.chaos.kills import SERVER, TRAINER, Kill, share_done
 from profiling.server.chaos.outcome import left_over, run_hashes
+from server_app.inviting import serve_link
 from server_app.rounds.state import Phase
-from server_app.run_folder import RunContext, open_run, read_token
+from server_app.run_folder import JOIN_NAME, RunContext, open_run
 
 _POLL_SECONDS = 0.02
 _DEVICE_POLL_SECONDS = 0.2
@@ -87,7 +88,7 @@ class SupervisedRun:
         self._started = time.monotonic()
         run = open_run(self._data_dir)
         with contextlib.closing(run.store), ProcessGroup(self._folder) as processes:
-            self._start(processes)
+            self._start(processes, run)
             self._watch(run, list(kills))
             seconds = time.monotonic() - self._started
             hashes = run_hashes(run, self._state_dirs)
@@ -99,26 +100,24 @@ class SupervisedRun:
             "seconds": seconds,
         }
 
-    def _start(self, processes: ProcessGroup) -> None:
+    def _start(self, processes: ProcessGroup, run: RunContext) -> None:
         port, logs = free_port(), self._folder / "logs"
         serve = arguments("serve", data_dir=self._data_dir, port=port, poll_seconds=_DEVICE_POLL_SECONDS)
         self._server = processes.start(SERVER, [*serve, *self._threads], log=logs / "server.log")
         self._devices: list[Child] = []
-        token = {"GKT_TOKEN": read_token(self._data_dir)}
+        # Devices may come up before the server does.
+        serve_link(run, f"http://127.0.0.1:{port}")
         for file, state_dir in zip(self._data_files, self._state_dirs, strict=True):
-            url = f"http://127.0.0.1:{port}"
             words = arguments(
                 "edge run",
-                server=url,
+                join=self._data_dir / JOIN_NAME,
                 data=file,
                 client_id=file.stem,
                 state_dir=state_dir,
                 checkpoint_seconds=0.2,
             )
             log = logs / f"{state_dir.name}.log"
-            self._devices.append(
-                processes.start(state_dir.name, [*words, *self._threads], log=log, environment=token)
-            )
+            self._devices.append(processes.start(state_dir.name, [*words, *self._threads], log=log))
 
     def _watch(self, run: RunContext, kills: list[Kill]) -> None:
         due_at: float | None = None

@@ -35,7 +35,7 @@ class LightDevice:
 
     Attributes:
         url: The server's.
-        token: Its token.
+        token: What this device shows it.
         client_id: The device's name.
         seed: Of its shards.
         num_examples: Training samples.

@@ -7,12 +7,14 @@ import logging
 from flask import Blueprint, Response
 
 from gkt_core.bundle.run_checks import check_classes
-from gkt_core.errors import MessageError
-from gkt_core.wire.paths import CLIENT, RUN, TASK
+from gkt_core.errors import ForbiddenError, MessageError
+from gkt_core.wire.credentials import ENROLMENT, Enrolled, NewCredential, is_sha256, secret_sha256
+from gkt_core.wire.paths import CLIENT, CREDENTIAL, RUN, TASK
 from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
 from server_app.store import ClientRecord
 from server_app.store.joining import Identity
-from server_app.web.context import run_of, task_response
+from server_app.web.access import caller, still_admitted
+from server_app.web.context import message_response, run_of, task_response
 from server_app.web.receiving import receive_message
 from server_app.web.validation import received
 
@@ -47,11 +49,33 @@ def join(run_id: str, client_id: str) -> Response:
         )
     if not message.engine.isprintable():
         raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
+    still_admitted()
     state = run.store.join(
         ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40]),
         Identity.of(client_id, message.client_key, names, message.samples_sha256),
     )
     return task_response(run, state, client_id)
+
+
+@blueprint.put(CREDENTIAL)
+def credential(run_id: str, client_id: str) -> Response:
+    """A device says what it is known by: with a join link at first, then with its secret; repeatable."""
+    run = run_of(run_id)
+    check_client_id(client_id)
+    message = received(NewCredential, receive_message())
+    if not is_sha256(message.secret_sha256):
+        raise MessageError("secret_sha256 is no SHA-256, expected 64 hexadecimal digits")
+    if (length := len(message.client_key)) > _LONGEST_KEY:
+        raise MessageError(f"client_key has {length} characters, expected {_LONGEST_KEY} at most")
+    asks = caller()
+    if asks.kind == ENROLMENT:
+        if client_id in run.store.state().revoked:
+            raise ForbiddenError(f"{client_id} was revoked and cannot enrol again")
+        key_sha256 = secret_sha256(message.client_key) if message.client_key else ""
+        run.store.credentials.enrol(asks.bearer, client_id, message.secret_sha256, key_sha256)
+    else:
+        run.store.credentials.replace(client_id, asks.bearer.secret, message.secret_sha256)
+    return message_response(Enrolled(client_id))
 
 
 @blueprint.get(TASK)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, abort
 
-from gkt_core.wire.paths import HEALTH, LIVE, RUN, RUNS, STATUS
+from gkt_core.wire.paths import AUTHORITY, HEALTH, LIVE, RUN, RUNS, STATUS
 from gkt_core.wire.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
-from server_app.status import run_status
+from server_app.status import own_lines, run_status
+from server_app.web.access import caller
 from server_app.web.context import context, message_response, run_of
+from server_app.web.operations import PEM
 
 blueprint = Blueprint("runs", __name__)
 
@@ -26,6 +28,18 @@ def live() -> Response:
     return message_response(Health("ok"))
 
 
+@blueprint.get(AUTHORITY)
+def authority() -> Response:
+    """Who signed this server's certificate, if it made an authority of its own: compare it with a link."""
+    certificate = context().authority
+    if not certificate:
+        abort(
+            404,
+            "this server has no authority of its own: its certificate is checked as usual, or it has none",
+        )
+    return Response(certificate, mimetype=PEM)
+
+
 @blueprint.get(RUNS)
 def list_runs() -> Response:
     """The runs of this server."""
@@ -42,5 +56,7 @@ def info(run_id: str) -> Response:
 
 @blueprint.get(RUN + STATUS)
 def status(run_id: str) -> Response:
-    """The run at a glance."""
-    return message_response(run_status(run_of(run_id).store))
+    """The run at a glance; of the devices, one that asks sees itself alone."""
+    whole = run_status(run_of(run_id).store)
+    client_id = caller().client_id
+    return message_response(own_lines(whole, client_id) if client_id else whole)

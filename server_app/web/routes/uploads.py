@@ -22,6 +22,7 @@ from server_app.rounds.machine import part_is_closed, rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, shard_blob
 from server_app.store import ClientRecord, ShardRecord
+from server_app.web.access import still_admitted
 from server_app.web.context import context, message_response, run_of, task_response
 from server_app.web.receiving import Received, receive, receive_message
 from server_app.web.validation import received
@@ -62,6 +63,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
     spec = run.shard_spec
     with context().admission.upload(client_id), run.blobs.incoming() as path:
         arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
+        still_admitted()
         view = run.store.upload_view(key)
         known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
         if known is None:
@@ -141,6 +143,7 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     run = run_of(run_id)
     body = receive_message()
     report = received(RoundReport, body)
+    still_admitted()
     state = run.store.state()
     if not part_is_closed(state, client_id, round_num):
         rounds_of(state).check_upload(state, client_id, round_num)

@@ -18,7 +18,9 @@ from gkt_core.bundle.manifest import Bundle, Manifest, load_bundle
 from gkt_core.data.command import data
 from gkt_core.data.private_data import load_private_data
 from gkt_core.errors import InputError
+from gkt_core.wire.join_link import JoinLink
 from server_app import RunContext, create_app, create_run
+from server_app.membership import bundle_sha256
 from tests.conftest import Gkt
 from tests.edge_runtime.in_thread import answering
 from tests.gkt_core.data.test_pack import CLASSES, by_id, photos
@@ -120,7 +122,19 @@ def test_a_server_says_what_its_run_wants(run_of_named_classes: RunContext, gkt:
         assert private.image_size == run_of_named_classes.bundle.manifest.image_size
         no_token = gkt(*arguments, "--for", url)
         assert no_token.returncode == 2
-        assert f"--for {url} is a server: give its token with --token or in GKT_TOKEN" in no_token.stderr
+        assert f"--for {url} is a server: give the join link that it prints instead" in no_token.stderr
+        bundle = bundle_sha256(run_of_named_classes)
+        guest = run_of_named_classes.store.credentials.open_enrolment(LONGEST_SECONDS)
+        link = JoinLink(url, guest.name, guest.secret, bundle).text()
+        invited = gkt(*arguments, "--for", link, "--json")
+        assert invited.returncode == 0, invited.stderr
+        assert json.loads(invited.stdout)["class_counts"] == described["class_counts"]
+        (tmp_path / "join.txt").write_text(link)
+        from_file = gkt(*arguments, "--for", tmp_path / "join.txt")
+        assert from_file.returncode == 0, from_file.stderr
+        other = JoinLink(url, guest.name, guest.secret, "0" * 64).text()
+        changed = gkt(*arguments, "--for", other)
+        assert changed.returncode == 2 and "is not the one that was agreed upon" in changed.stderr
         wrong = gkt(*arguments, "--for", url, "--token", "another")
         assert wrong.returncode == 5
     gone = gkt(*arguments, "--for", url, "--token", TOKEN)

@@ -179,7 +179,8 @@ def test_the_wire_is_explained_to_the_byte(document: dict[str, Any], demo_dir: P
     wire, kinds = document["measured"]["wire"], document["measured"]["wire"]["kinds"]
     assert wire["unexplained_bytes"] == {"upload": 0, "download": 0}
     assert set(kinds) == {
-        "bundle", "join", "missing_shards", "model", "reports", "run_info", "shards", "soft_labels", "task",
+        "bundle", "credential", "join", "missing_shards", "model", "reports", "run_info", "shards",
+        "soft_labels", "task",
     }  # fmt: skip
     counted = json.loads((demo_dir / "report.json").read_text())["traffic"]
     assert kinds["shards"]["request_body_bytes"] == counted["upload/shards"]

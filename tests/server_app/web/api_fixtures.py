@@ -41,7 +41,15 @@ from server_app.run_folder import (
     soft_labels_blob,
 )
 from server_app.store import BlobStore
-from tests.server_app.server_fixtures import CLIENTS, NUM_CLASSES, TOKEN, open_store, run_config, shard_bytes
+from tests.server_app.server_fixtures import (
+    CLIENTS,
+    NUM_CLASSES,
+    OPERATOR_SECRET,
+    TOKEN,
+    open_store,
+    run_config,
+    shard_bytes,
+)
 
 NUM_TRAIN, NUM_VALIDATION = 12, 5
 JOIN = JoinRequest(PROTOCOL_VERSION, NUM_TRAIN, NUM_VALIDATION, NUM_CLASSES, "ort_training")
@@ -77,7 +85,7 @@ def run(empty_run: Path, bundle: Bundle, tmp_path: Path) -> Iterator[RunContext]
 
 @pytest.fixture
 def app(run: RunContext) -> Flask:
-    return create_app(run, TOKEN, poll_seconds=0.5)
+    return create_app(run, TOKEN, operator_secret=OPERATOR_SECRET, poll_seconds=0.5)
 
 
 @pytest.fixture
@@ -151,7 +159,16 @@ class Api:
         try:
             rows = {
                 table: database.execute(f"SELECT * FROM {table}").fetchall()
-                for table in ("runs", "clients", "identities", "shards", "reports", "rounds")
+                for table in (
+                    "runs",
+                    "clients",
+                    "identities",
+                    "shards",
+                    "reports",
+                    "rounds",
+                    "credentials",
+                    "enrolments",
+                )
             }
         finally:
             database.close()

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from gkt_core.wire.compression import compress
+from gkt_core.wire.credentials import EnrolmentRequest, NewCredential
 from gkt_core.wire.online_features import write_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, RoundReport, to_json
 from gkt_core.wire.shards import ShardKey
-from tests.server_app.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, shard_bytes
+from tests.server_app.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, operator, shard_bytes
 
 PARTS = (("train", 0, 8, 0), ("train", 1, 4, 8), ("validation", 0, 5, 90))
 JOIN = JoinRequest(PROTOCOL_VERSION, 12, 5, NUM_CLASSES, "ort_training")
+INVITE, NEW = EnrolmentRequest(1, 60.0), NewCredential("ab" * 32)
+OPERATORS = {"Authorization": f"Bearer {operator()}"}
 REPORT = RoundReport(2, 1, 12, 0.75, 0.5, 1.5, 0.25, 8.0)
 NUMBERS = (0, -1, 1, 7, 255, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), 0.5, 1e308, -1e-320)
 VALUES: tuple[Any, ...] = (
@@ -90,6 +93,10 @@ def valid_requests(run_id: str) -> list[Sent]:
         Sent("GET", (*part, "soft-labels")),
         Sent("PUT", (*root, "clients", "client-a"), to_json(JOIN)),
         Sent("PUT", (*part, "report"), to_json(REPORT)),
+        Sent("GET", ("v1", "authority")),
+        Sent("POST", (*root, "operator", "enrolments"), to_json(INVITE), OPERATORS),
+        Sent("POST", (*root, "operator", "clients", "client-a", "rotate"), b"", OPERATORS),
+        Sent("PUT", (*root, "clients", "client-c", "credential"), to_json(NEW), OPERATORS),
     ]
     features = write_features(np.random.default_rng(0).random((2, *FEATURE_SHAPE), dtype=np.float32))
     requests.append(Sent("POST", ("v1", "infer"), features))

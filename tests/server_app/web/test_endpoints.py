@@ -24,7 +24,7 @@ from gkt_core.wire.protocol import (
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext
 from server_app.web.operations import OPERATIONS
-from tests.server_app.server_fixtures import CLIENTS, TOKEN, shard_bytes
+from tests.server_app.server_fixtures import CLIENTS, TOKEN, enrolled, operator, shard_bytes
 from tests.server_app.web.api_fixtures import (
     JOIN,
     PARTS,
@@ -44,8 +44,11 @@ def table() -> list[tuple[str, str]]:
 
 
 # Not of the run that is served.
-APART = ("/v1/openapi.json", "/docs", "/v1/infer")
-WITHOUT_TOKEN = ("/v1/health", "/v1/health/live", "/v1/openapi.json", "/docs")
+APART = (
+    "/v1/openapi.json", "/docs", "/v1/infer", "/v1/authority",
+    *(path for _, path in table() if "/operator/" in path or path.endswith("/credential")),
+)  # fmt: skip
+WITHOUT_TOKEN = ("/v1/health", "/v1/health/live", "/v1/openapi.json", "/docs", "/v1/authority")
 
 
 def rule_of(app: Flask, verb: str, path: str) -> str:
@@ -107,7 +110,7 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
     assert weights.content == WEIGHTS
     status = devices["client-a"].status()
     assert (status.phase, status.traffic["download/model"]) == ("finished", 2 * 12 + 11)
-    # Without inference and the document of the interface, which have tests of their own.
+    # Without inference, credentials and the document of the interface, which have tests of their own.
     expected = {(verb, rule_of(app, verb, path), 200) for verb, path in table() if path not in APART}
     assert called == expected
     for device in devices.values():
@@ -150,16 +153,24 @@ def test_a_request_without_the_token_is_refused(app: Flask, api: Api, given: Any
 
 def test_nothing_else_needs_no_token(app: Flask) -> None:
     public = {name for name, operation in OPERATIONS.items() if not operation.needs_token}
-    assert public == {"runs.health", "runs.live", "documents.openapi", "documents.page"}
+    assert public == {"runs.health", "runs.live", "runs.authority", "documents.openapi", "documents.page"}
     for path in WITHOUT_TOKEN:
-        assert app.test_client().get(path).status_code == 200
+        # No authority of its own: a server for tests is on this machine.
+        assert app.test_client().get(path).status_code == (404 if path == "/v1/authority" else 200)
 
 
 def test_another_run_is_not_found(api: Api) -> None:
     for verb, path in PATHS:
         if "{run}" in path:
             url = path.replace("{run}", "run-000000000000").replace("{split}", "train")
-            response = api.http.request(verb, url, content=to_json(JOIN) if verb == "PUT" else None)
+            url = url.replace("{client}", "client-a")
+            shows = {"Authorization": f"Bearer {operator()}"} if "/operator/" in path else None
+            if path.endswith("/credential"):
+                url = url.replace("client-a", "client-x")
+                shows = {"Authorization": f"Bearer {enrolled(api.run, 'client-x')}"}
+            response = api.http.request(
+                verb, url, content=to_json(JOIN) if verb == "PUT" else None, headers=shows
+            )
             refused(response, 404, "NotFound", "no run 'run-000000000000'")
 
 

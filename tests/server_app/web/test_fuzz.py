@@ -22,13 +22,13 @@ from server_app import create_app
 from server_app.run_folder import DATABASE_NAME, RunContext
 from server_app.store import BlobStore
 from server_app.web.classifier import FeatureClassifier
-from tests.server_app.server_fixtures import CLIENTS, TOKEN, open_store, run_config
+from tests.server_app.server_fixtures import CLIENTS, OPERATOR_SECRET, TOKEN, open_store, run_config
 from tests.server_app.web.documented import Documented
 from tests.server_app.web.fuzzing import JOIN, Sent, bend, valid_requests
 
 NUM_REQUESTS = int(os.environ.get("GKT_FUZZ_REQUESTS", "1000"))
 SEED = int(os.environ.get("GKT_FUZZ_SEED", "0"))
-TABLES = ("runs", "clients", "shards", "reports", "rounds")
+TABLES = ("runs", "clients", "shards", "reports", "rounds", "credentials", "enrolments")
 
 
 class Target:
@@ -37,7 +37,7 @@ class Target:
     def __init__(self, folder: Path, bundle: Bundle, classifier: FeatureClassifier) -> None:
         store = open_store(folder / DATABASE_NAME)
         self.run = RunContext(folder, store, BlobStore(folder / "blobs"), bundle, run_config())
-        app = create_app(self.run, TOKEN, classifier=classifier)
+        app = create_app(self.run, TOKEN, operator_secret=OPERATOR_SECRET, classifier=classifier)
         self.client, self._documented = app.test_client(), Documented(app)
         self._database = sqlite3.connect(folder / DATABASE_NAME)
         for client_id in CLIENTS:

@@ -25,6 +25,7 @@ from gkt_core.wire.compression import compress
 from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES, max_inference_bytes, write_features
 from gkt_core.wire.protocol import ErrorBody, Inference, from_json
 from server_app import RunContext, create_app
+from server_app.run_folder import operator_bearer
 from server_app.serving import bind
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.gunicorn_server import WebServer
@@ -226,7 +227,7 @@ def test_gkt_serve_answers_features(
             answer = httpx.post(
                 f"{ready['url']}/v1/infer",
                 content=write_features(features),
-                headers={"Authorization": f"Bearer {ready['token']}"},
+                headers={"Authorization": f"Bearer {operator_bearer(tmp_path / 'run')}"},
                 timeout=LONGEST_SECONDS,
             )
         finally:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from flask import Flask
 from openapi_spec_validator import validate
 
 from edge_runtime.server_client import ServerClient
+from gkt_core.wire.credentials import DEVICE, Bearer, NewCredential, new_secret, secret_sha256
 from gkt_core.wire.online_features import write_features
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from gkt_core.wire.shards import ShardKey
@@ -21,14 +23,25 @@ from server_app import RunContext, create_app
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.openapi import openapi_document
 from server_app.web.operations import OPERATIONS
-from tests.server_app.server_fixtures import CLIENTS, FEATURE_SHAPE, TOKEN, shard_bytes
+from tests.server_app.server_fixtures import (
+    CLIENTS,
+    FEATURE_SHAPE,
+    OPERATOR_SECRET,
+    TOKEN,
+    enrolled,
+    operator,
+    shard_bytes,
+)
 from tests.server_app.web.api_fixtures import JOIN, PARTS, REPORT, Api
 from tests.server_app.web.documented import CheckedTransport, Documented
+
+AUTHORITY = ssl.DER_cert_to_PEM_cert(b"a certificate").encode()
 
 
 @pytest.fixture
 def app(run: RunContext, deployed: Path) -> Flask:
-    return create_app(run, TOKEN, poll_seconds=0.5, classifier=FeatureClassifier(deployed))
+    classifier = FeatureClassifier(deployed)
+    return create_app(run, TOKEN, operator_secret=OPERATOR_SECRET, authority=AUTHORITY, classifier=classifier)
 
 
 @pytest.fixture
@@ -78,12 +91,29 @@ def test_every_documented_operation_answers_as_documented(
     app: Flask, checked: Api, documented: Documented, run: RunContext
 ) -> None:
     """A whole run, every answer of which is checked: status, media type, body."""
-    for path in ("/v1/health", "/v1/health/live", "/docs", "/v1/openapi.json"):
+    for path in ("/v1/health", "/v1/health/live", "/v1/authority", "/docs", "/v1/openapi.json"):
         assert checked.http.get(path, headers={"Authorization": ""}).status_code == 200
     served = checked.http.get("/v1/openapi.json").json()
     assert served == documented.document
     transport = CheckedTransport(app, documented)
-    devices = {name: ServerClient("http://server", TOKEN, transport=transport) for name in CLIENTS}
+    boss, secret = f"Bearer {operator()}", new_secret()
+    checked.http.post(
+        f"{checked.root}/operator/enrolments",
+        json={"devices": 1, "seconds": 60.0},
+        headers={"Authorization": boss},
+    )
+    bearers = {name: enrolled(run, name) for name in CLIENTS}
+    drawn = NewCredential(secret_sha256(secret))
+    answer = checked.http.put(
+        f"{checked.root}/clients/{CLIENTS[0]}/credential",
+        content=to_json(drawn),
+        headers={"Authorization": f"Bearer {bearers[CLIENTS[0]]}"},
+    )
+    assert answer.status_code == 200
+    bearers[CLIENTS[0]] = Bearer(DEVICE, CLIENTS[0], secret).text()
+    devices = {
+        name: ServerClient("http://server", each, transport=transport) for name, each in bearers.items()
+    }
     for client_id, device in devices.items():
         device.run_info()
         device.join(client_id, JOIN)
@@ -102,6 +132,8 @@ def test_every_documented_operation_answers_as_documented(
             device.soft_labels(client_id, round_num)
     assert devices[CLIENTS[0]].status().finished_rounds
     devices[CLIENTS[0]].model_template()
+    rotate = f"{checked.root}/operator/clients/{CLIENTS[0]}/rotate"
+    assert checked.http.post(rotate, headers={"Authorization": boss}).status_code == 200
     assert checked.http.get(f"{checked.root}/model/server").status_code == 200
     features = write_features(np.zeros((2, *FEATURE_SHAPE), np.float32))
     assert len(checked.http.post("/v1/infer", content=features).json()["labels"]) == 2

@@ -110,9 +110,11 @@ def test_the_numbers_of_a_finished_round(api: Api) -> None:
 
 def test_a_new_run_holds_what_it_needs(server_bundle: Path, tmp_path: Path) -> None:
     run = create_run(tmp_path / "run", server_bundle, run_config())
-    token = (tmp_path / "run" / "token").read_text().strip()
-    assert len(token) >= 32
-    assert (tmp_path / "run" / "token").stat().st_mode & 0o077 == 0
+    # No token that all devices would share, and nothing that others may read.
+    assert not (tmp_path / "run" / "token").exists()
+    assert len((tmp_path / "run" / "operator_secret").read_text().strip()) >= 32
+    for path in (tmp_path / "run", *(tmp_path / "run").rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
     assert load_bundle(tmp_path / "run" / "artifacts").manifest == run.bundle.manifest
     run.store.close()
     again = open_run(tmp_path / "run")

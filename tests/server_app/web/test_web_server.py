@@ -22,7 +22,8 @@ from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError, ServerUnavailableError
 from gkt_core.wire.protocol import PROTOCOL_VERSION, RunInfo, RunList, to_json
 from server_app.serving import bind
-from server_app.web.gunicorn_server import WebServer, check_tls
+from server_app.web.certificates import server_context
+from server_app.web.gunicorn_server import WebServer
 from server_app.web.receiving import body_chunks, close_unread, receive
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.certificates import make_certificate
@@ -210,4 +211,4 @@ def test_what_is_no_certificate(certificate: tuple[Path, Path], tmp_path: Path) 
     (tmp_path / "x").write_text("x")
     for files in ((tmp_path / "x", certificate[1]), (certificate[0], tmp_path / "none")):
         with pytest.raises(ConfigError, match="expected PEM files"):
-            check_tls(*files)
+            server_context(*files)

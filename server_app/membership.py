@@ -1,0 +1,124 @@
+"""Change who belongs to a run, for the person who runs its server: invite, revoke, release, rotate."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+
+from gkt_core.bundle.manifest import manifest_sha256
+from gkt_core.errors import InputError, RoundError
+from gkt_core.wire.credentials import EnrolmentRequest, Enrolments
+from gkt_core.wire.join_link import JoinLink
+from server_app.rounds.machine import rounds_of
+from server_app.rounds.state import Event, Pardoned, Revoked, RunState
+from server_app.run_folder import RunContext
+from server_app.store import RunStore
+
+REVOKE, RELEASE, TRUST, ROTATE = "revoke", "release", "trust", "rotate"
+MOST_DEVICES, LONGEST_SECONDS = 10_000, 366 * 86_400.0
+
+
+def open_enrolments(run: RunContext, wanted: EnrolmentRequest, authority: bytes) -> Enrolments:
+    """Draw tokens for new devices, or one for a device whose state folder is lost.
+
+    What the device was known by ends at once: whoever has its folder cannot speak for it any more.
+
+    Args:
+        run: The run.
+        wanted: How many, and for how long.
+        authority: Certificate (PEM) of the server's own authority; empty where it has none.
+
+    Raises:
+        InputError: So many, or for so long, are not given out; or there is no such device, or it was revoked.
+    """
+    if not 1 <= wanted.devices <= MOST_DEVICES or not 1 <= wanted.seconds <= LONGEST_SECONDS:
+        raise InputError(
+            f"{wanted.devices} links that hold for {wanted.seconds:g} s were asked for, expected 1 to "
+            f"{MOST_DEVICES} and 1 to {LONGEST_SECONDS:g} s"
+        )
+    credentials = run.store.credentials
+    if wanted.client_id:
+        if wanted.devices != 1:
+            raise InputError(f"{wanted.client_id} is one device, and takes one link")
+        state = _check_known(run.store, wanted.client_id)
+        known = credentials.find(wanted.client_id)
+        if wanted.client_id in state.revoked or (known is not None and known.revoked):
+            raise InputError(f"{wanted.client_id} was revoked, for good: it cannot enrol again")
+        credentials.end(wanted.client_id, revoked=False)
+    bearers = [
+        credentials.open_enrolment(wanted.seconds, client_id=wanted.client_id) for _ in range(wanted.devices)
+    ]
+    tokens = [f"{bearer.name}.{bearer.secret}" for bearer in bearers]
+    return Enrolments(tokens, bundle_sha256(run), authority_sha256(authority))
+
+
+def join_links(url: str, enrolments: Enrolments) -> list[JoinLink]:
+    """Make links of tokens and the address at which devices find the server."""
+    pins = enrolments.bundle_sha256, enrolments.ca_sha256
+    split = (token.partition(".") for token in enrolments.tokens)
+    return [JoinLink(url, number, secret, *pins) for number, _, secret in split]
+
+
+def bundle_sha256(run: RunContext) -> str:
+    """The pin of a run's bundle, as it stands in join links."""
+    return manifest_sha256(run.bundle.manifest.to_dict())
+
+
+def authority_sha256(authority: bytes) -> str:
+    """The pin of an authority's certificate (PEM); empty for none."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(authority.decode())).hexdigest() if authority else ""
+
+
+def change_client(store: RunStore, client_id: str, action: str) -> str:
+    """Change what a device may do, and say what it is now.
+
+    Args:
+        store: Of the run.
+        client_id: The device.
+        action: ``revoke``, ``release`` (from quarantine), ``trust`` (the same, and never check it again) or
+            ``rotate`` (it draws another secret with its next request).
+
+    Raises:
+        InputError: There is no such device, or nothing to change.
+    """
+    state = _check_known(store, client_id)
+    if action == ROTATE:
+        store.credentials.ask_rotation(client_id)
+    elif action == REVOKE:
+        # The secret first: from here on nothing of the device is taken.
+        store.credentials.end(client_id, revoked=True)
+        if client_id in (*state.clients, *state.revoked):
+            state = _applied(store, Revoked(client_id))
+    else:
+        state = _applied(store, Pardoned(client_id, action == TRUST))
+    return client_state(store, state, client_id)
+
+
+def client_state(store: RunStore, state: RunState, client_id: str) -> str:
+    """What a device is: revoked, enrolled but not joined, quarantined, training, reported or waiting."""
+    known = store.credentials.find(client_id)
+    if client_id in state.revoked or (known is not None and known.revoked):
+        return "revoked"
+    if client_id not in state.clients:
+        return "enrolled"
+    if client_id in dict(state.quarantined):
+        return "quarantined"
+    if rounds_of(state).is_working(state, client_id):
+        return "training"
+    return "reported" if client_id in state.reported else "waiting"
+
+
+def _check_known(store: RunStore, client_id: str) -> RunState:
+    known = sorted({*store.clients(), *store.credentials.devices()})
+    if client_id not in known:
+        listed = ", ".join(known) or "nobody has joined yet"
+        raise InputError(f"no device {client_id!r} in this run, expected one of: {listed}")
+    return store.state()
+
+
+def _applied(store: RunStore, event: Event) -> RunState:
+    try:
+        return store.apply(event)
+    except RoundError as error:
+        # Here it is not a peer that misunderstood something, but what a person asked for.
+        raise InputError(str(error)) from error

@@ -1,0 +1,150 @@
+"""Say who asks, and refuse what is not theirs: every request is bound to the device whose secret it shows."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from flask import Response, g, request
+
+from gkt_core.errors import AuthenticationError, ForbiddenError
+from gkt_core.wire.credentials import DEVICE, ENROLMENT, OPERATOR, ROTATE_HEADER, Bearer, read_bearer
+from server_app.store import RunStore
+from server_app.web.operations import INVITED, MEMBER, NEWCOMER, OPERATIONS, OPERATORS, OWN_DEVICE
+
+# Of a version in which all devices of a run shared one token.
+SHARED = "shared"
+_WHO = {
+    DEVICE: "a device's secret",
+    ENROLMENT: "a join link",
+    OPERATOR: "an operator's secret",
+    SHARED: "the shared token",
+}
+_MAY = {
+    INVITED: (DEVICE, ENROLMENT, OPERATOR, SHARED),
+    OWN_DEVICE: (DEVICE, SHARED),
+    MEMBER: (DEVICE, OPERATOR, SHARED),
+    NEWCOMER: (DEVICE, ENROLMENT),
+    OPERATORS: (OPERATOR,),
+}
+_UNKNOWN = (
+    "the bearer token is missing or wrong: a device shows the secret that it got with a join link, an "
+    "operator the one in the run's folder"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        kind: As of :class:`gkt_core.wire.credentials.Bearer`, or ``shared``.
+        bearer: What was shown; empty for the shared token.
+        rotates: Whether this device is to draw another secret.
+    """
+
+    kind: str
+    bearer: Bearer
+    rotates: bool = False
+
+    @property
+    def client_id(self) -> str:
+        """The device that asks; empty where it is none that is known by a secret of its own."""
+        return self.bearer.name if self.kind == DEVICE else ""
+
+
+def caller() -> Caller:
+    """Who sent the current request."""
+    asks: Caller = g.caller
+    return asks
+
+
+def still_admitted() -> None:
+    """Look again whether the current request's secret holds, once its body has arrived: that may take long.
+
+    Raises:
+        AuthenticationError: It was revoked or replaced meanwhile.
+    """
+    gate: Gate = g.gate
+    gate.admit()
+
+
+class Gate:
+    """Admits requests to the application of one run.
+
+    Args:
+        store: Knows credentials and enrolments.
+        shared_token: As of :func:`server_app.web.app.create_app`; empty for none.
+        operator_secret: What operators show; empty where there are none.
+    """
+
+    def __init__(self, store: RunStore, shared_token: str, operator_secret: str) -> None:
+        self._credentials = store.credentials
+        self._shared_token, self._operator_secret = shared_token.encode(), operator_secret.encode()
+
+    def admit(self) -> None:
+        """Let the current request through, or refuse it before its body is read.
+
+        Raises:
+            AuthenticationError: It shows no secret, or one that does not hold.
+            ForbiddenError: The secret is somebody's who may not do this.
+        """
+        operation = OPERATIONS.get(request.endpoint or "")
+        if request.endpoint is None or (operation is not None and not operation.needs_token):
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        asks = self._known(given if scheme == "Bearer" else "")
+        # A route that the table forgets is an operator's.
+        access = OPERATORS if operation is None else operation.access
+        if asks.kind not in _MAY[access]:
+            raise ForbiddenError(f"{_WHO[asks.kind]} may not do this: it takes {_wanted(access)}")
+        if access in (OWN_DEVICE, NEWCOMER):
+            self._check_own(asks, str((request.view_args or {}).get("client_id", "")))
+        g.caller, g.gate = asks, self
+
+    def ask_rotation(self, response: Response) -> Response:
+        """Ask a device for another secret where its operator wants one."""
+        asks: Caller | None = g.get("caller")
+        if asks is not None and asks.rotates:
+            response.headers[ROTATE_HEADER] = "1"
+        return response
+
+    def _known(self, given: str) -> Caller:
+        bearer = read_bearer(given)
+        if bearer is None:
+            if not self._shared_token or not hmac.compare_digest(given.encode(), self._shared_token):
+                raise AuthenticationError(_UNKNOWN)
+            return Caller(SHARED, Bearer(SHARED, "", ""))
+        if bearer.kind == ENROLMENT:
+            self._credentials.check_enrolment(bearer)
+            return Caller(ENROLMENT, bearer)
+        if bearer.kind == OPERATOR:
+            if not self._operator_secret or not hmac.compare_digest(
+                bearer.secret.encode(), self._operator_secret
+            ):
+                raise AuthenticationError(_UNKNOWN)
+            return Caller(OPERATOR, bearer)
+        known = self._credentials.find(bearer.name)
+        if known is not None and known.revoked:
+            raise AuthenticationError(f"{bearer.name} was revoked: its secret, the bearer token, has ended")
+        if known is None or not known.fits(bearer.secret):
+            raise AuthenticationError(
+                f"the bearer token of {bearer.name} is wrong, or was replaced: if its state folder was lost, "
+                "gkt clients re-enroll makes a link for it"
+            )
+        return Caller(DEVICE, bearer, known.rotates)
+
+    def _check_own(self, asks: Caller, client_id: str) -> None:
+        if asks.kind == DEVICE and asks.client_id != client_id:
+            raise ForbiddenError(
+                f"the secret of {asks.client_id} speaks for no other device, nor for {client_id[:64]!r}"
+            )
+        if asks.kind == SHARED:
+            known = self._credentials.find(client_id)
+            # Of one that was revoked, the run's state says so.
+            if known is not None and not known.revoked:
+                raise ForbiddenError(f"{client_id} has a secret of its own: the shared token is no other")
+
+
+def _wanted(access: str) -> str:
+    return " or ".join(_WHO[kind] for kind in _MAY[access] if kind != SHARED)

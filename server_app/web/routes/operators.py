@@ -1,0 +1,41 @@
+"""Do what the person who runs the server may do from elsewhere: invite devices, and change what they may."""
+
+from __future__ import annotations
+
+import math
+
+from flask import Blueprint, Response, abort
+
+from gkt_core.errors import MessageError
+from gkt_core.wire.credentials import ClientChange, EnrolmentRequest
+from gkt_core.wire.paths import CLIENT_ACTION, ENROLMENTS, RUN
+from gkt_core.wire.protocol import check_client_id
+from server_app import membership
+from server_app.web.context import context, message_response, run_of
+from server_app.web.operations import ACTIONS
+from server_app.web.receiving import receive_message
+from server_app.web.validation import received
+
+blueprint = Blueprint("operators", __name__, url_prefix=RUN)
+
+
+@blueprint.post(ENROLMENTS)
+def open_enrolments(run_id: str) -> Response:
+    """Draw tokens that make join links, each for one device."""
+    run = run_of(run_id)
+    wanted = received(EnrolmentRequest, receive_message())
+    if not math.isfinite(wanted.seconds):
+        raise MessageError(f"seconds is {wanted.seconds}, expected a number")
+    if wanted.client_id:
+        check_client_id(wanted.client_id)
+    return message_response(membership.open_enrolments(run, wanted, context().authority))
+
+
+@blueprint.post(CLIENT_ACTION)
+def change(run_id: str, client_id: str, action: str) -> Response:
+    """Revoke a device, end its quarantine (trust: for good), or ask it for another secret."""
+    run = run_of(run_id)
+    check_client_id(client_id)
+    if action not in ACTIONS:
+        abort(404, f"no action {action[:20]!r}, expected one of {', '.join(ACTIONS)}")
+    return message_response(ClientChange(client_id, membership.change_client(run.store, client_id, action)))
