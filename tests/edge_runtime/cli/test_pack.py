@@ -21,7 +21,7 @@ from gkt_core.errors import InputError
 from gkt_core.wire.join_link import JoinLink
 from server_app import RunContext, create_app, create_run
 from server_app.membership import bundle_sha256
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.in_thread import answering
 from tests.gkt_core.data.test_pack import CLASSES, by_id, photos
 from tests.server_app.server_fixtures import TOKEN, run_config
