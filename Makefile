@@ -8,7 +8,7 @@ PARALLEL ?= -n 3 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast coverage test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
+.PHONY: help install demo test test-fast coverage test-system test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ lint: install ## ruff, import rules, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-test: lint ## lint, type-check and run every test that is not marked slow
+test: lint ## lint, type-check and run every test that is marked neither system nor slow
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Tests of the trainer all train, and those of storage faults wait for it.
@@ -39,8 +39,11 @@ NOT_FAST := --ignore=tests/server_app/trainer --ignore=tests/server_app/store/te
 test-fast: install ## tests that neither start a process nor train, a minute and a half
 	$(BIN)/python -m pytest --fast -rfE $(NOT_FAST) $(PARALLEL) $(ARGS)
 
-coverage: install ## the same tests with the lines that none of them reaches
+coverage: install ## the tests of `make test` with the lines that none of them reaches
 	$(BIN)/python -m pytest --cov $(PARALLEL) $(ARGS)
+
+test-system: install ## whole runs and commands, tens of seconds each: CI runs them after the others
+	$(BIN)/python -m pytest -m system $(PARALLEL) $(ARGS)
 
 test-slow: install ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -53,10 +53,11 @@ def test_make_targets(target: str, command: str) -> None:
 
 def test_make_help_lists_all_targets() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("help", "install", "demo", "test", "test-slow", "lint", "clean"):
+    for target in ("help", "install", "demo", "test", "test-system", "test-slow", "lint", "clean"):
         assert re.search(rf"make {target}\s", done.stdout), target
 
 
+@pytest.mark.system
 def test_the_walk_through_runs(tmp_path: Path) -> None:
     """The two-machine walk-through, as written, on loopback and a free port."""
     (script,) = [block for block in blocks_of("README.md", "bash") if "wait $device" in block]

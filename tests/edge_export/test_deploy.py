@@ -61,6 +61,7 @@ def named_classes(path: Path) -> Any:
     return json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
 
 
+@pytest.mark.system
 def test_fp32_int8_and_halves(gkt: Gkt, model: Path, digits_split: Path, tmp_path: Path) -> None:
     data, test_file = digits_split / "clients" / "client-000.npz", digits_split / "test.npz"
     out = tmp_path / "deployed"

@@ -139,6 +139,7 @@ def test_its_cost_does_not_grow_with_the_image() -> None:
         assert max(cost(size, images) for size in range(8, 257, 4)) <= ceiling * cost(32, images)
 
 
+@pytest.mark.system
 def test_large_images_are_verified_at_their_own_size(tmp_path: Path) -> None:
     """A count of pixels that is wrong shows, few as the images are: the files themselves are run."""
     options = ExportOptions("resnet4", image_size=96, num_classes=3, engines=("portable",))
@@ -161,6 +162,7 @@ def test_large_images_are_verified_at_their_own_size(tmp_path: Path) -> None:
         verify_bundle(bundle, network_of(bundle), depth="quick")
 
 
+@pytest.mark.system
 def test_an_export_says_what_it_does_and_how_far_it_was_proved(gkt: Gkt, tmp_path: Path) -> None:
     small = (
         "export",
@@ -192,6 +194,7 @@ def test_an_export_says_what_it_does_and_how_far_it_was_proved(gkt: Gkt, tmp_pat
     assert json.loads(done.stdout)["portable"]["steps"] == 3
 
 
+@pytest.mark.system
 def test_the_command_repeats_it(gkt: Gkt, good: Path, tmp_path: Path) -> None:
     done = gkt("verify", good, "--json")
     assert done.returncode == 0, done.stderr

@@ -91,6 +91,7 @@ def is_wrong(result: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_device_survives_bent_answers(server_bundle: Path, tmp_path: Path, engine: str) -> None:
     honest = load_bundle(server_bundle)

@@ -128,6 +128,7 @@ def url(bundle: Path, tmp_path: Path) -> Iterator[str]:
             server.wait(LONGEST_SECONDS)
 
 
+@pytest.mark.system
 def test_two_owners_train_on_their_own_photos_to_a_model_that_names_them(tmp_path: Path, url: str) -> None:
     # Both folders have one name; the first has a portrait, a damaged file and no owl.
     first = folder_of(tmp_path / "a" / "photos", {"cat": 1, "dog": 2})

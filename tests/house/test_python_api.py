@@ -63,6 +63,7 @@ def test_every_name_is_there_and_no_other(package: Any) -> None:
         package.nothing  # noqa: B018 - asking is the test
 
 
+@pytest.mark.system
 def test_from_arrays_over_a_served_run_to_the_combined_model(tmp_path: Path, module: Path) -> None:
     options = edge_export.ExportOptions(
         edge_network="small_edge",

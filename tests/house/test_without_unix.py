@@ -180,6 +180,7 @@ def test_what_needs_unix_says_so(server_bundle: Path, tmp_path: Path, device_dat
     assert "--memory-limit-mb is 400, and this system has no limit" in done.stderr
 
 
+@pytest.mark.system
 def test_export_and_simulation(tmp_path: Path) -> None:
     small = ("--model", "resnet4", "--image-size", "8", "--num-classes", "3")
     hidden("export", *small, "--engine", "portable", "--out", "artifacts", cwd=tmp_path, code=TRAINER)

@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.server_app.served import SMALL, FinishedSmall, Serve, SmallFederation, StartServer, two_devices
 from tests.server_app.waiting import until
@@ -27,6 +28,7 @@ def damages(server: Serve) -> list[str]:
     return [each.text for each in server.status().history if each.kind == "damaged"]
 
 
+@pytest.mark.system
 def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     serve: StartServer, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:
@@ -74,6 +76,7 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     assert any("the trained model" in text for text in damages(again))
 
 
+@pytest.mark.system
 def test_a_run_goes_on_from_what_stood_before_a_damaged_checkpoint(
     serve: StartServer, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from tests.server_app.waiting import until
 ONE = ("--clients", "1", "--rounds", "1", *SMALL)
 
 
+@pytest.mark.system
 def test_a_finished_run_grows_and_its_device_takes_part_again(
     serve: StartServer, small: SmallFederation, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_finished_run_grows_and_its_device_takes_part_again(
     assert [stand["trained_round"] for stand in stands] == [3, 3]
 
 
+@pytest.mark.system
 def test_a_run_that_diverged_goes_on_at_another_rate(
     serve: StartServer, small: SmallFederation, tmp_path: Path
 ) -> None:
@@ -104,6 +106,7 @@ def said_of(data_dir: Path, **options: Any) -> list[str]:
     return said
 
 
+@pytest.mark.system
 def test_a_trainer_that_dies_is_told_with_its_reason(serve: StartServer, small: SmallFederation) -> None:
     server = serve("--artifacts", small.bundle, *ONE)
     trainer = server.trainer()
@@ -131,6 +134,7 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_starts(
         assert (str(store.state().phase), store.state().rounds) == ("finished", 2), "nothing has changed"
 
 
+@pytest.mark.system
 def test_a_server_network_begins_from_weights(
     serve: StartServer, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from server_app.heartbeat import ALIVE_NAME, read_beat
 from tests.server_app.served import SMALL, Serve, SmallFederation, StartServer, is_gone
@@ -27,6 +28,7 @@ def in_a_transaction(server: Serve) -> Iterator[None]:
         yield
 
 
+@pytest.mark.system
 def test_a_trainer_that_hangs_is_killed_and_the_run_goes_on(
     serve: StartServer, small: SmallFederation, tmp_path: Path
 ) -> None:
@@ -49,6 +51,7 @@ def test_a_trainer_that_hangs_is_killed_and_the_run_goes_on(
     assert server.get("/v1/health").status_code == 200
 
 
+@pytest.mark.system
 def test_an_orphan_that_hangs_is_ended_by_the_next_trainer(
     serve: StartServer, small: SmallFederation, tmp_path: Path
 ) -> None:

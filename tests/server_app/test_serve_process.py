@@ -38,6 +38,7 @@ from tests.server_app.waiting import until
 RUN_OPTIONS = ("--clients", "2", "--rounds", "2", "--shard-samples", "8")
 
 
+@pytest.mark.system
 def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], server_bundle: Path) -> None:
     """Three processes, one run: the first is stopped, the second killed, the third's run fails."""
     first = serve("--artifacts", server_bundle, "--json", *RUN_OPTIONS)

@@ -365,6 +365,7 @@ def small_teacher(monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+@pytest.mark.system
 def test_wrong_pairing_costs_the_devices_heads_accuracy(tmp_path: Path, small_teacher: str) -> None:
     """Distillation from a good teacher helps the heads only when each sample gets its own soft label."""
     dataset = load_dataset("digits", image_size=8, limit=360)

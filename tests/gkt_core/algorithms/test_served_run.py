@@ -162,25 +162,34 @@ class Served:
             raise
 
 
+RUNS: dict[str, dict[str, Any]] = {
+    "everybody": {"rounds": 2, "lr_schedule": "cosine", "lr_warmup": 0.3},
+    "one-cycle": {"rounds": 2, "local_epochs": 2, "lr_schedule": "one_cycle"},
+    "averaged": {
+        "rounds": 2,
+        "server_ema": 0.8,
+        "decay_norms": False,
+        "weight_decay": 0.1,
+        "label_smoothing": 0.1,
+    },
+    "sampled": {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
+    "views of features": {"rounds": 2, "feature_augmentation": "crop+flip", "codec": "uint4"},
+    "two uploads": {
+        "rounds": 5,
+        "uploads": "rounds=2,4",
+        "client_fraction": 0.7,
+        "feature_augmentation": "crop",
+    },
+    "uploads by drift": {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
+}
+IN_SYSTEM = ("one-cycle", "averaged", "views of features", "uploads by drift")
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"rounds": 2, "lr_schedule": "cosine", "lr_warmup": 0.3},
-        {"rounds": 2, "local_epochs": 2, "lr_schedule": "one_cycle"},
-        {"rounds": 2, "server_ema": 0.8, "decay_norms": False, "weight_decay": 0.1, "label_smoothing": 0.1},
-        {"rounds": 3, "client_fraction": 0.7, "direction": "both", "soft_labels": "evaluation"},
-        {"rounds": 2, "feature_augmentation": "crop+flip", "codec": "uint4"},
-        {"rounds": 5, "uploads": "rounds=2,4", "client_fraction": 0.7, "feature_augmentation": "crop"},
-        {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
-    ],
-    ids=[
-        "everybody",
-        "one-cycle",
-        "averaged",
-        "sampled",
-        "views of features",
-        "two uploads",
-        "uploads by drift",
+        pytest.param(options, marks=pytest.mark.system if name in IN_SYSTEM else (), id=name)
+        for name, options in RUNS.items()
     ],
 )
 def test_a_served_run_is_its_simulation(

@@ -95,6 +95,7 @@ def test_a_verdict_does_not_stop_the_others(
         assert isinstance(result.exception, RunFailedError) and "must not be: load" in str(result.exception)
 
 
+@pytest.mark.system
 def test_one_step_is_measured_and_not_again(gkt: Gkt, gkt_here: Gkt, tmp_path: Path) -> None:
     command = ("profile", "all", "--out-dir", "out", "--quick", "--only", "artifacts")
     # As a stop in the middle of the export leaves it.

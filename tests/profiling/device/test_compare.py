@@ -52,11 +52,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], d
     return json.loads(result.stdout), json.loads(out.read_text(encoding="utf-8"))
 
 
+@pytest.mark.system
 def test_the_file_holds_what_is_printed(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     printed, in_file = written
     assert printed == in_file
 
 
+@pytest.mark.system
 def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     report, _ = written
     assert set(report) == {
@@ -85,6 +87,7 @@ def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dic
     assert "peak memory (--no-memory)" in report["not_measured"]
 
 
+@pytest.mark.system
 def test_every_key_is_documented(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     readme = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
     report, _ = written
@@ -93,6 +96,7 @@ def test_every_key_is_documented(written: tuple[dict[str, Any], dict[str, Any]])
         assert re.search(rf"[`.]{key}`", readme), key
 
 
+@pytest.mark.system
 def test_a_person_gets_tables(written: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path) -> None:
     report, _ = written
     (tmp_path / "c.json").write_text(json.dumps(report))

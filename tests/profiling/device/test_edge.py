@@ -87,6 +87,7 @@ def document(device: Path, digits_bundle: Bundle) -> dict[str, Any]:
     return parsed
 
 
+@pytest.mark.system
 def test_a_device_without_torch_measures_itself(document: dict[str, Any], device: Path) -> None:
     tried = device / "sitecustomize.py.tried"
     assert not tried.exists(), tried.read_text()
@@ -114,6 +115,7 @@ def test_the_blocker_blocks(device: Path) -> None:
     (device / "sitecustomize.py.tried").unlink()
 
 
+@pytest.mark.system
 def test_sizes_are_those_of_the_files(document: dict[str, Any], digits_bundle: Bundle) -> None:
     sizes = document["sizes"]
     assert sizes["bundle_bytes"] == {
@@ -127,6 +129,7 @@ def test_sizes_are_those_of_the_files(document: dict[str, Any], digits_bundle: B
     assert sizes["total_install_bytes"] == sum(installed.values())
 
 
+@pytest.mark.system
 def test_what_was_not_measured_is_named(document: dict[str, Any]) -> None:
     text = "; ".join(document["not_measured"])
     for name, value in document["conditions"]["before"].items():
@@ -136,6 +139,7 @@ def test_what_was_not_measured_is_named(document: dict[str, Any]) -> None:
     assert "throttling" not in text
 
 
+@pytest.mark.system
 def test_sustained_training_is_shown_over_time(document: dict[str, Any]) -> None:
     windows = document["sustained"]["windows"]
     assert len(windows) == 20
@@ -145,6 +149,7 @@ def test_sustained_training_is_shown_over_time(document: dict[str, Any]) -> None
     assert document["sustained"]["slowdown"] > 0
 
 
+@pytest.mark.system
 def test_devices_of_one_machine_slow_each_other_down(document: dict[str, Any]) -> None:
     contention = document["contention"]
     assert (contention["processes"], contention["seconds"]) == (2, 0.2)
@@ -167,12 +172,14 @@ def test_only_the_middle_of_each_process_counts() -> None:
     assert found == {"processes": 2, "seconds": 3.0, "alone_ms": 10.0, "together_ms": 15.0, "factor": 1.5}
 
 
+@pytest.mark.system
 def test_every_key_is_documented(document: dict[str, Any]) -> None:
     keys = {*document, *document["workloads"][0], *document["workloads"][0]["warm_ms"], *document["sizes"]}
     for key in keys | {*document["conditions"]["before"], *document["sustained"]}:
         assert re.search(rf"`[\w.\[\]]*{key}`", README), key
 
 
+@pytest.mark.system
 def test_the_page_is_made_elsewhere(document: dict[str, Any], device: Path, tmp_path: Path) -> None:
     html, again = tmp_path / "edge.html", tmp_path / "edge.md"
     result = CliRunner().invoke(
@@ -184,6 +191,7 @@ def test_the_page_is_made_elsewhere(document: dict[str, Any], device: Path, tmp_
     assert again.read_text() == (device / "edge.md").read_text()
 
 
+@pytest.mark.system
 def test_a_device_cannot_draw(document: dict[str, Any], device: Path) -> None:
     done = on_device(device, "show", "edge.json", "--out", "edge.html")
     assert done.returncode == 2
@@ -199,6 +207,7 @@ def test_documents_of_something_else_are_refused(broken: str, tmp_path: Path) ->
         read_document(path)
 
 
+@pytest.mark.system
 def test_a_document_that_lacks_something_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     for key in ("workloads", "machine", "sizes", "not_measured"):

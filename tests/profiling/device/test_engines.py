@@ -48,6 +48,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return printed
 
 
+@pytest.mark.system
 def test_every_candidate_took_as_many_steps(document: dict[str, Any]) -> None:
     assert set(document["step_ms"]) == STEPS
     assert all(time["n"] == 2 and time["median_ms"] > 0 for time in document["step_ms"].values())
@@ -59,12 +60,14 @@ def test_every_candidate_took_as_many_steps(document: dict[str, Any]) -> None:
     assert {"peak memory (--no-memory)", "memory of gkt edge run"} <= set(document["not_measured"])
 
 
+@pytest.mark.system
 def test_batch_sizes_from_1_to_256_work_in_one_session(document: dict[str, Any]) -> None:
     found = [entry["batch_size"] for entry in document["batch_sizes"]]
     assert found == BATCH_SIZES
     assert found[0] == 1 and found[-1] == 256 and {63, 64, 65} <= set(found)
 
 
+@pytest.mark.system
 def test_two_threads_stand_beside_one_where_there_are_two_cores(document: dict[str, Any]) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         assert document["threads"] is None
@@ -75,6 +78,7 @@ def test_two_threads_stand_beside_one_where_there_are_two_cores(document: dict[s
         assert entry["two_over_one"] == pytest.approx(two / one, rel=1e-3)
 
 
+@pytest.mark.system
 def test_the_bound_is_the_step_at_the_rate_of_the_faster_product(document: dict[str, Any]) -> None:
     sgemm = document["sgemm"]
     assert sgemm["bound_ms"] == pytest.approx(sgemm["step_gflops"] / sgemm["gflops_per_second"] * 1e3)
@@ -85,6 +89,7 @@ def test_the_bound_is_the_step_at_the_rate_of_the_faster_product(document: dict[
     assert bound["bound_ms"] == pytest.approx(10.0)
 
 
+@pytest.mark.system
 def test_targets_are_judged_by_what_was_measured(document: dict[str, Any]) -> None:
     medians = {"portable": 50.0, "ort_training": 100.0, "pytorch_channels_last": 60.0}
     medians |= {"pytorch": 90.0, "pytorch_resnet56": 500.0, "pytorch_resnet110": 1000.0}
@@ -115,6 +120,7 @@ def test_targets_are_judged_by_what_was_measured(document: dict[str, Any]) -> No
     assert _target("x", 1.0, 1.0, None)["is_met"] is True
 
 
+@pytest.mark.system
 def test_it_is_shown_with_its_targets(document: dict[str, Any]) -> None:
     text = to_markdown(page_of(document))
     assert "| portable over ort training |" in text

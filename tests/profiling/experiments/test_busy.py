@@ -26,6 +26,7 @@ pytest_plugins = ["tests.profiling.profile_fixtures"]
 MEASURED = "profiling.experiments.busy.training"
 
 
+@pytest.mark.system
 def test_report(gkt_here: Gkt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ways = {name: measure.WAYS[name] for name in (measure.AS_IT_COMES, CHOSEN)}
     monkeypatch.setattr(measure, "WAYS", ways)

@@ -36,6 +36,7 @@ def report(demo_dir: Path) -> dict[str, Any]:
     return printed
 
 
+@pytest.mark.system
 def test_json_is_the_report_and_nothing_else(demo_dir: Path, report: dict[str, Any]) -> None:
     assert report == json.loads((demo_dir / "report.json").read_text())
     assert {"rounds", "test_accuracy", "test_accuracies", "edge_only_test_accuracy", "models"} <= set(report)
@@ -53,6 +54,7 @@ def test_json_is_the_report_and_nothing_else(demo_dir: Path, report: dict[str, A
     assert len(stderr.splitlines()) < 20
 
 
+@pytest.mark.system
 def test_files_are_all_there(demo_dir: Path) -> None:
     out = demo_dir
     for name in ("report.html", "report.json", "accuracy.png", "test.npz", "artifacts/manifest.json"):
@@ -66,6 +68,7 @@ def test_files_are_all_there(demo_dir: Path) -> None:
     assert (out / "server" / "trainer.log").stat().st_size > 0
 
 
+@pytest.mark.system
 def test_models_reach_the_reported_accuracies(demo_dir: Path, report: dict[str, Any]) -> None:
     with np.load(demo_dir / "test.npz") as test:
         images, labels = to_float_nchw(test["images"]), test["labels"]
@@ -79,6 +82,7 @@ def test_models_reach_the_reported_accuracies(demo_dir: Path, report: dict[str, 
     assert report["test_accuracy"] == pytest.approx(np.mean(accuracies))
 
 
+@pytest.mark.system
 def test_bytes_are_those_of_the_wire(demo_dir: Path, report: dict[str, Any]) -> None:
     sent = received = 0
     for client in report["clients"]:
@@ -97,6 +101,7 @@ def test_bytes_are_those_of_the_wire(demo_dir: Path, report: dict[str, Any]) -> 
     assert report["rounds"][0]["download_bytes"] == 0
 
 
+@pytest.mark.system
 def test_each_device_saw_only_its_own_file(demo_dir: Path, report: dict[str, Any]) -> None:
     ids = []
     for client in report["clients"]:
@@ -147,6 +152,7 @@ def test_interrupt_stops_every_process(sign: signal.Signals, tmp_path: Path) -> 
     assert not alive
 
 
+@pytest.mark.system
 def test_a_stopped_demo_goes_on(tmp_path: Path, gkt: Gkt) -> None:
     """Interrupted while its devices train, it ends with the folder alone; other options are refused."""
     out, rounds = tmp_path / "out", 6

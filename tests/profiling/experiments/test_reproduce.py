@@ -83,6 +83,7 @@ def reproduced(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.system
 def test_a_stopped_reproduction_goes_on_with_the_same_numbers(
     reproduced: Path, images: Path, gkt_here: Gkt, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_stopped_reproduction_goes_on_with_the_same_numbers(
         assert run["result"][name] == result[name]
 
 
+@pytest.mark.system
 def test_the_paper_beside_ours(reproduced: Path) -> None:
     report = json.loads((reproduced / "table3.json").read_text())
     cells = {(cell["row"], cell["column"]): cell for cell in report["cells"]}
@@ -132,6 +134,7 @@ def test_the_paper_beside_ours(reproduced: Path) -> None:
         assert name in text
 
 
+@pytest.mark.system
 def test_runs_carry_what_made_them(reproduced: Path) -> None:
     run = json.loads((reproduced / "runs" / f"{SYNC}.json").read_text())
     assert run["result"]["test_accuracy"] >= 0
@@ -142,6 +145,7 @@ def test_runs_carry_what_made_them(reproduced: Path) -> None:
     assert run["scale"] == "tiny"
 
 
+@pytest.mark.system
 def test_what_is_there_is_not_run_again(
     reproduced: Path, images: Path, gkt_here: Gkt, tmp_path: Path
 ) -> None:
@@ -155,6 +159,7 @@ def test_what_is_there_is_not_run_again(
     assert (reproduced / "table3.md").is_file()
 
 
+@pytest.mark.system
 def test_dry_run_names_what_is_missing(reproduced: Path, images: Path, gkt_here: Gkt) -> None:
     done = gkt_here(*arguments(images, reproduced, "--dry-run", "--seeds", "2"))
     named, command, other, _ = done.stdout.splitlines()
@@ -174,6 +179,7 @@ def test_dry_run_names_what_is_missing(reproduced: Path, images: Path, gkt_here:
     assert "table3 has no such cell" in none.stderr
 
 
+@pytest.mark.system
 def test_results_of_other_settings_are_refused(reproduced: Path, tmp_path: Path) -> None:
     job = Job(RunSpec("fedgkt", "cifar10"), 0)
     folder = RunFolder(tmp_path, TINY)

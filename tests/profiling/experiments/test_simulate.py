@@ -106,6 +106,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.system
 def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
     """The process is gone at whatever moment of whatever round, and what it saved last is gone on from."""
     out = tmp_path / "out"
@@ -141,6 +142,7 @@ def test_killed_central_training_goes_on_with_the_same_numbers(gkt: Gkt, tmp_pat
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
 
 
+@pytest.mark.system
 def test_features_on_disk_give_the_same_numbers(undisturbed: Path, gkt_here: Gkt, tmp_path: Path) -> None:
     done = gkt_here("simulate", *FAST, "--seed", "3", "--feature-store", "disk", "--out", "out")
     assert done.returncode == 0, done.stderr
@@ -148,6 +150,7 @@ def test_features_on_disk_give_the_same_numbers(undisturbed: Path, gkt_here: Gkt
     assert list((tmp_path / "out" / "features").glob("*.safetensors"))
 
 
+@pytest.mark.system
 def test_a_stored_split_is_used_again(undisturbed: Path, gkt_here: Gkt, tmp_path: Path) -> None:
     split = undisturbed / "data"
     done = gkt_here(
@@ -162,6 +165,7 @@ def test_a_stored_split_is_used_again(undisturbed: Path, gkt_here: Gkt, tmp_path
     assert not (tmp_path / "out" / "data").exists()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

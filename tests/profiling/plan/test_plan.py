@@ -139,6 +139,7 @@ def test_a_missing_constant_is_named_with_its_remedy() -> None:
         plan_fleet(fleet, constants(extract_images_per_second=0))
 
 
+@pytest.mark.system
 def test_a_real_run_is_predicted(demo_dir: Path) -> None:
     """The bytes within a quarter; how long it takes is compared, and judged only on a quiet machine."""
     measured_there = run_constants(demo_dir, 8)
@@ -168,6 +169,7 @@ def test_a_real_run_is_predicted(demo_dir: Path) -> None:
     assert demo_dir.name in rate.source
 
 
+@pytest.mark.system
 def test_a_server_is_not_predicted_from_another(demo_dir: Path, tmp_path: Path) -> None:
     report = json.loads((demo_dir / "report.json").read_text())
     report["config"]["server_batch_size"] = 99
@@ -177,11 +179,13 @@ def test_a_server_is_not_predicted_from_another(demo_dir: Path, tmp_path: Path) 
         check_same_server(demo_dir, tmp_path, 8)
 
 
+@pytest.mark.system
 def test_constants_of_another_image_size_are_refused(demo_dir: Path) -> None:
     with pytest.raises(ConfigError, match="measured with images of 8 px, the plan has 32"):
         run_constants(demo_dir, 32)
 
 
+@pytest.mark.system
 def test_the_command(demo_dir: Path, tmp_path: Path) -> None:
     edge = {**measured(1)}
     edge["settings"] = {**edge["settings"], "image_size": 8}

@@ -40,6 +40,7 @@ def _private_file(folder: Path, client_id: str, seed: int) -> Path:
     return file
 
 
+@pytest.mark.system
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(server_bundle: Path, tmp_path: Path) -> None:
     """The short version of ``make chaos``."""
     files = [_private_file(tmp_path, client_id, seed) for seed, client_id in enumerate(CLIENTS)]

@@ -18,6 +18,7 @@ from profiling.server.load.report import Load
 pytest_plugins = ["tests.server_app.server_fixtures"]
 
 
+@pytest.mark.system
 def test_light_devices_finish_a_run_and_its_memory_is_told(server_bundle: Path, tmp_path: Path) -> None:
     """A few devices, four rounds; the command has 200."""
     options = LoadOptions(num_devices=6, rounds=4, num_examples=6, poll_seconds=0.05, limit_seconds=480)

@@ -155,6 +155,7 @@ def test_deployments_that_cannot_be(values: dict[str, Any], message: str) -> Non
         Deployment(**values)
 
 
+@pytest.mark.system
 def test_prediction_equals_what_the_server_counted(document: dict[str, Any]) -> None:
     kinds = {kind["kind"]: kind for kind in document["measured"]["kinds"]}
     for name in ("upload/shards", "all"):
@@ -163,6 +164,7 @@ def test_prediction_equals_what_the_server_counted(document: dict[str, Any]) -> 
         assert kinds[name]["predicted_bytes"] == kinds[name]["counted_bytes"], name
 
 
+@pytest.mark.system
 def test_the_upload_is_explained_to_the_byte(document: dict[str, Any], demo_dir: Path) -> None:
     measured = document["measured"]
     parts = {part["what"]: part["num_bytes"] for part in measured["shard_parts"]}
@@ -175,6 +177,7 @@ def test_the_upload_is_explained_to_the_byte(document: dict[str, Any], demo_dir:
     assert parts["Zstandard"] < 0 < parts["safetensors headers"]
 
 
+@pytest.mark.system
 def test_the_wire_is_explained_to_the_byte(document: dict[str, Any], demo_dir: Path) -> None:
     wire, kinds = document["measured"]["wire"], document["measured"]["wire"]["kinds"]
     assert wire["unexplained_bytes"] == {"upload": 0, "download": 0}
@@ -189,6 +192,7 @@ def test_the_wire_is_explained_to_the_byte(document: dict[str, Any], demo_dir: P
         assert kinds[kind]["response_body_bytes"] == counted[f"download/{kind}"]
 
 
+@pytest.mark.system
 def test_a_run_without_compression_is_predicted_exactly(demo_dir: Path) -> None:
     """What Zstandard took away is the only thing that the formula cannot know."""
     measured = measure_demo(demo_dir)
@@ -198,6 +202,7 @@ def test_a_run_without_compression_is_predicted_exactly(demo_dir: Path) -> None:
     assert len(compress(bytes(10_000))) < 100
 
 
+@pytest.mark.system
 def test_every_key_is_documented(document: dict[str, Any]) -> None:
     keys = {*document, *document["prediction"], *document["prediction"]["methods"][0]}
     keys |= {*document["measured"], *document["measured"]["kinds"][0], *document["measured"]["rounds"][0]}
@@ -235,6 +240,7 @@ def test_bad_input_ends_with_exit_code_2(gkt: Gkt, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+@pytest.mark.system
 def test_a_changed_wire_file_is_refused(demo_dir: Path) -> None:
     path = demo_dir / "wire.json"
     whole = path.read_text()
@@ -317,6 +323,7 @@ def test_the_meter_passes_on_what_is_no_http(echo: str) -> None:
     assert counts["upload_bytes"] == len(b"\x00\xff no HTTP at all\r\n\r\n")
 
 
+@pytest.mark.system
 def test_prediction_is_json(document: dict[str, Any]) -> None:
     assert json.loads(json.dumps(predict(Deployment()))) == predict(Deployment())
     assert document["schema"] == "gkt-profile-traffic/1"

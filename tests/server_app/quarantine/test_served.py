@@ -50,6 +50,7 @@ def served(
     return Served(bundle, folder, config, patch, data=data, engine_class=engine_class)
 
 
+@pytest.mark.system
 def test_fixed_cameras_are_trained_to_the_end(
     server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_fixed_cameras_are_trained_to_the_end(
         assert [each.num_examples for each in run_status(run.run.store).finished_rounds] == [3 * 70] * 3
 
 
+@pytest.mark.system
 def test_a_run_in_which_all_are_quarantined_says_so_and_stops(
     server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

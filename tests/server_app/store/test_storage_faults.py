@@ -113,7 +113,7 @@ class SilentBucket:
 Fault = FullDisk | LockedDatabase | SilentBucket
 
 
-@pytest.fixture(params=["disk", "database", "bucket"])
+@pytest.fixture(params=["disk", "database", pytest.param("bucket", marks=pytest.mark.system)])
 def fault(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
     monkeypatch.setattr(storage_errors, "_FIRST_WAIT_SECONDS", 0.05)

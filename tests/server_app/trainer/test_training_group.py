@@ -176,6 +176,7 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+@pytest.mark.system
 def test_two_processes_compute_what_one_does_that_normalises_the_same_parts(
     undisturbed: RunContext, ready: MakeRun
 ) -> None:
@@ -242,6 +243,7 @@ def test_one_process_has_everything() -> None:
 # --- one of them dies
 
 
+@pytest.mark.system
 def test_a_killed_rank_costs_an_epoch_and_no_bit(
     undisturbed: RunContext, ready: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def shards_of(run: RunOfTwo, client_id: str) -> list[str]:
     ]
 
 
+@pytest.mark.system
 def test_devices_upload_in_those_rounds_alone(scheduled: FinishedRun) -> None:
     run, state = scheduled.of, scheduled.state
     assert dict(state.uploads) == dict(state.views) == dict.fromkeys(CLIENTS, 3)
@@ -80,6 +81,7 @@ def test_devices_upload_in_those_rounds_alone(scheduled: FinishedRun) -> None:
     assert left == {"000003"}, "of each device, the upload that is trained on is kept and no other"
 
 
+@pytest.mark.system
 def test_a_device_that_dies_again_and_again(scheduled: FinishedRun, again: RunOfTwo) -> None:
     left = list(MOMENTS)
 
@@ -104,6 +106,7 @@ def test_a_device_that_dies_again_and_again(scheduled: FinishedRun, again: RunOf
     assert sorted(sent) == sorted(shards_of(scheduled.of, "client-a")), "no shard was sent twice"
 
 
+@pytest.mark.system
 def test_a_trainer_that_dies_in_a_round_without_uploads(
     scheduled: FinishedRun, again: RunOfTwo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +134,7 @@ def test_a_trainer_that_dies_in_a_round_without_uploads(
     assert again.models() == scheduled.of.models()
 
 
+@pytest.mark.system
 def test_a_device_without_its_uploads_extractor_says_so(scheduled: FinishedRun, tmp_path: Path) -> None:
     shutil.copytree(scheduled.of.devices, tmp_path / "devices")
     (tmp_path / "devices" / "client-a" / "upload-000003.safetensors").unlink()
@@ -140,6 +144,7 @@ def test_a_device_without_its_uploads_extractor_says_so(scheduled: FinishedRun, 
     copy.run.store.close()
 
 
+@pytest.mark.system
 def test_a_released_device_uploads_anew(scheduled: FinishedRun) -> None:
     """Nothing of an upload that was found wanting is held."""
     training: dict[str, Any] = {"phase": Phase.TRAINING, "reported": CLIENTS, "selected": CLIENTS}
