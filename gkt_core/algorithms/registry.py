@@ -34,6 +34,8 @@ class AlgorithmOptions:
         server_network: ``resnet55`` or ``resnet109``; the other algorithms train it with the edge network's
             extractor as one network, ResNet-56 or ResNet-110.
         central_network: What centralised training trains, if not that: ``resnet8``, say.
+        sent_as: How devices send their images to centralised training, if that counts: ``png``, ``jpeg75``
+            or ``jpeg95``.
         device: ``cpu`` or ``cuda``.
         feature_store: ``memory`` or ``disk``.
         replay_period: Rounds between two uploads of EcoFed.
@@ -49,6 +51,7 @@ class AlgorithmOptions:
     edge_network: str = "resnet8"
     server_network: str = "resnet55"
     central_network: str | None = None
+    sent_as: str | None = None
     device: str = "cpu"
     feature_store: str = "memory"
     replay_period: int = 2
@@ -91,7 +94,8 @@ def build_algorithm(
         case "split_learning":
             return SplitLearning(federation, config, **pair)
         case "centralized":
-            return Centralized(federation, config, **pair, network=options.central_network)
+            pair |= {"network": options.central_network, "sent_as": options.sent_as}
+            return Centralized(federation, config, **pair)
         case "ecofed":
             epochs = options.pretraining_epochs
             return EcoFed(federation, config, **pair, period=options.replay_period, pretraining_epochs=epochs)
@@ -146,6 +150,8 @@ def _check(options: AlgorithmOptions, config: RunConfig) -> None:
         raise ConfigError(
             f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
         )
+    if options.sent_as and options.algorithm != "centralized":
+        raise ConfigError(f"{options.algorithm} sends no images: leave out --images-sent-as")
     if not config.uploads_every_round and options.algorithm != "fedgkt":
         raise ConfigError(f"uploads is {config.uploads!r}, but only fedgkt has a schedule: leave it out")
     if config.feature_augmentation != "none" and options.algorithm not in ("fedgkt", "ecofed"):

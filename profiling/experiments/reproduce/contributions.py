@@ -21,13 +21,23 @@ _RANDOM = replace(
 _CENTRAL = RunSpec("centralized", "cifar10")
 _FEDAVG, _8_BITS = RunSpec("fedavg", "cifar10"), (("codec", "uint8"),)
 _SMALL_CENTRAL = replace(_CENTRAL, central_network="resnet8")
-_NON_IID = {"partition": "dirichlet"}
+# What a sceptic would send instead of features.
+_SENT_AS = {
+    "jpeg75": "images sent as JPEG, quality 75",
+    "jpeg95": "images sent as JPEG, quality 95",
+    "png": "images sent as PNG",
+}
 
 
 def _alone(scale: Scale) -> RunSpec:
     """As many images as a device has, on one device."""
     share = (("limit", scale.num_images // scale.num_clients),)
     return replace(_SMALL_CENTRAL, num_clients=1, variant="one-device", settings=share)
+
+
+def _sent_as(kind: str) -> RunSpec:
+    """Central training on images that devices send as files."""
+    return replace(_CENTRAL, variant=kind, settings=(("images-sent-as", kind),))
 
 
 def cifar10(scale: Scale) -> Experiment:
@@ -52,6 +62,7 @@ def cifar10(scale: Scale) -> Experiment:
             TABLE1["fedgkt", "resnet56", "cifar10", "dirichlet"],
         ),
         ("H. C, non-IID", replace(_RANDOM, partition="dirichlet"), NOT_AVAILABLE),
+        *((f"I. E on {words}", _sent_as(kind), NOT_AVAILABLE) for kind, words in _SENT_AS.items()),
         ("J. split learning", RunSpec("split_learning", "cifar10"), NOT_AVAILABLE),
         ("J. EcoFed-style", RunSpec("ecofed", "cifar10"), NOT_AVAILABLE),
     ]

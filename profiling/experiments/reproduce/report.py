@@ -120,7 +120,7 @@ def table_figures(experiment: Experiment, results: Sequence[CellResult]) -> dict
     """Draw accuracy by round, the confusion matrix of each cell (all seeds together), and each split."""
     figures: dict[str, Figure] = {}
     number = experiment.title.partition(":")[0]
-    accuracy = accuracy_figure(results, f"{number}: validation accuracy, round by round")
+    accuracy = accuracy_figure(results, f"{number}: validation accuracy")
     if accuracy is not None:
         figures[f"{experiment.name}-accuracy"] = accuracy
     for result in results:

@@ -83,6 +83,7 @@ class RunFolder:
             "result": result,
             "metrics": _json_lines(work / "metrics.jsonl"),
             "training_seconds": sum(line["seconds"] for line in timings),
+            "round_seconds": [line["seconds"] for line in timings],
             "class_names": split["class_names"],
             "class_counts": {entry["client_id"]: entry["class_counts"] for entry in split["clients"]},
             "machine": describe_machine(),

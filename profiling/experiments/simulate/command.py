@@ -74,6 +74,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         edge_network=networks.edge_network,
         server_network=networks.server_network,
         central_network=options.central_network,
+        sent_as=options.sent_as,
         device=options.device,
         feature_store=options.feature_store,
         replay_period=options.replay_period,
@@ -101,6 +102,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         "init_edge": options.init_edge and sha256_of(options.init_edge),
         "init_server": options.init_server and sha256_of(options.init_server),
         # Only where it is used, so that a run of an earlier version goes on.
+        **({"sent_as": options.sent_as} if options.sent_as else {}),
         **({"feature_clip": noise.clip, "feature_noise": noise.noise} if noise.is_on else {}),
         **({"own_settings": own_settings} if own_settings else {}),
         **config.to_dict(),

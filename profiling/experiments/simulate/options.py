@@ -16,6 +16,7 @@ from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import COMPILE, RunConfig
 from gkt_core.data.augment import CROP_PADDING_WORDS
 from gkt_core.data.options import IMAGES, DatasetOptions
+from gkt_core.data.sent_images import SENT_AS
 from gkt_core.data.split import SplitOptions
 from gkt_core.errors import ConfigError
 from gkt_core.wire.feature_noise import FeatureNoise
@@ -24,6 +25,7 @@ from gkt_core.wire.feature_noise import FeatureNoise
 LEFT_OUT = ("num_clients", "seed", "pretraining_share", "key")
 _PRETRAINING_SHARE = 0.1
 _FEDGKT, _ECOFED, _MACHINE = "Of FedGKT alone", "Of EcoFed alone", "This machine"
+_CENTRALIZED = "Of centralised training alone"
 _OWN = "Of an algorithm of your own"
 
 
@@ -56,6 +58,7 @@ class SimulateOptions(CheckedOptions):
         split: Use this folder of gkt data split, so that several methods see the same split.
         networks: The two networks of FedGKT; the other algorithms train them as one.
         central_network: What --algorithm centralized trains.
+        sent_as: Train on images as they arrive when devices send each as such a file, and count the bytes.
         init_edge: File (.safetensors) of the weights that devices begin from.
         init_server: File (.safetensors) of the weights that the server's network begins from.
         grouped: Whether all devices are trained at once, or one after another.
@@ -79,7 +82,18 @@ class SimulateOptions(CheckedOptions):
     split: Path | None = option(None, group=IMAGES)
     networks: NetworkOptions = field(default_factory=NetworkOptions)
     central_network: str | None = option(
-        None, flag="--central-model", click_type=EDGE_OR_FULL, shown_default="the large network"
+        None,
+        flag="--central-model",
+        click_type=EDGE_OR_FULL,
+        shown_default="the large network",
+        group=_CENTRALIZED,
+    )
+    sent_as: str | None = option(
+        None,
+        flag="--images-sent-as",
+        choices=SENT_AS,
+        shown_default="as they are, uncounted",
+        group=_CENTRALIZED,
     )
     out: Path = option(click_type=OUTPUT_FOLDER)
     init_edge: Path | None = option(None, shown_default="random weights", group=_FEDGKT)

@@ -21,6 +21,7 @@ from gkt_core.algorithms.registry import AlgorithmOptions, build_algorithm
 from gkt_core.algorithms.simulation.federation import Federation, load_federation, training_batches
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.datasets import load_dataset
+from gkt_core.data.sent_images import SENT_AS, sent_images
 from gkt_core.data.split import SplitOptions, split_dataset
 from gkt_core.errors import ConfigError, DatasetError
 from gkt_core.nn import CombinedNetwork, build_full_network
@@ -186,6 +187,19 @@ def test_centralised_training_sends_nothing(federation: Federation) -> None:
     for network in (None, "resnet8"):
         result = build("centralized", federation, central_network=network).run_round(1, 1.0, ignore)
         assert result.upload_bytes == result.download_bytes == 0
+
+
+@pytest.mark.parametrize("sent_as", SENT_AS)
+def test_images_that_are_sent_count_once(sent_as: str, federation: Federation) -> None:
+    algorithm = build("centralized", federation, central_network="resnet8", sent_as=sent_as)
+    first, second = (algorithm.run_round(round_num, 1.0, ignore) for round_num in (1, 2))
+    num_bytes = 0
+    for data in federation.clients.values():
+        for samples in (data.train, data.validation):
+            num_bytes += sent_images(samples, sent_as)[1]
+    assert (first.upload_bytes, second.upload_bytes, first.download_bytes) == (num_bytes, 0, 0)
+    with pytest.raises(ConfigError, match="fedavg sends no images: leave out --images-sent-as"):
+        build("fedavg", federation, sent_as=sent_as)
 
 
 def test_fedgkt_counts_soft_labels_of_the_round_before(federation: Federation) -> None:

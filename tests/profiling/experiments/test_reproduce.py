@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,6 +20,7 @@ from gkt_core.errors import GKTError
 from profiling.experiments.reproduce import paper
 from profiling.experiments.reproduce.cells import Job, RunSpec
 from profiling.experiments.reproduce.experiments import NAMES, experiment
+from profiling.experiments.reproduce.plots import accuracy_figure
 from profiling.experiments.reproduce.runs import RunFolder
 from profiling.experiments.reproduce.scales import CPU, FULL, SCALES, SMALL, TINY, Scale
 from profiling.experiments.reproduce.summary import CellResult, half_interval, standard_error
@@ -274,6 +276,25 @@ def test_spread_of_seeds() -> None:
     # Of two values, Student's t is 12.7: a difference of four points says next to nothing.
     assert spread["half_interval_95"] == pytest.approx(2 * 12.706, abs=1e-2)
     assert standard_error([1.0]) is half_interval([1.0]) is None
+
+
+def test_curves_by_rounds_bytes_and_hours() -> None:
+    """What sends nothing has no line by bytes; rounds of older runs took the same time each."""
+
+    def result(row: str, sent: int, **more: Any) -> CellResult:
+        cells = {cell.row[:2]: cell for cell in experiment("cifar10", CPU).cells}
+        line = {"validation_accuracy": 0.5, "upload_bytes": sent, "download_bytes": sent}
+        return CellResult(cells[row], {0: {"metrics": [line, line], "training_seconds": 7200.0, **more}}, "")
+
+    shown = [result("A.", 1_000_000, round_seconds=[1800.0, 5400.0]), result("E.", 0)]
+    figure = accuracy_figure(shown, "title")
+    assert figure is not None and accuracy_figure([], "title") is None
+    by_round, by_bytes, by_hours = (
+        [np.asarray(line.get_xdata()).tolist() for line in axes.get_lines()] for axes in figure.axes
+    )
+    assert by_round == [[1, 2], [1, 2]]
+    assert by_bytes == [[2, 4]]
+    assert by_hours == [[0.5, 2], [1, 2]]
 
 
 def test_a_row_is_kept_under_what_makes_it_differ() -> None:
