@@ -238,6 +238,7 @@ def test_the_papers_settings_and_numbers() -> None:
     assert cell.paper == 92.97
     words = " ".join(cell.spec.arguments(FULL, 0, "cifar10"))
     wanted = ["--clients 16", "--rounds 200", "--server-epochs 20", "--batch-size 256", "--direction s2e"]
+    wanted += ["--edge-weight-decay 0.0001", "--edge-amsgrad"]
     for expected in wanted:
         assert expected in words
     skewed = cells["FedGKT, ResNet-56 (ResNet-8 on devices)", "CIFAR-100 non-IID"]
