@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from edge_export.bounds import output_bounds
 from edge_export.combined_template import combined_template
 from edge_export.initial_network import initial_network
+from edge_export.memory import estimate_memory
 from edge_export.options import Depth, ExportOptions
 from edge_export.ort.artifacts import write_ort_artifacts
 from edge_export.ort.format import write_ort_format
@@ -37,6 +38,7 @@ from gkt_core.bundle.manifest import (
     load_bundle,
     write_manifest,
 )
+from gkt_core.bundle.memory import MemoryPlan
 from gkt_core.bundle.onnx_runtime import (
     DISTRIBUTIONS,
     can_train,
@@ -77,7 +79,7 @@ def export_bundle(
         The manifest that was written.
 
     Raises:
-        ConfigError: An option is wrong.
+        ConfigError: An option is wrong, or what is exported does not fit into the memory that it is for.
         InputError: ``out`` cannot become a new folder.
         MissingExtraError: The installed ONNX Runtime cannot write the files of an engine.
         PackageConflictError: Two distributions of it are installed.
@@ -106,6 +108,8 @@ def export_bundle(
             step |= {"name": options.edge_network, "low_memory": options.low_memory}
             layout = dataclasses.asdict(write_portable_artifacts(edge, options.optimizer, folder, **step))
             written += ENGINE_FILES[PORTABLE]
+        say("estimating memory")
+        memory = _memory(folder, options, edge, server, say)
         say(f"tracing the template of the combined model, with {options.completing_network}")
         combined = CombinedNetwork(edge.extractor, server, edge.normalise)
         template, slots = combined_template(
@@ -144,6 +148,7 @@ def export_bundle(
             tensors={name: _tensors(folder / name) for name in sorted(written) if name in _RUN_BY_DEVICES},
             portable_state=layout,
             bounds=output_bounds(edge, example_images(4, options.image_size)),
+            memory=memory,
         )
         write_manifest(folder, manifest)
         if verify != "none":
@@ -166,6 +171,28 @@ def _check_as_devices_do(path: Path) -> None:
             f"devices would refuse this bundle: {path.name}: {error.__cause__ or error}: make the network "
             "of other layers"
         ) from error
+
+
+def _memory(
+    folder: Path,
+    options: ExportOptions,
+    edge: EdgeNetwork,
+    server: torch.nn.Module,
+    say: Callable[[str], None],
+) -> MemoryPlan | None:
+    """Estimate; None for a network of a user's own that cannot be followed without running it.
+
+    Raises:
+        ConfigError: Not even the smallest batch fits.
+    """
+    try:
+        plan = estimate_memory(folder, options, edge, server)
+    except Exception as error:
+        # A module of a user's own may fail in any way where tensors have no values.
+        say(f"memory is not estimated: {type(error).__name__}: {str(error)[:200]}")
+        return None
+    plan.check(options.image_size)
+    return plan
 
 
 def _check_installed(options: ExportOptions) -> None:

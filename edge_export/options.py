@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from gkt_core.bundle.manifest import ENGINE_FILES, ORT_TRAINING, PORTABLE
+from gkt_core.bundle.memory import DEVICE_LIMIT_MB, TRAINER_LIMIT_MB
 from gkt_core.bundle.onnx_runtime import can_train
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.edge_optimizer import EdgeOptimizer
@@ -21,6 +22,7 @@ from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
 # How much `gkt export` and `gkt verify` prove of what is written.
 Depth = Literal["full", "quick", "none"]
 _IMAGES, _FILES = "Images (from --split, if it is given)", "What is written"
+_MEMORY = "What it is for"
 
 
 class ThreeNumbers(click.ParamType[tuple[float, ...]]):
@@ -94,6 +96,9 @@ class ExportOptions(NetworkOptions):
         init: Weights to begin from, a .safetensors file with PyTorch's names.
         low_memory: A portable step that makes values again rather than to keep them: a quarter less memory
             at batch 64, a seventh slower.
+        memory_limit_mb: Memory of a device, in megabytes: gkt serve chooses batches that fit by estimate, and
+            what never fits is refused.
+        trainer_memory_mb: Memory of the server's trainer, in megabytes, likewise.
         ort_format: Also write .ort files beside the .onnx files, which mobile builds load.
         seed: Seed of the initial weights.
     """
@@ -121,6 +126,8 @@ class ExportOptions(NetworkOptions):
     )
     init: Path | None = option(None, shown_default="random ones")
     low_memory: bool = option(False, flag="--low-memory", group=_FILES)
+    memory_limit_mb: int = option(DEVICE_LIMIT_MB, low=1, group=_MEMORY)
+    trainer_memory_mb: int = option(TRAINER_LIMIT_MB, low=1, group=_MEMORY)
     ort_format: bool = option(False, flag="--ort-format", group=_FILES)
     seed: int = 0
 

@@ -13,7 +13,7 @@ from edge_runtime.engines.base import open_engine
 from edge_runtime.engines.choice import choose_engine
 from edge_runtime.evaluation import Accuracy, try_model
 from edge_runtime.listener import DeviceListener
-from edge_runtime.machine.limits import try_for_memory
+from edge_runtime.machine.limits import memory_note, try_for_memory
 from edge_runtime.machine.pauses import Pauses
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state.known_samples import take_up
@@ -182,6 +182,8 @@ class Device:
             bundle = self.state_dir.bundle(
                 info.manifest, self.server.save_artifact, name, most_bytes=self.most_bundle_bytes
             )
+        if too_much := memory_note(bundle.manifest, part.config, name):
+            self.listener.note(too_much)
         if self.tries_memory:
             try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gkt_core.bundle.memory import images_at_once
 from gkt_core.bundle.onnx_runtime import cpu_session, is_out_of_memory, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
@@ -17,7 +18,7 @@ from gkt_core.onnx_files.judging import check_model, check_model_file
 from gkt_core.onnx_files.operators import DEPLOYED, STANDARD
 from gkt_core.printable import printable
 
-_BATCH = 128
+_MOST_AT_ONCE = 128
 # Of a device: enough to tell a network from none, in batches that take less memory than training.
 _MOST_TRIED, _FEW = 1000, 8
 
@@ -81,7 +82,7 @@ def _measured(
     *,
     num_threads: int,
     num_classes: int | None = None,
-    at_once: int = _BATCH,
+    at_once: int = _MOST_AT_ONCE,
 ) -> Accuracy:
     try:
         session = cpu_session(data, session_options(num_threads))
@@ -109,7 +110,7 @@ def accuracy_of(
     test: Samples,
     logits_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     owner: str,
-    at_once: int = _BATCH,
+    at_once: int = _MOST_AT_ONCE,
 ) -> Accuracy:
     """Measure top-1 accuracy.
 
@@ -117,12 +118,12 @@ def accuracy_of(
         test: The samples.
         logits_of: Gives logits ``[N, C]`` for images ``[N, 3, S, S] float32`` in 0..1.
         owner: Of the logits, for errors.
-        at_once: Images in a batch.
+        at_once: Images in a batch, at most; fewer where they are large.
 
     Raises:
         ArtifactError: A logit is no finite number.
     """
-    num_right = 0
+    num_right, at_once = 0, min(at_once, images_at_once(test.images.shape[1]))
     for begin in range(0, len(test), at_once):
         logits = logits_of(to_float_nchw(test.images[begin : begin + at_once]))
         if not np.isfinite(logits).all():

@@ -13,6 +13,8 @@ from gkt_core.user_modules import load_user_module
 EDGE_NETWORKS = ("resnet4", "resnet6", "resnet8")
 # Half of the stem's filters mirror the other half: see gkt_core.nn.resnet.TiedExtractor.
 TIED_NETWORKS = ("resnet8-tied",)
+# For large images: a stem of so many pixels' stride, by name; features are as much smaller on each side.
+STRIDED_NETWORKS = {"resnet8-stride2": 2, "resnet8-stride4": 4}
 SERVER_NETWORKS = ("resnet55", "resnet109")
 FULL_NETWORKS = ("resnet56", "resnet110")
 TAP_CHANNELS = 16
@@ -78,7 +80,7 @@ def check_name(name: str) -> None:
 
 def _check_new_name(name: str) -> None:
     check_name(name)
-    if name in EDGE_NETWORKS + TIED_NETWORKS + SERVER_NETWORKS + FULL_NETWORKS:
+    if name in EDGE_NETWORKS + TIED_NETWORKS + tuple(STRIDED_NETWORKS) + SERVER_NETWORKS + FULL_NETWORKS:
         raise ConfigError(f"network name {name!r} is a built-in one: choose another")
 
 
@@ -103,7 +105,7 @@ def registered_server(name: str) -> Callable[[int], Any] | None:
 
 def edge_network_names() -> tuple[str, ...]:
     """Built-in and registered names."""
-    return EDGE_NETWORKS + TIED_NETWORKS + tuple(_registered_edges)
+    return EDGE_NETWORKS + TIED_NETWORKS + tuple(STRIDED_NETWORKS) + tuple(_registered_edges)
 
 
 def server_network_names() -> tuple[str, ...]:

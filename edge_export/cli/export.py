@@ -15,6 +15,7 @@ from gkt_core.bundle.manifest import ORT_TRAINING
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.edge_optimizer import EdgeOptimizer
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ArtifactError, ConfigError, needs
 
 _LEFT_OUT = ("beta1", "beta2", "eps")
@@ -59,6 +60,10 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
     click.echo(f"{files.out}: {manifest.edge_network} -> {manifest.server_network}, {total / 1e6:.2f} MB")
     for name, entry in manifest.files.items():
         click.echo(f"  {name:28s} {entry['num_bytes']:>9,} bytes")
+    for line in (
+        () if manifest.memory is None else manifest.memory.lines(manifest.image_size, RunConfig().batch_size)
+    ):
+        click.echo(line)
     show_verification(manifest.verification)
     if not manifest.verification:
         click.echo(f"not verified (--verify none): gkt verify {files.out} does it")

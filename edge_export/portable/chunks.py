@@ -27,6 +27,11 @@ def in_chunks(model: onnx.ModelProto, *, low_memory: bool = False) -> onnx.Model
     return _Chunked(FlatStep(model), low_memory=low_memory).model()
 
 
+def images_of_a_chunk(height: int, width: int) -> int:
+    """How many images of so many pixels a phase works on at once."""
+    return max(1, _PIXELS_AT_ONCE // (height * width))
+
+
 class _Chunked:
     def __init__(self, flat: FlatStep, *, low_memory: bool) -> None:
         self._flat = flat
@@ -54,7 +59,7 @@ class _Chunked:
         """``[1] int64`` each: images, rows of filling; and ``[2]``: how many chunks of how many images."""
         graph = self._graph
         _, height, width = self._flat.sample_shape("images")
-        at_once = max(1, _PIXELS_AT_ONCE // (height * width))
+        at_once = images_of_a_chunk(height, width)
         most, one = graph.constant([at_once], np.int64), graph.constant([1], np.int64)
         length = graph.op("Gather", graph.op("Shape", "images"), graph.constant([0], np.int64))
 

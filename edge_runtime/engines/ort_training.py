@@ -22,6 +22,7 @@ from gkt_core.bundle.manifest import (
     TRAINING_MODEL,
     Bundle,
 )
+from gkt_core.bundle.memory import images_at_once
 from gkt_core.bundle.onnx_runtime import training_options
 from gkt_core.errors import ArtifactError
 from gkt_core.onnx_files.judging import check_model_file
@@ -119,6 +120,11 @@ class OrtTrainingEngine:
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute features ``[N, C, H, W]`` and logits ``[N, classes]`` in eval mode."""
         self._module.eval()
+        at_once = images_at_once(images.shape[-1])
+        if len(images) > at_once:
+            parts = [self.predict(images[at : at + at_once]) for at in range(0, len(images), at_once)]
+            features, logits = zip(*parts, strict=True)
+            return np.concatenate(features), np.concatenate(logits)
         num = images.shape[0]
         # The eval graph computes the loss as well; what goes into it does not matter here.
         outputs = self._module(

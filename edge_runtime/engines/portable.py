@@ -22,6 +22,7 @@ from edge_runtime.engines.batch_checks import check_batch
 from edge_runtime.engines.frozen_inputs import freeze_inputs
 from edge_runtime.engines.graph_trouble import graph_trouble_named
 from gkt_core.bundle.manifest import INITIAL_STATE, PORTABLE, PREDICT, TRAIN_STEP, Bundle
+from gkt_core.bundle.memory import images_at_once
 from gkt_core.bundle.onnx_runtime import cpu_session, onnxruntime_module, training_options
 from gkt_core.bundle.portable_state import PARAMETERS, STATISTICS, PortableState
 from gkt_core.errors import ArtifactError
@@ -32,7 +33,7 @@ from gkt_core.onnx_files.operators import STANDARD
 # A step of fewer images is no faster with more threads than with one: what they hand each other takes longer.
 _FEW_IMAGES = 4
 # Images that eval mode takes at once: a tenth faster than 64 where an L2 cache holds 2 MB, and less memory.
-_PREDICTED_AT_ONCE = 16
+_MOST_AT_ONCE = 16
 Vectors = dict[str, NDArray[Any]]
 
 
@@ -161,11 +162,12 @@ class PortableEngine:
             "features": np.empty((len(images), *self._features), np.float32),
             "logits": np.empty((len(images), self._num_classes), np.float32),
         }
-        for begin in range(0, len(images), _PREDICTED_AT_ONCE):
+        at_once = min(_MOST_AT_ONCE, images_at_once(images.shape[-1]))
+        for begin in range(0, len(images), at_once):
             binding = self._predict.io_binding()
-            binding.bind_cpu_input("images", np.ascontiguousarray(images[begin : begin + _PREDICTED_AT_ONCE]))
+            binding.bind_cpu_input("images", np.ascontiguousarray(images[begin : begin + at_once]))
             for name, output in outputs.items():
-                part = output[begin : begin + _PREDICTED_AT_ONCE]
+                part = output[begin : begin + at_once]
                 binding.bind_output(name, "cpu", 0, np.float32, part.shape, part.ctypes.data)
             self._predict.run_with_iobinding(binding)
         return outputs["features"], outputs["logits"]

@@ -12,7 +12,8 @@ import psutil
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.machine.process_status import status_bytes
-from gkt_core.bundle.manifest import MOST_BUNDLE_BYTES, Bundle
+from gkt_core.bundle.manifest import MOST_BUNDLE_BYTES, Bundle, Manifest
+from gkt_core.bundle.memory import megabytes
 from gkt_core.bundle.onnx_runtime import is_out_of_memory
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError, MemoryLimitError
@@ -85,6 +86,20 @@ def memory_named(config: RunConfig | None = None) -> Iterator[None]:
         if is_out_of_memory(error):
             raise _out_of_memory(config) from error
         raise
+
+
+def memory_note(manifest: Manifest, config: RunConfig, engine: str) -> str:
+    """Say that training is estimated to take more than is free here; nothing if it is not."""
+    need = None if manifest.memory is None else manifest.memory.needs.get(engine)
+    free = int(psutil.virtual_memory().available)
+    needed = 0 if need is None else need.of(config.batch_size, config.shard_samples)
+    if needed <= free:
+        return ""
+    return (
+        f"batches of {config.batch_size} take {megabytes(needed)} MB by estimate, {megabytes(free)} are free "
+        "here: this may fail or slow down; --memory-limit-mb tries it before the device joins, a smaller "
+        "--batch-size on the server takes less"
+    )
 
 
 def try_for_memory(bundle: Bundle, config: RunConfig, *, engine: str, num_threads: int) -> None:

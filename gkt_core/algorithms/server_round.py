@@ -26,6 +26,9 @@ from gkt_core.rounds.learning_rate import LearningRate
 
 _AS_THEY_ARE = FeatureViews()
 
+# Samples that are evaluated at once, and bytes of their features: fewer of those of large images.
+_MOST_EVALUATED, _EVALUATED_BYTES = 256, 256 * 65_536
+
 
 class DivergedError(GKTError):
     """Training gave NaN or infinity."""
@@ -231,13 +234,14 @@ def _logits_so_far(place: ServerPlace, num_samples: int, num_classes: int) -> ND
     return logits
 
 
-def evaluate(network: nn.Module, source: ShardSource, *, batch_size: int = 256) -> Evaluation:
+def evaluate(network: nn.Module, source: ShardSource) -> Evaluation:
     """Measure cross entropy and accuracy of the server network on features that devices extracted.
 
     Each sample went through its own device's extractor, so this is the accuracy of the combined models.
     """
     device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
+    batch_size = min(_MOST_EVALUATED, source.samples_within(_EVALUATED_BYTES))
     total_loss, num_right = 0.0, 0
     for begin in range(0, num_samples, batch_size):
         batch = source.gather(np.arange(begin, min(begin + batch_size, num_samples)))

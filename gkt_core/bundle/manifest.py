@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gkt_core.bundle.bundle_files import FileEntry, check_file
+from gkt_core.bundle.memory import MemoryPlan
 from gkt_core.bundle.portable_state import PortableState
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import check_image_size
@@ -105,6 +106,8 @@ class Manifest:
         verification: What ``gkt export`` measured against float64, by engine.
         bounds: Greatest magnitude of ``features`` and of ``logits`` that a server takes; empty in bundles of
             earlier versions.
+        memory: What training takes, by estimate; None in bundles of earlier versions, and of networks that
+            cannot be followed without running them.
         opset: ONNX opset of the training graph.
         seed: Seed of the initial weights.
         batch_norms: Corrections that a runtime applies after each step.
@@ -138,6 +141,7 @@ class Manifest:
     portable_state: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
     bounds: dict[str, Any] = field(default_factory=dict)
+    memory: MemoryPlan | None = None
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:

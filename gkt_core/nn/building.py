@@ -13,6 +13,7 @@ from gkt_core.errors import ConfigError
 from gkt_core.networks import (
     EDGE_NETWORKS,
     FULL_NETWORKS,
+    STRIDED_NETWORKS,
     TIED_NETWORKS,
     check_network,
     edge_network_names,
@@ -27,6 +28,8 @@ _EDGE_BLOCKS = {
     "resnet6": (2, False),
     "resnet8": (2, True),
     "resnet8-tied": (2, True),
+    "resnet8-stride2": (2, True),
+    "resnet8-stride4": (2, True),
 }
 _STAGE_BLOCKS = {"resnet55": 6, "resnet109": 12}
 _FULL_TO_SERVER = {"resnet56": "resnet55", "resnet110": "resnet109"}
@@ -114,7 +117,7 @@ def _seeded(build: Callable[[], ModuleT], seed: int) -> ModuleT:
 def build_edge_network(
     name: str, num_classes: int, *, seed: int = 0, **pixels: Unpack[Pixels]
 ) -> EdgeNetwork:
-    """Build one of the paper's edge networks, ``resnet8-tied`` or a registered network with fresh weights.
+    """Build a built-in edge network, tied and strided ones included, or a registered one; with fresh weights.
 
     Raises:
         ConfigError: The name is unknown or the class count is not at least 2.
@@ -129,8 +132,8 @@ def build_edge_network(
 
     def build() -> EdgeNetwork:
         head = edge_head(num_blocks, num_classes, bottleneck=bottleneck)
-        extractor = TiedExtractor() if name in TIED_NETWORKS else FeatureExtractor()
-        return EdgeNetwork(extractor, head, Normalise(**pixels))
+        stem = TiedExtractor() if name in TIED_NETWORKS else FeatureExtractor(STRIDED_NETWORKS.get(name, 1))
+        return EdgeNetwork(stem, head, Normalise(**pixels))
 
     return _seeded(build, seed)
 

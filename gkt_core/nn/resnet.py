@@ -16,12 +16,17 @@ EXPANSION = 4
 class FeatureExtractor(nn.Module):
     """The device's half of the final model: convolution 3x3, batch norm, ReLU; 464 parameters.
 
-    Its output is the tap: ``features [N, 16, S, S]``, non-negative.
+    Its output is the tap: ``features [N, 16, S, S]``, non-negative. With a stride, for large images, they are
+    ``[N, 16, S / stride, S / stride]``, and the kernel is as wide as sees every pixel with its neighbours: 5
+    for a stride of 2, 7 for 4.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, TAP_CHANNELS, kernel_size=3, padding=1, bias=False)
+        kernel_size = {1: 3, 2: 5, 4: 7}[stride]
+        self.conv = nn.Conv2d(
+            3, TAP_CHANNELS, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+        )
         self.bn = nn.BatchNorm2d(TAP_CHANNELS)
 
     def forward(self, images: Tensor) -> Tensor:

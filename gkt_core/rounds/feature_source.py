@@ -6,6 +6,7 @@ a source holds ids, labels and file mappings, never all features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,10 @@ class ShardSource:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    def samples_within(self, num_bytes: int) -> int:
+        """How many samples' features are so many bytes once they are decoded; at least one."""
+        return max(1, num_bytes // (4 * math.prod(self._shards[0].feature_shape)))
 
     def gather(self, rows: NDArray[np.intp]) -> FeatureBatch:
         """Decode the samples at these canonical positions, in this order."""

@@ -40,6 +40,9 @@ MEASUREMENTS: Mapping[str, Entry] = {
     "engines": Entry("profiling.device.engines.report:Engines", "Both engines beside PyTorch at its best."),
     "ingest": Entry("profiling.server.web.report:Ingest", "What receiving features costs, beside nginx."),
     "load": Entry("profiling.server.load.report:Load", "Memory of a server with 200 devices at once."),
+    "memory": Entry(
+        "profiling.experiments.memory.report:Memory", "What an image size costs of memory, and estimates."
+    ),
     "poisoning": Entry("profiling.server.poisoning.report:Poisoning", "What a poisoned device costs a run."),
     "privacy": Entry("profiling.privacy.report:Privacy", "What an attacker makes of uploaded features."),
     "simulation": Entry("profiling.experiments.speed.report:Speed", "How fast gkt simulate trains."),

@@ -22,6 +22,7 @@ from gkt_core.errors import ConfigError, needs
 from gkt_core.wire.addresses import is_loopback
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
+from server_app.cli.memory import check_memory, fitting_batches
 from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
 from server_app.own_networks import check_networks, note_networks, noted_networks
 
@@ -217,9 +218,13 @@ def run_of(
 
 
 def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[str, Any]) -> RunConfig:
-    """Merge what was given with what suits a network: small codes, and shards that proxies let through.
+    """Merge what was given with what suits a network.
 
-    Views are moved by an eighth of the bundle's images, or a sixteenth where none is mirrored.
+    That are small codes, shards that proxies let through and batches that memory holds. Views are moved by an
+    eighth of the bundle's images, or a sixteenth where none is mirrored.
+
+    Raises:
+        ConfigError: A value is wrong, or the trainer's machine cannot hold what was asked for.
     """
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=SERVE_DEFAULTS)
     manifest = load_bundle(artifacts).manifest
@@ -231,6 +236,10 @@ def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[st
         "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES)),
     }
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
+    sizes = fitting_batches(manifest.memory, config.shard_samples, on_cpu=options.device == "cpu")
+    config = build_run_config(hyper_parameters, file=options.config_file, defaults={**defaults, **sizes})
+    for line in check_memory(manifest, config, options):
+        _announce(line)
     return with_precision(config, options.device, _announce)
 
 

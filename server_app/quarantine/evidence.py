@@ -19,6 +19,8 @@ from server_app.quarantine.views import Views
 MAX_SAMPLES = 256
 # Of these, so many are kept pixel by pixel.
 _MAX_PATCHES = 128
+# And of large features fewer, as all of a device's are decoded at once.
+_MAX_BYTES = 128_000_000
 _GRID = 4
 _CONFIDENT = 0.9
 _SAME = 1e-3  # of the spread of features
@@ -110,10 +112,11 @@ def gather_evidence(
     ``views_of`` says of a device and its samples ``[n] int64`` how their views lie.
     """
     evidence = {}
+    most = min(MAX_SAMPLES, source.samples_within(_MAX_BYTES))
     for number, client_id in enumerate(source.client_ids):
         rows = np.flatnonzero(source.owners == number)
         # Spread evenly: a device with many samples sends them by ascending id, which may mean by class.
-        chosen = rows[_spread(len(rows), MAX_SAMPLES)]
+        chosen = rows[_spread(len(rows), most)]
         batch, sample_ids = source.gather(chosen), np.asarray(source.sample_ids[chosen])
         evidence[client_id] = summarise(
             sample_ids, batch.features, batch.client_logits, batch.labels, views_of(client_id, sample_ids)

@@ -16,6 +16,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from torch import nn
 
 from edge_export import ExportOptions, export_bundle
 from edge_export.reopening import network_of
@@ -35,8 +36,9 @@ from gkt_core.bundle.manifest import (
     load_bundle,
 )
 from gkt_core.config.edge_optimizer import EdgeOptimizer
-from gkt_core.errors import ArtifactError
-from gkt_core.nn import build_edge_network
+from gkt_core.errors import ArtifactError, ConfigError
+from gkt_core.networks import register_server_network
+from gkt_core.nn import build_combined_network, build_edge_network
 from server_app import create_app
 from server_app.run_folder import RunContext
 from tests.server_app.server_fixtures import TOKEN
@@ -170,3 +172,21 @@ def test_a_tied_stem_is_exported_to_both_engines(tmp_path: Path) -> None:
         exchanged = np.roll(features[..., ::-1], 8, axis=1)
         assert np.abs(features).max() > 0.1
         assert np.abs(exchanged - flipped).max() < 1e-5, name
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_strided_stem_is_exported_to_both_engines(stride: int, tmp_path: Path) -> None:
+    """Both are verified against float64; features are as much smaller, and every pixel counts in them."""
+    options = dataclasses.replace(OPTIONS, edge_network=f"resnet8-stride{stride}", image_size=16)
+    manifest = export_bundle(options, tmp_path / "strided", verify="quick")
+    assert manifest.features == [16, 16 // stride, 16 // stride]
+    assert set(manifest.verification) == {"portable", "ort_training"}
+    network = network_of(load_bundle(tmp_path / "strided"))
+    images = torch.rand(1, 3, 16, 16, requires_grad=True)
+    features, _ = network.eval()(images)
+    features.sum().backward()
+    assert images.grad is not None and (images.grad[0, :, :-1, :-1].abs().sum(dim=0) > 0).all()
+    combined = build_combined_network(f"resnet8-stride{stride}", "resnet55", 3)
+    assert combined(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+    with pytest.raises(ConfigError, match="built-in"):
+        register_server_network(f"resnet8-stride{stride}", nn.Identity)

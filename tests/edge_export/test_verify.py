@@ -178,11 +178,12 @@ def test_an_export_says_what_it_does_and_how_far_it_was_proved(gkt: Gkt, tmp_pat
     done = gkt(*small, "--verify", "quick", "--out", tmp_path / "quick", "--json")
     assert json.loads(done.stdout)["verification"]["portable"]["depth"] == "quick"
     lines = done.stderr.splitlines()
-    assert lines[:2] == [
+    assert lines[:3] == [
         "writing the portable step of resnet4",
+        "estimating memory",
         "tracing the template of the combined model, with resnet55",
     ]
-    assert lines[2:] == [
+    assert lines[3:] == [
         "verifying against PyTorch in float64",
         *(f"verifying: {n} of 36 steps" for n in (9, 18, 27, 36)),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.server_client import ServerClient
-from gkt_core.bundle.manifest import MANIFEST_NAME
+from gkt_core.bundle.manifest import MANIFEST_NAME, load_bundle
 from gkt_core.config.dataclass_options import arguments_of
 from gkt_core.config.network_options import RegisteredNetworks
 from gkt_core.config.run_config import RunConfig, build_run_config
@@ -21,6 +21,7 @@ from gkt_core.data.private_data import CONTACT_SHEET_NAME, SPLIT_NAME, TEST_NAME
 from gkt_core.errors import InputError, RunFailedError
 from gkt_core.files import write_atomically
 from gkt_core.wire.protocol import RunStatus
+from gkt_core.wire.shards import ShardSpec
 from profiling.experiments.demo.live import LiveDisplay
 from profiling.experiments.demo.logistic import logistic_regression_accuracy
 from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, derived_defaults
@@ -31,6 +32,8 @@ from server_app.inviting import moved_link
 from server_app.run_folder import SERVER_INFO_NAME, operator_bearer
 
 _POLL_SECONDS = 0.5
+# More than shards have of images up to 64 pixels: nothing here stands between devices and server.
+_SHARD_BYTES = 8_000_000
 
 
 class DemoRun:
@@ -65,6 +68,8 @@ class DemoRun:
             config = build_run_config(self._given, defaults=DEMO_DEFAULTS | derived_defaults(split))
             self._write_run_file(config)
             self._timed("export", lambda: self._export(processes))
+            config = self._fitted(config)
+            self._write_run_file(config)
             client_ids = [client["client_id"] for client in split["clients"]]
             status = self._timed("training", lambda: self._train(processes, client_ids))
             models = self._collect_models(client_ids)
@@ -157,6 +162,21 @@ class DemoRun:
         line = f"exporting {name} for images of {size} px, and proving it against PyTorch"
         self._run(processes, "gkt export", words, "export", line)
         self._display.say(f"exported {name} as ONNX Runtime training artifacts")
+
+    def _fitted(self, config: RunConfig) -> RunConfig:
+        """Choose smaller batches and shards where the usual ones take too much memory, as gkt serve does."""
+        manifest = load_bundle(self._out / "artifacts", ()).manifest
+        spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1)
+        usual = config.to_dict()
+        fitting = {"shard_samples": min(config.shard_samples, spec.samples_within(_SHARD_BYTES))}
+        if manifest.memory is not None:
+            fitting |= manifest.memory.batch_sizes(usual, fitting["shard_samples"])
+        chosen = {
+            name: size for name, size in fitting.items() if size < usual[name] and not self._given.get(name)
+        }
+        for name, size in chosen.items():
+            self._display.say(f"{name} is {size} instead of {usual[name]}, as memory holds")
+        return build_run_config(chosen, defaults=usual)
 
     def _train(self, processes: ProcessGroup, client_ids: list[str]) -> RunStatus:
         if self._options.meter_wire and (self._out / "server").is_dir():

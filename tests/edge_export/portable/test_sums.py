@@ -11,7 +11,7 @@ from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 
 @pytest.mark.parametrize("size", [32, 64, 96, 224, 256])
 def test_rounding_does_not_grow_with_the_image(size: int) -> None:
-    """What the mean over all pixels gives back: one value an image, which rounds alike again and again."""
+    """What the mean over all pixels gives back is one value, which rounds alike again and again."""
     shape = (4, size, size)
     graph = Graph("sum")
     total = graph.sum_images(graph.input("x", ("N", *shape)), shape)
