@@ -120,6 +120,7 @@ class Device:
             RunFailedError: The server says that the run failed.
             GKTError: Anything else that stops this device; its state folder goes on later.
         """
+        self.server.part_folder = self.state_dir.path
         info = self.server.run_info()
         config = agreed_config(info.config)
         manifest = Manifest.from_dict(info.manifest)

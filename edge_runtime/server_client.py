@@ -19,6 +19,7 @@ from edge_runtime.connection.answers import LEAST_BYTES, message_of, text_of
 from edge_runtime.connection.deadlines import HeadDeadline
 from edge_runtime.connection.downloads import Download
 from edge_runtime.connection.failures import failure_words, trusting
+from edge_runtime.connection.kept_part import kept_part
 from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
 from edge_runtime.connection.trouble import TroubleError, judge
 from gkt_core import errors
@@ -68,6 +69,7 @@ class ServerClient:
         proxy_name: The proxy that it goes through, for a log; empty for none.
         upload_bytes: Bodies of requests so far.
         download_bytes: Bodies of answers so far.
+        part_folder: Where what has come of a download is kept for the next process; None to keep nothing.
         on_rotate: Called, if there is one, when the server's operator wants this device to draw another
             secret.
 
@@ -151,6 +153,7 @@ class ServerClient:
         self._on_retry = on_retry
         self._sleep = sleep
         self._run_path = self._run_id = ""
+        self.part_folder: Path | None = None
         self.on_rotate: Callable[[], None] | None = None
         self._shall_rotate = False
         self.upload_bytes = 0
@@ -279,15 +282,16 @@ class ServerClient:
         return stream.getvalue()
 
     def _download(self, path: str, stream: BinaryIO, most_bytes: int, sha256: str = "") -> int:
-        download = Download(
-            path,
-            self._on_retry,
-            stream,
-            most_bytes=most_bytes,
-            sha256=sha256,
-            stall_seconds=self._stall_seconds,
-        )
-        return self._call(download.read, "GET", path, headers=download.headers)
+        with kept_part(self.part_folder, path, stream) as place:
+            download = Download(
+                path,
+                self._on_retry,
+                place,
+                most_bytes=most_bytes,
+                sha256=sha256,
+                stall_seconds=self._stall_seconds,
+            )
+            return self._call(download.read, "GET", path, headers=download.headers)
 
     def _message(
         self,

@@ -6,17 +6,19 @@ It is hashed while it is written, and never grows beyond what it may have: who s
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
-from typing import BinaryIO
 
 import httpx
 
 from edge_runtime.connection.answers import BINARY, OddAnswerError, check_type, raw_pieces
+from edge_runtime.connection.kept_part import Place
 from gkt_core.errors import UnsafeModelError
 from gkt_core.wire.protocol import SHA256_HEADER
 
 _SECONDS_BETWEEN_LINES = 10.0
+_PIECE_BYTES = 1 << 20
 
 
 class Download:
@@ -25,8 +27,7 @@ class Download:
     Args:
         name: For the log.
         note: Hears from time to time how far it is.
-        stream: Where it is written, from its beginning; what is there is not the file until :meth:`read`
-            returns.
+        place: Where it is written; what is there is not the file until :meth:`read` returns.
         most_bytes: What it may have.
         sha256: What it has to be; empty where that is not known.
         stall_seconds: How long it may bring next to nothing.
@@ -40,7 +41,7 @@ class Download:
         self,
         name: str,
         note: Callable[[str], None],
-        stream: BinaryIO,
+        place: Place,
         *,
         most_bytes: int,
         sha256: str = "",
@@ -50,9 +51,11 @@ class Download:
         self.headers = {"Accept-Encoding": "identity"}
         self.num_bytes = 0
         self._name, self._note, self._told = name, note, time.monotonic()
-        self._stream, self._most_bytes, self._expected = stream, most_bytes, sha256
-        self._stall_seconds = stall_seconds
+        self._stream, self._most_bytes, self._expected = place.stream, most_bytes, sha256
+        self._stall_seconds, self._on_begin = stall_seconds, place.on_begin
         self._hash, self._sha256 = hashlib.sha256(), ""
+        if place.part_of and place.part_of == (sha256 or place.part_of):
+            self._take_up(place.part_of)
 
     def read(self, response: httpx.Response) -> int:
         """Take what an answer holds; how many bytes the file has, which is whole then.
@@ -86,7 +89,7 @@ class Download:
             self._hash.update(piece)
             self.num_bytes += len(piece)
             if sha256:
-                self.headers |= {"Range": f"bytes={self.num_bytes}-", "If-Range": f'"{sha256}"'}
+                self._ask_for_the_rest()
             if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
                 self._told = time.monotonic()
                 self._note(f"{self._name}: {self.num_bytes:,}{total} bytes")
@@ -106,9 +109,26 @@ class Download:
             "means harm"
         )
 
+    def _take_up(self, sha256: str) -> None:
+        """Go on with what an earlier process wrote, but for its last byte: there is a rest to ask for."""
+        num_bytes = self._stream.seek(0, os.SEEK_END) - 1
+        if not 0 < num_bytes < self._most_bytes:
+            return
+        self._stream.truncate(num_bytes)
+        self._stream.seek(0)
+        while piece := self._stream.read(_PIECE_BYTES):
+            self._hash.update(piece)
+        self.num_bytes, self._sha256 = num_bytes, sha256
+        self._ask_for_the_rest()
+        self._note(f"{self._name}: goes on after {num_bytes:,} bytes that are here")
+
+    def _ask_for_the_rest(self) -> None:
+        self.headers |= {"Range": f"bytes={self.num_bytes}-", "If-Range": f'"{self._sha256}"'}
+
     def _begin_anew(self, sha256: str) -> None:
         self._stream.seek(0)
         self._stream.truncate()
+        self._on_begin(sha256)
         self.num_bytes = 0
         self._hash, self._sha256 = hashlib.sha256(), sha256
         for name in ("Range", "If-Range"):

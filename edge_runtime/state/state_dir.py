@@ -7,6 +7,7 @@
     packed.npz           the data, where --data is a folder of photos; packed.json says what became of them
     samples.npz          which samples the data held at the last start, and what the server calls them
     bundle/              downloaded artifacts, verified
+    download.part        what has come of a file that is being downloaded; download.json says of which
     state.json           run, device, last trained round and how it went
     checkpoint-000003    weights and optimizer state after local training of round 3
     checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
