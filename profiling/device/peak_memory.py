@@ -21,15 +21,24 @@ _WHAT = "a memory measurement"
 _ADVICE = "try a smaller --batch-size, or --no-memory"
 
 
-def engine_peak_bytes(bundle: Path, *, engine: str | None = None, batch_size: int, threads: int) -> int:
+def engine_peak_bytes(
+    bundle: Path, *, engine: str | None = None, batch_size: int, rest_size: int = 0, threads: int
+) -> int:
     """Weigh a process that opens a bundle on the device's engine and trains a few steps.
+
+    With a ``rest_size`` there is a smaller batch after them, and one of the full size again.
 
     Raises:
         InputError: The bundle cannot be used.
         RunFailedError: The process died, of too little memory perhaps.
     """
     spec = ProbeSpec(
-        bundle=str(bundle), engine=engine, batch_size=batch_size, threads=threads, steps=NUM_STEPS
+        bundle=str(bundle),
+        engine=engine,
+        batch_size=batch_size,
+        rest_size=rest_size,
+        threads=threads,
+        steps=NUM_STEPS,
     )
     answered = measure_fresh(PROBE, dataclasses.asdict(spec), what=_WHAT, advice=_ADVICE)
     return int(answered["memory"]["peak_bytes"])

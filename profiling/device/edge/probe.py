@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class ProbeSpec:
         steps: Calls that do; 0 for the first call only.
         sustained_seconds: Instead of ``steps``: how long to go on without a pause.
         codec: How features are packed.
+        rest_size: Samples of a smaller call after all of these, and of one more of the full size, as the last
+            batch of an epoch has; 0 for none.
         is_pinned: Whether to keep the process on as many cores as it has threads.
     """
 
@@ -42,6 +45,7 @@ class ProbeSpec:
     steps: int = 0
     sustained_seconds: float = 0.0
     codec: str = "fp32"
+    rest_size: int = 0
     is_pinned: bool = False
 
 
@@ -73,7 +77,8 @@ def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
     )
     open_ms = (time.perf_counter_ns() - started) / 1e6
     memory["opened_bytes"] = resident_bytes()
-    call = make_workload(spec.workload, engine, bundle.manifest, batch_size=spec.batch_size, codec=spec.codec)
+    prepared = functools.partial(make_workload, spec.workload, engine, bundle.manifest, codec=spec.codec)
+    call = prepared(batch_size=spec.batch_size)
     cold_ms = _milliseconds(call)
     memory["first_call_bytes"] = resident_bytes()
     for _ in range(spec.warmup):
@@ -83,6 +88,9 @@ def _measure(spec: ProbeSpec, memory: dict[str, int | None]) -> dict[str, Any]:
     warm_ms = [_milliseconds(call) for _ in range(spec.steps)]
     joules = energy.joules() if spec.steps else None
     windows = _sustain(call, spec.sustained_seconds) if spec.sustained_seconds > 0 else []
+    if spec.rest_size:
+        prepared(batch_size=spec.rest_size)()
+        call()
     memory["end_bytes"], memory["peak_bytes"] = resident_bytes(), peak_bytes()
     return {
         "engine": engine.name,

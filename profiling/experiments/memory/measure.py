@@ -160,7 +160,11 @@ def _ort_training(artifacts: Path, plan: MemoryPlan, options: MemoryOptions) -> 
         return None
     batch_size = max(LEAST_BATCH, min(RunConfig().batch_size, plan.most_images(ORT_TRAINING)))
     peak = engine_peak_bytes(
-        artifacts, engine=ORT_TRAINING, batch_size=batch_size + 1, threads=options.threads
+        artifacts,
+        engine=ORT_TRAINING,
+        batch_size=batch_size + 1,
+        rest_size=max(LEAST_BATCH, 3 * batch_size // 4),
+        threads=options.threads,
     )
     estimated = plan.needs[ORT_TRAINING].of(batch_size)
     return {"batch_size": batch_size, "estimated_megabytes": estimated / 1e6, "peak_megabytes": peak / 1e6}

@@ -100,6 +100,6 @@ def test_a_demo_of_large_images_has_batches_and_shards_that_fit(gkt: Gkt, tmp_pa
         return config.batch_size, config.server_batch_size, config.shard_samples
 
     batch_size, server_batch_size, shard_samples = fitted({})
-    assert 8 <= batch_size < 64 and 2 <= server_batch_size < 8 and shard_samples == 9
+    assert 4 <= batch_size < 64 and 2 <= server_batch_size < 8 and shard_samples == 9
     assert len(said) == 3 and f"batch_size is {batch_size} instead of 64, as memory holds" in said
     assert fitted({"batch_size": 3, "server_batch_size": 50, "shard_samples": 64}) == (3, 50, 64)

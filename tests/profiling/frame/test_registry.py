@@ -56,28 +56,8 @@ def _busy() -> dict[str, Any]:
     return {"schema": "gkt-profile-busy/1", "ways": dict.fromkeys(names, way), "demo": demo, **every}
 
 
-def _memory() -> dict[str, Any]:
-    """A document of ``gkt profile memory``, until a measured one is committed."""
-    one = {"batch_size": 64, "estimated_megabytes": 220.0, "peak_megabytes": 200.0, "limit_megabytes": 1200}
-    case = {
-        "edge_network": "resnet8",
-        "image_size": 32,
-        "features": [16, 32, 32],
-        "codec": "uint8",
-        "sample_bytes": 16_384,
-        "shard_samples": 31,
-        "device": {**one, "peaks_megabytes": [200.0]},
-        "trainer": one,
-        "ort_training": None,
-    }
-    settings = {"sizes": [32], "num_clients": 1}
-    every = {"not_measured": ["a GPU's memory"], "settings": settings, "machine": describe_machine()}
-    return {"schema": "gkt-profile-memory/1", "cases": {"resnet8-32": case}, **every}
-
-
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "busy": _busy(),
-    "memory": _memory(),
     **COMMITTED,
     "web": _web(),
     "diff": compare_documents(
@@ -90,7 +70,7 @@ def test_every_report_has_a_document() -> None:
     schemas = {measurement(name).schema for name in MEASUREMENTS} | set(OTHERS)
     assert schemas == {document["schema"] for document in DOCUMENTS.values()}
     without = schemas - {document["schema"] for document in COMMITTED.values()}
-    without -= {"gkt-profile-busy/1", "gkt-profile-memory/1"}
+    without -= {"gkt-profile-busy/1"}
     assert without == {"gkt-profile-web/1", "gkt-profile-diff/1"}, "commit what is measured"
 
 
