@@ -57,7 +57,7 @@ def pack_command(source: str, options: PackCommandOptions, contact_sheet: Path |
         note(OLD_TOKEN)
         return wire(place, options.token)
 
-    target = target_of(manifest_for(options.place, to_server), options.pack)
+    target = target_of(manifest_for(options.place, to_server), options.pack, source)
     private, report = pack(source, target, options.pack, owner_key, before)
     save_private_data(out, private, owner_key)
     sheet = contact_sheet or contact_sheet_path(out)

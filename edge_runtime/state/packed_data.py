@@ -52,7 +52,7 @@ def packed_data(
         DatasetError: The images cannot be read, or what was packed before.
         ArtifactError: The bundle does not name its classes.
     """
-    target = target_of(manifest, options)
+    target = target_of(manifest, options, source)
     about = hashlib.sha256(json.dumps([source, asdict(target), asdict(options)]).encode())
     for line in listing(source):
         about.update(line.encode(errors="surrogateescape") + b"\n")

@@ -18,6 +18,7 @@ from gkt_core.data.reading.duplicates import note_duplicates
 from gkt_core.data.reading.folder_dataset import read_whole_folder
 from gkt_core.data.reading.image_folder import FolderReader
 from gkt_core.data.reading.images import FITS, fitted_array
+from gkt_core.data.reading.refusals import check_several_classes, check_sides
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError, needs
 
@@ -203,8 +204,7 @@ def make_dataset(
         outside = labels[(labels < 0) | (labels >= len(names))]
         if outside.size:
             raise DatasetError(
-                f"{name}: y_{part} holds the label {int(outside[0])}, expected 0 to {len(names) - 1}: "
-                f"the training part shows {len(names)} classes{_counting_from(labels)}"
+                f"{name}: y_{part} holds the label {int(outside[0])}, {_expected(labels, names, class_names)}"
             )
     if len(names) < 2:
         raise DatasetError(f"{name}: there is {len(names)} class, expected at least 2")
@@ -212,14 +212,25 @@ def make_dataset(
     return Dataset(name, x_train, y_train, x_test, y_test, sample_ids, names, horizontal_flip)
 
 
-def _counting_from(labels: NDArray[np.int64]) -> str:
-    """The line that mends labels below 0; classes that only the test part has are for the user to see to."""
-    lowest = int(labels.min())
+def _expected(labels: NDArray[np.int64], names: tuple[str, ...], declared: Sequence[str] | None) -> str:
+    """What labels are expected, and the line that mends those below 0.
+
+    Classes that only the test part has are for the user to see to.
+    """
+    lowest, highest = int(labels.min()), int(labels.max())
+    named = "class_names names" if declared else "the training part shows"
     if lowest >= 0:
-        return ": give class_names in the file for classes that it lacks"
+        mend = "" if declared else ": give class_names in the file for classes that it lacks"
+        return f"expected 0 to {len(names) - 1}: {named} {len(names)} classes{mend}"
     if lowest == -1 and set(np.unique(labels).tolist()) <= {-1, 1}:
-        return ': y_train, y_test = (y_train > 0).astype("int64"), (y_test > 0).astype("int64")'
-    return f": if they count from {lowest}, y_train, y_test = y_train + {-lowest}, y_test + {-lowest}"
+        mend = 'y_train, y_test = (y_train > 0).astype("int64"), (y_test > 0).astype("int64")'
+        return f"expected 0 and 1: {mend}"
+    # How many there are, if these are all: what counts from below 0 has more than its highest number says.
+    last = len(names) - 1 if declared else highest - lowest
+    return (
+        f"expected 0 to {last}: they are {lowest} to {highest}; if they count from {lowest}, "
+        f"y_train, y_test = y_train + {-lowest}, y_test + {-lowest}"
+    )
 
 
 def _load_digits(image_size: int, seed: int) -> Dataset:
@@ -270,6 +281,12 @@ def _load_npz(path: Path, request: _Request) -> Dataset:
         check_classes_shown(path, file, file.parts.get("train") or file.parts[""])
     request.report.taken += len(train.images) + len(test.images)
     size = request.image_size
+    if size is None and len(train.images) and len(test.images):
+        check_sides(path, train.image_key, train.images)
+        check_sides(path, test.image_key, test.images)
+    if len(train.labels):
+        shown = int(train.labels.max()) + 1
+        check_several_classes(path, train.labels, len(names) if names else shown)
     images = [
         part.images if size is None else fitted_array(part.images, size, request.fit)
         for part in (train, test)
@@ -293,5 +310,6 @@ def _load_folder(path: Path, request: _Request) -> Dataset:
     train, test, class_names = read_whole_folder(
         reader, request.seed, strict=request.strict, allow_empty_classes=request.allow_empty_classes
     )
+    check_several_classes(path, train[1], len(class_names))
     note_duplicates(*train, request.report, test=test[0])
     return make_dataset(str(path), train, test, class_names, horizontal_flip=True)

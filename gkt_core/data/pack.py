@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.dataclass_options import CheckedOptions, option
-from gkt_core.data.pack_sources import read_source
+from gkt_core.data.pack_sources import is_function, read_source
 from gkt_core.data.pack_target import NO_CLASS, Labelled, PackTarget, composed
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.data.reading.duplicates import note_duplicates
@@ -66,8 +66,13 @@ def new_owner_key() -> bytes:
     return secrets.token_bytes(OWNER_KEY_BYTES)
 
 
-def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
+def target_of(manifest: Manifest, options: PackOptions, source: str) -> PackTarget:
     """Say what a bundle wants of its devices' images.
+
+    Args:
+        manifest: Of the bundle.
+        options: How they are read.
+        source: Where they are: a folder, an ``.npz`` or ``module:function``.
 
     Raises:
         ArtifactError: The bundle does not name its classes.
@@ -75,8 +80,8 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
     """
     if not manifest.class_names:
         raise ArtifactError(
-            "the bundle does not name its classes, so that folders cannot be matched with them: "
-            "export it with gkt export --classes or --split"
+            f"the bundle does not name its {manifest.num_classes} classes, so that {_labels_of(source)} "
+            "cannot be matched with them: export it with gkt export --classes or --split"
         )
     for name, class_name in options.mapping().items():
         if composed(class_name) not in map(composed, manifest.class_names):
@@ -91,6 +96,12 @@ def target_of(manifest: Manifest, options: PackOptions) -> PackTarget:
         options.mapping(),
         options.allow_empty_classes,
     )
+
+
+def _labels_of(source: str) -> str:
+    if is_function(source):
+        return f"the labels that {source} yields"
+    return f"the {'labels' if Path(source).suffix == '.npz' else 'folders'} in {source}"
 
 
 def pack(

@@ -107,8 +107,10 @@ def test_what_needs_packing(tmp_path: Path) -> None:
 
 
 def test_a_bundle_without_names_cannot_take_folders(tmp_path: Path, server_bundle: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not name its classes"):
+    with pytest.raises(ArtifactError, match="does not name its 3 classes, so that the folders in photos"):
         packed_data("photos", load_bundle(server_bundle, ()).manifest, PackOptions(), tmp_path, print)
+    with pytest.raises(ArtifactError, match=r"does not name its 3 classes, so that the labels in mine\.npz"):
+        packed_data("mine.npz", load_bundle(server_bundle, ()).manifest, PackOptions(), tmp_path, print)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -392,13 +393,21 @@ def test_too_few_images_are_refused_with_what_was_left_out(tmp_path: Path) -> No
         packed(tmp_path)
 
 
-def test_a_bundle_without_names_and_a_map_to_no_class_are_refused(digits_bundle: Bundle) -> None:
+def test_a_bundle_without_names_and_a_map_to_no_class_are_refused(
+    digits_bundle: Bundle, tmp_path: Path
+) -> None:
     unnamed = dataclasses.replace(digits_bundle.manifest, class_names=[])
-    with pytest.raises(ArtifactError, match="the bundle does not name its classes"):
-        target_of(unnamed, PackOptions())
+    for source, labels in (
+        (str(tmp_path), f"the folders in {tmp_path}"),
+        ("mine.npz", "the labels in mine.npz"),
+        ("camera:frames", "the labels that camera:frames yields"),
+    ):
+        said = f"the bundle does not name its 10 classes, so that {labels} cannot be matched with them"
+        with pytest.raises(ArtifactError, match=f"^{re.escape(said)}: export it with"):
+            target_of(unnamed, PackOptions(), source)
     named = dataclasses.replace(unnamed, class_names=[str(number) for number in range(10)])
     with pytest.raises(ConfigError, match="--map zero=null: there is no class null in the bundle"):
-        target_of(named, PackOptions(maps=("zero=null",)))
+        target_of(named, PackOptions(maps=("zero=null",)), "mine.npz")
 
 
 def golden(folder: Path) -> Path:
