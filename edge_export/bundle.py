@@ -149,6 +149,7 @@ def export_bundle(
             portable_state=layout,
             bounds=output_bounds(edge, example_images(4, options.image_size)),
             memory=memory,
+            horizontal_flip=options.horizontal_flip,
         )
         write_manifest(folder, manifest)
         if verify != "none":

@@ -88,6 +88,8 @@ class ExportOptions(NetworkOptions):
         image_size: Pixels.
         pixel_mean: Mean of R,G,B in 0..1.
         pixel_std: Standard deviation of R,G,B in 0..1.
+        horizontal_flip: Whether a mirrored image is still of its class, as it is not for digits and letters;
+            runs of the bundle mirror, or do not.
         class_names: The classes in their order, as cat,dog,owl or a text file with a name a line; owners who
             pack their own photos need them.
         temperature: T of the distillation loss in the graph.
@@ -112,6 +114,7 @@ class ExportOptions(NetworkOptions):
     pixel_std: tuple[float, ...] = option(
         (0.25, 0.25, 0.25), click_type=ThreeNumbers(), multiple=False, shown_default="0.25", group=_IMAGES
     )
+    horizontal_flip: bool = option(True, group=_IMAGES)
     class_names: tuple[str, ...] = option(
         (), flag="--classes", click_type=ClassNames(), multiple=False, group=_IMAGES
     )

@@ -38,7 +38,7 @@ class Server:
         options: Further fields of :class:`server_app.cli.options.ServeOptions`, the port among them: by
             default a free one.
         **hyper_parameters: Fields of :class:`gkt_core.RunConfig`, ``rounds=20``. Of a new run, views are by
-            default crops by an eighth of the image's side, mirrored, as in ``gkt_core.simulate``.
+            default those that suit the bundle's images, as with ``gkt serve``.
 
     Raises:
         ConfigError: An option or a value is wrong.

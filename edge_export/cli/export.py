@@ -94,4 +94,6 @@ def _of_split(path: Path, given: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"{path} names the classes {', '.join(names[:20])}: leave out --classes, or --split"
         )
+    if "horizontal_flip" in split:
+        given.setdefault("horizontal_flip", bool(split["horizontal_flip"]))
     return {name: tuple(split[name]) if isinstance(split[name], list) else split[name] for name in _OF_SPLIT}

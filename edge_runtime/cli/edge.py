@@ -13,6 +13,7 @@ from gkt_core.bundle.manifest import load_bundle
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import build_run_config
+from gkt_core.data.augment import view_defaults
 from gkt_core.data.private_data import is_private_data, load_private_data, load_test_data
 
 
@@ -80,8 +81,9 @@ def alone(options: AloneOptions, as_json: bool) -> None:
     from edge_runtime.device import check_data  # noqa: PLC0415 - imports an extra
 
     given = {} if options.rounds is None else {"rounds": options.rounds}
-    config = build_run_config(given, file=options.config_file)
     bundle = load_bundle(options.artifacts)
+    views = view_defaults(bundle.manifest.image_size, bundle.manifest.may_mirror)
+    config = build_run_config(given, file=options.config_file, defaults=views)
     private = load_private_data(options.data)
     check_data(private, bundle.manifest, str(options.data))
     result = train_alone(

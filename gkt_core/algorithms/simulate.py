@@ -81,14 +81,14 @@ def simulate(
         out: A folder, to keep metrics and checkpoints in and to go on from; by default nothing is kept.
         on_round: Hears each round's number, from 1, and result.
         **hyper_parameters: Fields of :class:`gkt_core.RunConfig`: ``rounds=5, server_epochs=2``. Views are by
-            default those of the command: crops by an eighth of the side, mirrored.
+            default those of the command: mirrored if the federation's images may be, and crops.
 
     Raises:
         ConfigError: A name or a value is wrong, or ``out`` holds a run with other settings.
         GKTError: Training diverged.
     """
     name = algorithm if isinstance(algorithm, str) else _registered(algorithm)
-    flip = bool(hyper_parameters.get("horizontal_flip", True))
+    flip = bool(hyper_parameters.get("horizontal_flip", federation.horizontal_flip))
     size = federation.image_size
     defaults = simulation_defaults(name)
     derived = {"num_clients": len(federation.clients), **view_defaults(size, flip)}

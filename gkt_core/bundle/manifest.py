@@ -108,6 +108,8 @@ class Manifest:
             earlier versions.
         memory: What training takes, by estimate; None in bundles of earlier versions, and of networks that
             cannot be followed without running them.
+        horizontal_flip: Whether a mirrored image is still of its class, which it is not for digits; None in
+            bundles of earlier versions, whose runs mirror unless they are told not to.
         opset: ONNX opset of the training graph.
         seed: Seed of the initial weights.
         batch_norms: Corrections that a runtime applies after each step.
@@ -142,6 +144,7 @@ class Manifest:
     verification: dict[str, Any] = field(default_factory=dict)
     bounds: dict[str, Any] = field(default_factory=dict)
     memory: MemoryPlan | None = None
+    horizontal_flip: bool | None = None
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
@@ -157,6 +160,11 @@ class Manifest:
             GKTError: There is no such optimizer.
         """
         return from_dict(EdgeOptimizer, {"name": self.optimizer, **self.optimizer_settings})
+
+    @property
+    def may_mirror(self) -> bool:
+        """Whether a run mirrors images unless it is told otherwise."""
+        return self.horizontal_flip is not False
 
     def bound(self, name: str) -> float:
         """Give the greatest magnitude of ``features`` or ``logits`` that a server takes."""

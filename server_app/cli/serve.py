@@ -220,18 +220,19 @@ def run_of(
 def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[str, Any]) -> RunConfig:
     """Merge what was given with what suits a network.
 
-    That are small codes, shards that proxies let through and batches that memory holds. Views are moved by an
-    eighth of the bundle's images, or a sixteenth where none is mirrored.
+    That are small codes, shards that proxies let through and batches that memory holds. Views are
+    mirrored if the bundle does not say otherwise, and moved by an eighth of its images, or a sixteenth where
+    none is mirrored.
 
     Raises:
         ConfigError: A value is wrong, or the trainer's machine cannot hold what was asked for.
     """
-    config = build_run_config(hyper_parameters, file=options.config_file, defaults=SERVE_DEFAULTS)
     manifest = load_bundle(artifacts).manifest
+    defaults = {**SERVE_DEFAULTS, "horizontal_flip": manifest.may_mirror}
+    config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
     crops = config.crops_features
     spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1, crops)
-    defaults = {
-        **SERVE_DEFAULTS,
+    defaults |= {
         "crop_padding": view_defaults(manifest.image_size, config.horizontal_flip)["crop_padding"],
         "shard_samples": min(MOST_SHARD_SAMPLES, spec.samples_within(SHARD_BYTES)),
     }

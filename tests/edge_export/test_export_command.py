@@ -106,6 +106,13 @@ def test_a_split_has_its_own_names(exported: Any, digits_split: Path) -> None:
     assert "partition.json names the classes 0, 1, 2" in str(refused.exception)
 
 
+def test_a_split_says_whether_its_images_may_be_mirrored(exported: Any, digits_split: Path) -> None:
+    split = str(digits_split / "partition.json")
+    assert exported("--split", split).horizontal_flip is False
+    assert exported("--split", split, "--horizontal-flip").horizontal_flip is True
+    assert exported().horizontal_flip is True and exported("--no-horizontal-flip").horizontal_flip is False
+
+
 def test_a_split_says_what_its_images_are(exported: Any, digits_split: Path) -> None:
     options = exported("--split", str(digits_split / "partition.json"))
     assert (options.num_classes, options.image_size) == (10, 16)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edge_runtime.alone import Alone, train_alone
 from gkt_core.bundle.manifest import Bundle
+from gkt_core.cli import gkt
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples, load_private_data, load_test_data
 from gkt_core.errors import DatasetError
@@ -56,3 +59,29 @@ def test_without_validation_images_it_needs_a_number_of_rounds(
         alone(digits_bundle, bare, digits_split)
     result, _ = alone(digits_bundle, bare, digits_split, rounds=1)
     assert result.num_rounds == result.trained_rounds == 1
+
+
+@pytest.mark.parametrize(("text", "flip", "padding"), [("", False, 1), ("horizontal_flip = true\n", True, 1)])
+def test_the_command_draws_views_that_suit_the_images(
+    digits_bundle: Bundle,
+    digits_split: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    flip: bool,
+    padding: int,
+) -> None:
+    """Digits of 16 px: a mirrored one is none, and crops by more than a pixel lose much of it."""
+    seen: list[RunConfig] = []
+
+    def noted(bundle: Bundle, data: PrivateData, test: Samples, config: RunConfig, **more: Any) -> Alone:
+        seen.append(config)
+        return Alone(0.5, 1, 1, 0.5, 1)
+
+    monkeypatch.setattr("edge_runtime.alone.train_alone", noted)
+    (tmp_path / "run.toml").write_text(text)
+    arguments = ["--artifacts", digits_bundle.path, "--data", digits_split / "clients" / "client-000.npz"]
+    arguments += ["--test", digits_split / "test.npz", "--config", tmp_path / "run.toml"]
+    done = CliRunner().invoke(gkt, ["edge", "train-alone", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [(each.horizontal_flip, each.crop_padding) for each in seen] == [(flip, padding)]

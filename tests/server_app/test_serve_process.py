@@ -19,7 +19,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from gkt_core.bundle.manifest import load_bundle
+from gkt_core.bundle.manifest import load_bundle, write_manifest
 from gkt_core.cli import gkt
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
@@ -137,6 +137,17 @@ def test_what_a_new_run_has_unless_it_is_told(server_bundle: Path, tmp_path: Pat
     assert chosen[0].crop_padding == size // 8
     few = new_config(ServeOptions(data_dir=tmp_path), server_bundle, {"horizontal_flip": False})
     assert few.crop_padding == max(1, size // 16)
+    # A bundle of digits, which mirrored are none, says so.
+    digits = tmp_path / "digits"
+    shutil.copytree(server_bundle, digits)
+    write_manifest(digits, dataclasses.replace(load_bundle(server_bundle).manifest, horizontal_flip=False))
+    plain = new_config(ServeOptions(data_dir=tmp_path), digits, {})
+    assert (plain.horizontal_flip, plain.crop_padding) == (False, max(1, size // 16))
+    mirrored = new_config(ServeOptions(data_dir=tmp_path), digits, {"horizontal_flip": True})
+    assert (mirrored.horizontal_flip, mirrored.crop_padding) == (True, size // 8)
+    # One of an earlier version does not, and is mirrored as before.
+    write_manifest(digits, dataclasses.replace(load_bundle(server_bundle).manifest, horizontal_flip=None))
+    assert new_config(ServeOptions(data_dir=tmp_path), digits, {}) == chosen[0]
     # A simulation's stay as they are: committed results were made with them.
     assert (RunConfig().codec, RunConfig().shard_samples) == ("fp32", 64)
 

@@ -38,6 +38,7 @@ class Federation:
         class_names: One name a class.
         pixel_mean: Mean of each channel, 0..1.
         pixel_std: Standard deviation of each channel.
+        horizontal_flip: Whether a mirrored image is still of its class, which it is not for digits.
         pretraining: Samples that no device holds, for algorithms that begin from a pre-trained network.
     """
 
@@ -47,6 +48,7 @@ class Federation:
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     pretraining: Samples | None = None
+    horizontal_flip: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -101,6 +103,7 @@ def load_federation(folder: Path) -> Federation:
             pixel_mean=tuple(split["pixel_mean"]),
             pixel_std=tuple(split["pixel_std"]),
             pretraining=load_test_data(folder / pretraining) if pretraining else None,
+            horizontal_flip=bool(split.get("horizontal_flip", True)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder} holds no split: {error}: make one with gkt data split") from error

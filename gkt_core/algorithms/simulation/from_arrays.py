@@ -63,6 +63,7 @@ def federation_of(dataset: Dataset, options: SplitOptions) -> Federation:
         pretraining=_samples(dataset.x_train[held_back], dataset.y_train[held_back])
         if len(held_back)
         else None,
+        horizontal_flip=dataset.horizontal_flip,
     )
 
 

@@ -39,6 +39,8 @@ def test_arrays_are_dealt_as_the_files_are(tmp_path: Path) -> None:
         read.pixel_mean,
         read.pixel_std,
     )
+    # Of arrays nobody knows it, a split of digits says it.
+    assert (made.horizontal_flip, read.horizontal_flip) == (True, False)
     assert list(made.clients) == list(read.clients)
     for mine, theirs in zip(made.clients.values(), read.clients.values(), strict=True):
         for part in ("train", "validation"):
