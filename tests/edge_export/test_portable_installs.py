@@ -64,6 +64,22 @@ class Environment:
         command = [self.folder / "venv/bin/python", "-m", "pip", "install", "--quiet", "-c", listed]
         subprocess.run([*command, f"{ROOT}[{extra}]"], check=True, timeout=LONGEST_SECONDS)
 
+    def copy_from(self, other: Environment) -> None:
+        """Hold what another one holds, in files of its own: no script and no module of the other is used."""
+        old, new = str(other.folder / "venv"), str(self.folder / "venv")
+        # Links lead to the Python that the other was made with.
+        shutil.copytree(old, new, symlinks=True)
+        for script in Path(new, "bin").iterdir():
+            if not script.is_symlink():
+                script.write_text(script.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        told = subprocess.run(
+            [f"{new}/bin/python", "-c", "import gkt_core, numpy, sys; print(gkt_core, numpy, *sys.path)"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert new in told and old not in told, told
+
     def gkt(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run the command that was installed."""
         done = subprocess.run(

@@ -1,6 +1,7 @@
 """Two owners walk from folders of photos to a model that names a photo. Slow: installs what a device has.
 
-The engineer has PyTorch and no photos; the owners have photos, and ``[edge-portable,data]`` and nothing else.
+The engineer has PyTorch and no photos; each owner has photos, the link that the engineer sent, and an
+environment of their own that holds ``[edge-portable,data]`` and nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from tests.conftest import LONGEST_SECONDS, Gkt, shared_folder, until
 from tests.edge_export.test_portable_installs import Environment, interpreter
 
 CLASSES = ("owl", "cat", "dog")
-TOKEN = "a-token-of-the-walk"
 NUM = 24
 
 
@@ -50,6 +50,15 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Environment:
         Environment(folder).make(interpreter(python), "edge-portable,data")
 
     return Environment(shared_folder(tmp_path_factory, "edge-portable-data", make))
+
+
+@pytest.fixture
+def devices(device: Environment, tmp_path: Path) -> tuple[Environment, Environment]:
+    """An environment for each owner: what the second installed is a copy, as another download would be."""
+    second = Environment(tmp_path / "second-device")
+    second.folder.mkdir()
+    second.copy_from(device)
+    return device, second
 
 
 @pytest.fixture
@@ -79,15 +88,15 @@ def second(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(gkt: Gkt, tmp_path: Path) -> Iterator[str]:
-    """The engineer exports with the names of the classes, and serves."""
+def link(gkt: Gkt, tmp_path: Path) -> Iterator[str]:
+    """The engineer exports with the names of the classes, and serves; what is sent to the owners."""
     done = gkt(
         "export", "--classes", ",".join(CLASSES), "--image-size", "16", "--engine", "portable",
         "--out", tmp_path / "artifacts",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     command = [sys.executable, "-m", "gkt_core.cli", "serve", "--artifacts", str(tmp_path / "artifacts")]
-    command += ["--data-dir", str(tmp_path / "run"), "--port", "0", "--token", TOKEN, "--threads", "1"]
+    command += ["--data-dir", str(tmp_path / "run"), "--port", "0", "--threads", "1"]
     command += ["--clients", "2", "--rounds", "3", "--server-epochs", "10", "--crop-padding", "1"]
     with (tmp_path / "output").open("w") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output)
@@ -95,7 +104,7 @@ def url(gkt: Gkt, tmp_path: Path) -> Iterator[str]:
             about = tmp_path / "run" / "server.json"
             until(lambda: about.is_file() or server.poll() is not None, "the start of the server")
             assert server.poll() is None, (tmp_path / "output").read_text()
-            yield json.loads(about.read_text())["url"]
+            yield (tmp_path / "run" / "join").read_text().strip()
         finally:
             server.terminate()
             server.wait(LONGEST_SECONDS)
@@ -103,16 +112,26 @@ def url(gkt: Gkt, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_from_two_folders_of_photos_to_a_model_that_names_a_photo(
-    device: Environment, url: str, first: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    devices: tuple[Environment, Environment],
+    link: str,
+    first: Path,
+    second: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    packages = {name.lower().replace("_", "-") for name in device.packages()}
-    assert {"onnxruntime", "pillow", "pillow-heif"} <= packages
-    assert not packages & {"torch", "onnx", "flask", "scikit-learn", "matplotlib", "onnxruntime-training-cpu"}
-    monkeypatch.setenv("GKT_TOKEN", TOKEN)
+    installed = [{name.lower().replace("_", "-") for name in device.packages()} for device in devices]
+    for packages in installed:
+        assert {"onnxruntime", "pillow", "pillow-heif"} <= packages
+        heavy = {"torch", "onnx", "flask", "scikit-learn", "matplotlib", "onnxruntime-training-cpu"}
+        assert not packages & heavy
+    assert installed[0] == installed[1] and devices[0].folder != devices[1].folder
+    monkeypatch.delenv("GKT_TOKEN", raising=False)
 
     # The first owner packs and looks, then takes part; the second lets the device do it.
     mine = first.parent / "mine.npz"
-    described = json.loads(device.gkt("data", "pack", first, "--for", url, "--out", mine, "--json").stdout)
+    described = json.loads(
+        devices[0].gkt("data", "pack", first, "--for", link, "--out", mine, "--json").stdout
+    )
     assert described["class_counts"] == {"owl": 0, "cat": NUM + 1, "dog": NUM + 1}
     assert described["reading"]["converted"]["turned upright, as the camera says (EXIF)"] == 1
     assert described["reading"]["left_out"] == {
@@ -130,8 +149,10 @@ def test_from_two_folders_of_photos_to_a_model_that_names_a_photo(
     states = [folder.parent / "state" for folder in (first, second)]
     with ThreadPoolExecutor() as pool:
         both = [
-            pool.submit(device.gkt, "edge", "run", "--server", url, "--data", *words, "--state-dir", state)
-            for words, state in zip(((mine,), (second, "--map", "dogs=dog")), states, strict=True)
+            pool.submit(device.gkt, "edge", "run", "--join", link, "--data", *words, "--state-dir", state)
+            for device, words, state in zip(
+                devices, ((mine,), (second, "--map", "dogs=dog")), states, strict=True
+            )
         ]
         said = [done.result().stderr for done in both]
     assert f"images taken: {3 * NUM}; files left out: 0" in " ".join(said[1].split())
@@ -145,12 +166,12 @@ def test_from_two_folders_of_photos_to_a_model_that_names_a_photo(
         for number in range(4):
             new[f"{name}-{number}.jpg"] = name
             save(tmp_path / f"{name}-{number}.jpg", scene(label, 5000 + number), quality=95)
-    shown = device.gkt("edge", "classify", *(tmp_path / each for each in new), "--model", model, "--json")
+    shown = devices[1].gkt("edge", "classify", *(tmp_path / each for each in new), "--model", model, "--json")
     first_names = {
         Path(each["photo"]).name: next(iter(each["probabilities"])) for each in json.loads(shown.stdout)
     }
     num_right = sum(first_names[photo] == name for photo, name in new.items())
     # The first owner never saw an owl: it learnt of them from the other's features.
     assert num_right >= 9, first_names
-    in_words = device.gkt("edge", "classify", tmp_path / "cat-0.jpg", "--model", model, "--top", "1")
+    in_words = devices[1].gkt("edge", "classify", tmp_path / "cat-0.jpg", "--model", model, "--top", "1")
     assert any(f"cat-0.jpg: {name} " in in_words.stdout for name in CLASSES)
