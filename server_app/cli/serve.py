@@ -56,6 +56,7 @@ _INSECURE = (
     defaults={
         **SERVE_DEFAULTS,
         "crop_padding": CROP_PADDING_WORDS,
+        "horizontal_flip": "as the bundle says",
         "shard_samples": f"as many as {SHARD_BYTES // 1000} kB hold, {MOST_SHARD_SAMPLES} at most",
     }
 )

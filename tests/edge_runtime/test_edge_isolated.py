@@ -58,7 +58,7 @@ def test_one_real_round_without_torch_and_onnx(
     data = digits_split / "clients" / "client-000.npz"
     command = [sys.executable, "-m", "gkt_core.cli", "serve", "--artifacts", str(digits_bundle.path)]
     command += ["--data-dir", str(run_dir), "--port", "0", "--poll-seconds", "0.1", "--clients", "1"]
-    command += ["--rounds", "1", "--server-epochs", "1", "--no-horizontal-flip", "--crop-padding", "1"]
+    command += ["--rounds", "1", "--server-epochs", "1"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         info_path = run_dir / "server.json"
