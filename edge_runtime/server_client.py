@@ -9,7 +9,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -32,10 +32,13 @@ from gkt_core.wire.compression import compress
 from gkt_core.wire.credentials import ROTATE_HEADER, Enrolled, NewCredential
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
+    MOST_PAGE_ROUNDS,
     SHA256_HEADER,
     ZSTD,
     JoinRequest,
     MissingShards,
+    RoundMetrics,
+    RoundPage,
     RoundReport,
     RunInfo,
     RunList,
@@ -124,7 +127,6 @@ class ServerClient:
         if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65535:
             raise errors.ConfigError(f"server URL is {url!r}, expected one such as http://10.0.0.5:8080")
         if ca_file is not None and base.scheme != "https":
-            # Whoever gives certificates does not want the token to travel in the open.
             raise errors.ConfigError(f"server URL is {url!r} and --ca-file is given: expected https://")
         chosen = choose_proxy(base, proxy, is_off=no_proxy) if transport is None else ChosenProxy(None)
         self.proxy_name = chosen.name
@@ -212,6 +214,17 @@ class ServerClient:
     def status(self) -> RunStatus:
         """Ask for the run at a glance."""
         return self._message(RunStatus, "GET", self._of_run(paths.STATUS))
+
+    def rounds(self, after: int = 0) -> Iterator[RoundMetrics]:
+        """Ask for all finished rounds after one, page by page, oldest first."""
+        while True:
+            path = f"{self._of_run(paths.ROUNDS)}?after={after}&limit={MOST_PAGE_ROUNDS}"
+            page = self._message(RoundPage, "GET", path)
+            yield from page.rounds
+            # A server that goes round in circles is not followed.
+            if page.next_after <= after:
+                return
+            after = page.next_after
 
     def join(self, client_id: str, request: JoinRequest) -> Task:
         """Introduce a device."""
@@ -325,8 +338,7 @@ class ServerClient:
                 return answer
             if trouble.has_moved:
                 waited, wait, began = 0.0, _FIRST_WAIT_SECONDS, time.monotonic()
-            # Jitter, on top of what is asked for too: devices that lost the same server must not come back
-            # in step.
+            # Jitter, on top of what is asked for too: not all that lost a server come back in step.
             pause = trouble.asked_seconds + wait * (0.5 + random.random() / 2)
             # A lid that was closed in between is not a server that was silent.
             waited += min(time.monotonic() - began, _LONGEST_TRY_SECONDS)

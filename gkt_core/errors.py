@@ -24,6 +24,8 @@
     |       +-- RoundClosedError           a round that went on without this device
     +-- ServerUnavailableError     4   the server did not answer, retries included
     |   +-- StorageUnavailableError        its database or blob store does not answer for now
+    |       +-- NoRoomError                    its disk has no room for uploads for now
+    |       +-- DamagedStorageError            its database is damaged: a person restores a backup
     +-- AuthenticationError        5   a secret is wrong, missing, spent or revoked
     |   +-- ForbiddenError             a secret that is right, of somebody who may not do this
     +-- VerificationError          6   exported artifacts differ from the PyTorch model
@@ -192,6 +194,14 @@ class ServerUnavailableError(GKTError):
 
 class StorageUnavailableError(ServerUnavailableError):
     """The server's database or blob store does not answer for now; asking again later helps."""
+
+
+class NoRoomError(StorageUnavailableError):
+    """The server's disk has no room for uploads for now; what frees space goes on."""
+
+
+class DamagedStorageError(StorageUnavailableError):
+    """The server's database is damaged; asking again helps once a person has restored a backup."""
 
 
 class AuthenticationError(GKTError):

@@ -12,7 +12,7 @@ from gkt_core.wire.join_link import JoinLink
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Event, Pardoned, Revoked, RunState
 from server_app.run_folder import RunContext
-from server_app.store import RunStore
+from server_app.store import RunStore, drop_blobs
 
 REVOKE, RELEASE, TRUST, ROTATE = "revoke", "release", "trust", "rotate"
 MOST_DEVICES, LONGEST_SECONDS = 10_000, 366 * 86_400.0
@@ -69,11 +69,11 @@ def authority_sha256(authority: bytes) -> str:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(authority.decode())).hexdigest() if authority else ""
 
 
-def change_client(store: RunStore, client_id: str, action: str) -> str:
+def change_client(run: RunContext, client_id: str, action: str) -> str:
     """Change what a device may do, and say what it is now.
 
     Args:
-        store: Of the run.
+        run: The run.
         client_id: The device.
         action: ``revoke``, ``release`` (from quarantine), ``trust`` (the same, and never check it again) or
             ``rotate`` (it draws another secret with its next request).
@@ -81,6 +81,7 @@ def change_client(store: RunStore, client_id: str, action: str) -> str:
     Raises:
         InputError: There is no such device, or nothing to change.
     """
+    store = run.store
     state = _check_known(store, client_id)
     if action == ROTATE:
         store.credentials.ask_rotation(client_id)
@@ -89,6 +90,9 @@ def change_client(store: RunStore, client_id: str, action: str) -> str:
         store.credentials.end(client_id, revoked=True)
         if client_id in (*state.clients, *state.revoked):
             state = _applied(store, Revoked(client_id))
+        if client_id not in rounds_of(state).uploads(state):
+            # What it had sent of an open round: nobody will train on it.
+            drop_blobs(run.blobs, store.forget_device(client_id))
     else:
         state = _applied(store, Pardoned(client_id, action == TRUST))
     return client_state(store, state, client_id)

@@ -103,7 +103,9 @@ class RunContext:
     def learning_rate_scale(self, state: RunState) -> float:
         """What this round's learning rates, of devices and server, are multiplied with."""
         shown_round = rounds_of(state).shown_round(state)
-        return learning_rate_scale(self.config, shown_round, validation_accuracies(self.store))
+        # Of all rounds: not to be read for each task of a run that has no use for them.
+        accuracies = validation_accuracies(self.store) if self.config.plateau_patience else []
+        return learning_rate_scale(self.config, shown_round, accuracies)
 
     def server_learning_rate(self, state: RunState) -> LearningRate:
         """The server's rate in each step of what the trainer does next or does now."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from gkt_core.errors import ConfigError, RunFailedError
 from server_app.cli.options import ServeOptions
-from server_app.cli.serve import opened
+from server_app.cli.serve import opened, terms_of
 from server_app.rounds.state import Phase
 from server_app.run_folder import RunContext
 from server_app.serving import served
@@ -81,7 +81,7 @@ class Server:
                     run,
                     listener,
                     trainer,
-                    poll_seconds=options.poll_seconds,
+                    terms=terms_of(options),
                     access=access,
                     classifier=classifier,
                 )

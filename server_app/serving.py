@@ -16,6 +16,7 @@ from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from gkt_core.wire.join_link import JoinLink
 from server_app.inviting import serve_link
+from server_app.quota import Limits
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, RunContext, operator_secret
 from server_app.trainer.supervisor import TrainerProcess
 from server_app.web.app import create_app
@@ -41,6 +42,19 @@ class Access:
     authority: bytes = b""
     public_url: str = ""
     shared_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What devices are told and allowed.
+
+    Attributes:
+        poll_seconds: How often waiting devices ask again.
+        limits: What they may store.
+    """
+
+    poll_seconds: float
+    limits: Limits = field(default_factory=Limits)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -74,7 +88,7 @@ def serve_run(
     listener: socket.socket,
     trainer: TrainerProcess,
     *,
-    poll_seconds: float,
+    terms: Terms,
     on_ready: Callable[[str, JoinLink], None],
     access: Access,
     classifier: FeatureClassifier | None = None,
@@ -85,7 +99,7 @@ def serve_run(
         run: The run.
         listener: The bound socket.
         trainer: The run's, not yet started.
-        poll_seconds: How often waiting devices ask again.
+        terms: What devices are told and allowed.
         on_ready: Called with the URL and the link for devices once the server listens.
         access: Who is let in, and how the server shows itself.
         classifier: What answers features; None for a server that does not.
@@ -94,7 +108,7 @@ def serve_run(
         ConfigError: Certificate and key cannot be used.
         KeyboardInterrupt: Always, in the end.
     """
-    serving = served(run, listener, trainer, poll_seconds=poll_seconds, access=access, classifier=classifier)
+    serving = served(run, listener, trainer, terms=terms, access=access, classifier=classifier)
     with serving as (url, link, web):
         on_ready(url, link)
         while web.is_alive():
@@ -108,7 +122,7 @@ def served(
     listener: socket.socket,
     trainer: TrainerProcess,
     *,
-    poll_seconds: float,
+    terms: Terms,
     access: Access,
     classifier: FeatureClassifier | None = None,
 ) -> Iterator[tuple[str, JoinLink, threading.Thread]]:
@@ -127,9 +141,10 @@ def served(
         access.shared_token,
         operator_secret=operator_secret(run.folder),
         authority=access.authority,
-        poll_seconds=poll_seconds,
+        poll_seconds=terms.poll_seconds,
         classifier=classifier,
         trainer_trouble=lambda: trainer.trouble,
+        limits=terms.limits,
     )
     server = WebServer(app, listener, tls=access.tls)
     info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}

@@ -5,41 +5,40 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from gkt_core.wire.protocol import ClientStatus, HistoryNote, RoundMetrics, RoundReport, RunStatus
+from gkt_core.wire.protocol import (
+    SHOWN_ROUNDS,
+    ClientStatus,
+    HistoryNote,
+    RoundMetrics,
+    RoundPage,
+    RunStatus,
+)
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Phase
-from server_app.store import RoundRecord, RunStore, step_parts
+from server_app.store import RoundRecord, RunStore, edge_summary
 
 
 def run_status(store: RunStore) -> RunStatus:
-    """A run at a glance."""
+    """A run at a glance: as much work for a run of thousands of rounds as for one of a few."""
     state = store.state()
     rounds = rounds_of(state)
-    parts = rounds.parts(state)
-    traffic = store.traffic()
     progress, trainer_seen_at = store.progress()
-    records = store.rounds()
-    totals: dict[str, int] = {}
-    for (kind, _), num_bytes in sorted(traffic.items()):
-        totals[kind] = totals.get(kind, 0) + num_bytes
-    reports: dict[int, dict[str, RoundReport]] = {0: {}}
-    clients = []
-    for client in store.clients().values():
-        last = max(state.last_answer(client.client_id), parts.get(client.client_id, 0))
-        if last not in reports:
-            reports[last] = store.reports(last)
-        report = reports[last].get(client.client_id)
-        clients.append(
-            ClientStatus(
-                client.client_id,
-                client.num_examples,
-                client.num_validation_examples,
-                client.engine,
-                last,
-                report.feature_clip if report else 0.0,
-                report.feature_noise if report else 0.0,
-            )
+    records = store.past.last_rounds(SHOWN_ROUNDS)
+    known = store.clients()
+    last = {each: 0 for each in known} | dict(state.answered) | rounds.parts(state)
+    reports = store.past.reports({each: number for each, number in last.items() if number and each in known})
+    clients = [
+        ClientStatus(
+            client.client_id,
+            client.num_examples,
+            client.num_validation_examples,
+            client.engine,
+            last[client.client_id],
+            report.feature_clip if (report := reports.get(client.client_id)) else 0.0,
+            report.feature_noise if report else 0.0,
         )
+        for client in known.values()
+    ]
     return RunStatus(
         run_id=store.run_id,
         phase=str(state.phase),
@@ -48,24 +47,34 @@ def run_status(store: RunStore) -> RunStatus:
         num_clients=state.num_clients,
         clients=clients,
         reported=list(state.reported),
-        traffic=totals,
+        traffic=store.past.traffic_totals(),
         trainer_idle_seconds=max(0.0, time.time() - trainer_seen_at),
         trainer=progress if state.phase is Phase.TRAINING else None,
-        finished_rounds=[
-            _round_metrics(store, record, traffic)
-            for record in records
-            if record.trained_at and record.metrics
-        ],
+        finished_rounds=_round_metrics(store, records),
         error=state.error,
         selected=list(state.selected),
         revoked=list(state.revoked),
         overdue=state.overdue,
         quarantined=dict(state.quarantined),
         mode=state.mode,
-        server_steps=sum(1 for record in records if record.trained_at),
+        # They are numbered from 1, without gaps.
+        server_steps=records[-1].round_num if records else 0,
         staleness=rounds.staleness(state),
         history=[HistoryNote(each.at, each.round_num, each.kind, each.text) for each in state.history],
     )
+
+
+def round_page(store: RunStore, after: int, limit: int) -> RoundPage:
+    """A page of the rounds that are finished.
+
+    Args:
+        store: Of the run.
+        after: The round before them; 0 to begin with the first.
+        limit: How many at most.
+    """
+    records = store.past.rounds(after, limit + 1)
+    shown = records[:limit]
+    return RoundPage(_round_metrics(store, shown), shown[-1].round_num if len(records) > limit else 0)
 
 
 def own_lines(status: RunStatus, client_id: str) -> RunStatus:
@@ -90,19 +99,15 @@ def own_lines(status: RunStatus, client_id: str) -> RunStatus:
     )
 
 
-def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str, int], int]) -> RoundMetrics:
-    step, is_async = step_parts(record.metrics), "full_rounds" in record.metrics
-    # Devices that were quarantined in a round have reported too, and have no part in it.
-    reports = [store.reports(number)[client_id] for client_id, number in step.items()] or list(
-        store.reports(record.round_num).values()
-    )
-    num_examples = sum(report.num_examples for report in reports)
-    weights = [report.num_examples / max(1, num_examples) for report in reports]
+def _round_metrics(store: RunStore, records: list[RoundRecord]) -> list[RoundMetrics]:
+    traffic = store.past.traffic_of([record.round_num for record in records])
+    return [_metrics_of(record, edge_summary(store, record), traffic) for record in records]
 
+
+def _metrics_of(
+    record: RoundRecord, edge: dict[str, float], traffic: dict[tuple[str, int], int]
+) -> RoundMetrics:
     def sent(direction: str) -> int:
-        if is_async and direction == "upload/":
-            shards = [each for name, number in step.items() for each in store.shards(number, name)]
-            return sum(shard.upload_bytes for shard in shards)
         return sum(
             num_bytes
             for (kind, round_num), num_bytes in traffic.items()
@@ -118,11 +123,12 @@ def _round_metrics(store: RunStore, record: RoundRecord, traffic: dict[tuple[str
         train_accuracy=record.metrics["train_accuracy"],
         validation_loss=record.metrics["validation_loss"],
         validation_accuracy=record.metrics["validation_accuracy"],
-        edge_loss=sum(w * report.loss for w, report in zip(weights, reports, strict=True)),
-        edge_accuracy=sum(w * report.accuracy for w, report in zip(weights, reports, strict=True)),
-        num_examples=num_examples,
+        edge_loss=edge["loss"],
+        edge_accuracy=edge["accuracy"],
+        num_examples=int(edge["num_examples"]),
         server_samples_per_second=record.metrics["samples_per_second"],
-        edge_images_per_second=sum(report.images_per_second for report in reports),
-        upload_bytes=sent("upload/"),
+        edge_images_per_second=edge["images_per_second"],
+        # Without rounds, uploads are those of the devices' own rounds, whatever the step's number is.
+        upload_bytes=int(edge.get("upload_bytes", sent("upload/"))),
         download_bytes=sent("download/"),
     )

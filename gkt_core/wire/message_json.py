@@ -24,6 +24,23 @@ MessageT = TypeVar("MessageT")
 LONGEST_TEXT = 2000
 
 
+class Message:
+    """Base of all messages.
+
+    The server checks what arrives with pydantic as well, which reads its settings here; nothing else does.
+    """
+
+    __slots__ = ()
+    # Not annotated: what reads the messages' fields would take it for one.
+    __pydantic_config__ = {  # noqa: RUF012
+        "extra": "forbid",
+        "strict": True,
+        "allow_inf_nan": False,
+        # What is sent holds every field: so do the schemas of answers.
+        "json_schema_serialization_defaults_required": True,
+    }
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Range:
     """What a number of a message may be, as ``Annotated[int, Range(0, 9)]``; others are refused at reading.

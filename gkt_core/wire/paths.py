@@ -18,6 +18,7 @@ RUNS = "/v1/runs"
 RUN = f"{RUNS}/<run_id>"
 
 STATUS = "/status"
+ROUNDS = "/rounds"
 ARTIFACT = "/artifacts/<name>"
 MODEL = "/model/<part>"
 CLIENT = "/clients/<client_id>"

@@ -13,6 +13,7 @@ GET   /v1/authority                                                       who si
 GET   /v1/runs                                                            :class:`RunList`
 GET   /v1/runs/{run}                                                      :class:`RunInfo`
 GET   /v1/runs/{run}/status                                               :class:`RunStatus`
+GET   /v1/runs/{run}/rounds                                               :class:`RoundPage`
 GET   /v1/runs/{run}/artifacts/{file}                                     a file of the bundle
 PUT   /v1/runs/{run}/clients/{client}                                     :class:`JoinRequest` / :class:`Task`
 PUT   /v1/runs/{run}/clients/{client}/credential                          a secret's hash / Enrolled
@@ -46,6 +47,7 @@ from gkt_core.errors import MessageError, ProtocolVersionError
 # Part of the protocol: whoever imports a message reads and writes it with these.
 from gkt_core.wire.message_json import LONGEST_TEXT as LONGEST_TEXT
 from gkt_core.wire.message_json import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from gkt_core.wire.message_json import Message as Message
 from gkt_core.wire.message_json import Range, Shown
 from gkt_core.wire.message_json import from_dict as from_dict
 from gkt_core.wire.message_json import from_json as from_json
@@ -56,6 +58,8 @@ SHA256_HEADER = "X-Content-SHA256"
 ZSTD = "zstd"
 MAX_MISSING_SHARDS = 10_000
 MOST_ROUNDS = 1_000_000
+# Finished rounds of a status, and of a page of them at most.
+SHOWN_ROUNDS, MOST_PAGE_ROUNDS = 20, 500
 # What a server may ask a device to wait.
 LONGEST_WAIT_SECONDS = 3600.0
 
@@ -65,23 +69,6 @@ Count = Annotated[int, Range(0, 2**53)]
 
 CLIENT_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
-
-
-class Message:
-    """Base of all messages.
-
-    The server checks what arrives with pydantic as well, which reads its settings here; nothing else does.
-    """
-
-    __slots__ = ()
-    # Not annotated: what reads the messages' fields would take it for one.
-    __pydantic_config__ = {  # noqa: RUF012
-        "extra": "forbid",
-        "strict": True,
-        "allow_inf_nan": False,
-        # What is sent holds every field: so do the schemas of answers.
-        "json_schema_serialization_defaults_required": True,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +267,17 @@ class RoundMetrics(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class RoundPage(Message):
+    """Finished rounds after one, oldest first.
+
+    ``next_after`` is what the next page is after; 0 where there are no more for now.
+    """
+
+    rounds: list[RoundMetrics]
+    next_after: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrainerProgress(Message):
     """How far the trainer is in the current round."""
 
@@ -322,6 +320,7 @@ class RunStatus(Message):
         trainer_idle_seconds: Since the trainer process was last heard of.
         mode: ``sync`` or ``async``; without rounds, ``round_num`` counts as many uploads as there are devices
             as one, and ``finished_rounds`` are the steps of the server.
+        finished_rounds: The last :data:`SHOWN_ROUNDS` of them, oldest first; :class:`RoundPage` has all.
         server_steps: Steps that the server has finished, one a round in mode ``sync``.
         staleness: Rounds that each device is ahead of the slowest, in mode ``async``.
         quarantined: Devices whose uploads are not trained on, each with the reason.

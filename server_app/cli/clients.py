@@ -116,9 +116,11 @@ def re_enroll(client_id: str, options: LinkOptions, as_json: bool) -> None:
 def _opened(data_dir: Path) -> Iterator[RunContext]:
     with needs("server"):
         from server_app.run_folder import open_run  # noqa: PLC0415 - imports an extra
-    run = open_run(data_dir)
-    with contextlib.closing(run.store):
-        yield run
+        from server_app.storage_errors import storage_named  # noqa: PLC0415 - imports an extra
+    with storage_named():
+        run = open_run(data_dir)
+        with contextlib.closing(run.store):
+            yield run
 
 
 def _rows(store: RunStore, state: RunState) -> list[dict[str, Any]]:
@@ -145,7 +147,7 @@ def _change(data_dir: Path, client_id: str, action: str, done: str, as_json: boo
     with needs("server"):
         from server_app.membership import change_client  # noqa: PLC0415 - imports an extra
     with _opened(data_dir) as run:
-        change_client(run.store, client_id, action)
+        change_client(run, client_id, action)
         row = next(row for row in _rows(run.store, run.store.state()) if row["client_id"] == client_id)
     if as_json:
         emit_json(row)

@@ -28,9 +28,11 @@ def enroll(options: EnrollOptions, as_json: bool) -> None:
     """
     with needs("server"):
         from server_app.run_folder import open_run  # noqa: PLC0415 - imports an extra
-    run = open_run(options.data_dir)
-    with contextlib.closing(run.store):
-        links = [link.text() for link in make_links(run, options, options.devices)]
+        from server_app.storage_errors import storage_named  # noqa: PLC0415 - imports an extra
+    with storage_named():
+        run = open_run(options.data_dir)
+        with contextlib.closing(run.store):
+            links = [link.text() for link in make_links(run, options, options.devices)]
     if as_json:
         emit_json({"run_id": run.store.run_id, "join": links})
     else:

@@ -15,6 +15,10 @@ from server_app.heartbeat import LEAST_SILENCE_SECONDS
 
 NETWORK, STORAGE = "Address and access", "Storage of a new run"
 TRAINING, LATE, GOING_ON = "The trainer's machine", "Late devices", "Beginning and going on"
+QUOTA = "What devices may store"
+# Of a disk: what the database, checkpoints, soft labels and the model of a run of ResNet-109 want at once,
+# several times.
+RESERVE_MB, MOST_SAMPLES = 200, 1_000_000
 # What nginx lets through as it comes is 1 MB; smaller shards are lost less often, and resumed sooner.
 SHARD_BYTES, MOST_SHARD_SAMPLES = 512_000, 64
 # Of a new run's hyper-parameters, where they differ from a simulation's: what travels is dear here.
@@ -104,6 +108,10 @@ class ServeOptions(RunFolder):
         poll_seconds: How often waiting devices ask again.
         deadline_seconds: Seconds after which a round goes on without devices that are late; 0 waits for all.
         min_clients: Devices that a round needs all the same after its deadline.
+        reserve_disk: Room on the disk that uploads leave to everything else: with less, devices are told to
+            wait, while status, health, gkt clients and the trainer go on; 0 for none.
+        max_samples: Samples that a device may announce, both parts together; what it may store in a round
+            follows from what it announced.
         database: PostgreSQL for a new run's state, postgresql://user:password@host/name.
         blobs: Bucket for a new run's shards, s3://bucket/folder, with credentials as AWS's tools take them.
         num_threads: Trainer's threads; 0 for all cores.
@@ -136,6 +144,8 @@ class ServeOptions(RunFolder):
         None, flag="--round-deadline", low=0, shown_default="0", group=LATE
     )
     min_clients: int | None = option(None, low=1, shown_default="half of them", group=LATE)
+    reserve_disk: int = option(RESERVE_MB, low=0, high=10**9, unit="MB", group=QUOTA)
+    max_samples: int = option(MOST_SAMPLES, low=3, high=2**31, group=QUOTA)
     database: str | None = option(None, envvar="GKT_DATABASE", shown_default="a file", group=STORAGE)
     blobs: str | None = option(None, shown_default="files", group=STORAGE)
     num_threads: int = option(0, flag="--threads", low=0, group=TRAINING)

@@ -29,7 +29,7 @@ from server_app.own_networks import check_networks, note_networks, noted_network
 if TYPE_CHECKING:
     from gkt_core.wire.join_link import JoinLink
     from server_app.run_folder import RunContext
-    from server_app.serving import Access
+    from server_app.serving import Access, Terms
     from server_app.store import RunStore
     from server_app.trainer.supervisor import TrainerProcess
     from server_app.web.classifier import FeatureClassifier
@@ -73,9 +73,13 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
     """
     with needs("server"):
         from server_app import run_folder, serving  # noqa: PLC0415 - imports an extra
+        from server_app.storage_errors import storage_named  # noqa: PLC0415 - imports an extra
     # What the run writes, shards and features among it, is its owner's alone; the trainer inherits it.
     os.umask(0o077)
-    with opened(options, hyper_parameters, _announce) as (run, access, listener, trainer, classifier):
+    with (
+        storage_named(),
+        opened(options, hyper_parameters, _announce) as (run, access, listener, trainer, classifier),
+    ):
 
         def on_ready(url: str, link: JoinLink) -> None:
             secret_file = run.folder / run_folder.OPERATOR_SECRET_NAME
@@ -89,11 +93,19 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
             run,
             listener,
             trainer,
-            poll_seconds=options.poll_seconds,
+            terms=terms_of(options),
             on_ready=on_ready,
             access=access,
             classifier=classifier,
         )
+
+
+def terms_of(options: ServeOptions) -> Terms:
+    """Give what devices are told and allowed."""
+    from server_app.quota import Limits  # noqa: PLC0415 - imports an extra
+    from server_app.serving import Terms  # noqa: PLC0415 - imports an extra
+
+    return Terms(options.poll_seconds, Limits(options.max_samples, options.reserve_disk * 1_000_000))
 
 
 class Opened(NamedTuple):

@@ -189,8 +189,8 @@ class AsyncRounds:
 
     def staleness(self, state: RunState) -> dict[str, int]:
         """Rounds ahead of the slowest that is waited for; negative for those that are late."""
-        slowest = _slowest(state)
-        return {each: _done(state, each) - (slowest or 0) for each in state.active}
+        slowest, done = _slowest(state), dict(state.done)
+        return {each: done.get(each, 0) - (slowest or 0) for each in state.active}
 
     def task_for(self, state: RunState, client_id: str, retry_after_seconds: float) -> Task:
         """Train in the device's next round, or wait while it is too far ahead."""
@@ -221,7 +221,8 @@ def _done(state: RunState, client_id: str) -> int:
 
 def _slowest(state: RunState) -> int | None:
     """The least number of rounds of those that are waited for; None if there is nobody."""
-    return min((_done(state, each) for each in state.active if each not in state.late), default=None)
+    done, late = dict(state.done), set(state.late)
+    return min((done.get(each, 0) for each in state.active if each not in late), default=None)
 
 
 def _caught_up(state: RunState, client_id: str) -> RunState:

@@ -1,7 +1,7 @@
 """Keep a run's state in a database and its blobs in a folder or a bucket."""
 
-from server_app.store.folder import BlobStore
-from server_app.store.metrics import part_metrics, step_parts, validation_accuracies
+from server_app.store.folder import BlobStore, drop_blobs
+from server_app.store.metrics import edge_metrics, edge_summary, upload_metrics, validation_accuracies
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.remote import RemoteBlobStore
 from server_app.store.sql import RunStore
@@ -16,11 +16,13 @@ __all__ = [
     "ShardRecord",
     "UploadView",
     "delete_with_hash",
+    "drop_blobs",
+    "edge_metrics",
+    "edge_summary",
     "has_its_hash",
-    "part_metrics",
     "put_with_hash",
     "sealed_blob",
     "shard_trouble",
-    "step_parts",
+    "upload_metrics",
     "validation_accuracies",
 ]

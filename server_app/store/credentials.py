@@ -128,7 +128,7 @@ class CredentialStore:
             raise AuthenticationError(f"the link has expired: {_ASK}")
         return row
 
-    def enrol(self, bearer: Bearer, client_id: str, sha256: str, key_sha256: str) -> None:
+    def enrol(self, bearer: Bearer, client_id: str, sha256: str, key_sha256: str) -> list[str]:
         """Let a device be known by a secret, and count its token as used; repeating it changes nothing.
 
         Args:
@@ -136,6 +136,9 @@ class CredentialStore:
             client_id: The device.
             sha256: Of the secret that it has drawn.
             key_sha256: Of its key, as in :class:`server_app.store.joining.Identity`.
+
+        Returns:
+            Blobs that nobody needs any more.
 
         Raises:
             AuthenticationError: The token does not hold, or is used up.
@@ -153,7 +156,7 @@ class CredentialStore:
             if known is not None and known.revoked:
                 raise ForbiddenError(f"{client_id} was revoked and cannot enrol again")
             if known is not None and hmac.compare_digest(known.secret_sha256, sha256):
-                return
+                return []
             if not row.client_id:
                 self._check_free(connection, client_id, known, key_sha256)
             if row.used >= row.uses:
@@ -163,10 +166,11 @@ class CredentialStore:
                 tables.enrolments.c.run_id == self._run_id, tables.enrolments.c.enrolment == bearer.name
             )
             connection.execute(used.values(used=row.used + 1))
-            if row.client_id:
-                # Its folder is lost: what it sent of an open round was made with weights that are gone.
-                forget_key(connection, self._run_id, client_id)
-                forget_open_parts(connection, self._run_id, client_id)
+            if not row.client_id:
+                return []
+            # Its folder is lost: what it sent of an open round was made with weights that are gone.
+            forget_key(connection, self._run_id, client_id)
+            return forget_open_parts(connection, self._run_id, client_id)
 
     def _check_free(
         self, connection: sa.Connection, client_id: str, known: Credential | None, key_sha256: str

@@ -8,9 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from gkt_core.errors import ConfigError, MissingExtraError
+from server_app.database_waits import bounded_postgresql
+from server_app.storage_errors import damaged, is_damage
 
 # The newest file in migrations/versions; a database that has it needs no look at the others.
-HEAD_REVISION = "0005"
+HEAD_REVISION = "0006"
 # How long one process waits for another's transaction; shorter than devices wait for an answer.
 BUSY_SECONDS = 15.0
 _MIGRATION_LOCK = 0x676B74
@@ -37,8 +39,7 @@ def open_engine(database: Path | str) -> sa.Engine:
                 f"database URL is {url.drivername}://..., expected postgresql://user:password@host/name, "
                 "or none for SQLite in the run's folder"
             )
-        # A database that was restarted has closed the connections of the pool.
-        return sa.create_engine(url, pool_pre_ping=True)
+        return _naming_damage(bounded_postgresql(url))
     except sa.exc.ArgumentError as error:
         raise ConfigError(
             f"database URL cannot be read: {error}: expected postgresql://user:password@host/name"
@@ -62,6 +63,15 @@ def _open_sqlite(path: Path) -> sa.Engine:
     def _begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get("gkt_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return _naming_damage(engine)
+
+
+def _naming_damage(engine: sa.Engine) -> sa.Engine:
+    @sa.event.listens_for(engine, "handle_error")
+    def _name(context: sa.engine.ExceptionContext) -> None:
+        if is_damage(context.original_exception):
+            raise damaged(context.original_exception) from context.original_exception
 
     return engine
 

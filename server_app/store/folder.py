@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from gkt_core.errors import StorageUnavailableError
 from gkt_core.files import write_atomically
+
+_logger = logging.getLogger(__name__)
 
 # Files that are being received; no blob's name begins so.
 INCOMING = ".incoming"
@@ -112,6 +116,15 @@ class BlobStore:
 
     def _path(self, name: str) -> Path:
         return self._root.joinpath(*self.check_name(name))
+
+
+def drop_blobs(blobs: BlobStore, names: Iterable[str]) -> None:
+    """Forget blobs that nothing refers to; where the store does not answer, the end of the round does."""
+    for name in names:
+        try:
+            blobs.delete(name)
+        except (OSError, StorageUnavailableError) as error:
+            _logger.warning("%s is left where it is for now: %s", name, error)
 
 
 def _sync(path: Path) -> int:

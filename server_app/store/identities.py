@@ -27,11 +27,13 @@ def forget_key(connection: sa.Connection, run_id: str, client_id: str) -> None:
     connection.execute(sa.update(table).where(*mine).values(key_sha256=""))
 
 
-def forget_open_parts(connection: sa.Connection, run_id: str, client_id: str) -> int:
-    """Forget the shards of the parts that a device has not closed with a report; how many there were."""
+def forget_open_parts(connection: sa.Connection, run_id: str, client_id: str) -> list[str]:
+    """Forget the shards of the parts that a device has not closed with a report; their blobs."""
     shards, reports = tables.shards, tables.reports
     closed = sa.select(reports.c.round_num).where(
         reports.c.run_id == run_id, reports.c.client_id == client_id
     )
-    mine = shards.c.run_id == run_id, shards.c.client_id == client_id
-    return int(connection.execute(sa.delete(shards).where(*mine, shards.c.round_num.not_in(closed))).rowcount)
+    mine = shards.c.run_id == run_id, shards.c.client_id == client_id, shards.c.round_num.not_in(closed)
+    blobs = connection.execute(sa.select(shards.c.blob).where(*mine)).scalars().all()
+    connection.execute(sa.delete(shards).where(*mine))
+    return list(blobs)

@@ -11,6 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from server_app.storage_errors import damaged, is_damage
+
 
 class PreparedStatement:
     """A statement in a database's own words, with named values.
@@ -42,6 +44,7 @@ def driver_cursor(engine: sa.Engine, *, writes: bool) -> Iterator[Any]:
 
     Raises:
         sqlalchemy.exc.OperationalError: As SQLAlchemy's own transactions do.
+        DamagedStorageError: Likewise.
     """
     connection = engine.raw_connection()
     dbapi: Any = engine.dialect.loaded_dbapi
@@ -52,7 +55,11 @@ def driver_cursor(engine: sa.Engine, *, writes: bool) -> Iterator[Any]:
             cursor.execute("BEGIN IMMEDIATE")
         yield cursor
         connection.commit()
-    except dbapi.OperationalError as error:
+    except dbapi.DatabaseError as error:
+        if is_damage(error):
+            raise damaged(error) from error
+        if not isinstance(error, dbapi.OperationalError):
+            raise
         raise sa.exc.OperationalError(None, None, error) from error
     finally:
         # Back to the pool, which takes back what was not committed.

@@ -6,26 +6,28 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gkt_core.errors import InputError, RoundError
+from gkt_core.errors import DamagedStorageError, InputError, RoundError
 from gkt_core.wire.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.wire.shards import ShardKey
 from server_app.rounds.history import stamped
 from server_app.rounds.machine import advance
 from server_app.rounds.state import Event, Grown, Joined, Phase, Reported, RunState, Trained
+from server_app.storage_errors import is_passing, named
 from server_app.store import tables
 from server_app.store.credentials import CredentialStore
 from server_app.store.engine import migrate, open_engine, write_transaction
 from server_app.store.identities import forget_open_parts, known_identities
 from server_app.store.joining import Identity, check_joining
+from server_app.store.past import Past
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
-from server_app.store.uploads import CONTENT, KEY, UploadStatements
+from server_app.store.uploads import CONTENT, KEY, TOTAL, UploadStatements, read_state
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class RunStore:
     Attributes:
         run_id: Which run.
         credentials: Who may speak for its devices.
+        past: What lies behind it.
 
     Args:
         database: Path of an SQLite file, or a URL.
@@ -48,6 +51,7 @@ class RunStore:
         self.run_id = run_id
         self._mine = tables.runs.c.run_id == run_id
         self._uploads = UploadStatements(self._engine, run_id, self._dialect.insert)
+        self.past = Past(self._engine, run_id)
         self.credentials = CredentialStore(self._engine, run_id, self._dialect.insert)
 
     @classmethod
@@ -69,6 +73,8 @@ class RunStore:
                 connection.execute(store._insert(tables.runs).values(row).on_conflict_do_nothing())
         except sa.exc.DatabaseError as error:
             store.close()
+            if is_passing(error):
+                raise named(error) from error
             raise InputError(
                 f"{_shown(database)} cannot be used: {error.orig}: is it there, and ours?"
             ) from error
@@ -91,7 +97,14 @@ class RunStore:
             migrate(engine)
             with engine.begin() as connection:
                 known_id = connection.execute(query).scalar()
+        except DamagedStorageError as error:
+            raise InputError(
+                f"{_shown(database)} cannot be read: it is damaged, or no database of a run: restore a "
+                "backup of it, or begin a new run in another --data-dir"
+            ) from error
         except sa.exc.DatabaseError as error:
+            if is_passing(error):
+                raise named(error) from error
             raise InputError(
                 f"{_shown(database)} cannot be read: {error.orig}: begin a new run in another --data-dir"
             ) from error
@@ -129,7 +142,7 @@ class RunStore:
 
     def state(self) -> RunState:
         """Where the run stands."""
-        return RunState.from_dict(json.loads(self._run_column(tables.runs.c.state)))
+        return read_state(self._run_column(tables.runs.c.state))
 
     def apply(self, event: Event, lease_owner: str | None = None) -> RunState:
         """Advance the state machine by one event, noting when rounds open, close and end.
@@ -151,7 +164,7 @@ class RunStore:
     def _advance(self, connection: sa.Connection, event: Event) -> tuple[RunState, RunState]:
         now = time.time()
         row = sa.select(tables.runs.c.state).where(self._mine).with_for_update()
-        before = RunState.from_dict(json.loads(connection.execute(row).scalar_one()))
+        before = read_state(connection.execute(row).scalar_one())
         after = advance(before, event)
         if after == before:
             return before, after
@@ -182,10 +195,16 @@ class RunStore:
         insert = self._insert(table).values({"run_id": self.run_id, **key, **values})
         connection.execute(insert.on_conflict_do_update(index_elements=["run_id", *key], set_=values))
 
-    def join(self, client: ClientRecord, identity: Identity | None = None) -> RunState:
+    def join(
+        self,
+        client: ClientRecord,
+        identity: Identity | None = None,
+        forgotten: list[str] | None = None,
+    ) -> RunState:
         """Take a device in and remember what it said, or neither; repeating it replaces what it said.
 
-        Shards that it sent of other samples than it has now are forgotten, but for those of closed parts.
+        Shards that it sent of other samples than it has now are forgotten, but for those of closed parts; the
+        names of their blobs are added to ``forgotten``.
 
         Raises:
             RoundError: The run takes it in no more, or its name is another device's.
@@ -196,24 +215,27 @@ class RunStore:
         with self._write() as connection:
             _, after = self._advance(connection, Joined(client.client_id))
             self._upsert(connection, tables.clients, key, values)
-            if identity is not None:
-                self._identify(connection, identity)
+            blobs = [] if identity is None else self._identify(connection, identity)
+        if forgotten is not None:
+            forgotten += blobs
         return after
 
-    def _identify(self, connection: sa.Connection, identity: Identity) -> None:
+    def _identify(self, connection: sa.Connection, identity: Identity) -> list[str]:
         known = known_identities(connection, self.run_id)
         check_joining(identity, known)
         said = dataclasses.asdict(identity)
         key = {"client_id": said.pop("client_id")}
         said["class_names"] = json.dumps(identity.class_names)
         self._upsert(connection, tables.identities, key, said)
-        if any(identity.has_other_samples(before) for before in known):
-            num = forget_open_parts(connection, self.run_id, identity.client_id)
-            _logger.warning(
-                "%s has other samples than before; %d shards that it sent of those are forgotten",
-                identity.client_id,
-                num,
-            )
+        if not any(identity.has_other_samples(before) for before in known):
+            return []
+        blobs = forget_open_parts(connection, self.run_id, identity.client_id)
+        _logger.warning(
+            "%s has other samples than before; %d shards that it sent of those are forgotten",
+            identity.client_id,
+            len(blobs),
+        )
+        return blobs
 
     def clients(self) -> dict[str, ClientRecord]:
         """All devices by id."""
@@ -227,17 +249,39 @@ class RunStore:
 
     def add_shard(self, shard: ShardRecord, traffic: str | None = None) -> None:
         """Remember a shard, and count its bytes as this kind of traffic; repeating it replaces it."""
-        self._uploads.add_shard(shard, traffic)
+        self._uploads.keep_shard(shard, traffic, lambda view: None)
 
-    def forget_shard(self, key: ShardKey) -> None:
-        """Forget a shard whose blob is lost, so that it is asked for again."""
+    def keep_shard(self, shard: ShardRecord, traffic: str, check: Callable[[UploadView], None]) -> str:
+        """Remember a shard if it is awaited still, as of this very moment.
+
+        Args:
+            shard: The shard.
+            traffic: The kind that its bytes are counted as.
+            check: Raises what it is refused with.
+
+        Returns:
+            The blob of the shard that stood in its place; empty for none.
+        """
+        return self._uploads.keep_shard(shard, traffic, check)
+
+    def forget_shard(self, shard: ShardRecord) -> None:
+        """Forget a shard whose blob is lost, so that it is asked for again; not one that has replaced it."""
         with self._write() as connection:
-            self._forget(connection, key)
+            self._forget(connection, shard.key, tables.shards.c.blob == shard.blob)
 
-    def _forget(self, connection: sa.Connection, key: ShardKey) -> None:
+    def forget_device(self, client_id: str) -> list[str]:
+        """Forget all shards of a device; their blobs."""
+        shards = tables.shards
+        mine = shards.c.run_id == self.run_id, shards.c.client_id == client_id
+        with self._write() as connection:
+            blobs = connection.execute(sa.select(shards.c.blob).where(*mine)).scalars().all()
+            connection.execute(sa.delete(shards).where(*mine))
+        return list(blobs)
+
+    def _forget(self, connection: sa.Connection, key: ShardKey, *only: sa.ColumnElement[bool]) -> None:
         shards = tables.shards
         where = [shards.c[name] == value for name, value in key.metadata().items()]
-        connection.execute(sa.delete(shards).where(shards.c.run_id == self.run_id, *where))
+        connection.execute(sa.delete(shards).where(shards.c.run_id == self.run_id, *where, *only))
 
     def lose_shards(self, keys: Sequence[ShardKey], event: Event, lease_owner: str) -> RunState:
         """Forget damaged shards and advance by what follows from it, or neither; RoundError if refused."""
@@ -293,7 +337,8 @@ class RunStore:
 
     def traffic(self) -> dict[tuple[str, int], int]:
         """Bytes by kind and round."""
-        return {(row.kind, row.round_num): row.num_bytes for row in self._rows(tables.traffic)}
+        rows = self._rows(tables.traffic)
+        return {(row.kind, row.round_num): row.num_bytes for row in rows if row.round_num != TOTAL}
 
     def take_lease(self, owner: str, seconds: float) -> bool:
         """Take or renew the right to train, if nobody else has it, and say whether it is the owner's now."""

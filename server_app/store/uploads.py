@@ -12,12 +12,15 @@ import sqlalchemy as sa
 from gkt_core.wire.protocol import is_client_id
 from gkt_core.wire.shards import ShardKey
 from server_app.rounds.state import RunState
+from server_app.storage_errors import damaged
 from server_app.store import tables
 from server_app.store.prepared import PreparedStatement, driver_cursor
 from server_app.store.records import ClientRecord, ShardRecord, UploadView
 
 # Numbers in a path may be larger than a database takes.
 _INT_LIMIT = 1 << 63
+# In place of a round: the bytes of all rounds.
+TOTAL = -1
 # Columns of a shard's key, and those of what else is known of it.
 KEY = ("round_num", "client_id", "split", "index")
 CONTENT = ("sha256", "num_samples", "upload_bytes", "blob")
@@ -44,6 +47,8 @@ class UploadStatements:
         columns = (runs.c.state, *list(clients.c)[1:], *(shards.c[name] for name in CONTENT))
         view = sa.select(*columns).select_from(joined).where(runs.c.run_id == run_id)
         self._view = PreparedStatement(engine, view)
+        # The state stays as it is until the transaction ends; SQLite's has the database for itself.
+        self._held_view = PreparedStatement(engine, view.with_for_update(read=True, of=runs))
 
         def upsert(table: sa.Table, changed: Callable[[Any], dict[str, Any]]) -> PreparedStatement:
             values: dict[str, Any] = {column.name: sa.bindparam(column.name) for column in table.c}
@@ -58,36 +63,52 @@ class UploadStatements:
 
     def view(self, key: ShardKey) -> UploadView:
         """What an upload is checked against; a key that nothing can be stored under finds nothing."""
+        with driver_cursor(self._engine, writes=False) as cursor:
+            return self._seen(cursor, self._view, key)
+
+    def _seen(self, cursor: Any, view: PreparedStatement, key: ShardKey) -> UploadView:
         values = {
             "round_num": key.round_num if key.round_num < _INT_LIMIT else -1,
             "client_id": key.client_id if is_client_id(key.client_id) else "",
             "split": key.split,
             "index": key.index if key.index < _INT_LIMIT else -1,
         }
-        with driver_cursor(self._engine, writes=False) as cursor:
-            self._view.execute(cursor, values)
-            row = cursor.fetchone()
-        state = _state(row[0])
+        view.execute(cursor, values)
+        row = cursor.fetchone()
+        state = read_state(row[0])
         client = None if row[1] is None else ClientRecord(*row[1:5])
         known = None if row[5] is None else ShardRecord(key, *row[5:9])
         return UploadView(state, client, known)
 
-    def add_shard(self, shard: ShardRecord, traffic: str | None) -> None:
-        """Remember a shard, and count its bytes as this kind of traffic."""
+    def keep_shard(self, shard: ShardRecord, traffic: str | None, check: Callable[[UploadView], None]) -> str:
+        """Remember a shard unless ``check`` refuses it; the blob that it replaces, empty for none."""
         values = {**shard.key.metadata(), **{name: getattr(shard, name) for name in CONTENT}}
-        counted = {"kind": traffic, "round_num": shard.key.round_num, "num_bytes": shard.upload_bytes}
         with driver_cursor(self._engine, writes=True) as cursor:
+            view = self._seen(cursor, self._held_view, shard.key)
+            check(view)
             self._add_shard.execute(cursor, values)
             if traffic is not None:
-                self._count.execute(cursor, counted)
+                self._counted(cursor, traffic, shard.key.round_num, shard.upload_bytes)
+        return "" if view.known is None else view.known.blob
 
     def count_traffic(self, kind: str, round_num: int, num_bytes: int) -> None:
         """Add to the bytes of one kind in one round."""
         with driver_cursor(self._engine, writes=True) as cursor:
-            self._count.execute(cursor, {"kind": kind, "round_num": round_num, "num_bytes": num_bytes})
+            self._counted(cursor, kind, round_num, num_bytes)
+
+    def _counted(self, cursor: Any, kind: str, round_num: int, num_bytes: int) -> None:
+        for place in (round_num, TOTAL):
+            self._count.execute(cursor, {"kind": kind, "round_num": place, "num_bytes": num_bytes})
 
 
 @functools.lru_cache(maxsize=8)
-def _state(text: str) -> RunState:
-    # The same for all uploads between two events of the run.
-    return RunState.from_dict(json.loads(text))
+def read_state(text: str) -> RunState:
+    """Read a state as it is stored: the same for all that ask between two events of the run.
+
+    Raises:
+        DamagedStorageError: It is none.
+    """
+    try:
+        return RunState.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(error) from error

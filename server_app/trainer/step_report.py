@@ -11,7 +11,7 @@ from server_app.heartbeat import Heartbeat
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext
-from server_app.store import part_metrics
+from server_app.store import RunStore, edge_metrics, upload_metrics
 from server_app.trainer.lease import Lease
 
 _PROGRESS_SECONDS = 0.5
@@ -66,8 +66,10 @@ def describe_step(state: RunState) -> str:
     return f" of {'; '.join(members)}" if ahead else ""
 
 
-def step_metrics(state: RunState, update: ServerUpdate, evaluation: Evaluation) -> dict[str, float]:
-    """What a step of the server gave, and whose uploads it was on.
+def step_metrics(
+    store: RunStore, state: RunState, update: ServerUpdate, evaluation: Evaluation
+) -> dict[str, float]:
+    """What a step of the server gave, and what its devices had reported.
 
     Without rounds, how many rounds' worth of uploads are done, too.
     """
@@ -79,9 +81,10 @@ def step_metrics(state: RunState, update: ServerUpdate, evaluation: Evaluation) 
         "validation_loss": evaluation.loss,
         "validation_accuracy": evaluation.accuracy,
         "samples_per_second": update.samples_per_second,
-        **part_metrics(own),
+        **edge_metrics(store.past.reports(own).values()),
     }
     if state.mode == "async":
+        metrics |= upload_metrics(store, own)
         total = sum({**dict(state.done), **own}.values())
         metrics["full_rounds"] = float(total // max(1, len(state.clients)))
         metrics["max_staleness"] = float(max((ahead.get(name, 0) for name in own), default=0))

@@ -243,7 +243,7 @@ class Trainer:
         except GKTError as error:
             self._apply(Failed(str(error)))
             raise
-        store.add_round_metrics(round_num, step_metrics(state, update, evaluation))
+        store.add_round_metrics(round_num, step_metrics(store, state, update, evaluation))
         trained = self._apply(Trained(round_num))
         if trained.phase is Phase.FINISHED and not rounds.is_last(state):
             # Those that were still waited for have been revoked while it trained.

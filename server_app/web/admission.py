@@ -21,6 +21,7 @@ class Admission:
     def __init__(self, each: int, in_all: int) -> None:
         self._each, self._in_all = each, in_all
         self._lock, self._of = threading.Lock(), Counter[str]()
+        self._storing: dict[str, threading.RLock] = {}
 
     @contextlib.contextmanager
     def upload(self, client_id: str) -> Iterator[None]:
@@ -43,3 +44,8 @@ class Admission:
             with self._lock:
                 self._of[client_id] -= 1
                 self._of += Counter()
+
+    def storing(self, client_id: str) -> contextlib.AbstractContextManager[object]:
+        """Change what is stored of a member, one change after the other: replaced blobs go at once."""
+        with self._lock:
+            return self._storing.setdefault(client_id, threading.RLock())

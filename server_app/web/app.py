@@ -9,14 +9,17 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from gkt_core.errors import (
     AuthenticationError,
+    DamagedStorageError,
     ForbiddenError,
     GKTError,
     InputError,
+    NoRoomError,
     ProtocolError,
     RoundError,
     StorageUnavailableError,
 )
 from gkt_core.wire.protocol import ErrorBody, to_json
+from server_app.quota import NO_ROOM, Limits, Quota
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
 from server_app.web.access import Gate
@@ -54,6 +57,7 @@ def create_app(
     poll_seconds: float = 1.0,
     classifier: FeatureClassifier | None = None,
     trainer_trouble: Callable[[], str] = lambda: "",
+    limits: Limits | None = None,
 ) -> Flask:
     """Make the application.
 
@@ -66,14 +70,18 @@ def create_app(
         poll_seconds: How often waiting devices are told to ask again.
         classifier: What answers features; None for a server that does not.
         trainer_trouble: Says what is wrong with the trainer; an empty string where nothing is.
+        limits: What devices may store.
     """
+    health = HealthWatch(run.store, trainer_trouble, lambda: NO_ROOM if quota.trouble() else "")
+    quota = Quota((run.folder, run.folder / "blobs"), run.config.shard_samples, limits or Limits())
     app = Flask("gkt", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
     app.extensions["gkt"] = RequestContext(
         run,
         poll_seconds,
-        HealthWatch(run.store, trainer_trouble),
+        health,
         Admission(_UPLOADS_OF_A_DEVICE, _UPLOADS),
+        quota,
         classifier,
         authority,
     )
@@ -97,6 +105,13 @@ def create_app(
 
     for kind in STORAGE_ERRORS:
         app.register_error_handler(kind, _storage)
+    # Those say in their own words what is wrong, and were logged where it was seen first.
+    app.register_error_handler(NoRoomError, _refuse)
+
+    @app.errorhandler(DamagedStorageError)
+    def _damaged(error: DamagedStorageError) -> Response:
+        health.is_damaged = True
+        return _refuse(error)
 
     @app.errorhandler(HTTPException)
     def _http_error(error: HTTPException) -> Response:

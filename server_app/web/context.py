@@ -9,6 +9,7 @@ from typing import Any, cast
 from flask import Response, abort, current_app
 
 from gkt_core.wire.protocol import Task, to_json
+from server_app.quota import Quota
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import AnswerLost, RunState
 from server_app.run_folder import RunContext, soft_labels_blob
@@ -20,7 +21,7 @@ from server_app.web.health import HealthWatch
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The run, how often waiting devices ask again, who knows how all is, and who may upload or classify.
+    """The run, how often waiting devices ask again, who knows how all is, who may upload and what.
 
     ``authority`` is the certificate (PEM) of the server's own authority, if it has one.
     """
@@ -29,6 +30,7 @@ class RequestContext:
     poll_seconds: float
     health: HealthWatch
     admission: Admission
+    quota: Quota
     classifier: FeatureClassifier | None = None
     authority: bytes = b""
 

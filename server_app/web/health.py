@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from gkt_core.errors import GKTError
+from gkt_core.errors import DamagedStorageError, GKTError
 from server_app.rounds.state import Phase
 from server_app.storage_errors import STORAGE_ERRORS
 from server_app.store import RunStore
 
 _DATABASE_SECONDS = 1.0
 _NO_ANSWER = "the database does not answer"
+_DAMAGED = "the database is damaged: stop the server, restore a backup of it, and start it again"
 
 
 class HealthWatch:
@@ -20,21 +21,35 @@ class HealthWatch:
     Args:
         store: Of the run.
         trainer_trouble: What is wrong with the trainer, in words; empty where nothing is.
+        disk_trouble: What is wrong with the disk, likewise.
     """
 
-    def __init__(self, store: RunStore, trainer_trouble: Callable[[], str]) -> None:
-        self._store, self._trainer_trouble = store, trainer_trouble
+    def __init__(
+        self,
+        store: RunStore,
+        trainer_trouble: Callable[[], str],
+        disk_trouble: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._store, self._trainer_trouble, self._disk_trouble = store, trainer_trouble, disk_trouble
         self._asking: threading.Thread | None = None
         self._beginning = threading.Lock()
         self._answer = ""
         # Told by those who read it.
         self.model_trouble = ""
+        # Told by whoever came upon it: another page may be read well for long. It ends with a backup.
+        self.is_damaged = False
 
     def troubles(self) -> list[str]:
         """Why the run cannot go on; no word of the run itself, as anybody may ask."""
         return [
             trouble
-            for trouble in (self._of_the_run(), self._trainer_trouble(), self.model_trouble)
+            for trouble in (
+                _DAMAGED if self.is_damaged else "",
+                self._of_the_run(),
+                self._trainer_trouble(),
+                self._disk_trouble(),
+                self.model_trouble,
+            )
             if trouble
         ]
 
@@ -51,6 +66,8 @@ class HealthWatch:
     def _ask(self) -> None:
         try:
             has_failed = self._store.state().phase is Phase.FAILED
+        except DamagedStorageError:
+            self.is_damaged = True
         except (*STORAGE_ERRORS, GKTError):
             self._answer = _NO_ANSWER
         else:

@@ -138,6 +138,10 @@ def _operation(operation: Operation, references: dict[tuple[type, str], Any]) ->
         "parameters": [
             {"name": name, "in": "header", "required": is_required, "schema": schema}
             for name, is_required, schema in operation.headers
+        ]
+        + [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in operation.queries
         ],
     }
     if not operation.needs_token:

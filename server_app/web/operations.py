@@ -16,12 +16,15 @@ from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES
 from gkt_core.wire.protocol import (
     CLIENT_ID_PATTERN,
     MAX_MESSAGE_BYTES,
+    MOST_PAGE_ROUNDS,
+    MOST_ROUNDS,
     SHA256_HEADER,
     ZSTD,
     Health,
     Inference,
     JoinRequest,
     MissingShards,
+    RoundPage,
     RoundReport,
     RunInfo,
     RunList,
@@ -55,6 +58,7 @@ class Operation:
         body_text: What the body is, for a person.
         refusals: Statuses of :class:`gkt_core.wire.protocol.ErrorBody` answers, beside the usual ones.
         headers: Request headers: name, whether it must be there, schema.
+        queries: What may stand behind the path's question mark: name, schema.
         access: Who may call it.
         has_parts: Whether a part of the answer can be asked for, with Range and If-Range.
     """
@@ -66,6 +70,7 @@ class Operation:
     body_text: str = ""
     refusals: tuple[int, ...] = ()
     headers: tuple[tuple[str, bool, dict[str, Any]], ...] = ()
+    queries: tuple[tuple[str, dict[str, Any]], ...] = ()
     access: str = INVITED
     has_parts: bool = False
 
@@ -101,6 +106,17 @@ OPERATIONS: dict[str, Operation] = {
         RunStatus,
         "the run at a glance; a device sees lines of its own",
         refusals=(404,),
+        access=MEMBER,
+    ),
+    "runs.rounds": Operation(
+        "run",
+        RoundPage,
+        "finished rounds, oldest first",
+        refusals=(400, 404),
+        queries=(
+            ("after", {"type": "integer", "minimum": 0, "maximum": MOST_ROUNDS, "default": 0}),
+            ("limit", {"type": "integer", "minimum": 1, "maximum": MOST_PAGE_ROUNDS, "default": 100}),
+        ),
         access=MEMBER,
     ),
     "downloads.artifact": Operation(

@@ -385,7 +385,7 @@ def test_a_device_that_is_revoked_in_the_middle_of_an_upload(
             peer.sendall(head.encode() + body[: len(body) // 2])
             # It is let in and being received, as its file shows.
             until(lambda: any((run.folder / "blobs").rglob("*")), "the upload has begun")
-            change_client(run.store, "client-a", "revoke")
+            change_client(run, "client-a", "revoke")
             peer.sendall(body[len(body) // 2 :])
             assert b" 401 " in peer.recv(65536).partition(b"\r\n")[0]
     assert run.store.shards(1, "client-a") == []

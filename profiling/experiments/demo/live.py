@@ -50,15 +50,16 @@ class LiveDisplay(Display):
 
     def status(self, status: RunStatus) -> None:
         """Show how far the run is."""
-        for finished in status.finished_rounds[self._shown_rounds :]:
-            self.say(_round_line(finished, status.rounds))
-        self._shown_rounds = len(status.finished_rounds)
+        for finished in status.finished_rounds:
+            if finished.round_num > self._shown_rounds:
+                self.say(_round_line(finished, status.rounds))
+                self._shown_rounds = finished.round_num
         if self._bar is None:
             self._bar = self.bars.add_task("", total=float(status.rounds), detail="")
         self.bars.update(
             self._bar,
             description=f"round {status.round_num}/{status.rounds}",
-            completed=len(status.finished_rounds) + _fraction(status),
+            completed=self._shown_rounds + _fraction(status),
             detail=_phase_line(status),
         )
 

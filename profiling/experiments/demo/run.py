@@ -226,6 +226,8 @@ class DemoRun:
                 time.sleep(_POLL_SECONDS)
             status = client.status()
             self._display.status(status)
+            # A status holds the last ones.
+            status = replace(status, finished_rounds=list(client.rounds()))
             self._display.finish()
             return status
         finally:

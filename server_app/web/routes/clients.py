@@ -11,10 +11,10 @@ from gkt_core.errors import ForbiddenError, MessageError
 from gkt_core.wire.credentials import ENROLMENT, Enrolled, NewCredential, is_sha256, secret_sha256
 from gkt_core.wire.paths import CLIENT, CREDENTIAL, RUN, TASK
 from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
-from server_app.store import ClientRecord
+from server_app.store import ClientRecord, drop_blobs
 from server_app.store.joining import Identity
 from server_app.web.access import caller, still_admitted
-from server_app.web.context import message_response, run_of, task_response
+from server_app.web.context import context, message_response, run_of, task_response
 from server_app.web.receiving import receive_message
 from server_app.web.validation import received
 
@@ -47,13 +47,20 @@ def join(run_id: str, client_id: str) -> Response:
             f"{client_id} has {message.num_examples} training and {message.num_validation_examples} "
             "validation samples, expected at least 2 and 1"
         )
+    context().quota.check_announced(client_id, message.num_examples, message.num_validation_examples)
     if not message.engine.isprintable():
         raise MessageError(f"the engine of {client_id} is {message.engine[:40]!r}, expected a printable name")
     still_admitted()
-    state = run.store.join(
-        ClientRecord(client_id, message.num_examples, message.num_validation_examples, message.engine[:40]),
-        Identity.of(client_id, message.client_key, names, message.samples_sha256),
-    )
+    with context().admission.storing(client_id):
+        forgotten: list[str] = []
+        state = run.store.join(
+            ClientRecord(
+                client_id, message.num_examples, message.num_validation_examples, message.engine[:40]
+            ),
+            Identity.of(client_id, message.client_key, names, message.samples_sha256),
+            forgotten,
+        )
+        drop_blobs(run.blobs, forgotten)
     return task_response(run, state, client_id)
 
 
@@ -72,7 +79,9 @@ def credential(run_id: str, client_id: str) -> Response:
         if client_id in run.store.state().revoked:
             raise ForbiddenError(f"{client_id} was revoked and cannot enrol again")
         key_sha256 = secret_sha256(message.client_key) if message.client_key else ""
-        run.store.credentials.enrol(asks.bearer, client_id, message.secret_sha256, key_sha256)
+        with context().admission.storing(client_id):
+            forgotten = run.store.credentials.enrol(asks.bearer, client_id, message.secret_sha256, key_sha256)
+            drop_blobs(run.blobs, forgotten)
     else:
         run.store.credentials.replace(client_id, asks.bearer.secret, message.secret_sha256)
     return message_response(Enrolled(client_id))

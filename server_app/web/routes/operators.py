@@ -38,4 +38,4 @@ def change(run_id: str, client_id: str, action: str) -> Response:
     check_client_id(client_id)
     if action not in ACTIONS:
         abort(404, f"no action {action[:20]!r}, expected one of {', '.join(ACTIONS)}")
-    return message_response(ClientChange(client_id, membership.change_client(run.store, client_id, action)))
+    return message_response(ClientChange(client_id, membership.change_client(run, client_id, action)))

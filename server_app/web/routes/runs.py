@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, abort
+from typing import Any
 
-from gkt_core.wire.paths import AUTHORITY, HEALTH, LIVE, RUN, RUNS, STATUS
+from flask import Blueprint, Response, abort, request
+
+from gkt_core.errors import MessageError
+from gkt_core.wire.paths import AUTHORITY, HEALTH, LIVE, ROUNDS, RUN, RUNS, STATUS
 from gkt_core.wire.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
-from server_app.status import own_lines, run_status
+from server_app.status import own_lines, round_page, run_status
 from server_app.web.access import caller
 from server_app.web.context import context, message_response, run_of
-from server_app.web.operations import PEM
+from server_app.web.operations import OPERATIONS, PEM
 
 blueprint = Blueprint("runs", __name__)
 
@@ -60,3 +63,20 @@ def status(run_id: str) -> Response:
     whole = run_status(run_of(run_id).store)
     client_id = caller().client_id
     return message_response(own_lines(whole, client_id) if client_id else whole)
+
+
+@blueprint.get(RUN + ROUNDS)
+def rounds(run_id: str) -> Response:
+    """A page of the rounds that are finished, or of the steps of a server without rounds."""
+    run = run_of(run_id)
+    schemas = dict(OPERATIONS["runs.rounds"].queries)
+    asked = {name: _number(name, schema) for name, schema in schemas.items()}
+    return message_response(round_page(run.store, asked["after"], asked["limit"]))
+
+
+def _number(name: str, schema: dict[str, Any]) -> int:
+    given = request.args.get(name, str(schema["default"]))
+    low, high = schema["minimum"], schema["maximum"]
+    if not given.isascii() or not given.isdecimal() or len(given) > 9 or not low <= int(given) <= high:
+        raise MessageError(f"{name} is {given[:20]!r}, expected a number from {low} to {high}")
+    return int(given)

@@ -21,7 +21,7 @@ from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_
 from server_app.rounds.machine import part_is_closed, rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, shard_blob
-from server_app.store import ClientRecord, ShardRecord
+from server_app.store import ShardRecord, UploadView, drop_blobs
 from server_app.web.access import still_admitted
 from server_app.web.context import context, message_response, run_of, task_response
 from server_app.web.receiving import Received, receive, receive_message
@@ -47,7 +47,8 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     client = run.store.clients()[client_id]
 
     def missing(split: str) -> list[int]:
-        wanted = (index for index in range(_num_shards(run, client, split)) if (split, index) not in stored)
+        num_shards = context().quota.num_shards(client, split)
+        wanted = (index for index in range(num_shards) if (split, index) not in stored)
         return list(islice(wanted, MAX_MISSING_SHARDS))
 
     return message_response(MissingShards(missing("train"), missing("validation")))
@@ -61,18 +62,20 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
         raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
     key = ShardKey(client_id, round_num, split, index)
     spec = run.shard_spec
-    with context().admission.upload(client_id), run.blobs.incoming() as path:
+    admission, quota = context().admission, context().quota
+    with admission.upload(client_id), run.blobs.incoming() as path:
+        quota.check_room()
         arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
         still_admitted()
         view = run.store.upload_view(key)
         known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
         if known is None:
-            rounds_of(view.state).check_upload(view.state, client_id, round_num)
-            _check_index(run, key, view.client)
+            _check_awaited(view, key)
         try:
             _check_hash(arrived)
             if known is None:
-                shard = _checked(arrived, path, key, spec)
+                num_samples = len(_checked(arrived, path, key, spec).sample_ids)
+                quota.check_size(key, view.client, num_samples)
         except ProtocolError:
             run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
             raise
@@ -80,11 +83,33 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
             run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
             return message_response(ShardReceipt(known.num_samples, arrived.num_bytes, already_stored=True))
         blob = shard_blob(key, arrived.content_sha256)
-        run.blobs.put_file(blob, path)
-    num_samples = len(shard.sample_ids)
-    record = ShardRecord(key, arrived.sha256, num_samples, arrived.num_bytes, blob)
-    run.store.add_shard(record, _SHARD_TRAFFIC)
+        with admission.storing(client_id):
+            _store(run, ShardRecord(key, arrived.sha256, num_samples, arrived.num_bytes, blob), path)
     return message_response(ShardReceipt(num_samples, arrived.num_bytes, already_stored=False))
+
+
+def _check_awaited(view: UploadView, key: ShardKey) -> None:
+    rounds_of(view.state).check_upload(view.state, key.client_id, key.round_num)
+    context().quota.check_index(key, view.client)
+
+
+def _store(run: RunContext, record: ShardRecord, path: Path) -> None:
+    """Take a file over, and drop the one that it replaces: readers that have that one open keep it."""
+    run.blobs.put_file(record.blob, path)
+
+    def check(view: UploadView) -> None:
+        # Once more: its round may have been closed, and be trained on, since the body began to come.
+        _check_awaited(view, record.key)
+
+    try:
+        replaced = run.store.keep_shard(record, _SHARD_TRAFFIC, check)
+    except ProtocolError:
+        known = run.store.upload_view(record.key).known
+        if known is None or known.blob != record.blob:
+            run.blobs.delete(record.blob)
+        raise
+    if replaced not in ("", record.blob):
+        drop_blobs(run.blobs, [replaced])
 
 
 def _check_hash(arrived: Received) -> None:
@@ -103,26 +128,6 @@ def _checked(arrived: Received, path: Path, key: ShardKey, spec: ShardSpec) -> F
     return map_feature_shard(path, key, spec, check_values=True, largest=arrived.largest)
 
 
-def _check_index(run: RunContext, key: ShardKey, client: ClientRecord | None) -> None:
-    most = _num_shards(run, client, key.split)
-    if key.index >= most:
-        announced = _announced(client, key.split)
-        raise ShardError(
-            f"shard {key.index} of {key.client_id}, which announced {announced} samples of split "
-            f"{key.split}: expected an index below {most}"
-        )
-
-
-def _announced(client: ClientRecord | None, split: str) -> int:
-    if client is None:
-        return 0
-    return client.num_examples if split == "train" else client.num_validation_examples
-
-
-def _num_shards(run: RunContext, client: ClientRecord | None, split: str) -> int:
-    return -(-_announced(client, split) // run.config.shard_samples)
-
-
 def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardRecord]:
     """Return the shards of a device that even a crash of the machine cannot take any more.
 
@@ -133,7 +138,7 @@ def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardR
     lost = set(run.blobs.make_durable(shard.blob for shard in stored))
     for shard in stored:
         if shard.blob in lost:
-            run.store.forget_shard(shard.key)
+            run.store.forget_shard(shard)
     return [shard for shard in stored if shard.blob not in lost]
 
 
@@ -148,9 +153,10 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
     if not part_is_closed(state, client_id, round_num):
         rounds_of(state).check_upload(state, client_id, round_num)
         upload_round = _upload_round(run, state, client_id, round_num, report)
-        _check_complete(run, client_id, upload_round, report)
         remembered = 0 if run.config.uploads_every_round else upload_round
-        state = run.store.close_part(client_id, round_num, report, remembered)
+        with context().admission.storing(client_id):
+            _check_complete(run, client_id, upload_round, report)
+            state = run.store.close_part(client_id, round_num, report, remembered)
         run.store.count_traffic("upload/reports", round_num, len(body))
     return task_response(run, state, client_id)
 

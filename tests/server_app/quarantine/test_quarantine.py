@@ -287,7 +287,7 @@ def test_a_quarantined_device_does_not_count_in_the_metrics_of_its_round(
     store.apply(Claimed(1))
     state = store.apply(Quarantined("client-b", 1, "noise"))
     update = ServerUpdate(np.zeros((12, NUM_CLASSES), np.float32), 0.0, 0.0, 0.0)
-    store.add_round_metrics(1, step_metrics(state, update, Evaluation(0.0, 0.0)))
+    store.add_round_metrics(1, step_metrics(store, state, update, Evaluation(0.0, 0.0)))
     store.apply(Trained(1))
     (finished,) = run_status(store).finished_rounds
     assert (finished.num_examples, finished.edge_accuracy) == (12, 0.5)

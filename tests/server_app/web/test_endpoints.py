@@ -110,6 +110,7 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
     assert weights.content == WEIGHTS
     status = devices["client-a"].status()
     assert (status.phase, status.traffic["download/model"]) == ("finished", 2 * 12 + 11)
+    assert list(devices["client-a"].rounds()) == status.finished_rounds
     # Without inference, credentials and the document of the interface, which have tests of their own.
     expected = {(verb, rule_of(app, verb, path), 200) for verb, path in table() if path not in APART}
     assert called == expected

@@ -1,0 +1,131 @@
+"""Bound what devices may store: by the samples that each announced, and by the room that the disk keeps."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gkt_core.errors import MessageError, NoRoomError, ShardError
+from gkt_core.wire.shards import ShardKey
+from server_app.store import ClientRecord
+
+_logger = logging.getLogger(__name__)
+
+NO_ROOM = "the server's disk has no room for uploads"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What whoever runs the server allows.
+
+    Attributes:
+        max_samples: Training and validation samples together that a device may announce.
+        reserve_bytes: Room on each disk that uploads leave to everything else; 0 for none.
+    """
+
+    max_samples: int = 1_000_000
+    reserve_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Quota:
+    """What may be stored in one run.
+
+    Attributes:
+        folders: Where it is stored; those on disks of their own count by themselves.
+        shard_samples: Samples in a full shard.
+        limits: Of the server.
+    """
+
+    folders: tuple[Path, ...]
+    shard_samples: int
+    limits: Limits = field(default_factory=Limits)
+    _is_short: bool = field(default=False, init=False)
+
+    def check_announced(self, client_id: str, num_train: int, num_validation: int) -> None:
+        """Refuse a device that says that it has more samples than one may have.
+
+        Raises:
+            MessageError: Names both numbers.
+        """
+        if num_train + num_validation > self.limits.max_samples:
+            raise MessageError(
+                f"{client_id} announces {num_train} training and {num_validation} validation samples, "
+                f"expected {self.limits.max_samples} at most together: whoever runs the server may allow "
+                "more with gkt serve --max-samples"
+            )
+
+    def num_shards(self, client: ClientRecord | None, split: str) -> int:
+        """How many shards of a split a device may store in a round."""
+        return -(-_announced(client, split) // self.shard_samples)
+
+    def check_index(self, key: ShardKey, client: ClientRecord | None) -> None:
+        """Refuse a shard beyond those that the device's samples make.
+
+        Raises:
+            ShardError: Names what was announced.
+        """
+        most = self.num_shards(client, key.split)
+        if key.index >= most:
+            raise ShardError(
+                f"shard {key.index} of {key.client_id}, which announced {_announced(client, key.split)} "
+                f"samples of split {key.split}: expected an index below {most}"
+            )
+
+    def check_size(self, key: ShardKey, client: ClientRecord | None, num_samples: int) -> None:
+        """Refuse a shard with more samples than are left for it: 2 samples must not buy room for 64.
+
+        Raises:
+            ShardError: Names what was announced.
+        """
+        announced = _announced(client, key.split)
+        left = announced - key.index * self.shard_samples
+        if num_samples > left:
+            raise ShardError(
+                f"shard {key.index} of {key.client_id} holds {num_samples} samples, expected {left} at most: "
+                f"it announced {announced} samples of split {key.split}"
+            )
+
+    def check_room(self) -> None:
+        """Refuse uploads while the disk is nearly full; what frees space goes on.
+
+        Raises:
+            NoRoomError: Says how much is free, and how much must be.
+        """
+        trouble = self.trouble()
+        if trouble:
+            raise NoRoomError(f"{trouble}; uploads wait until somebody has made room")
+
+    def trouble(self) -> str:
+        """Why there is no room for uploads; empty where there is."""
+        reserve = self.limits.reserve_bytes
+        if not reserve:
+            return ""
+        free = min(_free_bytes(folder) for folder in self.folders)
+        is_short = free < reserve
+        trouble = (
+            f"{NO_ROOM}: {free / 1e6:.0f} MB are free, {reserve / 1e6:.0f} MB stay reserved"
+            if is_short
+            else ""
+        )
+        if is_short and not self._is_short:
+            # Once: every device asks again and again, and the log may lie on that disk.
+            _logger.warning("%s; devices wait (gkt serve --reserve-disk)", trouble)
+        self._is_short = is_short
+        return trouble
+
+
+def _announced(client: ClientRecord | None, split: str) -> int:
+    if client is None:
+        return 0
+    return client.num_examples if split == "train" else client.num_validation_examples
+
+
+def _free_bytes(folder: Path) -> int:
+    # The folder of blobs is made with the first of them.
+    while not folder.exists():
+        folder = folder.parent
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,108 @@
+"""Read what was finished: a page of rounds, sums over all of them, and each device's last report.
+
+What a status shows must not take longer the longer a run lasts: each query here reads as many rows as it
+gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from gkt_core.wire.protocol import RoundReport, from_json
+from server_app.store import tables
+from server_app.store.records import RoundRecord
+from server_app.store.uploads import TOTAL
+
+# Of traffic; a row is found by its kind, as the table's key begins with it.
+KINDS = (
+    "upload/shards",
+    "upload/reports",
+    "download/bundle",
+    "download/soft_labels",
+    "download/model",
+)
+# Of the names that a statement may be given at once.
+_AT_ONCE = 500
+
+
+class Past:
+    """What lies behind one run. Every method is one transaction.
+
+    Args:
+        engine: The database.
+        run_id: Which run.
+    """
+
+    def __init__(self, engine: sa.Engine, run_id: str) -> None:
+        self._engine, self._run_id = engine, run_id
+
+    def rounds(self, after: int, limit: int) -> list[RoundRecord]:
+        """Give the finished rounds after one, oldest first."""
+        rounds = tables.rounds.c
+        return self._records(
+            self._finished().where(rounds.round_num > after).order_by(rounds.round_num), limit
+        )
+
+    def last_rounds(self, limit: int) -> list[RoundRecord]:
+        """Give the finished rounds that ended last, oldest first."""
+        newest_first = self._finished().order_by(tables.rounds.c.round_num.desc())
+        return self._records(newest_first, limit)[::-1]
+
+    def _finished(self) -> sa.Select[Any]:
+        rounds = tables.rounds.c
+        columns = rounds.round_num, rounds.opened_at, rounds.collected_at, rounds.trained_at, rounds.metrics
+        return sa.select(*columns).where(rounds.run_id == self._run_id, rounds.trained_at > 0)
+
+    def _records(self, query: sa.Select[Any], limit: int) -> list[RoundRecord]:
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.limit(limit)).all()
+        return [
+            RoundRecord(num, opened, collected, trained, json.loads(metrics))
+            for num, opened, collected, trained, metrics in map(tuple, rows)
+        ]
+
+    def traffic_totals(self) -> dict[str, int]:
+        """Give the bytes of all rounds by kind."""
+        traffic = tables.traffic.c
+        query = sa.select(traffic.kind, traffic.num_bytes).where(
+            traffic.run_id == self._run_id, traffic.kind.in_(KINDS), traffic.round_num == TOTAL
+        )
+        with self._engine.begin() as connection:
+            return {row.kind: row.num_bytes for row in connection.execute(query)}
+
+    def traffic_of(self, round_nums: list[int]) -> dict[tuple[str, int], int]:
+        """Give the bytes of some rounds by kind and round."""
+        traffic = tables.traffic.c
+        query = sa.select(traffic.kind, traffic.round_num, traffic.num_bytes).where(
+            traffic.run_id == self._run_id, traffic.kind.in_(KINDS), traffic.round_num.in_(round_nums)
+        )
+        with self._engine.begin() as connection:
+            return {(row.kind, row.round_num): row.num_bytes for row in connection.execute(query)}
+
+    def reports(self, rounds: Mapping[str, int]) -> dict[str, RoundReport]:
+        """Give the report of a round of each device, of those that sent one.
+
+        Args:
+            rounds: Of each device, which one.
+        """
+        reports = tables.reports.c
+        # By round, as the table's key begins with it: few devices are in another round than the others.
+        members: dict[int, list[str]] = {}
+        for client_id, number in rounds.items():
+            members.setdefault(number, []).append(client_id)
+        found: dict[str, RoundReport] = {}
+        with self._engine.begin() as connection:
+            for number, client_ids in members.items():
+                for begin in range(0, len(client_ids), _AT_ONCE):
+                    query = sa.select(reports.client_id, reports.report).where(
+                        reports.run_id == self._run_id,
+                        reports.round_num == number,
+                        reports.client_id.in_(client_ids[begin : begin + _AT_ONCE]),
+                    )
+                    for row in connection.execute(query):
+                        found[row.client_id] = from_json(RoundReport, row.report.encode())
+        return found
