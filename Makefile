@@ -66,6 +66,9 @@ chaos: install ## kill the processes of a run KILLS times (20) at moments of SEE
 bench-devices: install ## 200 devices at one server at once: memory of its processes, round by round
 	$(BIN)/gkt profile load $(ARGS)
 
+bench-waiting: install ## 200 devices that wait at one server: CPU time of both, and how soon they hear of their turn
+	$(BIN)/gkt profile waiting $(ARGS)
+
 bench-ingest: install ## body bytes a CPU-second of the server beside nginx and a ceiling, as one JSON object; needs nginx
 	@$(BIN)/gkt profile ingest --json $(ARGS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, StateDir
 from edge_runtime.trust.agreed import agreed_config
 from edge_runtime.trust.features import GuardedEngine
+from edge_runtime.turn import next_task
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
 from gkt_core.bundle.run_checks import check_classes
@@ -149,9 +149,7 @@ class Device:
                 state, task = self._round(engine, part, state, task)
             elif task.action == "wait":
                 self.listener.phase("wait", task.round_num, 0, task.reason)
-                # Devices that were told the same must not all ask at the same moment.
-                self.sleep(task.retry_after_seconds * random.uniform(0.8, 1.2))
-                task = self.server.task(self.client_id)
+                task = next_task(self.server, self.client_id, self.sleep)
             elif task.action == "stop":
                 raise RunFailedError(f"the server stopped the run: {task.reason}")
             else:

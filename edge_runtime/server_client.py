@@ -58,6 +58,8 @@ _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TRY_SECONDS = 120.0
 STALL_SECONDS = 60.0
+# Of a question that waits for its answer; proxies wait for a minute as they come.
+_KEEP_SECONDS = 50.0
 # Of a file of which nothing else is known.
 MOST_FILE_BYTES = 1 << 30
 # What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
@@ -150,6 +152,7 @@ class ServerClient:
             raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
         self._url = url
         self._stall_seconds, self._head = stall_seconds, HeadDeadline(stall_seconds)
+        self._keep_seconds = int(min(_KEEP_SECONDS, 5 / 6 * stall_seconds))
         self._manifest_sha256 = expected_manifest_sha256
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry
@@ -230,9 +233,10 @@ class ServerClient:
         """Introduce a device."""
         return self._message(Task, "PUT", self._of_run(paths.CLIENT, client_id=client_id), to_json(request))
 
-    def task(self, client_id: str) -> Task:
-        """Ask what to do next."""
-        return self._message(Task, "GET", self._of_run(paths.TASK, client_id=client_id))
+    def task(self, client_id: str, *, waits: bool = False) -> Task:
+        """Ask what to do next; with ``waits``, the answer may take as long as there is nothing to do."""
+        headers = {"Prefer": f"wait={self._keep_seconds}"} if waits and self._keep_seconds else None
+        return self._message(Task, "GET", self._of_run(paths.TASK, client_id=client_id), headers=headers)
 
     def artifact(self, name: str) -> bytes:
         """Download a file of the bundle, of which nothing is known."""

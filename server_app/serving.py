@@ -168,6 +168,7 @@ def served(
             trainer.stop()
             # Requests that are being handled may end; devices repeat the others.
             server.stop()
+            app.extensions["gkt"].turns.close()
             web.join(timeout=_LAST_REQUESTS_SECONDS)
 
 

@@ -50,6 +50,9 @@ MEASUREMENTS: Mapping[str, Entry] = {
     "trainer": Entry(
         "profiling.server.trainer.report:Trainer", "How fast the server trains, in how much memory."
     ),
+    "waiting": Entry(
+        "profiling.server.waiting.report:Waiting", "What devices that wait cost, and how soon they go on."
+    ),
     "web": Entry("profiling.server.web.report:Web", "Web servers: cost of bodies, memory, stalled uploads."),
 }
 # Reports that are no `gkt profile NAME`, by schema.

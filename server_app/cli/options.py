@@ -105,7 +105,7 @@ class ServeOptions(RunFolder):
         insecure_http: Serve plain http to other machines: whoever is between reads and changes what he likes.
         deployed: Folder of gkt deploy --split, or its server.onnx: answers features at POST /v1/infer. Needs
             ONNX Runtime, gkt-edge[server,edge].
-        poll_seconds: How often waiting devices ask again.
+        poll_seconds: How often waiting devices ask again whose questions are not kept until their turn.
         deadline_seconds: Seconds after which a round goes on without devices that are late; 0 waits for all.
         min_clients: Devices that a round needs all the same after its deadline.
         reserve_disk: Room on the disk that uploads leave to everything else: with less, devices are told to

@@ -22,6 +22,7 @@ from gkt_core.wire.protocol import ErrorBody, to_json
 from server_app.quota import NO_ROOM, Limits, Quota
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
+from server_app.turns import TurnWatch
 from server_app.web.access import Gate
 from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
@@ -82,6 +83,7 @@ def create_app(
         health,
         Admission(_UPLOADS_OF_A_DEVICE, _UPLOADS),
         quota,
+        TurnWatch(run.store),
         classifier,
         authority,
     )

@@ -4,6 +4,7 @@ gunicorn's threaded worker gives each new connection a thread, which then waits 
 head. As many silent peers as there are threads would keep everybody out. Here its loop reads both without
 waiting, and discards what a refused peer still sends: a peer that says nothing, or a byte now and then,
 costs a descriptor until its deadline, and the one that has waited longest gives way when there are too many.
+So does a device that waits for its turn (:mod:`server_app.turns`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import selectors
 import socket
 import ssl
 import time
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from gunicorn import http, util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from server_app.turns import Turn
 from server_app.web.asking import Asked
 from server_app.web.certificates import Certificates
 
@@ -51,11 +54,11 @@ def raise_descriptor_limit(wanted: int) -> int:
     return max(1, min(wanted, soft - _OTHER_DESCRIPTORS))
 
 
-class _PlainSocket(socket.socket, Asked):
+class _PlainSocket(Asked, socket.socket):
     """A connection without TLS: the kernel ends a silence, by the listener's options."""
 
 
-class _TLSSocket(ssl.SSLSocket, Asked):
+class _TLSSocket(Asked, ssl.SSLSocket):
     """A connection with TLS: Python repeats a read that the kernel ended, so the limit is Python's own."""
 
     silence_seconds = 30.0
@@ -75,6 +78,8 @@ class Peer(TConn):  # type: ignore[misc]
         self.initialized = self.data_ready = True
         self.shakes_hands = isinstance(sock, ssl.SSLSocket)
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
+        # Until when its request is kept, from the first time on; 0 for one that is not.
+        self.kept_until = 0.0
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -88,6 +93,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         # In the order of their deadlines, as each is put at the end with the same time to go.
         self._waiting: dict[Peer, None] = {}
         self._lingering: dict[Peer, None] = {}
+        # By device, whose turn each waits for: a device has one.
+        self._kept: dict[str, Peer] = {}
         self._rests_until = 0.0
 
     def init_signals(self) -> None:
@@ -145,7 +152,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self.keepalived_conns:
             peer = self.keepalived_conns.popleft()
         else:
-            peer = next(iter(self._waiting or self._lingering), None)
+            peer = next(iter(self._waiting or self._lingering or self._kept.values()), None)
         if peer is None:
             return False
         self._drop(peer)
@@ -211,6 +218,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Keep the connection, or read what its peer still sends before it is closed."""
         try:
             kept = not fs.cancelled() and fs.result()
+            turn: Turn | None = conn.sock.turn
+            if turn is not None and kept and self.alive:
+                self._keep(conn, turn)
+                return
+            conn.kept_until = 0.0
+            if turn is not None:
+                self._answer(conn, turn)
             if not kept:
                 self._linger(conn)
                 return
@@ -225,6 +239,63 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._forget(conn)
             self.nr_conns -= 1
             conn.close()
+
+    def _keep(self, peer: Peer, turn: Turn) -> None:
+        """Keep a request, without a thread, until its device's turn has come or its time is over."""
+        if (other := self._kept.get(turn.client_id)) is not None:
+            self._let_go(other)
+        now = time.monotonic()
+        peer.kept_until = peer.kept_until or now + turn.seconds
+        self._kept[turn.client_id] = peer
+        peer.sock.setblocking(False)
+        self.poller.register(peer.sock, selectors.EVENT_READ, partial(self._hear, peer))
+        turn.watch.add(turn, lambda: self.method_queue.defer(self._ask_again, peer, turn))
+
+    def _hear(self, peer: Peer, _: Any) -> None:
+        """Notice that the peer of a kept request is gone; what it asks next waits."""
+        try:
+            data = peer.sock.recv(_PIECE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:
+            data = b""
+        later = peer.parser.unreader.take_buffered() + data
+        peer.parser.unreader.unread(later)
+        if not data or len(later) > _MOST_HEAD_BYTES:
+            self._drop(peer)
+
+    def _release(self, peer: Peer) -> Turn | None:
+        turn: Turn | None = peer.sock.turn
+        if turn is None or self._kept.get(turn.client_id) is not peer:
+            return None
+        del self._kept[turn.client_id]
+        turn.watch.remove(turn)
+        self.poller.unregister(peer.sock)
+        return turn
+
+    def _ask_again(self, peer: Peer, turn: Turn) -> None:
+        """Handle a kept request once more, now that there is something to do."""
+        if peer.sock.turn is turn and self._release(peer) is not None:
+            peer.sock.turn = None
+            head, end, _ = bytes(peer.head).partition(b"\r\n\r\n")
+            peer.parser.unreader.unread(head + end)
+            self.enqueue_req(peer)
+
+    def _let_go(self, peer: Peer) -> None:
+        """Answer a kept request that there is nothing to do for now."""
+        if self._release(peer) is not None:
+            done: Future[bool] = Future()
+            done.set_result(True)
+            # As if it had been answered just now.
+            turn, peer.sock.turn = peer.sock.turn, None
+            self._answer(peer, turn)
+            self.finish_request(peer, done)
+
+    def _answer(self, peer: Peer, turn: Turn) -> None:
+        peer.sock.turn, peer.kept_until = None, 0.0
+        with contextlib.suppress(OSError):
+            # Far smaller than any buffer: one that takes it not at once is of a peer that reads nothing.
+            peer.sock.send(turn.answer)
 
     def _linger(self, peer: Peer) -> None:
         peer.deadline = time.monotonic() + _LINGER_SECONDS
@@ -255,14 +326,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for peers in (self._waiting, self._lingering):
             while peers and (peer := next(iter(peers))).deadline <= now:
                 self._drop(peer)
+        for peer in [each for each in self._kept.values() if each.kept_until <= now]:
+            self._let_go(peer)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Stop: nobody is waited for who is not being answered."""
+        for peer in [*self._kept.values()]:
+            self._let_go(peer)
         super()._cap_keepalive(deadline)
         for peer in [*self._waiting, *self._lingering]:
             self._drop(peer)
 
     def _forget(self, peer: Peer) -> None:
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self._release(peer)
         self._waiting.pop(peer, None)
         self._lingering.pop(peer, None)
         with contextlib.suppress(OSError, KeyError, ValueError):

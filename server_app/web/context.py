@@ -14,6 +14,7 @@ from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import AnswerLost, RunState
 from server_app.run_folder import RunContext, soft_labels_blob
 from server_app.store import has_its_hash
+from server_app.turns import TurnWatch
 from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.health import HealthWatch
@@ -31,6 +32,7 @@ class RequestContext:
     health: HealthWatch
     admission: Admission
     quota: Quota
+    turns: TurnWatch
     classifier: FeatureClassifier | None = None
     authority: bytes = b""
 

@@ -140,7 +140,14 @@ OPERATIONS: dict[str, Operation] = {
         refusals=(400, 404, 409, 413),
         access=NEWCOMER,
     ),
-    "clients.task": Operation("device", Task, "what to do next", refusals=(400, 404, 409), access=OWN_DEVICE),
+    "clients.task": Operation(
+        "device",
+        Task,
+        "what to do next; with Prefer: wait=SECONDS (RFC 7240), at once or as soon as it is not to wait",
+        refusals=(400, 404, 409),
+        headers=(("Prefer", False, {"type": "string"}),),
+        access=OWN_DEVICE,
+    ),
     "uploads.missing_shards": Operation(
         "round",
         MissingShards,

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 
 from edge_runtime.server_client import ServerClient
+from edge_runtime.turn import next_task
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
@@ -106,8 +107,9 @@ class LightDevice:
                 task = self._round(server, config, manifest, task)
                 self.num_rounds += 1
             elif task.action == "wait":
-                self._pause(task.retry_after_seconds)
-                task = self._timed(lambda: server.task(self.client_id))
+                # Not timed: the server answers when there is something to do.
+                task = next_task(server, self.client_id, self._pause)
+                self.num_requests += 1
             else:
                 raise RunFailedError(f"{self.client_id} was told to {task.action}: {task.reason}")
 

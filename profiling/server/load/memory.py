@@ -69,10 +69,12 @@ class MemorySampler:
             for name, process in self._find().items():
                 if process is None:
                     continue
+                # Before: a process that ends while it is looked at was there when that began.
+                began = self.now()
                 try:
                     memory = process.memory_full_info()
                     sample = MemorySample(
-                        self.now(),
+                        began,
                         name,
                         process.pid,
                         memory.rss,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from gkt_core.bundle.run_checks import check_classes
 from gkt_core.errors import ForbiddenError, MessageError
@@ -13,13 +14,18 @@ from gkt_core.wire.paths import CLIENT, CREDENTIAL, RUN, TASK
 from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
 from server_app.store import ClientRecord, drop_blobs
 from server_app.store.joining import Identity
+from server_app.turns import Turn, has_turn
 from server_app.web.access import caller, still_admitted
+from server_app.web.asking import keep
 from server_app.web.context import context, message_response, run_of, task_response
 from server_app.web.receiving import receive_message
 from server_app.web.validation import received
 
 _logger = logging.getLogger(__name__)
 _LONGEST_KEY = 128
+# RFC 7240. Proxies wait for a minute as they come.
+_WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,3})(?:$|[,;\s])")
+_LONGEST_KEPT_SECONDS = 55.0
 
 blueprint = Blueprint("clients", __name__, url_prefix=RUN)
 
@@ -89,6 +95,12 @@ def credential(run_id: str, client_id: str) -> Response:
 
 @blueprint.get(TASK)
 def task(run_id: str, client_id: str) -> Response:
-    """What the device does next."""
+    """What the device does next; one that prefers to wait is answered when there is something to do."""
     run = run_of(run_id)
-    return task_response(run, run.store.state(), client_id)
+    state = run.store.state()
+    response = task_response(run, state, client_id)
+    preferred = _WAIT.search(request.headers.get("Prefer", ""))
+    if preferred and not has_turn(state, client_id):
+        seconds = min(float(preferred[1]), _LONGEST_KEPT_SECONDS)
+        keep(request.environ.get("gunicorn.socket"), Turn(context().turns, client_id, seconds))
+    return response
