@@ -58,8 +58,7 @@ _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TRY_SECONDS = 120.0
 STALL_SECONDS = 60.0
-# Of a question that waits for its answer; proxies wait for a minute as they come.
-_KEEP_SECONDS = 50.0
+_KEEP_SECONDS = 50.0  # Of a question that waits for its answer; many proxies wait for a minute.
 # Of a file of which nothing else is known.
 MOST_FILE_BYTES = 1 << 30
 # What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
@@ -203,16 +202,14 @@ class ServerClient:
 
     def authority(self) -> bytes:
         """Ask for the certificate (PEM) of the server's own authority, which anybody may say."""
-        return self._call(
-            functools.partial(text_of, stall_seconds=self._stall_seconds), "GET", paths.AUTHORITY
-        )
+        read = functools.partial(text_of, stall_seconds=self._stall_seconds)
+        return self._call(read, "GET", paths.AUTHORITY)
 
     def enrol(self, client_id: str, credential: NewCredential) -> None:
         """Be known by another secret from here on."""
         path = self._of_run(paths.CREDENTIAL, client_id=client_id)
         self._message(Enrolled, "PUT", path, to_json(credential))
-        # What was asked for before is done with it.
-        self._shall_rotate = False
+        self._shall_rotate = False  # What was asked for before is done with it.
 
     def status(self) -> RunStatus:
         """Ask for the run at a glance."""
@@ -220,14 +217,13 @@ class ServerClient:
 
     def rounds(self, after: int = 0) -> Iterator[RoundMetrics]:
         """Ask for all finished rounds after one, page by page, oldest first."""
-        while True:
+        before = -1
+        # A server that goes round in circles is not followed.
+        while after > before:
             path = f"{self._of_run(paths.ROUNDS)}?after={after}&limit={MOST_PAGE_ROUNDS}"
             page = self._message(RoundPage, "GET", path)
             yield from page.rounds
-            # A server that goes round in circles is not followed.
-            if page.next_after <= after:
-                return
-            after = page.next_after
+            before, after = after, page.next_after
 
     def join(self, client_id: str, request: JoinRequest) -> Task:
         """Introduce a device."""

@@ -150,7 +150,9 @@ class TrainerProcess:
         reason = (
             f"the trainer process died {num_deaths} times without getting any further, at last with {reason}"
         )
-        self._run.store.apply(Failed(reason))
+        # A database that is damaged, or gone, takes no note of it.
+        with contextlib.suppress(GKTError, SQLAlchemyError):
+            self._run.store.apply(Failed(reason))
         self._announce(f"the run failed: {reason}")
 
     def _tell_of_death(self, exit_code: int) -> str:
