@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn import http, util
+from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from server_app.turns import Turn
@@ -80,6 +81,10 @@ class Peer(TConn):  # type: ignore[misc]
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
         # Until when its request is kept, from the first time on; 0 for one that is not.
         self.kept_until = 0.0
+
+
+def _want_length(sock: socket.socket) -> None:
+    util.write_error(sock, 411, "Length Required", "send the body with a Content-Length")
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -204,7 +209,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: Peer) -> bool:
         """Let the application decide whether the body is asked for, and whether the connection is kept."""
         if any(name == "TRANSFER-ENCODING" for name, _ in req.headers):
-            util.write_error(conn.sock, 411, "Length Required", "send the body with a Content-Length")
+            _want_length(conn.sock)
             return False
         conn.sock.message, conn.sock.expects_continue = req, req._expected_100_continue
         req._expected_100_continue = False
@@ -213,6 +218,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         finally:
             conn.sock.message = None
         return kept
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Refuse what cannot be read at all; a coding that nobody knows is the peer's fault, not ours."""
+        if not isinstance(exc, UnsupportedTransferCoding):
+            super().handle_error(req, client, addr, exc)
+            return
+        with contextlib.suppress(OSError):
+            _want_length(client)
 
     def finish_request(self, conn: Peer, fs: Any) -> None:
         """Keep the connection, or read what its peer still sends before it is closed."""

@@ -75,10 +75,18 @@ class Sent:
         return "/" + "/".join(self.parts)
 
 
-def valid_requests(run_id: str) -> list[Sent]:
-    """One of every kind, from a device that has joined a round that is open."""
+def valid_requests(
+    run_id: str, client_id: str = "client-a", operators: dict[str, str] = OPERATORS
+) -> list[Sent]:
+    """One of every kind, from a device that has joined a round that is open.
+
+    Args:
+        run_id: The run.
+        client_id: The device.
+        operators: Headers with which operators are known.
+    """
     root = ("v1", "runs", run_id)
-    part = (*root, "rounds", "1", "clients", "client-a")
+    part = (*root, "rounds", "1", "clients", client_id)
     requests = [
         Sent("GET", ("v1", "health")),
         Sent("GET", ("v1", "openapi.json")),
@@ -88,21 +96,21 @@ def valid_requests(run_id: str) -> list[Sent]:
         Sent("GET", (*root, "status")),
         Sent("GET", (*root, "artifacts", "checkpoint")),
         Sent("GET", (*root, "model", "template")),
-        Sent("GET", (*root, "clients", "client-a", "task")),
+        Sent("GET", (*root, "clients", client_id, "task")),
         Sent("GET", (*part, "shards")),
         Sent("GET", (*part, "soft-labels")),
-        Sent("PUT", (*root, "clients", "client-a"), to_json(JOIN)),
+        Sent("PUT", (*root, "clients", client_id), to_json(JOIN)),
         Sent("PUT", (*part, "report"), to_json(REPORT)),
         Sent("GET", ("v1", "authority")),
-        Sent("POST", (*root, "operator", "enrolments"), to_json(INVITE), OPERATORS),
-        Sent("POST", (*root, "operator", "clients", "client-a", "rotate"), b"", OPERATORS),
-        Sent("PUT", (*root, "clients", "client-c", "credential"), to_json(NEW), OPERATORS),
+        Sent("POST", (*root, "operator", "enrolments"), to_json(INVITE), operators),
+        Sent("POST", (*root, "operator", "clients", client_id, "rotate"), b"", operators),
+        Sent("PUT", (*root, "clients", "client-c", "credential"), to_json(NEW), operators),
     ]
     features = write_features(np.random.default_rng(0).random((2, *FEATURE_SHAPE), dtype=np.float32))
     requests.append(Sent("POST", ("v1", "infer"), features))
     requests.append(Sent("POST", ("v1", "infer"), compress(features), {"Content-Encoding": "zstd"}))
     for split, index, num, first_id in PARTS:
-        data = shard_bytes(ShardKey("client-a", 1, split, index), num, first_id=first_id)
+        data = shard_bytes(ShardKey(client_id, 1, split, index), num, first_id=first_id)
         path = (*part, "shards", split, str(index))
         requests.append(Sent("PUT", path, data, is_hashed=True))
         requests.append(Sent("PUT", path, compress(data), {"Content-Encoding": "zstd"}, is_hashed=True))
