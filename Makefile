@@ -60,8 +60,8 @@ readme: install ## write the measured tables of docs/results.md from profiling/r
 docs: install ## write docs/commands.md from the commands
 	$(BIN)/python -m gkt_core.command_reference
 
-chaos: install ## kill the processes of a run KILLS times (20) at moments of SEED: it must end with the same bytes
-	$(BIN)/gkt profile chaos --kills $(or $(KILLS),20) --seed $(or $(SEED),0) $(ARGS)
+chaos: install ## kill, stop, damage, fill, move the clock N times (20) at moments of SEED: a run must end with the same bytes
+	$(BIN)/gkt profile chaos --strikes $(or $(N),20) --seed $(or $(SEED),0) $(ARGS)
 
 bench-devices: install ## 200 devices at one server at once: memory of its processes, round by round
 	$(BIN)/gkt profile load $(ARGS)

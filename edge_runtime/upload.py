@@ -8,7 +8,7 @@ from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.pauses import Pauses
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state.state_dir import DeviceState
-from gkt_core.errors import ProtocolError
+from gkt_core.errors import ProtocolError, RoundClosedError, RoundError
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
 from gkt_core.rounds.engine import TrainingEngine
@@ -47,35 +47,85 @@ def upload(
         RoundClosedError: The round went on without this device.
         ProtocolError: The server does not keep what it is sent.
     """
-    round_num, data = state.trained_round, part.data
-    extract_seconds, before = 0.0, None
-    # A server may lose shards; one that asks for the same ones again and again is ended.
-    left = _MOST_TIMES * (part.num_shards("train") + part.num_shards("validation"))
-    # Usually once: an answer names at most so many, and a server may have lost some since.
-    while not held_round and (missing := server.missing_shards(part.client_id, round_num)) != _NOTHING:
-        if missing == before:
-            raise ProtocolError(f"the server still misses {missing} of round {round_num}: they were sent")
-        before = missing
-        left -= len(missing.train) + len(missing.validation)
-        if left < 0:
-            raise ProtocolError(
-                f"the server asked for the shards of round {round_num} more than {_MOST_TIMES} times each: "
-                "look after its disk, then start this device again"
-            )
-        listener.phase("upload", round_num, len(data.train) + len(data.validation))
-        for split, wanted in (("train", missing.train), ("validation", missing.validation)):
+    round_num, sending = (
+        state.trained_round,
+        _Sending(server, engine, part, state.trained_round, listener, pauses),
+    )
+    while True:
+        if not held_round:
+            sending.send_missing()
+        report = _report(part, state, sending.extract_seconds, held_round)
+        listener.note(
+            f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
+            f"{report.images_per_second:.0f} images/s, {server.upload_bytes:,} bytes sent so far"
+            + (f", none for this round: the server has those of round {held_round}" if held_round else "")
+        )
+        try:
+            return server.report(part.client_id, round_num, report)
+        except RoundClosedError:
+            raise
+        except RoundError:
+            # A shard was damaged or lost there since it was asked for.
+            if held_round or server.missing_shards(part.client_id, round_num) == _NOTHING:
+                raise
+
+
+class _Sending:
+    """Sends shards until the server misses none."""
+
+    def __init__(
+        self,
+        server: ServerClient,
+        engine: TrainingEngine,
+        part: ClientPart,
+        round_num: int,
+        listener: DeviceListener,
+        pauses: Pauses,
+    ) -> None:
+        self._server, self._engine, self._part, self._round_num = server, engine, part, round_num
+        self._listener, self._pauses = listener, pauses
+        self.extract_seconds = 0.0
+        # A server may lose shards; one that asks for the same ones again and again is ended.
+        self._left = _MOST_TIMES * (part.num_shards("train") + part.num_shards("validation"))
+
+    def send_missing(self) -> None:
+        """Ask what is missing, and send it.
+
+        Raises:
+            ProtocolError: The server does not keep what it is sent.
+        """
+        server, part, round_num, before = self._server, self._part, self._round_num, None
+        # Usually once: an answer names at most so many, and a server may have lost some since.
+        while (missing := server.missing_shards(part.client_id, round_num)) != _NOTHING:
+            if missing == before:
+                raise ProtocolError(f"the server still misses {missing} of round {round_num}: they were sent")
+            before = missing
+            self._left -= len(missing.train) + len(missing.validation)
+            if self._left < 0:
+                raise ProtocolError(
+                    f"the server asked for the shards of round {round_num} more than {_MOST_TIMES} times "
+                    "each: look after its disk, then start this device again"
+                )
+            self._listener.phase("upload", round_num, len(part.data.train) + len(part.data.validation))
+            for split, wanted in (("train", missing.train), ("validation", missing.validation)):
+                self._send(split, wanted)
+
+    def _send(self, split: str, wanted: list[int]) -> None:
+        mark = time.perf_counter()
+        for shard in shards(self._engine, self._part, self._round_num, split, wanted):
+            self.extract_seconds += time.perf_counter() - mark
+            self._server.put_shard(shard.key, shard.encode(self._part), compressed=self._part.config.compress)
+            self._listener.images(len(shard.labels))
+            self._pauses.wait()
             mark = time.perf_counter()
-            for shard in shards(engine, part, round_num, split, wanted):
-                extract_seconds += time.perf_counter() - mark
-                server.put_shard(shard.key, shard.encode(part), compressed=part.config.compress)
-                listener.images(len(shard.labels))
-                pauses.wait()
-                mark = time.perf_counter()
-    num_images = len(data.train) * part.config.local_epochs
-    report = RoundReport(
+
+
+def _report(part: ClientPart, state: DeviceState, extract_seconds: float, held_round: int) -> RoundReport:
+    num_images = len(part.data.train) * part.config.local_epochs
+    return RoundReport(
         num_train_shards=part.num_shards("train"),
         num_validation_shards=part.num_shards("validation"),
-        num_examples=len(data.train),
+        num_examples=len(part.data.train),
         loss=state.loss,
         accuracy=state.accuracy,
         train_seconds=state.train_seconds,
@@ -85,9 +135,3 @@ def upload(
         feature_noise=part.noise.noise,
         upload_round=held_round,
     )
-    listener.note(
-        f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
-        f"{report.images_per_second:.0f} images/s, {server.upload_bytes:,} bytes sent so far"
-        + (f", none for this round: the server has those of round {held_round}" if held_round else "")
-    )
-    return server.report(part.client_id, round_num, report)

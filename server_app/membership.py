@@ -7,7 +7,7 @@ import ssl
 
 from gkt_core.bundle.manifest import manifest_sha256
 from gkt_core.errors import InputError, RoundError
-from gkt_core.wire.credentials import EnrolmentRequest, Enrolments
+from gkt_core.wire.credentials import ClientList, ClientRow, EnrolmentRequest, Enrolments
 from gkt_core.wire.join_link import JoinLink
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Event, Pardoned, Revoked, RunState
@@ -96,6 +96,27 @@ def change_client(run: RunContext, client_id: str, action: str) -> str:
     else:
         state = _applied(store, Pardoned(client_id, action == TRUST))
     return client_state(store, state, client_id)
+
+
+def client_list(store: RunStore) -> ClientList:
+    """List the devices of a run, by name, and what each of them does."""
+    state = store.state()
+    reasons, known = dict(state.quarantined), store.clients()
+
+    def row(client_id: str) -> ClientRow:
+        client = known.get(client_id)
+        return ClientRow(
+            client_id,
+            client_state(store, state, client_id),
+            reasons.get(client_id, ""),
+            client_id in state.trusted,
+            client.num_examples if client else 0,
+            client.engine if client else "",
+            state.last_answer(client_id),
+        )
+
+    rows = [row(client_id) for client_id in sorted({*known, *store.credentials.devices()})]
+    return ClientList(store.run_id, str(state.phase), state.round_num, state.rounds, rows)
 
 
 def client_state(store: RunStore, state: RunState, client_id: str) -> str:

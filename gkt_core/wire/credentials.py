@@ -125,3 +125,38 @@ class ClientChange(Message):
 
     client_id: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRow(Message):
+    """A device as operators see it.
+
+    Attributes:
+        client_id: Its name.
+        state: ``enrolled`` (has not joined yet), ``training`` (its part of the round is awaited),
+            ``reported``, ``waiting``, ``quarantined`` or ``revoked``.
+        reason: Why it is quarantined; empty where it is not.
+        trusted: Whether its uploads are not checked any more.
+        num_examples: Training samples; 0 before it has joined.
+        engine: What it trains with.
+        last_answer: The last round with soft labels for it.
+    """
+
+    client_id: str
+    state: str
+    reason: str
+    trusted: bool
+    num_examples: int
+    engine: str
+    last_answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientList(Message):
+    """All devices that have enrolled or joined, and where their run is."""
+
+    run_id: str
+    phase: str
+    round_num: int
+    rounds: int
+    clients: list[ClientRow]

@@ -24,6 +24,7 @@ PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
 GET   /v1/runs/{run}/model/template                                       the trained template
 GET   /v1/runs/{run}/model/server                                         the server's weights
+GET   /v1/runs/{run}/operator/clients                                     all devices
 POST  /v1/runs/{run}/operator/enrolments                                  tokens for join links
 POST  /v1/runs/{run}/operator/clients/{client}/{action}                   operators' changes
 POST  /v1/infer                                                           features / :class:`Inference`

@@ -30,9 +30,7 @@ class Entry:
 # By the name of the command `gkt profile NAME`.
 MEASUREMENTS: Mapping[str, Entry] = {
     "busy": Entry("profiling.experiments.busy.report:Busy", "The trainer beside a busy core, and alone."),
-    "chaos": Entry(
-        "profiling.server.chaos.report:Chaos", "Kill processes of a run at random: nothing may be lost."
-    ),
+    "chaos": Entry("profiling.server.chaos.report:Chaos", "Disturb a run at random: nothing may be lost."),
     "compare": Entry(
         "profiling.device.compare.report:Compare", "Edge networks beside ResNet-56 and ResNet-110."
     ),
@@ -43,6 +41,7 @@ MEASUREMENTS: Mapping[str, Entry] = {
     "memory": Entry(
         "profiling.experiments.memory.report:Memory", "What an image size costs of memory, and estimates."
     ),
+    "peers": Entry("profiling.server.peers.report:Peers", "Silent and trickling peers, and who is answered."),
     "poisoning": Entry("profiling.server.poisoning.report:Poisoning", "What a poisoned device costs a run."),
     "privacy": Entry("profiling.privacy.report:Privacy", "What an attacker makes of uploaded features."),
     "simulation": Entry("profiling.experiments.speed.report:Speed", "How fast gkt simulate trains."),

@@ -10,7 +10,7 @@ import click
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.errors import ConfigError, needs
-from server_app.cli.options import EnrollOptions, LinkOptions
+from server_app.cli.options import EnrollOptions, LinkOptions, ReenrolOptions
 
 if TYPE_CHECKING:
     from gkt_core.wire.join_link import JoinLink
@@ -39,7 +39,9 @@ def enroll(options: EnrollOptions, as_json: bool) -> None:
         click.echo("\n".join(links))
 
 
-def make_links(run: RunContext, options: LinkOptions, num: int, client_id: str = "") -> list[JoinLink]:
+def make_links(
+    run: RunContext, options: LinkOptions | ReenrolOptions, num: int, client_id: str = ""
+) -> list[JoinLink]:
     """Make links of a run that is served now, or whose server's URL is given.
 
     Args:

@@ -39,7 +39,38 @@ class RunFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseOptions(RunFolder):
+class OperatorOptions:
+    """Where a run is: in a folder of this machine, or behind the URL of its server.
+
+    Attributes:
+        data_dir: Folder of the run, as for gkt serve.
+        server: URL of its server instead, from another machine.
+        operator_secret: With --server: a copy of operator_secret of the run's folder, readable by you alone.
+        ca_file: With --server: whom to trust there (PEM), such as a copy of the run's authority.pem.
+    """
+
+    data_dir: Path | None = None
+    server: str | None = None
+    operator_secret: Path | None = option(None, flag="--operator-secret-file")
+    ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges.
+
+        Raises:
+            ConfigError: Names the option.
+        """
+        check_options(self)
+        if (self.data_dir is None) == (self.server is None):
+            raise ConfigError("give --data-dir, or --server with --operator-secret-file: one of the two")
+        if (self.server is None) != (self.operator_secret is None):
+            raise ConfigError("--server and --operator-secret-file belong together")
+        if self.server is None and self.ca_file is not None:
+            raise ConfigError("--ca-file is for --server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseOptions(OperatorOptions):
     """Options of ``gkt clients release``.
 
     Attributes:
@@ -68,6 +99,29 @@ class LinkOptions(RunFolder):
             ConfigError: Names the option.
         """
         check_options(self)
+        if self.public_url is not None:
+            check_public_url(self.public_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReenrolOptions(OperatorOptions):
+    """Options of ``gkt clients re-enroll``.
+
+    Attributes:
+        hours: How long the link holds.
+        public_url: URL at which devices find the server, where it is another than gkt serve's, or --server.
+    """
+
+    hours: float = option(168.0, above=0, high=24 * 366, unit="hours")
+    public_url: str | None = option(None, shown_default="as gkt serve prints it, or --server")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges.
+
+        Raises:
+            ConfigError: Names the option.
+        """
+        OperatorOptions.__post_init__(self)
         if self.public_url is not None:
             check_public_url(self.public_url)
 
@@ -190,10 +244,23 @@ def check_public_url(url: str) -> None:
     Raises:
         ConfigError: It is no http or https URL of a server.
     """
+    check_url("--public-url", url)
+
+
+def check_url(name: str, url: str) -> None:
+    """Refuse what is no http or https URL of a server.
+
+    Args:
+        name: Of the option.
+        url: What was given.
+
+    Raises:
+        ConfigError: Says what is expected.
+    """
     try:
         parts = urlsplit(url)
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_one = False
     if not is_one or "@" in url or "#" in url or "?" in url or not url.isascii() or " " in url:
-        raise ConfigError(f"--public-url is {url!r}, expected one such as https://gkt.example.org:8080")
+        raise ConfigError(f"{name} is {url!r}, expected one such as https://gkt.example.org:8080")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flask import Response, g, request
@@ -10,6 +12,7 @@ from flask import Response, g, request
 from gkt_core.errors import AuthenticationError, ForbiddenError
 from gkt_core.wire.credentials import DEVICE, ENROLMENT, OPERATOR, ROTATE_HEADER, Bearer, read_bearer
 from server_app.store import RunStore
+from server_app.web.admission import Transfers
 from server_app.web.operations import INVITED, MEMBER, NEWCOMER, OPERATIONS, OPERATORS, OWN_DEVICE
 
 # Of a version in which all devices of a run shared one token.
@@ -69,8 +72,36 @@ def still_admitted() -> None:
     gate.admit()
 
 
+@contextlib.contextmanager
+def cut_when_revoked() -> Iterator[Callable[[], bool]]:
+    """End the body of the current request, which the block receives, once its device's secret has ended.
+
+    Yields:
+        Says whether that has happened: then nothing more of it is to be read.
+
+    Raises:
+        AuthenticationError: It was revoked or replaced meanwhile.
+    """
+    gate, asks = g.get("gate"), g.get("caller")
+    connection = request.environ.get("gunicorn.socket")
+    if gate is None or asks is None or asks.kind != DEVICE or connection is None:
+        yield lambda: False
+        return
+    with gate.transfers.watched(asks.bearer, connection) as transfer:
+        try:
+            yield lambda: transfer.is_cut
+        except Exception:
+            if transfer.is_cut:
+                # Says why, instead of that the body was cut short.
+                gate.admit()
+            raise
+
+
 class Gate:
     """Admits requests to the application of one run.
+
+    Attributes:
+        transfers: Bodies on their way.
 
     Args:
         store: Knows credentials and enrolments.
@@ -79,7 +110,7 @@ class Gate:
     """
 
     def __init__(self, store: RunStore, shared_token: str, operator_secret: str) -> None:
-        self._credentials = store.credentials
+        self._credentials, self.transfers = store.credentials, Transfers(store.credentials)
         self._shared_token, self._operator_secret = shared_token.encode(), operator_secret.encode()
 
     def admit(self) -> None:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
-from gkt_core.wire.credentials import ClientChange, Enrolled, EnrolmentRequest, Enrolments, NewCredential
+from gkt_core.wire.credentials import (
+    ClientChange,
+    ClientList,
+    Enrolled,
+    EnrolmentRequest,
+    Enrolments,
+    NewCredential,
+)
 from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES
 from gkt_core.wire.protocol import (
     CLIENT_ID_PATTERN,
@@ -208,6 +215,13 @@ OPERATIONS: dict[str, Operation] = {
         EnrolmentRequest,
         _MESSAGE_TEXT,
         refusals=(400, 404, 413, 422),
+        access=OPERATORS,
+    ),
+    "operators.list_clients": Operation(
+        "operator",
+        ClientList,
+        "the devices, by name",
+        refusals=(404,),
         access=OPERATORS,
     ),
     "operators.change": Operation(

@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,15 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, Reque
 from gkt_core.errors import ShardError
 from gkt_core.wire.compression import FrameDecompressor
 from gkt_core.wire.protocol import ZSTD
+from server_app.web.access import cut_when_revoked
 from server_app.web.asking import close_after, send_continue
 
 _CHUNK_BYTES = 256 * 1024
 # What a body must bring on average, but for its beginning: a byte now and then would hold a thread for ever.
 _LEAST_BYTES_PER_SECOND, _BEGINNING_SECONDS = 1000, 10.0
+# How soon a body that comes over TLS ends once its device is revoked.
+_LOOK_SECONDS = 0.5
+_Receiver = Callable[[Any, memoryview, int], int]
 _local = threading.local()
 
 
@@ -163,6 +167,7 @@ def body_chunks() -> Iterator[memoryview]:
     """The body of the current request, piece by piece; a piece is valid until the next one is asked for.
 
     Raises:
+        AuthenticationError: The device's secret has ended meanwhile.
         HTTPException: The body is too large, cut short, or stalls.
     """
     limit, length = request.max_content_length, request.content_length
@@ -170,11 +175,13 @@ def body_chunks() -> Iterator[memoryview]:
         raise RequestEntityTooLarge
     stream = request.environ["wsgi.input"]
     reader = getattr(stream, "reader", None)
-    chunks = _from_stream() if not isinstance(reader, LengthReader) else _from_socket(stream, reader)
     try:
         send_continue(request.environ.get("gunicorn.socket"))
-        while (chunk := next(chunks, None)) is not None:
-            yield chunk
+        if not isinstance(reader, LengthReader):
+            yield from _from_stream()
+            return
+        with cut_when_revoked() as is_cut:
+            yield from _from_socket(stream, reader, is_cut)
     except (BlockingIOError, TimeoutError) as error:
         raise RequestTimeout("the body did not go on: send it again") from error
     except (ConnectionError, ssl.SSLError) as error:
@@ -187,14 +194,13 @@ def _from_stream() -> Iterator[memoryview]:
         yield memoryview(chunk)
 
 
-def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
+def _from_socket(stream: Any, reader: LengthReader, is_cut: Callable[[], bool]) -> Iterator[memoryview]:
     """Yield what gunicorn's reader holds already, and then the rest from the socket."""
     connection = request.environ["gunicorn.socket"]
     buffer = getattr(_local, "buffer", None)
     if buffer is None:
         buffer = _local.buffer = memoryview(bytearray(_CHUNK_BYTES))
-    # Asleep until the buffer is full or the stall limit is over, rather than awake for every packet.
-    flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
+    receive_into = _tls_receiver(connection, is_cut) if isinstance(connection, ssl.SSLSocket) else _receive
     # Until all has come: where the next request would begin on this connection is not known.
     stream.failed = True
     first = reader.unreader.take_buffered()
@@ -211,8 +217,8 @@ def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
         # Full buffers, but for the last: no float is split between two of them.
         while reader.length and filled < len(buffer):
             wanted = min(len(buffer) - filled, reader.length)
-            received = connection.recv_into(buffer[filled:], wanted, flags)
-            if not received:
+            received = receive_into(connection, buffer[filled:], wanted)
+            if not received or is_cut():
                 raise ClientDisconnected
             reader.length -= received
             filled += received
@@ -222,6 +228,35 @@ def _from_socket(stream: Any, reader: LengthReader) -> Iterator[memoryview]:
         yield buffer[:filled]
         filled = 0
     stream.failed = False
+
+
+def _receive(connection: Any, buffer: memoryview, wanted: int) -> int:
+    # Asleep until the buffer is full or the stall limit is over, rather than awake for every packet.
+    received: int = connection.recv_into(buffer, wanted, socket.MSG_WAITALL)
+    return received
+
+
+def _tls_receiver(connection: ssl.SSLSocket, is_cut: Callable[[], bool]) -> _Receiver:
+    """Wait in short pieces: where half of TLS is cut off in the kernel, no answer can be sent any more."""
+    silence = connection.gettimeout() or math.inf
+
+    def receive(connection: Any, buffer: memoryview, wanted: int) -> int:
+        began = time.monotonic()
+        connection.settimeout(min(silence, _LOOK_SECONDS))
+        try:
+            while True:
+                try:
+                    received: int = connection.recv_into(buffer, wanted)
+                    return received
+                except TimeoutError:
+                    if is_cut():
+                        return 0
+                    if time.monotonic() - began >= silence:
+                        raise
+        finally:
+            connection.settimeout(None if silence == math.inf else silence)
+
+    return receive
 
 
 def close_unread() -> None:

@@ -378,3 +378,19 @@ def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
     done, _ = device(served(honest, template, bend), data, *options)
     assert done.returncode == 0 and (state / "model.onnx").exists(), done.stderr
     assert "validation images" in done.stdout
+
+
+def test_a_shard_that_is_lost_before_the_report(honest: Bundle, template: bytes, data: Path) -> None:
+    def lost(name: str, times: int, answer: Answer) -> Answer:
+        if (name, times) != ("report", 0):
+            return answer
+        (session,) = server.sessions.values()
+        del session.received[1, "train", 0]
+        body = {"error": "RoundError", "message": "train shards [0] have not arrived"}
+        return Answer(json.dumps(body).encode(), status=409)
+
+    server = served(honest, template, lost)
+    done, _ = device(server, data)
+    assert done.returncode == 0, done.stderr
+    (session,) = server.sessions.values()
+    assert session.counted["report"] == 3 and (1, "train", 0) in session.received

@@ -244,7 +244,9 @@ class DemoRun:
             config=self._out / "run.toml",
         )
         words += arguments_of(RegisteredNetworks(networks=self._options.networks.networks))
-        return processes.start("gkt serve", words, log=self._logs / "server.log")
+        # What it prints holds the link into the run; logs are shown around.
+        nowhere = Path(os.devnull)
+        return processes.start("gkt serve", words, log=self._logs / "server.log", stdout=nowhere)
 
     def _start_device(self, processes: ProcessGroup, client_id: str, link: str) -> Child:
         words = arguments(

@@ -46,15 +46,19 @@ class Child:
         self._log_begin = 0
         self.start()
 
-    def start(self) -> None:
-        """Start it, for the first time or again."""
+    def start(self, *more: str) -> None:
+        """Start it, for the first time or again.
+
+        Args:
+            more: Arguments of this start alone.
+        """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:
             log = files.enter_context(self.log.open("ab"))
             self._log_begin = log.tell()
             out: IO[bytes] = log if self._stdout is None else files.enter_context(self._stdout.open("wb"))
             self.process = subprocess.Popen(
-                self._command,
+                [*self._command, *more],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,

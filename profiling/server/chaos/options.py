@@ -12,27 +12,27 @@ from gkt_core.config.run_config import RunConfig, check_image_size
 
 @dataclass(frozen=True, slots=True)
 class ChaosOptions:
-    """What is run twice, and how often it is disturbed.
+    """What is run, and how often it is disturbed.
 
     Attributes:
-        num_kills: SIGKILLs before the last round.
-        seed: Of when what is killed.
+        num_strikes: Kills, stops, damaged files, full disks and moved clocks before the last round.
+        seed: Of when what happens.
         num_clients: Devices.
         rounds: Rounds.
         server_epochs: The trainer's passes in a round.
         num_examples: Digits of all devices.
         image_size: Pixels.
         num_threads: CPU threads of trainer and devices each.
-        limit_seconds: Longer than that neither run may take.
-        work_dir: A new folder for both runs, by default one below gkt-chaos/, named by the time.
+        limit_seconds: Longer than that no run may take.
+        work_dir: A new folder for the runs, by default one below gkt-chaos/, named by the time.
     """
 
-    num_kills: int = option(20, flag="--kills", low=3)
+    num_strikes: int = option(20, flag="--strikes", low=1)
     seed: int = option(0, low=0)
-    num_clients: int = option(3, flag="--clients", low=1)
+    num_clients: int = option(3, flag="--clients", low=2)
     rounds: int = option(8, low=2)
-    server_epochs: int = option(4, low=1)
-    num_examples: int = option(480, flag="--examples", low=2)
+    server_epochs: int = option(3, low=1)
+    num_examples: int = option(360, flag="--examples", low=2)
     image_size: int = 8
     num_threads: int = option(1, flag="--threads", low=1)
     limit_seconds: float = option(900.0, low=1)
@@ -44,7 +44,7 @@ class ChaosOptions:
 
     @property
     def config(self) -> RunConfig:
-        """Hyper-parameters of both runs; no deadline, so that nothing depends on time."""
+        """Hyper-parameters of all runs."""
         return RunConfig(
             num_clients=self.num_clients,
             rounds=self.rounds,
@@ -56,6 +56,5 @@ class ChaosOptions:
             horizontal_flip=False,
             crop_padding=1,
             codec="uint8",
-            quarantine=False,
             shard_samples=16,
         )

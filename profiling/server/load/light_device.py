@@ -104,7 +104,7 @@ class LightDevice:
         task = self._timed(lambda: server.join(self.client_id, join))
         while task.action != "finish":
             if task.action == "train":
-                task = self._round(server, config, manifest, task)
+                task = self.take_round(server, config, manifest, task)
                 self.num_rounds += 1
             elif task.action == "wait":
                 # Not timed: the server answers when there is something to do.
@@ -113,7 +113,12 @@ class LightDevice:
             else:
                 raise RunFailedError(f"{self.client_id} was told to {task.action}: {task.reason}")
 
-    def _round(self, server: ServerClient, config: RunConfig, manifest: Manifest, task: Task) -> Task:
+    def take_round(self, server: ServerClient, config: RunConfig, manifest: Manifest, task: Task) -> Task:
+        """Take part in one round, and say what to do next.
+
+        Raises:
+            GKTError: As of :class:`ServerClient`.
+        """
         round_num, answered = task.round_num, task.soft_labels_round
         if answered:
             data = self._timed(lambda: server.soft_labels(self.client_id, answered))

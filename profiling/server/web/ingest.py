@@ -25,8 +25,8 @@ from profiling.server.web.process_cost import cpu_seconds
 from profiling.server.web.target import (
     FEATURE_SHAPE,
     SHARD_SAMPLES,
-    TOKEN,
     Device,
+    MadeRun,
     Upload,
     Uploader,
     make_run,
@@ -49,14 +49,14 @@ def measure_ingest(options: IngestOptions, announce: Announce) -> dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="gkt-ingest-") as name:
         folder = Path(name)
         announce("exporting a bundle")
-        run_id = make_run(folder)
+        run = make_run(folder)
         ports = free_port(), free_port()
         with running_nginx(folder / "nginx", ports[1]) as nginx, ProcessGroup() as processes:
-            words = arguments("serve", data_dir=folder / "run", port=ports[0], token=TOKEN)
+            words = arguments("serve", data_dir=folder / "run", port=ports[0])
             server = processes.start("gkt serve", words, log=folder / "serve.log")
             wait_for_server(server, folder / "run")
             pids = server.process.pid, nginx.pid
-            rates = _measure(options, folder, run_id, ports, pids, announce)
+            rates = _measure(options, folder, run, ports, pids, announce)
     medians = {name: rate["median"] for name, rate in rates.items()}
     return {
         **medians,
@@ -70,7 +70,7 @@ def measure_ingest(options: IngestOptions, announce: Announce) -> dict[str, Any]
 def _measure(
     options: IngestOptions,
     folder: Path,
-    run_id: str,
+    run: MadeRun,
     ports: tuple[int, int],
     pids: tuple[int, int],
     announce: Announce,
@@ -78,7 +78,7 @@ def _measure(
     written = folder / "ceiling"
     written.mkdir()
     with (
-        contextlib.closing(Device(ports[0], run_id, (options.turns + 1) * options.bodies)) as device,
+        contextlib.closing(Device(ports[0], run, (options.turns + 1) * options.bodies)) as device,
         contextlib.closing(Uploader(ports[1])) as other,
     ):
         ours = Candidate(device.take, lambda: cpu_seconds(pids[0]), folder / "run" / "blobs")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from gkt_core.wire import paths
+from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, to_json
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_run
 
-TOKEN = "token-of-a-measurement"
+_LINK_SECONDS = 86_400.0
 CLIENT_ID = "device"
 FEATURE_SHAPE = (16, 8, 8)
 NUM_CLASSES = 10
@@ -44,13 +46,29 @@ class Upload:
     sha256: str
 
 
-def make_run(folder: Path) -> str:
-    """Export a bundle, begin a run of one device with uncompressed fp32 features, and return its id."""
+@dataclass(frozen=True, slots=True)
+class MadeRun:
+    """A run that a device may upload to.
+
+    Attributes:
+        run_id: Its id.
+        bearer: What the device shows, which has enrolled.
+    """
+
+    run_id: str
+    bearer: str = field(repr=False)
+
+
+def make_run(folder: Path) -> MadeRun:
+    """Export a bundle, and begin a run of one device with uncompressed fp32 features."""
     artifacts = folder / "artifacts"
     export_bundle(ExportOptions(num_classes=NUM_CLASSES, image_size=FEATURE_SHAPE[1]), artifacts)
     config = RunConfig(num_clients=1, rounds=1, codec="fp32", compress=False, shard_samples=SHARD_SAMPLES)
-    run = create_run(folder / "run", artifacts, config, TOKEN)
-    return run.store.run_id
+    run = create_run(folder / "run", artifacts, config)
+    with contextlib.closing(run.store) as store:
+        secret, link = new_secret(), store.credentials.open_enrolment(_LINK_SECONDS)
+        store.credentials.enrol(link, CLIENT_ID, secret_sha256(secret), "")
+        return MadeRun(store.run_id, Bearer(DEVICE, CLIENT_ID, secret).text())
 
 
 def make_uploads(first_index: int, num: int) -> list[Upload]:
@@ -102,11 +120,12 @@ class Uploader:
 class Device(Uploader):
     """A device of the run, which has joined."""
 
-    def __init__(self, port: int, run_id: str, num_shards: int) -> None:
+    def __init__(self, port: int, run: MadeRun, num_shards: int) -> None:
         super().__init__(port)
-        self._run_path = fill(paths.RUN, run_id=run_id)
+        self._run_path = fill(paths.RUN, run_id=run.run_id)
+        self._authorised = {"Authorization": f"Bearer {run.bearer}"}
         join = JoinRequest(PROTOCOL_VERSION, num_shards * SHARD_SAMPLES, 1, NUM_CLASSES, "measurement")
-        self.put(self._run_path + fill(paths.CLIENT, client_id=CLIENT_ID), to_json(join), _authorised())
+        self.put(self._run_path + fill(paths.CLIENT, client_id=CLIENT_ID), to_json(join), self._authorised)
 
     def shard_path(self, index: int) -> str:
         """Where a shard goes."""
@@ -117,9 +136,5 @@ class Device(Uploader):
     def take(self, uploads: Sequence[Upload]) -> None:
         """Send shards."""
         for upload in uploads:
-            headers = {SHA256_HEADER: upload.sha256, **_authorised()}
+            headers = {SHA256_HEADER: upload.sha256, **self._authorised}
             self.put(self.shard_path(upload.index), upload.body, headers)
-
-
-def _authorised() -> dict[str, str]:
-    return {"Authorization": f"Bearer {TOKEN}"}

@@ -1,4 +1,4 @@
-"""Do what the person who runs the server may do from elsewhere: invite devices, and change what they may."""
+"""Do what the person who runs the server may do from elsewhere: invite, list and change devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import Blueprint, Response, abort
 
 from gkt_core.errors import MessageError
 from gkt_core.wire.credentials import ClientChange, EnrolmentRequest
-from gkt_core.wire.paths import CLIENT_ACTION, ENROLMENTS, RUN
+from gkt_core.wire.paths import CLIENT_ACTION, CLIENTS, ENROLMENTS, RUN
 from gkt_core.wire.protocol import check_client_id
 from server_app import membership
 from server_app.web.context import context, message_response, run_of
@@ -29,6 +29,12 @@ def open_enrolments(run_id: str) -> Response:
     if wanted.client_id:
         check_client_id(wanted.client_id)
     return message_response(membership.open_enrolments(run, wanted, context().authority))
+
+
+@blueprint.get(CLIENTS)
+def list_clients(run_id: str) -> Response:
+    """List all devices, those among them that have not joined yet, and what each of them does."""
+    return message_response(membership.client_list(run_of(run_id).store))
 
 
 @blueprint.post(CLIENT_ACTION)

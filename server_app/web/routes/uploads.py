@@ -132,14 +132,24 @@ def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardR
     """Return the shards of a device that even a crash of the machine cannot take any more.
 
     Shards are not waited for one by one: the disk is waited for once, before a part counts as complete.
-    What an earlier crash took is forgotten, so that it is asked for again.
+    What an earlier crash took, or what cannot be read any more, is forgotten, so that it is asked for again.
     """
     stored = run.store.shards(round_num, client_id)
     lost = set(run.blobs.make_durable(shard.blob for shard in stored))
+    lost |= {shard.blob for shard in stored if shard.blob not in lost and not _is_readable(run, shard)}
     for shard in stored:
         if shard.blob in lost:
             run.store.forget_shard(shard)
     return [shard for shard in stored if shard.blob not in lost]
+
+
+def _is_readable(run: RunContext, shard: ShardRecord) -> bool:
+    """Whether a shard was not cut short meanwhile; all its bytes are hashed before it is trained on."""
+    try:
+        map_feature_shard(run.blobs.local_path(shard.blob), shard.key, run.shard_spec)
+    except (ProtocolError, FileNotFoundError):
+        return False
+    return True
 
 
 @blueprint.put(REPORT)

@@ -23,6 +23,7 @@ from gkt_core.files import lock_exclusively
 from profiling.experiments.demo import live
 from tests.conftest import LONGEST_SECONDS, Gkt, until
 from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
+from tests.server_app.secrets_kept import secrets_of, shown_in
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
 
@@ -66,6 +67,15 @@ def test_files_are_all_there(demo_dir: Path) -> None:
     assert html.count("data:image/svg+xml;base64,") == 5
     assert (out / "logs" / "server.log").is_file()
     assert (out / "server" / "trainer.log").stat().st_size > 0
+
+
+def test_no_secret_is_in_what_it_leaves_and_prints(demo_dir: Path) -> None:
+    """But where each belongs: who is shown a report or a log cannot join, speak for a device, or operate."""
+    states = sorted(path.parent for path in demo_dir.rglob("credential.json"))
+    assert len(states) == 2
+    secrets = secrets_of(demo_dir / "server", states)
+    places = (demo_dir, demo_dir.parent / "stdout", demo_dir.parent / "stderr")
+    assert shown_in(secrets, *places) == []
 
 
 @pytest.mark.system

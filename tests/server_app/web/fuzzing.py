@@ -102,6 +102,7 @@ def valid_requests(
         Sent("PUT", (*root, "clients", client_id), to_json(JOIN)),
         Sent("PUT", (*part, "report"), to_json(REPORT)),
         Sent("GET", ("v1", "authority")),
+        Sent("GET", (*root, "operator", "clients"), b"", operators),
         Sent("POST", (*root, "operator", "enrolments"), to_json(INVITE), operators),
         Sent("POST", (*root, "operator", "clients", client_id, "rotate"), b"", operators),
         Sent("PUT", (*root, "clients", "client-c", "credential"), to_json(NEW), operators),

@@ -133,3 +133,25 @@ def test_a_storage_that_does_not_answer_asks_for_patience(
 
 
 WRITES = {OSError: "put_file", OperationalError: "keep_shard"}
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, 2000])
+def test_a_shard_that_was_cut_short_is_asked_for_again(joined: Api, length: int) -> None:
+    joined.put_parts("client-a")
+
+    def cut_short() -> None:
+        (record,) = (
+            each for each in joined.run.store.shards(1) if each.key == ShardKey("client-a", 1, "train", 1)
+        )
+        with joined.run.blobs.local_path(record.blob).open("r+b") as stream:
+            stream.truncate(length)
+
+    cut_short()
+    assert from_json(MissingShards, missing(joined).content) == MissingShards([1], [])
+    joined.put_parts("client-a", parts=(PARTS[1],))
+    cut_short()
+    # Since it was asked for: the device asks again, and is refused nothing that it could not send.
+    refused(joined.report(), 409, "RoundError", "shards [1] of 2 have not arrived")
+    assert from_json(MissingShards, missing(joined).content) == MissingShards([1], [])
+    joined.put_parts("client-a", parts=(PARTS[1],))
+    assert joined.report().status_code == 200

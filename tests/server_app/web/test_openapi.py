@@ -134,6 +134,8 @@ def test_every_documented_operation_answers_as_documented(
     devices[CLIENTS[0]].model_template()
     rotate = f"{checked.root}/operator/clients/{CLIENTS[0]}/rotate"
     assert checked.http.post(rotate, headers={"Authorization": boss}).status_code == 200
+    listed = checked.http.get(f"{checked.root}/operator/clients", headers={"Authorization": boss})
+    assert {row["client_id"] for row in listed.json()["clients"]} >= {*CLIENTS}
     assert checked.http.get(f"{checked.root}/model/server").status_code == 200
     features = write_features(np.zeros((2, *FEATURE_SHAPE), np.float32))
     assert len(checked.http.post("/v1/infer", content=features).json()["labels"]) == 2

@@ -1,0 +1,1 @@
+"""Peers that say nothing, or next to nothing: an honest device is answered all the same."""

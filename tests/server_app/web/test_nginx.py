@@ -1,0 +1,146 @@
+"""The recipe for nginx in docs/running.md, with a real nginx in front of real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from gkt_core.bundle.manifest import Bundle
+from gkt_core.wire.protocol import SHA256_HEADER, ErrorBody, from_json, to_json
+from gkt_core.wire.shards import ShardKey, write_feature_shard
+from server_app import create_app, create_run
+from server_app.run_folder import RunContext
+from tests.conftest import LONGEST_SECONDS, ROOT, free_port
+from tests.server_app.served import SMALL, SmallFederation, StartServer
+from tests.server_app.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, enrolled, run_config
+from tests.server_app.waiting import until
+from tests.server_app.web.api_fixtures import JOIN
+from tests.server_app.web.test_hostile_peers import Files, certificate
+from tests.server_app.web.test_web_server import serving
+
+__all__ = ["certificate"]
+PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None, reason="nginx is not installed (apt-get install nginx): its recipe was NOT tested"
+)
+# Larger than what nginx lets through as it comes, which is 1 MB.
+SAMPLES = 512
+
+
+def recipe() -> str:
+    """What stands in the documentation."""
+    (block,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
+    return str(block)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, port: int, to_port: int, certificate: Files) -> Iterator[str]:
+    """The recipe with these ports and this certificate; gives the URL."""
+    folder.mkdir()
+    text = recipe()
+    for old, new in (
+        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("gkt.example.org;", "127.0.0.1;"),
+        ("/etc/letsencrypt/live/gkt.example.org/fullchain.pem", str(certificate[0])),
+        ("/etc/letsencrypt/live/gkt.example.org/privkey.pem", str(certificate[1])),
+        ("http://127.0.0.1:8080", f"http://127.0.0.1:{to_port}"),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    # As root, nginx would give its worker another user, who may not write here.
+    user = f"user {pwd.getpwuid(0).pw_name};\n" if os.geteuid() == 0 else ""
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"{user}daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{places}{text}}}\n"
+    )
+    command = [str(PROGRAM), "-e", str(folder / "error.log"), "-c", str(config)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: process.poll() is not None or (folder / "pid").exists(), "nginx begins")
+            assert process.poll() is None, (folder / "error.log").read_text()
+            yield f"https://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def shard(key: ShardKey, num: int) -> bytes:
+    rng = np.random.default_rng(0)
+    features = rng.random((num, *FEATURE_SHAPE), dtype=np.float32)
+    logits = rng.normal(size=(num, NUM_CLASSES)).astype(np.float32)
+    return write_feature_shard(
+        key, np.arange(num), features, logits, rng.integers(0, NUM_CLASSES, num), "fp32"
+    )
+
+
+def test_shards_and_downloads_pass(bundle: Bundle, certificate: Files, tmp_path: Path) -> None:
+    config = run_config(num_clients=1, codec="fp32", shard_samples=SAMPLES, compress=False)
+    run: RunContext = create_run(tmp_path / "run", bundle.path, config)
+    port = free_port()
+    with (
+        contextlib.closing(run.store),
+        serving(create_app(run)) as behind,
+        nginx(tmp_path / "nginx", port, behind, certificate) as url,
+    ):
+        headers = {"Authorization": f"Bearer {enrolled(run, 'client-a')}"}
+        root = f"{url}/v1/runs/{run.store.run_id}"
+        trust = ssl.create_default_context(cafile=str(certificate[0]))
+        with httpx.Client(verify=trust, headers=headers, timeout=LONGEST_SECONDS, trust_env=False) as http:
+            join = to_json(replace(JOIN, num_examples=SAMPLES))
+            assert http.put(f"{root}/clients/client-a", content=join).status_code == 200
+            body = shard(ShardKey("client-a", 1, "train", 0), SAMPLES)
+            assert len(body) > 1 << 20
+            path = f"{root}/rounds/1/clients/client-a/shards/train/0"
+            digest = {SHA256_HEADER: hashlib.sha256(body).hexdigest()}
+            kept = http.put(path, content=body, headers=digest)
+            assert kept.status_code == 200, kept.text
+            # What is too large is the server's word, and not nginx's page.
+            refused = http.put(path, content=bytes(run.shard_spec.max_bytes + 100_000), headers=digest)
+            assert refused.status_code == 413
+            assert from_json(ErrorBody, refused.content).error == "RequestEntityTooLarge"
+            # A download that broke off goes on where it was.
+            artifact = f"{root}/artifacts/{bundle.manifest.engine_files('portable')[0]}"
+            whole = http.get(artifact)
+            again = {"Range": "bytes=1000-", "If-Range": f'"{whole.headers[SHA256_HEADER]}"'}
+            rest = http.get(artifact, headers=again)
+            assert rest.status_code == 206 and rest.content == whole.content[1000:]
+            assert (
+                rest.headers["Content-Range"] == f"bytes 1000-{len(whole.content) - 1}/{len(whole.content)}"
+            )
+
+
+@pytest.mark.system
+def test_a_device_takes_part_through_it(
+    serve: StartServer, small: SmallFederation, certificate: Files, tmp_path: Path
+) -> None:
+    """A whole run: it waits for the other device and for the training, behind the proxy."""
+    port = free_port()
+    options = ("--clients", "1", "--rounds", "2", "--public-url", f"https://127.0.0.1:{port}", *SMALL)
+    server = serve("--artifacts", small.bundle, *options)
+    behind = int(server.info["url"].rpartition(":")[2])
+    with nginx(tmp_path / "nginx", port, behind, certificate):
+        assert f"gkt+https://127.0.0.1:{port}/" in (server.data_dir / "join").read_text()
+        device = server.device(small.data(0), tmp_path / "a", "--ca-file", certificate[0])
+        assert device.ended() == 0, device.log.read_text()
+    assert server.status().phase == "finished"
+
+
+def test_it_waits_longer_than_a_device_does() -> None:
+    """A server may take its time with an answer: up to the 60 s after which a device asks again."""
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", recipe())
+    assert int(seconds) > 60
