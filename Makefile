@@ -49,10 +49,10 @@ test-slow: install ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 fuzz: install ## send N bent requests (20,000) of SEED to the server, half as many over sockets: no 5xx, and a refusal changes nothing
-	GKT_FUZZ_REQUESTS=$(or $(N),20000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/server_app/web/test_fuzz.py tests/server_app/web/test_fuzz_sockets.py -s --timeout=0
+	GKT_FUZZ_REQUESTS=$(or $(N),20000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/server_app/web/test_fuzz.py tests/server_app/web/test_fuzz_sockets.py -m '' -s --timeout=0
 
 fuzz-device: install ## send devices of both engines N bent answers (2,000) of SEED: exit codes of the table, nothing outside
-	GKT_FUZZ_ANSWERS=$(or $(N),2000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/edge_runtime/test_fuzz_device.py -s --timeout=0
+	GKT_FUZZ_ANSWERS=$(or $(N),2000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/edge_runtime/test_fuzz_device.py -m '' -s --timeout=0
 
 readme: install ## write the measured tables of docs/results.md from profiling/results
 	$(BIN)/python -m profiling.readme.tables
