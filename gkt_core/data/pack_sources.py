@@ -78,9 +78,12 @@ def _read_classes(
         unused.discard(folder.name)
         label = target.label(folder.name)
         if label is None:
-            reader.report.refuse(target.no_class(folder.name), f"{folder.path.relative_to(reader.root)}/")
-        else:
-            wanted.append((label, folder.path))
+            shown = f"{folder.path.relative_to(reader.root)}/"
+            reader.refuse_folder(target.no_class(folder.name, shown), folder.path)
+            continue
+        if spelling := target.spelling(folder.name):
+            reader.report.notes.append(spelling)
+        wanted.append((label, folder.path))
     return Labelled(*reader.read(wanted))
 
 
@@ -117,6 +120,7 @@ def _array_part(
     numbers = part.labels
     if file.are_named:
         by_number = [target.label(name) for name in file.class_names]
+        report.notes += filter(None, map(target.spelling, file.class_names))
         outside = numbers[(numbers < 0) | (numbers >= len(by_number))]
         if outside.size:
             raise DatasetError(

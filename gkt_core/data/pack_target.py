@@ -38,18 +38,29 @@ class PackTarget:
     allow_empty_classes: bool = False
 
     def label(self, name: str) -> int | None:
-        """Number the class that a folder or a label names; None if it is none."""
+        """Number the class that a folder or a label names, in capitals or not; None if it is none."""
         maps = {composed(each): class_name for each, class_name in self.maps.items()}
         class_name = composed(maps.get(composed(name), name))
         names = [composed(each) for each in self.class_names]
-        return names.index(class_name) if class_name in names else None
+        if class_name in names:
+            return names.index(class_name)
+        folded = [each.casefold() for each in names]
+        return folded.index(class_name.casefold()) if folded.count(class_name.casefold()) == 1 else None
 
-    def no_class(self, name: str) -> str:
+    def spelling(self, name: str) -> str:
+        """Say which class a name was taken as that only its capitals tell from; empty for its own name."""
+        label = self.label(name)
+        maps = {composed(each) for each in self.maps}
+        if label is None or composed(name) in {composed(self.class_names[label]), *maps}:
+            return ""
+        return f"{name} is taken as {self.class_names[label]}"
+
+    def no_class(self, name: str, shown: str = "") -> str:
         """Say that a name is no class, with the one that may be meant."""
         folded = {class_name.casefold(): class_name for class_name in self.class_names}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)
         meant = f" (--map {name}={folded[close[0]]} if it is one)" if close else ""
-        return NO_CLASS + meant
+        return NO_CLASS + (f": {shown}" if shown else "") + meant
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,11 @@ class FolderReader:
         stacked = np.stack(images) if images else np.zeros(shape, np.uint8)
         return stacked, np.asarray(labels, dtype=np.int64)
 
+    def refuse_folder(self, reason: str, folder: Path) -> None:
+        """Leave out every image of a folder, or the folder itself where it has none."""
+        for name in [self._name(file) for file in self._files(folder, set())] or [f"{self._name(folder)}/"]:
+            self.report.refuse(reason, name)
+
     def _files(self, folder: Path, others: set[tuple[int, int]]) -> list[Path]:
         """Every image file of a class, however deep, in an order that is the same everywhere."""
         files: list[Path] = []

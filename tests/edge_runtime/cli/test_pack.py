@@ -23,7 +23,7 @@ from server_app import RunContext, create_app, create_run
 from server_app.membership import bundle_sha256
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.in_thread import answering
-from tests.gkt_core.data.test_pack import CLASSES, by_id, photos
+from tests.gkt_core.data.test_pack import CLASSES, by_id, names_in, photos
 from tests.server_app.server_fixtures import TOKEN, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
@@ -116,7 +116,9 @@ def test_a_server_says_what_its_run_wants(run_of_named_classes: RunContext, gkt:
         assert done.returncode == 0, done.stderr
         described = json.loads(done.stdout)
         assert described["class_counts"] == {"owl": 0, "cat": 10, "dog": 10}
-        assert described["reading"]["left_out"] == {"no class of the bundle": ["wolves/"]}
+        assert described["reading"]["left_out"] == {
+            "no class of the bundle: wolves/": names_in(tmp_path / "photos", "wolves")
+        }
         private = load_private_data(out)
         assert private.class_names == CLASSES
         assert private.image_size == run_of_named_classes.bundle.manifest.image_size

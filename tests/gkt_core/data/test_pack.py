@@ -59,6 +59,10 @@ def every(private: PrivateData) -> tuple[NDArray[np.uint8], NDArray[np.int64], N
     )
 
 
+def names_in(root: Path, folder: str) -> list[str]:
+    return sorted(f"{folder}/{file.name}" for file in (root / folder).iterdir())
+
+
 def by_id(private: PrivateData) -> dict[int, bytes]:
     images, _, ids = every(private)
     return {number: image.tobytes() for number, image in zip(ids.tolist(), images, strict=True)}
@@ -77,15 +81,29 @@ def test_classes_are_the_bundles_in_its_order_and_one_may_be_missing(tmp_path: P
 def test_a_folder_that_is_no_class_is_left_out_and_named_or_mapped(tmp_path: Path) -> None:
     photos(tmp_path, ("cat", "dogs", "emu"))
     private, report = packed(tmp_path)
-    assert report.left_out == {
-        "no class of the bundle (--map dogs=dog if it is one)": ["dogs/"],
-        "no class of the bundle": ["emu/"],
+    left_out = {reason: sorted(names) for reason, names in report.left_out.items()}
+    assert left_out == {
+        "no class of the bundle: dogs/ (--map dogs=dog if it is one)": names_in(tmp_path, "dogs"),
+        "no class of the bundle: emu/": names_in(tmp_path, "emu"),
     }
+    assert report.num_left_out == 20
     assert set(every(private)[1].tolist()) == {1}
     private, report = packed(tmp_path, maps=("dogs=dog",))
     assert np.bincount(every(private)[1]).tolist() == [0, 10, 10]
-    with pytest.raises(DatasetError, match=r"1 images cannot be taken .*emu/"):
+    with pytest.raises(DatasetError, match=r"10 images cannot be taken .*emu/"):
         packed(tmp_path, maps=("dogs=dog",), strict=True)
+    (tmp_path / "void").mkdir()
+    assert packed(tmp_path)[1].left_out["no class of the bundle: void/"] == ["void/"]
+
+
+def test_capitals_tell_no_classes_apart_unless_the_bundle_does(tmp_path: Path) -> None:
+    photos(tmp_path, ("Cat", "DOG"))
+    private, report = packed(tmp_path)
+    assert np.bincount(every(private)[1], minlength=3).tolist() == [0, 10, 10]
+    assert {"Cat is taken as cat", "DOG is taken as dog"} <= set(report.notes)
+    assert not report.left_out
+    target = PackTarget(("Cat", "cat"), 8, "crop", {})
+    assert [target.label(name) for name in ("cat", "Cat", "CAT")] == [1, 0, None]
 
 
 @pytest.mark.parametrize(
