@@ -19,6 +19,7 @@ from typing import TypeVar
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from gkt_core.algorithms.simulation.federation import Federation, load_federation
@@ -41,6 +42,10 @@ if (
     and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("gkt", deadline=None)
+settings.load_profile("gkt")
 
 # How long anything waits for another process: long enough beside any load, as nothing takes that long unless
 # it fails. Below pytest's limit of a test, so that a failure says what did not happen.

@@ -114,6 +114,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if self.alive:
             super().run()
 
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Handle what happened since; of a connection that was closed a moment ago, nothing happened."""
+        for key, _ in self.poller.select(timeout):
+            try:
+                watched = self.poller.get_key(key.fileobj)
+            except (KeyError, ValueError):
+                continue
+            # What came before it in this list may have closed it, or be handling its request by now.
+            if watched.data is key.data:
+                key.data(key.fileobj)
+
+    def enqueue_req(self, conn: Peer) -> None:
+        """Let a thread handle a request, unless the process is about to end and starts none any more."""
+        try:
+            super().enqueue_req(conn)
+        except RuntimeError:
+            self._drop(conn)
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept, unless there was no descriptor a moment ago."""
         super().set_accept_enabled(enabled and time.monotonic() >= self._rests_until)

@@ -54,7 +54,7 @@ def test_equal_options_give_equal_bytes(small_bundle: Bundle, tmp_path: Path) ->
         assert (tmp_path / "again" / name).read_bytes() == (small_bundle.path / name).read_bytes(), name
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(num=st.integers(1, 256), alpha=st.floats(0, 4), seed=st.integers(0, 99))
 def test_every_batch_size_gives_pytorchs_loss_and_gradient(
     small_bundle: Bundle, num: int, alpha: float, seed: int
@@ -115,7 +115,7 @@ def test_frozen_inputs_are_constants_of_a_valid_model(small_bundle: Bundle) -> N
         freeze_inputs(model, {"nothing": np.zeros(1, np.float32)})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 3000), place=st.integers(0, 3000), byte=st.integers(0, 255))
 def test_freezing_a_damaged_model_is_a_named_error_or_none(
     small_bundle: Bundle, cut: int, place: int, byte: int

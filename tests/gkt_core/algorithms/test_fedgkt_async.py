@@ -121,7 +121,7 @@ def test_what_does_not_go_together(federation: Federation) -> None:
     seed=st.integers(0, 2**63 - 1),
     round_num=st.integers(1, 10**6),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_drawn_devices(num: int, fraction: float, seed: int, round_num: int) -> None:
     ids = [f"client-{number:03d}" for number in range(num)]
     drawn = sample_clients(ids, fraction, seed=seed, round_num=round_num)

@@ -76,7 +76,7 @@ def test_the_hash_is_splitmix64_of_the_three_numbers(
     crop_padding=st.integers(0, 10),
     horizontal_flip=st.booleans(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_view_equals_the_slow_reference(
     seed: int, sample_ids: list[int], round_num: int, crop_padding: int, horizontal_flip: bool
 ) -> None:

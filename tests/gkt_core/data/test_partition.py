@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gkt_core.data.partition import MIN_SAMPLES_PER_CLIENT, SCHEMES, hold_out, partition
@@ -30,7 +30,6 @@ def check_parts(parts: Any, num: int, num_clients: int) -> None:
 
 
 @given(st.integers(1, 12), st.integers(0, 200), st.integers(1, 10), SEEDS)
-@settings(deadline=None)
 def test_iid_gives_every_index_once_in_equal_parts(
     num_clients: int, more: int, num_classes: int, seed: int
 ) -> None:
@@ -42,7 +41,6 @@ def test_iid_gives_every_index_once_in_equal_parts(
 
 
 @given(st.integers(1, 6), st.integers(0, 300), st.integers(1, 10), st.floats(0.05, 1e6), SEEDS)
-@settings(deadline=None)
 def test_dirichlet_gives_every_index_once_or_says_that_it_cannot(
     num_clients: int, more: int, num_classes: int, alpha: float, seed: int
 ) -> None:
@@ -57,7 +55,6 @@ def test_dirichlet_gives_every_index_once_or_says_that_it_cannot(
 
 
 @given(SEEDS)
-@settings(deadline=None)
 def test_dirichlet_succeeds_where_there_is_plenty(seed: int) -> None:
     check_parts(partition(labels_of(1000), 4, scheme="dirichlet", alpha=0.5, seed=seed), 1000, 4)
 
@@ -140,7 +137,6 @@ def test_values_out_of_range_are_named(changes: Any, match: str) -> None:
 
 
 @given(st.integers(3, 500), st.floats(0.001, 0.999), SEEDS)
-@settings(deadline=None)
 def test_hold_out_gives_every_position_to_one_part(num: int, share: float, seed: int) -> None:
     train, validation = hold_out(num, share, seed=seed)
     assert sorted([*train.tolist(), *validation.tolist()]) == list(range(num))

@@ -195,7 +195,7 @@ def test_nothing_at_all() -> None:
     refusal(b"<html>")
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_are_refused_by_name_or_read(digits_bundle: Bundle, data: st.DataObject) -> None:
     content = bytearray(digits_bundle.file(PREDICT).read_bytes())

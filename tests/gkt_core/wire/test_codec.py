@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ def _shape(features: NDArray[Any]) -> tuple[int, int, int]:
 
 
 @given(feature_batches(limit=3e38))
-@settings(deadline=None)
 def test_fp32_is_exact(features: NDArray[Any]) -> None:
     encoded = encode(features, "fp32")
     decoded = decode(encoded, _shape(features))
@@ -52,7 +51,6 @@ def test_fp32_is_exact(features: NDArray[Any]) -> None:
 
 
 @given(feature_batches(limit=65504.0))
-@settings(deadline=None)
 def test_fp16_keeps_eleven_bits(features: NDArray[Any]) -> None:
     features = np.clip(features, -65504, 65504)
     decoded = decode(encode(features, "fp16"), _shape(features))
@@ -67,7 +65,6 @@ def test_fp16_keeps_eleven_bits(features: NDArray[Any]) -> None:
 @example(features=np.array([-1e36, 1e36], np.float32).reshape(1, 1, 1, 2))
 @example(features=np.array([0, 1e-45], np.float32).reshape(1, 1, 1, 2))
 @example(features=np.array([3e38, 3.1e38], np.float32).reshape(1, 1, 1, 2))
-@settings(deadline=None)
 def test_levels_are_at_most_half_a_step_away(codec: str, levels: int, features: NDArray[Any]) -> None:
     encoded = encode(features, codec)
     decoded = decode(encoded, _shape(features))

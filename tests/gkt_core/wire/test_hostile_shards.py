@@ -409,7 +409,7 @@ def read_or_refuse(data: bytes, codec: str) -> bool:
 
 @pytest.mark.parametrize("codec", CODECS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_bytes_changed(codec: str, data: st.DataObject) -> None:
     spoilt = bytearray(shard_bytes(codec))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -441,7 +441,7 @@ JSON = st.recursive(
     st.sampled_from([None, "dtype", "shape", "data_offsets", "gkt"]),
     JSON,
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_header(name: str, part: str | None, value: Any) -> None:
     header, payload = taken_apart(shard_bytes("uint8"))
     if part is None:
@@ -452,6 +452,5 @@ def test_any_header(name: str, part: str | None, value: Any) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_any_bytes_at_all(data: bytes) -> None:
     assert not read_or_refuse(data, "fp32")

@@ -106,7 +106,7 @@ def test_the_messages_are_found() -> None:
 
 @pytest.mark.parametrize("message_type", MESSAGES)
 @given(data=st.data())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_every_message_survives_the_wire(message_type: type[Any], data: st.DataObject) -> None:
     message = data.draw(values_of(message_type))
     encoded = to_json(message)
@@ -305,14 +305,14 @@ def test_nesting_of_any_depth_is_refused(opening: str, closing: str) -> None:
 
 @pytest.mark.parametrize("message_type", MESSAGES)
 @given(values=JSON)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_json_is_a_message_or_a_message_error(message_type: type[Any], values: Any) -> None:
     with pytest.raises(MessageError):
         from_dict(message_type, values)
 
 
 @given(st.sampled_from([TASK, REPORT, STATUS]), st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_value_of_any_field_is_of_its_type_or_refused(message: Any, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([field.name for field in dataclasses.fields(message)]))
     try:

@@ -88,7 +88,7 @@ def test_as_many_samples_as_a_size_allows(codec: str, size: int, classes: int) -
 
 @pytest.mark.parametrize("codec", CODECS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_shard_is_read_as_it_was_written(codec: str, data: st.DataObject) -> None:
     num = data.draw(st.integers(1, 6))
     seed = data.draw(st.integers(0, 2**32))

@@ -60,7 +60,7 @@ def test_ssim_is_the_formula(size: int, side: int) -> None:
 
 
 @given(seed=st.integers(0, 10**6), noise=st.floats(0.01, 0.5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_likeness_in_order(seed: int, noise: float) -> None:
     a = images(seed)
     other = images(seed + 1)

@@ -70,7 +70,7 @@ def test_the_figures_of_the_paper_and_the_table() -> None:
     size=st.sampled_from((8, 12)),
     num_classes=st.integers(2, 120),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_shard_sizes_are_those_of_real_shards(
     codec: str,
     num_samples: int,

@@ -31,7 +31,7 @@ def drawn(
     return shown, Views.of_round(config, client_id, round_num, ids, size)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     size=st.integers(4, 24),
     padding=st.integers(0, 12),
@@ -57,7 +57,7 @@ def test_two_views_of_an_image_have_the_same_patch(
     np.testing.assert_array_equal(patches[0], plain[:, :, begin : begin + length, begin : begin + length])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(size=st.integers(8, 24), padding=st.integers(2, 6), flip=st.booleans(), seed=st.integers(0, 999))
 def test_padding_is_black_where_the_server_expects_it_and_nowhere_else(
     size: int, padding: int, flip: bool, seed: int

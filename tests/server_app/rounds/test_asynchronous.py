@@ -232,7 +232,7 @@ class AsyncMachine(RuleBasedStateMachine):
 
 
 TestAnySequence = AsyncMachine.TestCase
-TestAnySequence.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestAnySequence.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def test_a_step_trains_on_what_has_arrived_and_uploads_go_on_meanwhile() -> None:

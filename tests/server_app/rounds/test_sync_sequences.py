@@ -319,4 +319,4 @@ class RunMachine(RuleBasedStateMachine):
 
 
 TestAnySequence = RunMachine.TestCase
-TestAnySequence.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestAnySequence.settings = settings(max_examples=120, stateful_step_count=50)
