@@ -14,10 +14,10 @@ from edge_runtime.evaluation import Accuracy, try_model
 from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import memory_note, try_for_memory
 from edge_runtime.machine.pauses import Pauses
-from edge_runtime.server_client import ServerClient
-from edge_runtime.state.known_samples import take_up
+from edge_runtime.server_client import MOST_FILE_BYTES, ServerClient
+from edge_runtime.state.known_samples import KnownData, take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
-from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, StateDir
+from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, KeptUpload, StateDir
 from edge_runtime.trust.agreed import agreed_config
 from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.turn import next_task
@@ -112,6 +112,7 @@ class Device:
     most_bundle_bytes: int = MOST_BUNDLE_BYTES
     listener: DeviceListener
     sleep: Callable[[float], None] = time.sleep
+    _known: KnownData = field(init=False, repr=False)
 
     def run(self) -> DeviceResult:
         """Take part until the run has ended.
@@ -129,6 +130,7 @@ class Device:
         with full_disk_named(self.state_dir.path):
             noise = self.state_dir.feature_noise(self.noise, state)
             known, state = take_up(self.state_dir, self.data, state)
+        self._known = known
         for line in known.change.lines():
             self.listener.note(line)
         part = ClientPart(self.client_id, known.data, config, manifest.num_classes, noise, known.first_rounds)
@@ -250,17 +252,21 @@ class Device:
     def _held_round(self, engine: DeviceEngine, part: ClientPart, task: Task) -> int:
         """Decide whether to upload after this round's training: 0, or the round of an upload that will do.
 
-        What makes a new upload is kept first: the model needs that very extractor.
+        What makes a new upload is kept first: the model needs that very extractor. One of other samples than
+        the device has now will not do: the server counts what it holds against what was announced.
         """
         if part.config.uploads_every_round:
             return 0
         held, round_num = task.upload_round, task.round_num
-        then = self.state_dir.upload(held)[1] if held else None
-        if not uploads_now(engine, part, round_num, held, then):
+        samples = self._known.samples_sha256()
+        then = self.state_dir.upload(held) if held else None
+        if then is not None and then.samples_sha256 not in ("", samples):
+            held, then = 0, None
+        if not uploads_now(engine, part, round_num, held, None if then is None else then.features):
             return held
         compares = part.config.upload_schedule.drift is not None
         features = fixed_features(engine, part) if compares else None
-        self.state_dir.keep_upload(round_num, engine.parameters(), features)
+        self.state_dir.keep_upload(round_num, KeptUpload(engine.parameters(), features, samples))
         return 0
 
     def _drop_uploads(self, task: Task) -> None:
@@ -270,12 +276,12 @@ class Device:
 
     def _deployed(self, engine: DeviceEngine, task: Task) -> Arrays:
         """Give the weights whose extractor the server's network was trained behind."""
-        return self.state_dir.upload(task.view_round)[0] if task.view_round else engine.parameters()
+        return self.state_dir.upload(task.view_round).weights if task.view_round else engine.parameters()
 
     def _train(self, engine: DeviceEngine, part: ClientPart, state: DeviceState, task: Task) -> DeviceState:
         """Train in the task's round, saving every so often; the state after it, which is saved too."""
         config, round_num = part.config, task.round_num
-        soft_labels = self._soft_labels(part, task.soft_labels_round)
+        soft_labels = self._soft_labels(part, task)
         self.listener.phase("train", round_num, len(part.data.train) * config.local_epochs)
         started = time.perf_counter()
         # What was begun for a round that is closed stays in the weights; its place is forgotten.
@@ -311,11 +317,13 @@ class Device:
         self.state_dir.save(state, engine.save)
         return state
 
-    def _soft_labels(self, part: ClientPart, round_num: int) -> SoftLabels | None:
+    def _soft_labels(self, part: ClientPart, task: Task) -> SoftLabels | None:
+        round_num = task.soft_labels_round
         if round_num < 1 or not part.config.edge_distils:
             return None
-        # A row a sample, and what the format needs beside.
-        most_bytes = most_soft_label_bytes(len(part.data.train), part.num_classes)
+        # A row a sample of the upload that it answers, which may be gone since.
+        most = self._known.most_uploaded(task.view_round or round_num)
+        most_bytes = MOST_FILE_BYTES if most is None else most_soft_label_bytes(most, part.num_classes)
         data = self.server.soft_labels(part.client_id, round_num, most_bytes=most_bytes)
         return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.state.data_change import DataChange
 from edge_runtime.state.state_dir import DeviceState, StateDir
-from gkt_core.data.private_data import PrivateData, Samples, read_arrays
+from gkt_core.data.private_data import PrivateData, Samples, array_names, read_arrays
 from gkt_core.errors import ArtifactError, DatasetError
 from gkt_core.files import write_atomically
 
@@ -29,6 +29,8 @@ _TRAIN, _VALIDATION, _GONE = 0, 1, 2
 _DIGEST_BYTES = 16
 _COLUMNS = ("file_ids", "sent_ids", "labels", "parts", "first_rounds")
 _DIGESTS = "digests"
+# The last round before the note was kept; files that do not say it were kept from the first on.
+_UNKNOWN = "unknown_rounds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,15 @@ class KnownData:
         data: Under the ids that the server knows, or will know, them by.
         first_rounds: ``[N] int64``: the first round whose soft labels can hold each training sample.
         change: Since the last start.
+        num_ever: Samples that the data have held at any start, each id once: no upload holds more of them.
+        unknown_rounds: In rounds up to this one an earlier version trained, on samples that nobody noted.
     """
 
     data: PrivateData
     first_rounds: NDArray[np.int64]
     change: DataChange
+    num_ever: int
+    unknown_rounds: int = 0
 
     def samples_sha256(self) -> str:
         """Hash the ids that the server sees: another hash for other samples, and it gives nothing away."""
@@ -51,6 +57,10 @@ class KnownData:
         for part in (self.data.train, self.data.validation):
             hashed.update(len(part).to_bytes(8, "little") + part.sample_ids.astype("<i8").tobytes())
         return hashed.hexdigest()
+
+    def most_uploaded(self, round_num: int) -> int | None:
+        """Say how many samples the upload of a round held at most; None where that is not known."""
+        return self.num_ever if round_num > self.unknown_rounds else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +93,21 @@ def take_up(folder: StateDir, data: PrivateData, state: DeviceState) -> tuple[Kn
         DiskFullError: It cannot be kept.
     """
     path = folder.path / SAMPLES_NAME
-    before = _read(path)
+    before, unknown_rounds = _read(path, state)
     after, counts = _compared(before, data, state.trained_round + 1 if before else 1)
     change = DataChange(**counts) if before else DataChange()
     if change:
         # Before what tells a change is overwritten: who is killed in between begins anew all the same.
         state = folder.forget_place(state)
     if change or not before:
-        _write(path, after)
+        _write(path, after, unknown_rounds)
     first_rounds = {known.sent_id: known.first_round for known in after.values()}
     sent = PrivateData(
         _under_sent_ids(data.train, after), _under_sent_ids(data.validation, after), data.class_names
     )
     ids = sent.train.sample_ids.tolist()
-    return KnownData(sent, np.asarray([first_rounds[each] for each in ids], np.int64), change), state
+    rounds = np.asarray([first_rounds[each] for each in ids], np.int64)
+    return KnownData(sent, rounds, change, len(after), unknown_rounds), state
 
 
 def _compared(
@@ -160,33 +171,37 @@ def _under_sent_ids(samples: Samples, known: dict[int, _Known]) -> Samples:
     return Samples(np.ascontiguousarray(samples.images[order]), samples.labels[order], sent_ids[order])
 
 
-def _read(path: Path) -> dict[int, _Known]:
+def _read(path: Path, state: DeviceState) -> tuple[dict[int, _Known], int]:
+    """Give what is known, and the last round of which it is not."""
     if not path.exists():
-        return {}
+        return {}, state.trained_round
     try:
+        unknown = read_arrays(path, [_UNKNOWN])[_UNKNOWN] if _UNKNOWN in array_names(path) else 0
         arrays = read_arrays(path, (*_COLUMNS, _DIGESTS))
         rows = zip(
             *(arrays[name].astype(np.int64).tolist() for name in _COLUMNS),
             map(bytes, arrays[_DIGESTS].reshape(-1, _DIGEST_BYTES)),
             strict=True,
         )
-        return {
+        known = {
             file_id: _Known(digest, label, sent_id, part, first_round)
             for file_id, sent_id, label, part, first_round, digest in rows
         }
-    except (DatasetError, ValueError) as error:
+        return known, int(unknown)
+    except (DatasetError, ValueError, TypeError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}: what the data were at the last start is not known; remove "
             f"{path.parent} to begin anew"
         ) from error
 
 
-def _write(path: Path, known: dict[int, _Known]) -> None:
+def _write(path: Path, known: dict[int, _Known], unknown_rounds: int) -> None:
     rows = [(number, each.sent_id, each.label, each.part, each.first_round) for number, each in known.items()]
     table = np.asarray(rows, np.int64).reshape(-1, len(_COLUMNS))
     arrays: dict[str, Any] = dict(zip(_COLUMNS, table.T, strict=True))
     digests = np.frombuffer(b"".join(each.digest for each in known.values()), np.uint8)
     arrays[_DIGESTS] = digests.reshape(-1, _DIGEST_BYTES)
+    arrays[_UNKNOWN] = np.int64(unknown_rounds)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     write_atomically(path, stream.getvalue())

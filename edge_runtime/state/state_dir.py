@@ -42,7 +42,7 @@ MODEL_NAME = "model.onnx"
 Save = Callable[[str, FileEntry, BinaryIO], None]
 Arrays = dict[str, NDArray[np.float32]]
 # Names in the file of an upload.
-_WEIGHT, _FIXED = "weight/", "features"
+_WEIGHT, _FIXED, _SAMPLES = "weight/", "features", "samples_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,21 @@ class DeviceState:
     partial: LocalProgress | None = None
     partial_round: int = 0
     partial_teacher: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUpload:
+    """What made an upload, where not every round has one.
+
+    Attributes:
+        weights: Weights and running statistics, by name.
+        features: Of a few fixed samples, if later rounds are compared with them.
+        samples_sha256: Of the ids of the samples that it holds; empty where an earlier version kept it.
+    """
+
+    weights: Arrays
+    features: NDArray[np.float32] | None = None
+    samples_sha256: str = ""
 
 
 class StateDir:
@@ -149,23 +164,19 @@ class StateDir:
     def _write(self, state: DeviceState) -> None:
         write_atomically(self._state_path, json.dumps(asdict(state)).encode())
 
-    def keep_upload(self, round_num: int, parameters: Arrays, features: NDArray[np.float32] | None) -> None:
-        """Remember what makes the upload of a round, before any of it is sent.
-
-        Args:
-            round_num: The round.
-            parameters: Weights and running statistics, by name.
-            features: Of a few fixed samples, if later rounds are compared with them.
-        """
-        tensors = {_WEIGHT + name: value for name, value in parameters.items()}
-        if features is not None:
-            tensors[_FIXED] = features
+    def keep_upload(self, round_num: int, kept: KeptUpload) -> None:
+        """Remember what makes the upload of a round, before any of it is sent."""
+        tensors: dict[str, NDArray[Any]] = {_WEIGHT + name: value for name, value in kept.weights.items()}
+        if kept.features is not None:
+            tensors[_FIXED] = kept.features
+        if kept.samples_sha256:
+            tensors[_SAMPLES] = np.frombuffer(bytes.fromhex(kept.samples_sha256), np.uint8)
         path = self._upload_path(round_num)
         with full_disk_named(path):
             write_atomically(path, save({name: np.ascontiguousarray(each) for name, each in tensors.items()}))
 
-    def upload(self, round_num: int) -> tuple[Arrays, NDArray[np.float32] | None]:
-        """Give the weights and features that :meth:`keep_upload` was given for a round.
+    def upload(self, round_num: int) -> KeptUpload:
+        """Give what :meth:`keep_upload` was given for a round.
 
         Raises:
             ArtifactError: They are not there, or cannot be read.
@@ -178,8 +189,11 @@ class StateDir:
                 f"{path}, which made the upload of round {round_num}, cannot be read: {error}: the model "
                 "needs its extractor; bring the file back, or begin again with another --state-dir"
             ) from error
-        weights = {name.removeprefix(_WEIGHT): each for name, each in tensors.items() if name != _FIXED}
-        return weights, tensors.get(_FIXED)
+        weights = {
+            name.removeprefix(_WEIGHT): each for name, each in tensors.items() if name.startswith(_WEIGHT)
+        }
+        samples = tensors[_SAMPLES].tobytes().hex() if _SAMPLES in tensors else ""
+        return KeptUpload(weights, tensors.get(_FIXED), samples)
 
     def drop_uploads(self, before: int) -> None:
         """Forget what made the uploads of the rounds before this one."""

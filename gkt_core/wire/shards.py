@@ -267,8 +267,8 @@ def _check_values(shard: FeatureShard, spec: ShardSpec, *, largest: float) -> No
 
 
 def most_soft_label_bytes(num_samples: int, num_classes: int) -> int:
-    """Say what the answer for so many samples may have; what a device lost since counts twice."""
-    return 8 + MAX_HEADER_BYTES + 2 * num_samples * (8 + 4 * num_classes)
+    """Say what the answer for so many samples may have, which are those of the upload that it answers."""
+    return 8 + MAX_HEADER_BYTES + num_samples * (8 + 4 * num_classes)
 
 
 def read_soft_labels(data: bytes, client_id: str, round_num: int, num_classes: int) -> SoftLabels:

@@ -25,7 +25,7 @@ from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.device_fixtures import Silent, StoppedError
 from tests.edge_runtime.in_thread import answering
 from tests.edge_runtime.state import test_known_samples as kinds
-from tests.server_app.server_fixtures import TOKEN, run_config
+from tests.server_app.server_fixtures import TOKEN, private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures"]
 
@@ -137,6 +137,50 @@ def test_between_two_rounds(
     assert (client.num_examples, client.num_validation_examples) == (len(data.train), len(data.validation))
     assert run.store.reports(ROUNDS)["client-a"].num_examples == len(data.train)
     assert not run.store.state().quarantined
+
+
+def test_when_nearly_all_is_gone(server_bundle: Path, tmp_path: Path) -> None:
+    """The soft labels are those of the round before, far more than the data that are left could have."""
+    config = run_config(num_clients=1, rounds=2, batch_size=128, shard_samples=256, server_epochs=1)
+    run = create_run(tmp_path / "large", server_bundle, config, TOKEN)
+    before = private_data(3, num_train=1200)
+    left = PrivateData(kinds.of(before.train, slice(50)), before.validation, before.class_names)
+    with contextlib.closing(run.store), served(run) as url:
+        take_part(url, before, tmp_path / "state", stop)
+        with trained(run):
+            wait_for(run, 2)
+            # Stopped after the join and started again: it still knows how much it had.
+            take_part(url, left, tmp_path / "state", stop, client=Joined)
+            lines = take_part(url, left, tmp_path / "state", short)
+        assert run.store.state().phase is Phase.FINISHED, lines
+        assert run.store.reports(2)["client-a"].num_examples == 50
+
+
+class Joined(ServerClient):
+    """Is killed before it takes soft labels."""
+
+    def soft_labels(self, client_id: str, round_num: int, *, most_bytes: int = 0) -> bytes:
+        raise StoppedError
+
+
+@pytest.mark.parametrize("changed", [kinds.fewer, kinds.other_images, kinds.to_validation])
+@pytest.mark.parametrize("uploads", ["rounds=1", "drift=1000"])
+def test_where_not_every_round_has_an_upload(
+    server_bundle: Path, tmp_path: Path, uploads: str, changed: Callable[[], PrivateData]
+) -> None:
+    """What the server holds is of samples that the device no longer has: it uploads anew, once."""
+    config = run_config(num_clients=1, rounds=ROUNDS, uploads=uploads)
+    run = create_run(tmp_path / "rare", server_bundle, config, TOKEN)
+    data = changed()
+    with contextlib.closing(run.store), served(run) as url:
+        take_part(url, kinds.BEFORE, tmp_path / "state", stop)
+        with trained(run):
+            wait_for(run, 2)
+            lines = take_part(url, data, tmp_path / "state", short)
+        assert run.store.state().phase is Phase.FINISHED, lines
+        reports = [run.store.reports(number)["client-a"] for number in (1, 2, 3)]
+    assert [report.upload_round for report in reports] == [0, 0, 2]
+    assert [report.num_examples for report in reports] == [12, len(data.train), len(data.train)]
 
 
 class Cut(ServerClient):

@@ -244,7 +244,7 @@ def longer(answer: Answer) -> Answer:
     [
         (bomb, "runs"), (bomb, "artifact"), (bomb, "model"),
         (endless, "task"), (endless, "artifact"), (endless, "soft labels"), (endless, "model"),
-        (longer, "runs"), (longer, "artifact"),
+        (longer, "runs"), (longer, "artifact"), (longer, "soft labels"),
     ],
     ids=lambda each: getattr(each, "__name__", each),
 )  # fmt: skip

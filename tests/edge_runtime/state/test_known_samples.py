@@ -227,6 +227,22 @@ def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     assert start(tmp_path / "state", more(), trained_round=7).change.added == 4
 
 
+def test_how_much_an_upload_can_have_held(tmp_path: Path) -> None:
+    """All that there ever was, whatever became of it: what is answered may be of any earlier start."""
+    folder = begun(tmp_path / "state")
+    for changed, num_ever in ((fewer, NUM), (other_images, NUM), (more, NUM + 4), (other_file, 2 * NUM)):
+        known = start(folder, changed(), trained_round=1)
+        assert [known.most_uploaded(number) for number in (1, 2)] == [num_ever] * 2
+    # An earlier version noted nothing: not known of its rounds, also at later starts.
+    for trained_round in (7, 8):
+        known = start(tmp_path / "earlier", fewer(), trained_round=trained_round)
+        assert [known.most_uploaded(number) for number in (7, 8)] == [None, NUM - 4]
+    with np.load(tmp_path / "state" / SAMPLES_NAME) as archive:
+        without = {name: archive[name] for name in archive if name != "unknown_rounds"}
+    np.savez(tmp_path / "state" / SAMPLES_NAME, **without)
+    assert start(tmp_path / "state", BEFORE, trained_round=9).most_uploaded(1) == 2 * NUM
+
+
 def test_a_damaged_note_is_refused_by_name(tmp_path: Path) -> None:
     folder = begun(tmp_path / "state")
     (folder / SAMPLES_NAME).write_bytes(b"no")
