@@ -11,11 +11,11 @@ from typing import Any
 
 from edge_runtime.device import Device, DeviceResult
 from edge_runtime.membership import as_member
+from edge_runtime.own_data import OwnData
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state.identity import Identity, identity_of
-from edge_runtime.state.packed_data import is_packed, packed_data
+from edge_runtime.state.packed_data import is_packed
 from edge_runtime.state.state_dir import StateDir
-from gkt_core.bundle.manifest import Manifest
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError
@@ -118,11 +118,9 @@ class Client:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(contextlib.closing(StateDir(self._state_dir)))
             identity = identity_of(folder.path, self._client_id, self._stem)
-            server = stack.enter_context(contextlib.closing(self._connect(folder.path, identity)))
-            data = self._data
-            if data is None:
-                manifest = Manifest.from_dict(server.run_info().manifest)
-                data = packed_data(self._source, manifest, PackOptions(), folder.path, log.info)
+            own = OwnData(identity.client_id, self._data, self._source, PackOptions(), folder.path, log.info)
+            server = stack.enter_context(contextlib.closing(self._connect(folder.path, identity, own)))
+            data = own.private or own.fit(server.run_info())
             return Device(
                 server,
                 data,
@@ -135,9 +133,9 @@ class Client:
                 listener=_Log(identity.client_id),
             ).run()
 
-    def _connect(self, folder: Path, identity: Identity) -> ServerClient:
+    def _connect(self, folder: Path, identity: Identity, own: OwnData) -> ServerClient:
         if self._url is None:
-            return as_member(folder, identity, self._wire, log.info, link=self._link)
+            return as_member(folder, identity, self._wire, log.info, link=self._link, check=own.fit)
         log.warning(
             "the shared token speaks for every device, and goes with the next release: use a join link"
         )

@@ -14,7 +14,9 @@ from edge_runtime.evaluation import Accuracy, try_model
 from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import memory_note, try_for_memory
 from edge_runtime.machine.pauses import Pauses
+from edge_runtime.own_data import check_data
 from edge_runtime.server_client import MOST_FILE_BYTES, ServerClient
+from edge_runtime.state.credential import place_kept_named
 from edge_runtime.state.known_samples import KnownData, take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, KeptUpload, StateDir
@@ -23,10 +25,9 @@ from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.turn import next_task
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
-from gkt_core.bundle.run_checks import check_classes
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.data.private_data import PrivateData
-from gkt_core.errors import DatasetError, ProtocolError, RoundClosedError, RunFailedError
+from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
@@ -56,24 +57,6 @@ class DeviceResult:
     download_bytes: int
     validation_accuracy: float
     num_validation_images: int
-
-
-def check_data(data: PrivateData, manifest: Manifest, owner: str) -> None:
-    """Refuse data that the artifacts were not made for.
-
-    Raises:
-        ArtifactError: Another class count, or other classes.
-        DatasetError: Another image size, or no validation samples.
-    """
-    check_classes(manifest, data.num_classes, owner, data.class_names)
-    if data.image_size != manifest.image_size:
-        raise DatasetError(
-            f"{owner} has images of {data.image_size} px, the artifact bundle was made for "
-            f"{manifest.image_size} px: split the data with --image-size {manifest.image_size}, "
-            f"or export again with --image-size {data.image_size}"
-        )
-    if len(data.validation) == 0:
-        raise DatasetError(f"{owner} holds no validation samples: split the data again with gkt data split")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,7 +108,8 @@ class Device:
         info = self.server.run_info()
         config = agreed_config(info.config)
         manifest = Manifest.from_dict(info.manifest)
-        check_data(self.data, manifest, self.client_id)
+        with place_kept_named(self.state_dir.path):
+            check_data(self.data, manifest, self.client_id)
         state = self.state_dir.state(info.run_id, self.client_id)
         with full_disk_named(self.state_dir.path):
             noise = self.state_dir.feature_noise(self.noise, state)
@@ -145,7 +129,9 @@ class Device:
             self.client_key,
             known.samples_sha256(),
         )
-        task = self.server.join(self.client_id, request)
+        # Other devices' classes count where the bundle names none.
+        with place_kept_named(self.state_dir.path):
+            task = self.server.join(self.client_id, request)
         while (task := self._without_lost(task, state)).action != "finish":
             if task.action == "train":
                 state, task = self._round(engine, part, state, task)

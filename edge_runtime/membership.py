@@ -17,6 +17,7 @@ from edge_runtime.state.identity import Identity
 from gkt_core.errors import ArtifactError, AuthenticationError, ConfigError
 from gkt_core.wire.credentials import NewCredential, new_secret, secret_sha256
 from gkt_core.wire.join_link import JoinLink
+from gkt_core.wire.protocol import RunInfo
 
 Note = Callable[[str], None]
 
@@ -42,8 +43,19 @@ def as_guest(link: JoinLink, wire: Wire) -> ServerClient:
     return wire(link.url, link.bearer.text(), trust=trust, bundle_sha256=link.bundle_sha256)
 
 
+def _fits(info: RunInfo) -> None:
+    """Look at nothing."""
+
+
 def as_member(
-    folder: Path, identity: Identity, wire: Wire, note: Note, *, link: JoinLink | None, url: str | None = None
+    folder: Path,
+    identity: Identity,
+    wire: Wire,
+    note: Note,
+    *,
+    link: JoinLink | None,
+    url: str | None = None,
+    check: Callable[[RunInfo], object] = _fits,
 ) -> ServerClient:
     """Speak for the device of a state folder, which a link makes a member of the run if it is none.
 
@@ -54,6 +66,7 @@ def as_member(
         note: Told what happens, without secrets.
         link: Of the run; not needed once the device has enrolled.
         url: Where the server is by now, if it has moved.
+        check: Called with the run before a use of the link is spent on it; what it raises spends none.
 
     Raises:
         AuthenticationError: The server is not the link's, or does not take the link or the device's secret.
@@ -77,7 +90,7 @@ def as_member(
     server = _opened(kept, identity.client_id, wire)
     try:
         if link is not None and not kept.is_enrolled:
-            kept = _enrolled(folder, kept, identity, link, server)
+            kept = _enrolled(folder, kept, identity, link, server, check)
             note(
                 f"{identity.client_id} is enrolled: from here on its state folder is enough, the link is not"
             )
@@ -131,11 +144,17 @@ def _begun(link: JoinLink, wire: Wire) -> KeptCredential:
 
 
 def _enrolled(
-    folder: Path, kept: KeptCredential, identity: Identity, link: JoinLink, server: ServerClient
+    folder: Path,
+    kept: KeptCredential,
+    identity: Identity,
+    link: JoinLink,
+    server: ServerClient,
+    check: Callable[[RunInfo], object],
 ) -> KeptCredential:
     server.show(link.bearer.text())
     info = server.run_info()
     _check_run(folder, info.run_id)
+    check(info)
     # Before the server hears of the secret: an answer that is lost is asked for again.
     keep_credential(folder, kept)
     server.enrol(identity.client_id, NewCredential(secret_sha256(kept.secret), identity.client_key))

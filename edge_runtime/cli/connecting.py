@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_runtime.cli.options import RunOptions
     from edge_runtime.server_client import ServerClient
     from edge_runtime.state.identity import Identity
+    from gkt_core.wire.protocol import RunInfo
 
 # Opens the wire to the server of a URL or a join link.
 Connect = Callable[[str], "ServerClient"]
@@ -81,9 +82,20 @@ def connect(
 
 
 def enter(
-    options: RunOptions, folder: Path | None, identity: Identity, note: Callable[[str], None]
+    options: RunOptions,
+    folder: Path | None,
+    identity: Identity,
+    note: Callable[[str], None],
+    check: Callable[[RunInfo], object],
 ) -> ServerClient:
     """Open the wire for the device of a state folder: as a member of the run, or, without folder, as a guest.
+
+    Args:
+        options: Of the command.
+        folder: The state folder.
+        identity: Of the device.
+        note: Told what happens, without secrets.
+        check: Called with the run before this device becomes a member of it.
 
     Raises:
         AuthenticationError: The server is not the link's, or takes neither link nor secret.
@@ -109,7 +121,7 @@ def enter(
         note(OLD_TOKEN)
         return wire(options.url, options.token)
     if folder is not None:
-        return as_member(folder, identity, wire, note, link=link, url=options.url)
+        return as_member(folder, identity, wire, note, link=link, url=options.url, check=check)
     if link is None:
         raise ConfigError(
             "a dry run takes the join link of gkt serve: --join LINK, a file that holds it, or GKT_JOIN"

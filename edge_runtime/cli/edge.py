@@ -78,7 +78,7 @@ def alone(options: AloneOptions, as_json: bool) -> None:
     the network as it was at its best; or for exactly --rounds.
     """
     from edge_runtime.alone import train_alone  # noqa: PLC0415
-    from edge_runtime.device import check_data  # noqa: PLC0415 - imports an extra
+    from edge_runtime.own_data import check_data  # noqa: PLC0415 - imports an extra
 
     given = {} if options.rounds is None else {"rounds": options.rounds}
     bundle = load_bundle(options.artifacts)

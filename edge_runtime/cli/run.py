@@ -21,6 +21,7 @@ from gkt_core.files import full_disk_named
 
 if TYPE_CHECKING:
     from edge_runtime.dry_run import DryRun
+    from edge_runtime.own_data import OwnData
     from edge_runtime.server_client import ServerClient
     from edge_runtime.state.state_dir import StateDir
 
@@ -48,15 +49,14 @@ def run(options: RunOptions, as_json: bool) -> None:
             most_bundle_bytes,
         )
         from edge_runtime.machine.pauses import Pauses  # noqa: PLC0415
+        from edge_runtime.own_data import OwnData  # noqa: PLC0415
         from edge_runtime.progress import DeviceProgress  # noqa: PLC0415
         from edge_runtime.state.identity import Identity, identity_of  # noqa: PLC0415
-        from edge_runtime.state.packed_data import packed_data  # noqa: PLC0415
     be_nice(options.nice)
     if options.memory_limit_mb is not None:
         limit_memory(options.memory_limit_mb)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_named())
-        source = str(options.data)
         # Before anything is written: a file that cannot be read, a name that cannot be one.
         private = _private_file(options)
         identity = Identity(options.name, "")
@@ -73,15 +73,13 @@ def run(options: RunOptions, as_json: bool) -> None:
         pauses = Pauses(*limits, sysfs=options.sysfs, note=progress.note)
         for limit in pauses.missing():
             progress.note(f"{limit}: nothing below {options.sysfs} says so, training never waits for it")
-        server = enter(options, None if folder is None else folder.path, identity, progress.note)
+        kept_in = None if folder is None else folder.path
+        own = OwnData(name, private, str(options.data), options.pack, kept_in, progress.note)
+        server = enter(options, kept_in, identity, progress.note, own.fit)
         stack.callback(server.close)
-        if private is None:
-            manifest = Manifest.from_dict(server.run_info().manifest)
-            kept_in = None if folder is None else folder.path
-            private = packed_data(source, manifest, options.pack, kept_in, progress.note)
         engine = options.engine and options.engine.replace("-", "_")
         if folder is None:
-            shown = _dry_run(server, private, options, engine)
+            shown = _dry_run(server, own, options, engine)
             if as_json:
                 emit_json(dataclasses.asdict(shown))
             else:
@@ -89,7 +87,7 @@ def run(options: RunOptions, as_json: bool) -> None:
             return
         device = Device(
             server,
-            private,
+            own.private or own.fit(server.run_info()),
             folder,
             client_id=name,
             client_key=identity.client_key,
@@ -137,8 +135,7 @@ def _state_folder(options: RunOptions) -> StateDir | None:
     return StateDir(options.state_dir)
 
 
-def _dry_run(server: ServerClient, private: PrivateData, options: RunOptions, engine: str | None) -> DryRun:
-    from edge_runtime.device import check_data  # noqa: PLC0415
+def _dry_run(server: ServerClient, own: OwnData, options: RunOptions, engine: str | None) -> DryRun:
     from edge_runtime.dry_run import dry_run  # noqa: PLC0415
     from edge_runtime.engines.choice import choose_engine  # noqa: PLC0415
     from edge_runtime.machine.limits import most_bundle_bytes  # noqa: PLC0415
@@ -146,8 +143,7 @@ def _dry_run(server: ServerClient, private: PrivateData, options: RunOptions, en
     from edge_runtime.trust.agreed import agreed_config  # noqa: PLC0415
 
     info = server.run_info()
-    manifest = Manifest.from_dict(info.manifest)
-    check_data(private, manifest, options.name)
+    private, manifest = own.fit(info), Manifest.from_dict(info.manifest)
     with tempfile.TemporaryDirectory() as temporary, contextlib.closing(StateDir(Path(temporary))) as folder:
         engine = choose_engine(manifest, engine)
         return dry_run(

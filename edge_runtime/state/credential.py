@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gkt_core.errors import ArtifactError, MessageError
+from gkt_core.errors import ArtifactError, DatasetError, MessageError
 from gkt_core.files import write_atomically
 from gkt_core.wire.credentials import DEVICE, Bearer
 from gkt_core.wire.protocol import from_dict
@@ -65,3 +67,26 @@ def kept_credential(folder: Path) -> KeptCredential | None:
 def keep_credential(folder: Path, credential: KeptCredential) -> None:
     """Write it, readable by its owner only."""
     write_atomically(folder / _FILE, json.dumps(asdict(credential)).encode(), mode=0o600)
+
+
+@contextlib.contextmanager
+def place_kept_named(folder: Path | None) -> Iterator[None]:
+    """Say of data that are refused that an enrolled device keeps its place: others need no new use of a link.
+
+    Args:
+        folder: The state folder; None for a guest, who has no place.
+
+    Raises:
+        ArtifactError: As it was raised within, with the remedy.
+        DatasetError: The same.
+    """
+    try:
+        yield
+    except (ArtifactError, DatasetError) as error:
+        kept = None if folder is None else kept_credential(folder)
+        if kept is None or not kept.is_enrolled:
+            raise
+        raise type(error)(
+            f"{error}. This device stays enrolled: starting it again with data that fit and the same "
+            f"--state-dir {folder} takes no new use of a link"
+        ) from error

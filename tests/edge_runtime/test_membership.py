@@ -93,9 +93,11 @@ def link_to(run: RunContext, url: str, authority: bytes = b"", client_id: str = 
     return JoinLink(url, made.name, made.secret, bundle_sha256(run), authority_sha256(authority))
 
 
-def member(folder: Path, link: JoinLink | None, lines: Say | None = None, **options: str) -> ServerClient:
+def member(
+    folder: Path, link: JoinLink | None, lines: Say | None = None, url: str | None = None
+) -> ServerClient:
     lines = [] if lines is None else lines
-    return as_member(folder, WHO, wire, lines.append, link=link, **options)
+    return as_member(folder, WHO, wire, lines.append, link=link, url=url)
 
 
 def test_a_device_enrols_once_and_needs_the_link_no_more(run: RunContext, url: str, tmp_path: Path) -> None:
