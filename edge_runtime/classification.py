@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from gkt_core.bundle.model_metadata import class_names_in
 from gkt_core.bundle.onnx_runtime import cpu_session, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.reading.images import UnreadableImageError, read_image
-from gkt_core.errors import ArtifactError, DatasetError
+from gkt_core.errors import ArtifactError
 from gkt_core.onnx_files.judging import check_model_file
 from gkt_core.onnx_files.operators import DEPLOYED
 
@@ -37,6 +37,14 @@ class Classified:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A photo that cannot be read, and why."""
+
+    photo: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
     session: Any
     image_size: int
@@ -45,8 +53,8 @@ class _Model:
 
 def classify(
     photos: Sequence[Path], model: Path, *, bundle: Path | None, fit: str, num_threads: int
-) -> list[Classified]:
-    """Classify photos with ONNX Runtime.
+) -> Iterator[Classified | Unread]:
+    """Classify photos with ONNX Runtime, one after the other; one that cannot be read ends nothing.
 
     Args:
         photos: Files of any kind that :mod:`gkt_core.data.reading.images` reads.
@@ -57,11 +65,11 @@ def classify(
         num_threads: CPU threads.
 
     Raises:
-        DatasetError: A photo cannot be read.
         ArtifactError: The model does not load, or is none that takes images.
     """
     opened = _opened(model, bundle, num_threads)
-    return [_one(photo, opened, fit, model) for photo in photos]
+    for photo in photos:
+        yield _one(photo, opened, fit, model)
 
 
 def _opened(model: Path, bundle: Path | None, num_threads: int) -> _Model:
@@ -81,11 +89,11 @@ def _opened(model: Path, bundle: Path | None, num_threads: int) -> _Model:
     return _Model(session, image_size, class_names_of(model, metadata, bundle, num_classes["logits"]))
 
 
-def _one(photo: Path, model: _Model, fit: str, path: Path) -> Classified:
+def _one(photo: Path, model: _Model, fit: str, path: Path) -> Classified | Unread:
     try:
         read = read_image(photo, model.image_size, fit)
     except UnreadableImageError as error:
-        raise DatasetError(f"cannot read {photo}: {error}") from error
+        return Unread(str(photo), str(error))
     images = to_float_nchw(read.pixels[None])
     logits: NDArray[np.float32] = model.session.run(["logits"], {"images": images})[0][0]
     if not np.isfinite(logits).all():

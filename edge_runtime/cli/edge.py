@@ -15,6 +15,7 @@ from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.run_config import build_run_config
 from gkt_core.data.augment import view_defaults
 from gkt_core.data.private_data import is_private_data, load_private_data, load_test_data
+from gkt_core.errors import DatasetError
 
 
 @click.group(cls=Group)
@@ -51,18 +52,30 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
 @dataclass_options(ClassifyOptions)
 @json_option()
 def classify_command(photos: tuple[Path, ...], options: ClassifyOptions, as_json: bool) -> None:
-    """Say what a combined model sees in PHOTOS, with ONNX Runtime and Pillow."""
-    from edge_runtime.classification import classify  # noqa: PLC0415 - imports an extra
+    """Say what a combined model sees in PHOTOS, with ONNX Runtime and Pillow.
 
-    results = classify(
+    Photos that cannot be read are named in the end, and the exit code is 2; the others are printed.
+    """
+    from edge_runtime.classification import Unread, classify  # noqa: PLC0415 - imports an extra
+
+    results, unread = [], []
+    for result in classify(
         photos, options.model, bundle=options.bundle, fit=options.fit, num_threads=options.num_threads
-    )
+    ):
+        if isinstance(result, Unread):
+            unread.append(result)
+            continue
+        results.append(result)
+        if not as_json:
+            top = list(result.probabilities.items())[: options.top]
+            click.echo(f"{result.photo}: " + ", ".join(f"{name} {value:.3f}" for name, value in top))
     if as_json:
         emit_json([dataclasses.asdict(result) for result in results])
-        return
-    for result in results:
-        top = list(result.probabilities.items())[: options.top]
-        click.echo(f"{result.photo}: " + ", ".join(f"{name} {value:.3f}" for name, value in top))
+    if unread:
+        of_all = "" if len(photos) == 1 else f"{len(unread)} of {len(photos)} photos: "
+        raise DatasetError(
+            f"cannot read {of_all}" + "; ".join(f"{each.photo}: {each.reason}" for each in unread)
+        )
 
 
 @edge.command(

@@ -19,6 +19,7 @@ from gkt_core.data.private_data import (
     owner_key_of,
     save_private_data,
 )
+from gkt_core.errors import DatasetError
 from gkt_core.files import write_atomically
 
 PACKED_NAME, _ABOUT_NAME = "packed.npz", "packed.json"
@@ -30,7 +31,15 @@ def is_packed(source: str) -> bool:
     Raises:
         DatasetError: It is a file that cannot be read.
     """
-    return not is_function(source) and not os.path.isdir(source) and is_private_data(Path(source))
+    if is_function(source) or os.path.isdir(source):
+        return False
+    if not os.path.exists(source):
+        raise DatasetError(
+            f"cannot read {source}: there is no such file or folder: gkt data pack PHOTOS --for LINK --out "
+            "NAME.npz makes a device's file; or give a folder with one folder of photos a class, an .npz "
+            "with images and labels, or MODULE:FUNCTION"
+        )
+    return is_private_data(Path(source))
 
 
 def packed_data(

@@ -108,6 +108,7 @@ def load_private_data(path: Path) -> PrivateData:
     Raises:
         DatasetError: The file cannot be read, its arrays do not fit together, or a newer gkt made it.
     """
+    _check_there(path, _REMEDY)
     arrays = read_arrays(path, _KEYS, f": {_REMEDY}")
     _check_version(path)
     names = arrays["class_names"]
@@ -135,6 +136,7 @@ def is_private_data(path: Path) -> bool:
     Raises:
         DatasetError: The file is no readable ``.npz``.
     """
+    _check_there(path, _REMEDY)
     return not {"sample_ids", "validation_sample_ids"}.isdisjoint(array_names(path))
 
 
@@ -147,6 +149,11 @@ def owner_key_of(path: Path) -> bytes:
     if OWNER_KEY not in array_names(path):
         return b""
     return bytes(read_arrays(path, [OWNER_KEY])[OWNER_KEY].astype(np.uint8).tobytes())
+
+
+def _check_there(path: Path, remedy: str) -> None:
+    if not os.path.exists(path):
+        raise DatasetError(f"cannot read {path}: there is no such file: {remedy}")
 
 
 def _check_version(path: Path) -> None:
@@ -167,7 +174,9 @@ def load_test_data(path: Path) -> Samples:
     Raises:
         DatasetError: The file cannot be read, or its arrays do not fit together.
     """
-    arrays = read_arrays(path, ("images", "labels"), ": give a test set made by gkt data split")
+    remedy = "give a test set made by gkt data split"
+    _check_there(path, remedy)
+    arrays = read_arrays(path, ("images", "labels"), f": {remedy}")
     labels = arrays["labels"]
     arrays["sample_ids"] = np.arange(labels.size, dtype=np.int64)
     num_classes = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 0

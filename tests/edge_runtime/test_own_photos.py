@@ -196,10 +196,25 @@ def test_two_owners_train_on_their_own_photos_to_a_model_that_names_them(tmp_pat
     assert any(f"0.png: {name} 0." in shown.stdout for name in CLASSES)
     for arguments, words in (
         ((first / "cat" / "cut.png",), "cut.png: damaged or cut short"),
+        ((first / "cat" / "gone.png",), "gone.png: there is no such file"),
+        ((first / "cat",), "cat: a folder: give the photos in it"),
         ((first / "cat" / "0.png", "--for", tmp_path), "manifest.json cannot be read"),
     ):
         wrong = isolated("edge", "classify", *arguments, "--model", model, cwd=tmp_path)
         assert wrong.returncode == 2 and words in wrong.stderr
+
+    # One that is bad takes nothing from the others.
+    mixed = first / "cat" / "cut.png", first / "dog" / "0.png", first / "gone.png", first / "cat" / "0.png"
+    for as_json in ((), ("--json",)):
+        some = isolated("edge", "classify", *mixed, "--model", model, *as_json, cwd=tmp_path)
+        assert some.returncode == 2 and "Traceback" not in some.stderr
+        assert "cannot read 2 of 4 photos: " in some.stderr
+        assert all(words in some.stderr for words in ("cut.png: damaged", "gone.png: there is no such file"))
+        if as_json:
+            assert [each["photo"] for each in json.loads(some.stdout)] == [str(mixed[1]), str(mixed[3])]
+        else:
+            lines = some.stdout.splitlines()
+            assert [line.split(": ")[0] for line in lines] == [str(mixed[1]), str(mixed[3])]
 
     # Images that were trained on are not called test images.
     measured = isolated(

@@ -171,8 +171,9 @@ def test_every_command_ends_its_help_with_an_example_that_it_takes(path: tuple[s
         (("export", "--out", "x", "--pixel-std", "0"), 2, "pixel_std is"),
         (("export", "--out", "x", "--pixel-mean", "a,b"), 2, "expected three numbers"),
         (("export", "--out", "x", "--split", "missing.json"), 2, "cannot read the split"),
-        (("edge", "evaluate", "--model", "m.onnx", "--data", "t.npz"), 2, "cannot read t.npz"),
-        (("edge", "run", "--server", "http://x", "--token", "t", "--data", "d.npz"), 2, "cannot read d.npz"),
+        (("edge", "evaluate", "--model", "m.onnx", "--data", "t.npz"), 2, "t.npz: there is no such file:"),
+        (("edge", "run", "--server", "http://x", "--token", "t", "--data", "d.npz"), 2, "d.npz: there is no"),
+        (("edge", "run", "--data", "d", "--state-dir", "s"), 2, "gkt data pack PHOTOS --for LINK"),
     ],
 )  # fmt: skip
 def test_exit_codes(

@@ -105,6 +105,10 @@ def _reasons_named() -> Iterator[None]:
         raise UnreadableImageError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
     except PermissionError as error:
         raise UnreadableImageError("may not be read") from error
+    except FileNotFoundError as error:
+        raise UnreadableImageError("there is no such file") from error
+    except IsADirectoryError as error:
+        raise UnreadableImageError("a folder: give the photos in it") from error
     except (UnreadableImageError, MemoryError):
         raise
     # Decoders raise whatever happens in a damaged file: TypeError for TIFF, RuntimeError for AVIF and HEIC.

@@ -207,3 +207,12 @@ def test_however_a_file_is_damaged_it_is_read_or_named(kind: str) -> None:
         except UnreadableImageError:
             num_named += 1
     assert num_named > 30
+
+
+def test_what_is_not_there_is_not_called_damaged(tmp_path: Path) -> None:
+    for path, words in (
+        (tmp_path / "nope.jpg", "there is no such file"),
+        (tmp_path, "a folder: give the photos in it"),
+    ):
+        with pytest.raises(UnreadableImageError, match=words):
+            read_image(path, 8)
