@@ -17,7 +17,7 @@ from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.network_options import EDGE_OR_FULL, NetworkOptions
 from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from gkt_core.errors import ConfigError, MissingExtraError
-from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS
+from gkt_core.networks import FULL_NETWORKS, SERVER_NETWORKS, completing_network
 
 # How much `gkt export` and `gkt verify` prove of what is written.
 Depth = Literal["full", "quick", "none"]
@@ -163,7 +163,11 @@ class ExportOptions(NetworkOptions):
 
     @property
     def completing_network(self) -> str:
-        """The server network that the extractor is combined with: of ResNet-56 its own trunk."""
+        """The server network that the extractor is combined with: of ResNet-56 its own trunk.
+
+        Raises:
+            ConfigError: The two do not fit together.
+        """
         if self.edge_network in FULL_NETWORKS:
             return SERVER_NETWORKS[FULL_NETWORKS.index(self.edge_network)]
-        return self.server_network
+        return completing_network(self.edge_network, self.server_network)

@@ -20,6 +20,7 @@ from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.split_learning import SplitLearning
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
+from gkt_core.networks import completing_network
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.feature_noise import FeatureNoise
 
@@ -77,7 +78,7 @@ def build_algorithm(
     device = torch.device(options.device)
     pair: dict[str, Any] = {
         "edge_network": options.edge_network,
-        "server_network": options.server_network,
+        "server_network": completing_network(options.edge_network, options.server_network),
         "device": device,
     }
     match options.algorithm:

@@ -23,6 +23,7 @@ from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import RunConfig, build_run_config
 from gkt_core.data.augment import view_defaults
 from gkt_core.errors import ConfigError
+from gkt_core.networks import completing_network
 from gkt_core.nn.execution import torch_threads
 
 
@@ -74,7 +75,7 @@ def simulate(
         algorithm: A built-in or registered name, ``file.py:Class``, or the subclass of
             :class:`gkt_core.Algorithm` itself.
         edge_network: What devices train.
-        server_network: What completes it.
+        server_network: What completes it; behind a narrow tap with strides that suit it.
         device: ``cpu`` or ``cuda``.
         num_threads: CPU threads; 0 leaves PyTorch's number as it is. Another number gives other digits.
         settings: Arguments of an algorithm of one's own.
@@ -87,6 +88,7 @@ def simulate(
         ConfigError: A name or a value is wrong, or ``out`` holds a run with other settings.
         GKTError: Training diverged.
     """
+    server_network = completing_network(edge_network, server_network)
     name = algorithm if isinstance(algorithm, str) else _registered(algorithm)
     flip = bool(hyper_parameters.get("horizontal_flip", federation.horizontal_flip))
     size = federation.image_size

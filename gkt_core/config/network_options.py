@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from gkt_core.config.dataclass_options import option
-from gkt_core.networks import FULL_NETWORKS, edge_network_names, load_network_module, server_network_names
+from gkt_core.networks import (
+    FULL_NETWORKS,
+    completing_network,
+    edge_network_names,
+    load_network_module,
+    server_network_names,
+)
 
 
 class NetworkName(click.ParamType[str]):
@@ -57,10 +63,20 @@ class NetworkOptions(RegisteredNetworks):
 
     Attributes:
         edge_network: What a device trains.
-        server_network: What the server trains on features; with an extractor it is ResNet-56 or ResNet-110.
+        server_network: What the server trains on features; with an extractor it is ResNet-56 or ResNet-110,
+            behind a narrow tap with strides that suit it.
     """
 
     edge_network: str = option("resnet8", flag="--model", click_type=NetworkName(edge_network_names))
     server_network: str = option(
         "resnet55", flag="--server-model", click_type=NetworkName(server_network_names)
     )
+
+    @property
+    def completing_network(self) -> str:
+        """The server network that the extractor is combined with.
+
+        Raises:
+            ConfigError: The two do not fit together.
+        """
+        return completing_network(self.edge_network, self.server_network)

@@ -11,27 +11,19 @@ from torch import Tensor, nn
 from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ConfigError
 from gkt_core.networks import (
+    EDGE_LAYOUTS,
     EDGE_NETWORKS,
     FULL_NETWORKS,
-    STRIDED_NETWORKS,
-    TIED_NETWORKS,
+    SERVER_LAYOUTS,
     check_network,
+    completing_network,
     edge_network_names,
     registered_edge,
     registered_server,
     server_network_names,
 )
-from gkt_core.nn.resnet import FeatureExtractor, TiedExtractor, edge_head, initialise, server_trunk
+from gkt_core.nn.resnet import FeatureExtractor, edge_extractor, edge_head, initialise, server_trunk
 
-_EDGE_BLOCKS = {
-    "resnet4": (1, False),
-    "resnet6": (2, False),
-    "resnet8": (2, True),
-    "resnet8-tied": (2, True),
-    "resnet8-stride2": (2, True),
-    "resnet8-stride4": (2, True),
-}
-_STAGE_BLOCKS = {"resnet55": 6, "resnet109": 12}
 _FULL_TO_SERVER = {"resnet56": "resnet55", "resnet110": "resnet109"}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -75,7 +67,7 @@ class EdgeNetwork(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images ``[N, 3, S, S]`` in 0..1 to ``features [N, 16, S, S]`` and ``logits [N, C]``."""
+        """Map images ``[N, 3, S, S]`` in 0..1 to ``features [N, C, H, W]`` and ``logits [N, classes]``."""
         features = self.extractor(self.normalise(images))
         return features, self.head(features)
 
@@ -117,7 +109,7 @@ def _seeded(build: Callable[[], ModuleT], seed: int) -> ModuleT:
 def build_edge_network(
     name: str, num_classes: int, *, seed: int = 0, **pixels: Unpack[Pixels]
 ) -> EdgeNetwork:
-    """Build a built-in edge network, tied and strided ones included, or a registered one; with fresh weights.
+    """Build a built-in edge network or a registered one, with fresh weights.
 
     Raises:
         ConfigError: The name is unknown or the class count is not at least 2.
@@ -128,20 +120,19 @@ def build_edge_network(
         return _registered(
             lambda: EdgeNetwork(parts.extractor(), parts.head(num_classes), Normalise(**pixels)), seed
         )
-    num_blocks, bottleneck = _EDGE_BLOCKS[name]
+    layout = EDGE_LAYOUTS[name]
 
     def build() -> EdgeNetwork:
-        head = edge_head(num_blocks, num_classes, bottleneck=bottleneck)
-        stem = TiedExtractor() if name in TIED_NETWORKS else FeatureExtractor(STRIDED_NETWORKS.get(name, 1))
-        return EdgeNetwork(stem, head, Normalise(**pixels))
+        head = edge_head(layout, num_classes)
+        return EdgeNetwork(edge_extractor(layout), head, Normalise(**pixels))
 
     return _seeded(build, seed)
 
 
 def build_server_network(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
-    """Build ``resnet55``, ``resnet109`` or a registered network with fresh weights.
+    """Build ``resnet55``, ``resnet109``, one for a narrow tap or a registered network, with fresh weights.
 
-    It maps features ``[N, 16, S, S]`` (of a registered edge network: what its extractor gives) to logits.
+    It maps the features of the edge network that it goes with to logits.
 
     Raises:
         ConfigError: The name is unknown or the class count is not at least 2.
@@ -151,7 +142,7 @@ def build_server_network(name: str, num_classes: int, *, seed: int = 0) -> nn.Mo
     if registered is not None:
         built: nn.Module = _registered(lambda: registered(num_classes), seed)
         return built
-    return _seeded(lambda: server_trunk(_STAGE_BLOCKS[name], num_classes), seed)
+    return _seeded(lambda: server_trunk(SERVER_LAYOUTS[name], num_classes), seed)
 
 
 def build_full_network(
@@ -165,7 +156,7 @@ def build_full_network(
     check_network(name, FULL_NETWORKS, num_classes)
 
     def build() -> CombinedNetwork:
-        server = server_trunk(_STAGE_BLOCKS[_FULL_TO_SERVER[name]], num_classes)
+        server = server_trunk(SERVER_LAYOUTS[_FULL_TO_SERVER[name]], num_classes)
         return CombinedNetwork(FeatureExtractor(), server, Normalise(**pixels))
 
     return _seeded(build, seed)
@@ -179,10 +170,11 @@ def build_combined_network(
     With ResNet-55 or ResNet-109, and an edge network of the paper, that is ResNet-56 or ResNet-110.
 
     Raises:
-        ConfigError: A name is unknown or the class count is not at least 2.
+        ConfigError: A name is unknown, they do not fit together, or the class count is not at least 2.
     """
     check_network(edge_network, edge_network_names(), num_classes)
     check_network(server_network, server_network_names(), num_classes)
+    server_network = completing_network(edge_network, server_network)
     full = next((name for name, server in _FULL_TO_SERVER.items() if server == server_network), None)
     if full is not None and edge_network in EDGE_NETWORKS:
         return build_full_network(full, num_classes, **pixels, seed=seed)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-TAP_CHANNELS = 16
+from gkt_core.networks import TAP_CHANNELS, EdgeLayout, ServerLayout
+
 EXPANSION = 4
 
 
@@ -140,6 +141,28 @@ class BasicBlock(nn.Module):
         return torch.relu(y + self.shortcut(x))
 
 
+class NarrowExtractor(nn.Module):
+    """A stem, Bottlenecks of stride 2, and a 1x1 convolution to few channels: a tap of few numbers.
+
+    The tap has a batch norm and a ReLU as a stem has: ``features [N, C, S / stride, S / stride]``,
+    non-negative.
+    """
+
+    def __init__(self, num_blocks: int, channels: int) -> None:
+        super().__init__()
+        width = TAP_CHANNELS * EXPANSION
+        inputs = [TAP_CHANNELS] + [width] * (num_blocks - 1)
+        self.stem = FeatureExtractor()
+        self.blocks = nn.Sequential(*(Bottleneck(each, TAP_CHANNELS, stride=2) for each in inputs))
+        self.conv = nn.Conv2d(width, channels, kernel_size=1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``[N, 3, S, S]`` to features ``[N, C, S / stride, S / stride]``."""
+        features: Tensor = torch.relu(self.bn(self.conv(self.blocks(self.stem(images)))))
+        return features
+
+
 class Classifier(nn.Module):
     """Residual blocks, global average pooling and one linear layer on top of the tap."""
 
@@ -149,25 +172,32 @@ class Classifier(nn.Module):
         self.fc = nn.Linear(out_channels, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features ``[N, 16, S, S]`` to logits ``[N, num_classes]``."""
+        """Map features ``[N, C, H, W]`` to logits ``[N, num_classes]``."""
         logits: Tensor = self.fc(self.blocks(features).mean(dim=(2, 3)))
         return logits
 
 
-def edge_head(num_blocks: int, num_classes: int, *, bottleneck: bool) -> Classifier:
+def edge_extractor(layout: EdgeLayout) -> nn.Module:
+    """Build what ships with the final model: images to the tap."""
+    if layout.tap_blocks:
+        return NarrowExtractor(layout.tap_blocks, layout.channels)
+    return TiedExtractor() if layout.is_tied else FeatureExtractor(layout.stem_stride)
+
+
+def edge_head(layout: EdgeLayout, num_classes: int) -> Classifier:
     """Build what a device trains beside its extractor: a few blocks of 16 planes and a linear layer."""
-    block: type[nn.Module] = Bottleneck if bottleneck else BasicBlock
-    width = TAP_CHANNELS * (EXPANSION if bottleneck else 1)
-    inputs = [TAP_CHANNELS] + [width] * (num_blocks - 1)
+    block: type[nn.Module] = Bottleneck if layout.bottleneck else BasicBlock
+    width = TAP_CHANNELS * (EXPANSION if layout.bottleneck else 1)
+    inputs = [layout.channels] + [width] * (layout.head_blocks - 1)
     return Classifier([block(channels, TAP_CHANNELS) for channels in inputs], width, num_classes)
 
 
-def server_trunk(blocks_per_stage: int, num_classes: int) -> Classifier:
-    """Build the server network: three stages of Bottlenecks, planes 16/32/64, strides 1/2/2, no stem."""
+def server_trunk(layout: ServerLayout, num_classes: int) -> Classifier:
+    """Build the server network: three stages of Bottlenecks, planes 16/32/64, no stem."""
     blocks: list[nn.Module] = []
-    channels = TAP_CHANNELS
-    for planes, stride in ((16, 1), (32, 2), (64, 2)):
-        for index in range(blocks_per_stage):
+    channels = layout.channels
+    for planes, stride in zip((16, 32, 64), layout.strides, strict=True):
+        for index in range(layout.stage_blocks):
             blocks.append(Bottleneck(channels, planes, stride if index == 0 else 1))
             channels = planes * EXPANSION
     return Classifier(blocks, channels, num_classes)

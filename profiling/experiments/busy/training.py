@@ -37,11 +37,11 @@ def _training_step(batch_size: int, image_size: int, threads: int) -> Callable[[
     import torch  # noqa: PLC0415 - the parent needs none
 
     from gkt_core.config.run_config import RunConfig  # noqa: PLC0415 - as above
+    from gkt_core.networks import TAP_CHANNELS  # noqa: PLC0415 - as above
     from gkt_core.nn import build_server_network  # noqa: PLC0415 - as above
     from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415 - as above
     from gkt_core.nn.losses import server_loss  # noqa: PLC0415 - as above
     from gkt_core.nn.optimizers import large_network_optimizer  # noqa: PLC0415 - as above
-    from gkt_core.nn.resnet import TAP_CHANNELS  # noqa: PLC0415 - as above
 
     prepare_torch("cpu", threads)
     generator, config = torch.Generator().manual_seed(0), RunConfig()

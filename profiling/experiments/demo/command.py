@@ -61,8 +61,9 @@ def demo(options: DemoOptions, hyper_parameters: dict[str, Any], as_json: bool) 
         return
     networks, simple = options.networks, report["logistic_regression_test_accuracy"]
     click.echo(
-        f"test accuracy {report['test_accuracy']:.3f} (each device's extractor + {networks.server_network}, "
-        f"mean of {len(report['test_accuracies'])}), {networks.edge_network} alone on each device "
+        f"test accuracy {report['test_accuracy']:.3f} (each device's extractor + "
+        f"{networks.completing_network}, mean of {len(report['test_accuracies'])}), "
+        f"{networks.edge_network} alone on each device "
         f"{report['edge_only_test_accuracy']:.3f} after {format_span(report['edge_only_rounds'])} rounds"
         + ("" if simple is None else f", logistic regression on each device's pixels {simple:.3f}")
     )

@@ -72,7 +72,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     chosen = AlgorithmOptions(
         algorithm=algorithm,
         edge_network=networks.edge_network,
-        server_network=networks.server_network,
+        server_network=networks.completing_network,
         central_network=options.central_network,
         sent_as=options.sent_as,
         device=options.device,
@@ -95,7 +95,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         "dirichlet_alpha": described["dirichlet_alpha"],
         "num_examples": federation.num_examples,
         "edge_network": networks.edge_network,
-        "server_network": networks.server_network,
+        "server_network": networks.completing_network,
         "central_network": options.central_network,
         "replay_period": options.replay_period,
         "pretraining_epochs": options.pretraining_epochs,

@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gkt_core.errors import ConfigError
+from gkt_core.networks import EDGE_LAYOUTS, completing_network
 from gkt_core.nn import (
+    build_combined_network,
     build_edge_network,
     build_full_network,
     build_server_network,
     edge_loss,
+    feature_shape,
     kd_loss,
     server_loss,
 )
@@ -130,6 +133,62 @@ def test_a_tied_stem_has_half_of_the_parameters_and_all_of_the_work() -> None:
     assert count_parameters(tied.extractor) == 232 == count_parameters(plain.extractor) // 2
     images = example_images(1, 32)
     assert count_forward_macs(tied, images) == count_forward_macs(plain, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "num_parameters", "server_parameters", "server_mega_macs"),
+    [
+        ("resnet8-16x16x16", (16, 16, 16), 12_026, 590_858, 64.95),
+        ("resnet8-16x8x8", (16, 8, 8), 25_338, 590_858, 37.08),
+        ("resnet8-8x8x8", (8, 8, 8), 24_170, 590_218, 37.04),
+    ],
+)
+def test_a_narrow_tap(
+    name: str,
+    shape: tuple[int, int, int],
+    num_parameters: int,
+    server_parameters: int,
+    server_mega_macs: float,
+) -> None:
+    edge, images = build_edge_network(name, 10), example_images(4, 32)
+    features, logits = edge(images)
+    assert tuple(features.shape[1:]) == shape == EDGE_LAYOUTS[name].feature_shape(32)
+    assert logits.shape == (4, 10)
+    assert features.min() >= 0
+    assert 0.2 < (features == 0).float().mean() < 0.8
+    assert count_parameters(edge) == num_parameters
+    assert count_forward_macs(edge, images[:1]) < 3.5e6
+    server = build_server_network(completing_network(name, "resnet55"), 10)
+    assert server(features).shape == (4, 10)
+    assert count_parameters(server) == server_parameters == pytest.approx(590_858, rel=0.1)
+    macs = count_forward_macs(server, features[:1])
+    assert macs / 1e6 == pytest.approx(server_mega_macs, abs=0.005)
+
+
+@pytest.mark.parametrize("size", [8, 12, 96])
+@pytest.mark.parametrize("name", EDGE_LAYOUTS)
+def test_the_stride_of_a_tap_holds_for_every_image_size(name: str, size: int) -> None:
+    edge, layout = build_edge_network(name, 10), EDGE_LAYOUTS[name]
+    shape = feature_shape(edge, size)
+    assert (
+        shape == layout.feature_shape(size) == (layout.channels, size // layout.stride, size // layout.stride)
+    )
+    combined = build_combined_network(name, "resnet109", 10)
+    assert combined(example_images(2, size)).shape == (2, 10)
+
+
+def test_a_server_network_of_another_tap_is_refused_with_one_that_fits() -> None:
+    for edge, server, channels in (
+        ("resnet8", "resnet55-8x8x8", 8),
+        ("resnet8-8x8x8", "resnet55-16x8x8", 16),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"{server} takes .* {channels} .* tap of {edge}.*--server-model"
+        ):
+            build_combined_network(edge, server, 10)
+    assert completing_network("resnet8-8x8x8", "resnet109") == "resnet109-8x8x8"
+    # Of a user's own networks nothing is known.
+    assert completing_network("own", "resnet55") == "resnet55"
 
 
 @pytest.mark.parametrize("name", ["resnet55", "resnet109"])
