@@ -111,8 +111,7 @@ def dry_run(
 
 def _what(engine: GuardedEngine) -> str:
     if engine.is_known:
-        words = "the output of the first convolution for every image"
-        return f"{words}, which this device has computed itself as well"
+        return f"{engine.known_as} for every image, which this device has computed itself as well"
     return f"for every image, what the first layers make of it; {engine.stranger()}"
 
 

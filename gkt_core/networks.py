@@ -14,6 +14,10 @@ EDGE_NETWORKS = ("resnet4", "resnet6", "resnet8")
 SERVER_NETWORKS = ("resnet55", "resnet109")
 FULL_NETWORKS = ("resnet56", "resnet110")
 TAP_CHANNELS = 16
+# Channels of a Bottleneck's output over its planes.
+EXPANSION = 4
+# Of the stem, by its stride: as wide as sees every pixel with its neighbours.
+STEM_KERNELS = {1: 3, 2: 5, 4: 7}
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 

@@ -1,34 +1,30 @@
-"""Whether features are what they are said to be: the output of the first convolution, and not the images.
+"""Whether features are what they are said to be: the output of the extractor, and not the images.
 
 What makes features is a graph that the server gave. Of the built-in networks the device knows what that graph
-computes, so it computes the same in numpy, of every image whose features leave, and compares. Of a network of
-the server's own it does not. Of both it looks at noise, with which nothing but a copy can be predicted: if
-one pixel of it can be read off the features by a linear map, pixels pass through.
+computes, up to the tap, so it computes the same in numpy, of every image whose features leave, and compares.
+Of a network of the server's own it does not. Of both it looks at noise, with which nothing but a copy can be
+predicted: if one pixel of it can be read off the features by a linear map, pixels pass through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.trust.known_networks import Arrays, Images, known_features
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.errors import UnsafeModelError
-from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, TIED_NETWORKS
+from gkt_core.networks import NARROW_NETWORKS, layout_of
 from gkt_core.rounds.engine import DeviceEngine
-
-Arrays = Mapping[str, NDArray[np.float32]]
-Images = NDArray[np.float32]
 
 # Of noise, copies let all of a pixel's variance be predicted, and honest stems with 16 channels stay below
 # this, before and after training. A wide network of somebody's own may let through much.
 MOST_READABLE, MOST_READABLE_OF_OTHERS = 0.95, 0.999
 # Relative to the largest feature: engines differ by some 1e-6.
 _TOLERANCE = 1e-3
-_EPSILON = 1e-5
 _PROBE_IMAGES, _PLACES_A_CHANNEL = 4, 8
 _LEAST_TO_COMPARE, _PIXELS_TO_COMPARE = 24, 64
 # Numbers that are held at once, or large images take hundreds of megabytes.
@@ -64,9 +60,16 @@ class GuardedEngine:
         return self._engine.name
 
     @property
+    def known_as(self) -> str:
+        """What the features of a network are that the device knows, in words."""
+        if self._manifest.edge_network in NARROW_NETWORKS:
+            return "the output of the extractor, up to its narrow tap"
+        return "the output of the first convolution"
+
+    @property
     def is_known(self) -> bool:
         """Whether the device knows what this network computes."""
-        return self._manifest.edge_network in EDGE_NETWORKS + FULL_NETWORKS + TIED_NETWORKS
+        return layout_of(self._manifest.edge_network) is not None
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the rate of all steps from now on."""
@@ -145,16 +148,17 @@ class GuardedEngine:
             return
         step = max(1, _COMPARED_AT_ONCE // (27 * self._manifest.image_size**2))
         for begin in range(0, len(images), step):
-            stem = stem_features(images[begin : begin + step], weights, self._manifest)
+            known = known_features(images[begin : begin + step], weights, self._manifest)
             part = features[begin : begin + step]
-            if stem.shape != part.shape:
-                raise self._refused(f"its features are {list(part.shape)}, a stem's are {list(stem.shape)}")
-            apart = float(np.abs(stem - part).max())
-            # Not ">": what is not finite is apart.
-            if not apart <= _TOLERANCE * (1 + float(np.abs(stem).max())):
+            if known.shape != part.shape:
                 raise self._refused(
-                    "what it gives out as features is not the output of its first convolution"
+                    f"its features are {list(part.shape)}, of {self._manifest.edge_network} they are "
+                    f"{list(known.shape)}"
                 )
+            apart = float(np.abs(known - part).max())
+            # Not ">": what is not finite is apart.
+            if not apart <= _TOLERANCE * (1 + float(np.abs(known).max())):
+                raise self._refused(f"what it gives out as features is not {self.known_as}")
 
     def _refused(self, what: str) -> UnsafeModelError:
         return UnsafeModelError(
@@ -170,63 +174,6 @@ def _num_images(manifest: Manifest) -> int:
     places = max(1, height - 2) * max(1, width - 2)
     most = max(1, _PROBE_VALUES // max(channels * height * width, 3 * manifest.image_size**2))
     return min(max(_PROBE_IMAGES, -(-_PLACES_A_CHANNEL * channels // places)), most)
-
-
-def stem_features(images: Images, parameters: Arrays, manifest: Manifest) -> NDArray[np.float32]:
-    """Compute what the first layers of a built-in network make of images, in eval mode.
-
-    Normalisation, a 3x3 convolution without bias, batch norm and ReLU; of a tied network each filter also
-    mirrored (:class:`gkt_core.nn.resnet.TiedExtractor`).
-
-    Args:
-        images: ``[n, 3, S, S] float32`` in 0..1.
-        parameters: Of the network, by PyTorch's names.
-        manifest: Says how images are normalised, and which network it is.
-
-    Returns:
-        ``[n, C, S, S] float32``.
-
-    Raises:
-        UnsafeModelError: The network has other weights than a built-in one.
-    """
-    try:
-        kernel = np.asarray(parameters["extractor.conv.weight"], np.float32)
-        scale, shift, mean, variance = (
-            np.asarray(parameters[f"extractor.bn.{name}"], np.float32)
-            for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        channels = len(kernel)
-        pixels = [
-            np.asarray(each, np.float32).reshape(1, 3, 1, 1)
-            for each in (manifest.pixel_mean, manifest.pixel_std)
-        ]
-        if kernel.shape != (channels, 3, 3, 3) or {each.shape for each in (scale, shift, mean, variance)} != {
-            (channels,)
-        }:
-            raise ValueError("shapes")
-    except (KeyError, ValueError) as error:
-        raise UnsafeModelError(
-            f"the bundle calls its network {manifest.edge_network} and has other first layers than that one: "
-            "whoever runs the server must export again"
-        ) from error
-    factor = scale / np.sqrt(variance + np.float32(_EPSILON))
-    offset = shift - mean * factor
-    kernels, factors, offsets = kernel, factor, offset
-    if manifest.edge_network in TIED_NETWORKS:
-        kernels = np.concatenate([kernel, kernel[..., ::-1]])
-        factors, offsets = np.tile(factor, 2), np.tile(offset, 2)
-    flat = (kernels * factors[:, None, None, None]).transpose(0, 2, 3, 1).reshape(len(kernels), 27)
-    num, _, size, _ = images.shape
-    normalised = np.zeros((num, 3, size + 2, size + 2), np.float32)
-    normalised[:, :, 1:-1, 1:-1] = (images - pixels[0]) / pixels[1]
-    columns = np.empty((num, 9, 3, size, size), np.float32)
-    for place in range(9):
-        row, column = divmod(place, 3)
-        columns[:, place] = normalised[:, :, row : row + size, column : column + size]
-    stem: NDArray[np.float32] = np.matmul(flat, columns.reshape(num, 27, size * size))
-    stem += offsets[:, None]
-    np.maximum(stem, 0, out=stem)
-    return stem.reshape(num, len(kernels), size, size)
 
 
 def readable_share(noise: Images, features: NDArray[np.float32]) -> float:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gkt_core.networks import TAP_CHANNELS, EdgeLayout, ServerLayout
-
-EXPANSION = 4
+from gkt_core.networks import EXPANSION, STEM_KERNELS, TAP_CHANNELS, EdgeLayout, ServerLayout
 
 
 class FeatureExtractor(nn.Module):
@@ -24,7 +22,7 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
-        kernel_size = {1: 3, 2: 5, 4: 7}[stride]
+        kernel_size = STEM_KERNELS[stride]
         self.conv = nn.Conv2d(
             3, TAP_CHANNELS, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
         )

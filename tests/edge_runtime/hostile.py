@@ -67,6 +67,18 @@ def copied_by_convolution(model: onnx.ModelProto) -> None:
     _instead(model, helper.make_node("Conv", ["images", "copies"], ["features"]))
 
 
+def thinned_images(model: onnx.ModelProto) -> None:
+    """Features of a narrow tap are every second or fourth pixel of the image, in as many channels."""
+    (shape,) = (value.type.tensor_type.shape for value in model.graph.output if value.name == "features")
+    channels, side = (shape.dim[axis].dim_value for axis in (1, 2))
+    (images,) = (value.type.tensor_type.shape for value in model.graph.input if value.name == "images")
+    stride = images.dim[2].dim_value // side
+    kernel = np.zeros((channels, 3, 1, 1), np.float32)
+    kernel[np.arange(channels), np.arange(channels) % 3] = 1
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "copies"))
+    _instead(model, helper.make_node("Conv", ["images", "copies"], ["features"], strides=[stride, stride]))
+
+
 def hidden_in_features(model: onnx.ModelProto) -> None:
     """Features as they should be, and a little of the images on top of them."""
     kernel = np.zeros((16, 3, 1, 1), np.float32)

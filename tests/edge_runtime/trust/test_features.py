@@ -1,4 +1,4 @@
-"""Features are the first convolution's, computed by the device as well, and never the images."""
+"""Features are the extractor's, computed by the device as well, and never the images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
+from edge_export import ExportOptions, export_bundle
 from edge_runtime.engines.base import open_engine
 from edge_runtime.engines.graph_trouble import graph_trouble_named
 from edge_runtime.machine.limits import try_for_memory
-from edge_runtime.trust.features import MOST_READABLE, GuardedEngine, readable_share, stem_features
+from edge_runtime.trust.features import MOST_READABLE, GuardedEngine, readable_share
+from edge_runtime.trust.known_networks import known_features
 from gkt_core.bundle.manifest import Bundle, Manifest, load_bundle
 from gkt_core.errors import MemoryLimitError, UnsafeModelError
+from gkt_core.networks import EDGE_LAYOUTS, NARROW_NETWORKS
 from gkt_core.nn import build_edge_network
 from tests.edge_runtime.hostile import (
     FEATURE_FILES,
@@ -26,6 +30,7 @@ from tests.edge_runtime.hostile import (
     copying_weights,
     external_data,
     hidden_in_features,
+    thinned_images,
 )
 from tests.server_app.server_fixtures import run_config
 
@@ -43,12 +48,12 @@ def images_of(bundle: Bundle, num: int = 3) -> np.ndarray[Any, np.dtype[np.float
     return np.random.default_rng(0).random((num, 3, side, side), dtype=np.float32)
 
 
-@pytest.mark.parametrize("name", ["resnet4", "resnet8", "resnet8-tied", "resnet6"])
-def test_the_stem_is_pytorchs(name: str, server_bundle: Path) -> None:
+@pytest.mark.parametrize("name", EDGE_LAYOUTS)
+def test_the_extractor_is_pytorchs(name: str, server_bundle: Path) -> None:
     network = build_edge_network(name, 3, seed=1, pixel_mean=(0.1, 0.5, 0.7), pixel_std=(0.2, 0.3, 0.4))
-    norm = network.get_submodule("extractor.bn")
     generator = torch.Generator().manual_seed(0)
-    for values in (*norm.parameters(), *norm.buffers()):
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for values in (value for norm in norms for value in (*norm.parameters(), *norm.buffers())):
         if values.is_floating_point():
             values.data.uniform_(0.5, 1.5, generator=generator)
     network.eval()
@@ -60,7 +65,14 @@ def test_the_stem_is_pytorchs(name: str, server_bundle: Path) -> None:
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     with torch.no_grad():
         expected = network(images)[0].numpy()
-    assert np.abs(stem_features(images.numpy(), weights, manifest) - expected).max() < 1e-5
+    apart = known_features(images.numpy(), weights, manifest) - expected
+    assert np.abs(apart).max() < 1e-5 * max(1, np.abs(expected).max())
+    for missing in (name for name in weights if name.startswith("extractor") and "num_batches" not in name):
+        fewer = {name: value for name, value in weights.items() if name != missing}
+        other = weights | {missing: weights[missing][:-1]}
+        for changed in (fewer, other):
+            with pytest.raises(UnsafeModelError, match=f"calls its network {name} and has other first"):
+                known_features(images.numpy(), changed, manifest)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -77,12 +89,39 @@ def test_an_honest_engine_is_let_through_before_and_after_training(server_bundle
             each.train_step(images, np.array([0, 1, 2]), np.zeros((3, 3), np.float32), 0.0)
 
 
+@pytest.fixture(scope="module", params=NARROW_NETWORKS)
+def narrow_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a narrow tap, for both engines."""
+    out = tmp_path_factory.mktemp("narrow") / "bundle"
+    export_bundle(ExportOptions(edge_network=request.param, num_classes=3, image_size=32), out, verify="none")
+    return out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_narrow_tap_is_computed_here_as_well(narrow_bundle: Path, engine: str, tmp_path: Path) -> None:
+    bundle = load_bundle(narrow_bundle)
+    assert bundle.manifest.feature_shape == EDGE_LAYOUTS[bundle.manifest.edge_network].feature_shape(32)
+    honest, images = guarded(bundle, engine), images_of(bundle)
+    assert honest.is_known
+    for _ in range(3):
+        features, _ = honest.predict(images)
+        assert features.std() > 0.1 and 0 < honest.readable < MOST_READABLE
+        honest.train_step(images, np.array([0, 1, 2]), np.zeros((3, 3), np.float32), 0.0)
+    # Every fourth pixel of the image beside what is meant to leave, in the place of some of it.
+    hostile = changed_bundle(narrow_bundle, tmp_path / "hostile", FEATURE_FILES[engine], thinned_images)
+    with pytest.raises(UnsafeModelError, match="features is not the output of the extractor, up to"):
+        guarded(hostile, engine).predict(images)
+    wide = changed_bundle(narrow_bundle, tmp_path / "wide", FEATURE_FILES[engine], copied_by_convolution)
+    with pytest.raises(UnsafeModelError, match=r"\[\d+, 16, 32, 32\], said to be|graph of this"):
+        guarded(wide, engine).predict(images)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (concatenated, "passes the private images through"),
-        (copied_by_convolution, "is not the output of its first convolution"),
-        (hidden_in_features, "is not the output of its first convolution"),
+        (copied_by_convolution, "is not the output of the first convolution"),
+        (hidden_in_features, "is not the output of the first convolution"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
