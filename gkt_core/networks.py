@@ -48,6 +48,13 @@ class EdgeLayout:
         """Pixels of the image, on each side, for one of the features."""
         return self.stem_stride << self.tap_blocks
 
+    @property
+    def reach(self) -> int:
+        """Pixels beyond the first one that a feature stands for which it sees as well, on each side."""
+        return STEM_KERNELS[self.stem_stride] // 2 + sum(
+            self.stem_stride << index for index in range(self.tap_blocks)
+        )
+
     def feature_shape(self, image_size: int) -> tuple[int, int, int]:
         """``(C, H, W)`` of one sample's features, of images of a multiple of 4 pixels."""
         side = image_size // self.stride
@@ -101,6 +108,11 @@ def layout_of(edge_network: str) -> EdgeLayout | None:
     ResNet-56 and ResNet-110, which FedAvg's devices train, are exported with the tap behind their stem.
     """
     return EDGE_LAYOUTS["resnet8"] if edge_network in FULL_NETWORKS else EDGE_LAYOUTS.get(edge_network)
+
+
+def reach_of(edge_network: str) -> int:
+    """Say how far features of a network see, as :attr:`EdgeLayout.reach`; of a user's own as a plain stem."""
+    return (layout_of(edge_network) or EdgeLayout()).reach
 
 
 def completing_network(edge_network: str, server_network: str) -> str:

@@ -19,9 +19,6 @@ from gkt_core.rounds.client_part import client_seed
 
 # Of the middle of an image, in features: enough to know it again.
 PATCH = 12
-# Pixels beyond an image in which a network of small kernels sees nothing of it.
-_DEEP = 2
-_EDGE = 1
 _FEWEST_AT_A_PLACE = 4
 _TINY = 1e-12
 
@@ -36,6 +33,8 @@ class Views:
         flip: ``[n] bool``: whether the view is mirrored.
         crop_padding: The largest of these numbers.
         image_size: Height and width of an image in pixels.
+        reach: Pixels that a feature sees beyond its own (:func:`gkt_core.networks.reach_of`): in padding it
+            sees nothing of the image where it lies deeper.
     """
 
     down: NDArray[np.intp]
@@ -43,10 +42,17 @@ class Views:
     flip: NDArray[np.bool_]
     crop_padding: int
     image_size: int
+    reach: int = 1
 
     @classmethod
     def of_round(
-        cls, config: RunConfig, client_id: str, round_num: int, sample_ids: NDArray[np.int64], image_size: int
+        cls,
+        config: RunConfig,
+        client_id: str,
+        round_num: int,
+        sample_ids: NDArray[np.int64],
+        image_size: int,
+        reach: int = 1,
     ) -> Views:
         """Draw again how a device has cut its training images in a round."""
         top, left, flip = view_places(
@@ -56,9 +62,8 @@ class Views:
             crop_padding=config.crop_padding,
             horizontal_flip=config.horizontal_flip,
         )
-        return cls(
-            top - config.crop_padding, left - config.crop_padding, flip, config.crop_padding, image_size
-        )
+        padding = config.crop_padding
+        return cls(top - padding, left - padding, flip, padding, image_size, reach)
 
     @classmethod
     def plain(cls, num: int, image_size: int) -> Views:
@@ -95,7 +100,7 @@ class Views:
     def _middle(self, num_features: int) -> NDArray[np.intp]:
         """Rows or columns of the image that every view shows, the middle ones."""
         # A view's own edge is seen in the features beside it.
-        pixels = self.crop_padding + (_EDGE if self.crop_padding else 0)
+        pixels = self.crop_padding + (self.reach if self.crop_padding else 0)
         hidden = -(-pixels * num_features // self.image_size)
         length = min(PATCH, max(0, num_features - 2 * hidden))
         begin = (num_features - length) // 2
@@ -118,7 +123,7 @@ class Views:
         column_depth = np.where(self.flip[:, None], column_depth[:, ::-1], column_depth)
         depth = np.maximum(row_depth[:, :, None], column_depth[:, None, :])
         variance = float(np.var(features, axis=(0, 2, 3), dtype=np.float64).mean())
-        black, shown = depth >= _DEEP, depth < 0
+        black, shown = depth > self.reach, depth < 0
         inside = _neighbours(features, black), _neighbours(features, shown)
         num = int(np.any(black, axis=(1, 2)).sum())
         return inside[0] / max(variance, _TINY), inside[1] / max(variance, _TINY), num

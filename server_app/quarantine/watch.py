@@ -28,11 +28,14 @@ class Watch:
         config: The run's.
         num_classes: Classes of the run.
         image_size: Height and width of the devices' images in pixels.
+        reach: Pixels that a feature sees beyond its own.
     """
 
-    def __init__(self, blobs: BlobStore, config: RunConfig, num_classes: int, image_size: int) -> None:
+    def __init__(
+        self, blobs: BlobStore, config: RunConfig, num_classes: int, image_size: int, reach: int = 1
+    ) -> None:
         self._blobs, self._config, self._num_classes = blobs, config, num_classes
-        self._image_size = image_size
+        self._image_size, self._reach = image_size, reach
 
     def check(
         self,
@@ -58,7 +61,7 @@ class Watch:
 
         def views_of(client_id: str, sample_ids: NDArray[np.int64]) -> Views:
             own_round, size = rounds[client_id], self._image_size
-            return Views.of_round(self._config, client_id, own_round, sample_ids, size)
+            return Views.of_round(self._config, client_id, own_round, sample_ids, size, self._reach)
 
         sent = {"train": gather_evidence(source, views_of)}
         if validation is not None:

@@ -14,6 +14,7 @@ import torch
 
 from gkt_core.algorithms import DivergedError, Evaluation, ServerPlace, ServerUpdate, evaluate, server_update
 from gkt_core.errors import ArtifactError, GKTError, RoundError, StorageUnavailableError
+from gkt_core.networks import reach_of
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
@@ -87,7 +88,8 @@ class Trainer:
         self._parent_pid: int | None = None
         self._network, self._optimizer = build_network(run, self._torch_device)
         manifest = run.bundle.manifest
-        self._watch = Watch(run.blobs, run.config, manifest.num_classes, manifest.image_size)
+        reach = reach_of(manifest.edge_network)
+        self._watch = Watch(run.blobs, run.config, manifest.num_classes, manifest.image_size, reach)
 
     def run_until_done(self, parent_pid: int | None = None) -> RunState:
         """Wait for rounds and train on them until the run has ended.

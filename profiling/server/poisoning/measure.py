@@ -179,7 +179,7 @@ def _run(
             attacker=attacker,
             folder=Path(temporary) / "past",
             edge_network=options.edge_network,
-            server_network=options.server_network,
+            server_network=options.completing_network,
             device=torch.device("cpu"),
         )
         for round_num in range(1, options.rounds + 1):

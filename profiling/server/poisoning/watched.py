@@ -12,6 +12,7 @@ from gkt_core.algorithms.fedgkt import FedGKT
 from gkt_core.algorithms.server_round import evaluate
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.config.run_config import RunConfig
+from gkt_core.networks import reach_of
 from gkt_core.wire.feature_noise import FeatureNoise
 from profiling.server.poisoning.attacks import PoisonedUploads
 from server_app.quarantine import Watch
@@ -39,7 +40,13 @@ class WatchedFedGKT(FedGKT):
     ) -> None:
         super().__init__(federation, config, **options)
         self.attack, self.attacker = attack, attacker
-        self._watch = Watch(BlobStore(folder), config, federation.num_classes, federation.image_size)
+        self._watch = Watch(
+            BlobStore(folder),
+            config,
+            federation.num_classes,
+            federation.image_size,
+            reach_of(self._edge_network),
+        )
         self._answered: dict[str, int] = {}
         self.quarantined: dict[str, tuple[int, str]] = {}
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import augmented_view
+from gkt_core.networks import EDGE_LAYOUTS, reach_of
+from gkt_core.nn import build_edge_network
 from gkt_core.rounds.client_part import client_seed
 from server_app.quarantine.views import PATCH, Views
 
@@ -94,3 +99,25 @@ def test_views_change_with_crop_or_flip() -> None:
         np.asarray([0, 0, 0, 1]), np.asarray([1, 1, 1, 1]), np.asarray([False, False, True, True]), 1, 8
     )
     assert views.change().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", EDGE_LAYOUTS)
+def test_deep_in_the_padding_no_network_sees_the_image(name: str) -> None:
+    """Where a narrow tap or a strided stem sees farther, fewer places count than of a plain stem."""
+    size, config = 64, RunConfig(crop_padding=16, seed=1)
+    rng = np.random.default_rng(0)
+    network = build_edge_network(name, 3).eval()
+    outputs = []
+    for _ in range(2):
+        coarse = rng.integers(50, 256, (48, size // 4, size // 4, 3)).astype(np.uint8)
+        shown, views = drawn(coarse.repeat(4, axis=1).repeat(4, axis=2), config, "a", 3)
+        with torch.no_grad():
+            outputs.append(network(torch.from_numpy(shown))[0].numpy())
+    views = dataclasses.replace(views, reach=reach_of(name))
+    # Two images cut alike: what is the same of both is the padding's alone.
+    black, shown_covariance, num = views.padding_trace(outputs[0] - outputs[1])
+    assert num > 16 and shown_covariance > 0
+    assert black == pytest.approx(0.0, abs=1e-9)
+    as_of_a_stem = dataclasses.replace(views, reach=1).padding_trace(outputs[0] - outputs[1])[0]
+    # By two features of which both see some of it.
+    assert (abs(as_of_a_stem) > 1e-6) == (reach_of(name) > 1)
