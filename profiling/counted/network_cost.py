@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, TAP_CHANNELS
+from gkt_core.networks import EDGE_LAYOUTS, EDGE_NETWORKS, FULL_NETWORKS, NARROW_NETWORKS, TAP_CHANNELS
 from gkt_core.nn import (
     CombinedNetwork,
     EdgeNetwork,
@@ -21,7 +21,7 @@ from gkt_core.nn import (
 from gkt_core.nn.building import example_images
 
 EXTRACTOR = "extractor"
-NETWORK_NAMES = (*EDGE_NETWORKS, *FULL_NETWORKS, EXTRACTOR)
+NETWORK_NAMES = (*EDGE_NETWORKS, *NARROW_NETWORKS, *FULL_NETWORKS, EXTRACTOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def build_trainable(name: str, num_classes: int) -> EdgeNetwork | CombinedNetwor
     Raises:
         ConfigError: The name is unknown or the class count is not at least 2.
     """
-    if name in EDGE_NETWORKS:
+    if name in EDGE_LAYOUTS:
         return build_edge_network(name, num_classes)
     return build_full_network(name, num_classes)
 

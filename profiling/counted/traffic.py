@@ -31,7 +31,7 @@ from typing import Any
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.run_config import CODECS, check_image_size
 from gkt_core.errors import ConfigError
-from gkt_core.networks import TAP_CHANNELS, check_num_classes
+from gkt_core.networks import EDGE_LAYOUTS, check_num_classes
 from profiling.counted.message_sizes import (
     LABEL_BYTES,
     LOGIT_BYTES,
@@ -55,6 +55,10 @@ class Deployment:
         codec: How features travel.
         compression_ratio: Bytes sent over bytes encoded; 1 without compression.
         image_size: Pixels.
+        edge_network: What FedGKT's devices train, and split learning's are the beginning of; its tap is what
+            is sent.
+        features: ``[C, H, W]`` of one sample's features, of a run that says so; else what the tap of
+            ``edge_network`` gives.
         num_classes: Width of the logits.
         num_parameters: Of the network that FedAvg's devices train.
         num_statistics: Running means and variances of that network, which FedAvg sends as well.
@@ -70,6 +74,8 @@ class Deployment:
     # Zstandard adds a few bytes to what it cannot shorten.
     compression_ratio: float = option(1.0, above=0, high=1.01)
     image_size: int = 32
+    edge_network: str = option("resnet8", choices=tuple(EDGE_LAYOUTS))
+    features: list[int] | None = None
     num_classes: int = 10
     num_parameters: int = option(591_322, low=1)
     num_statistics: int = option(0, low=0)
@@ -85,8 +91,11 @@ class Deployment:
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
-        """At the tap, which keeps the image's size."""
-        return (TAP_CHANNELS, self.image_size, self.image_size)
+        """At the tap."""
+        if self.features is not None:
+            channels, height, width = self.features
+            return channels, height, width
+        return EDGE_LAYOUTS[self.edge_network].feature_shape(self.image_size)
 
     @property
     def raw_feature_bytes(self) -> int:

@@ -26,6 +26,9 @@ def fleet_of(report: Mapping[str, Any], num_cores: int) -> Fleet:
     Args:
         report: Its ``report.json``.
         num_cores: Cores that its devices shared.
+
+    Raises:
+        ConfigError: Its devices trained a network of a user's own, whose tap no formula knows.
     """
     config, clients = report["config"], report["clients"]
     count = len(clients)
@@ -39,6 +42,7 @@ def fleet_of(report: Mapping[str, Any], num_cores: int) -> Fleet:
         server_epochs=config["server_epochs"],
         codec=config["codec"],
         image_size=report["image_size"],
+        edge_network=config.get("edge_network", "resnet8"),
         num_classes=len(report["class_names"]),
         uplink_mbps=_LOOPBACK_MBPS,
         downlink_mbps=_LOOPBACK_MBPS,

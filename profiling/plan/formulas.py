@@ -85,6 +85,7 @@ def plan_fleet(fleet: Fleet, constants: Mapping[str, Constant]) -> list[Result]:
         codec=fleet.codec,
         compression_ratio=value["compression_ratio"],
         image_size=fleet.image_size,
+        edge_network=fleet.edge_network,
         num_classes=fleet.num_classes,
     )
     kept = fleet.samples + fleet.validation_samples

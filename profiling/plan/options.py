@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.run_config import CODECS
+from gkt_core.networks import EDGE_LAYOUTS
 
 _LINKS, _SERVER, _GIVEN, _PRICES = "Links and waiting", "The server", "Given constants", "Prices"
 
@@ -38,6 +39,7 @@ class Fleet:
         server_epochs: E_s.
         codec: How features travel.
         image_size: Pixels.
+        edge_network: What devices train; its tap is what they upload.
         num_classes: Number of classes.
         uplink_mbps: Of one device.
         downlink_mbps: Of one device.
@@ -57,6 +59,7 @@ class Fleet:
     server_epochs: int = option(20, low=1)
     codec: str = option("uint8", choices=CODECS)
     image_size: int = 32
+    edge_network: str = option("resnet8", flag="--model", choices=tuple(EDGE_LAYOUTS))
     num_classes: int = 10
     uplink_mbps: float = option(5.0, above=0, unit="megabits a second", group=_LINKS)
     downlink_mbps: float = option(20.0, above=0, unit="megabits a second", group=_LINKS)

@@ -24,6 +24,9 @@ def measure_traffic(options: TrafficOptions, announce: Announce) -> dict[str, An
     for field in dataclasses.fields(Deployment):
         if (given := getattr(options, field.name, None)) is not None:
             values[field.name] = given
+    if options.edge_network is not None or options.image_size is not None:
+        # Of what was given, and not of the run.
+        values.pop("features", None)
     values.setdefault("uploads", values.get("rounds", Deployment().rounds))
     network = build_trainable(options.network, values.get("num_classes", Deployment().num_classes))
     values["num_parameters"] = count_parameters(network)
@@ -49,7 +52,7 @@ def _run_values(measured: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError("the run's shards grew under compression: give --compression-ratio 1")
     same = (
         *("num_examples", "num_validation_examples", "num_clients", "codec", "compression_ratio"),
-        *("image_size", "num_classes"),
+        *("image_size", "num_classes", "features"),
     )
     return {
         **{name: measured[name] for name in same},

@@ -98,6 +98,8 @@ def _measure(run: RunContext, demo_dir: Path) -> dict[str, Any]:
         "num_examples": sum(client.num_examples for client in clients.values()),
         "num_validation_examples": sum(client.num_validation_examples for client in clients.values()),
         "image_size": run.bundle.manifest.image_size,
+        "edge_network": run.bundle.manifest.edge_network,
+        "features": run.bundle.manifest.features,
         "num_classes": run.bundle.manifest.num_classes,
         "codec": run.config.codec,
         "compress": run.config.compress,

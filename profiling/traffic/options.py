@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.run_config import CODECS
-from gkt_core.networks import FULL_NETWORKS
+from gkt_core.networks import EDGE_LAYOUTS, FULL_NETWORKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class TrafficOptions(CheckedOptions):
         codec: How features travel.
         compression_ratio: Bytes sent over bytes encoded.
         image_size: Pixels; a multiple of 4.
+        edge_network: What FedGKT's devices train; its tap is what is uploaded.
         num_classes: Number of classes.
         network: What FedAvg's devices would train.
         statistics: Whether FedAvg sends running means and variances as well.
@@ -40,6 +41,9 @@ class TrafficOptions(CheckedOptions):
     codec: str | None = option(None, choices=CODECS, shown_default="fp32")
     compression_ratio: float | None = option(None, shown_default="1, no compression")
     image_size: int | None = option(None, shown_default="32")
+    edge_network: str | None = option(
+        None, flag="--model", choices=tuple(EDGE_LAYOUTS), shown_default="resnet8"
+    )
     num_classes: int | None = option(None, shown_default="10")
     network: str = option("resnet56", choices=FULL_NETWORKS)
     statistics: bool = True

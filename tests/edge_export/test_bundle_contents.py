@@ -35,9 +35,10 @@ from gkt_core.bundle.manifest import (
     Bundle,
     load_bundle,
 )
+from gkt_core.bundle.template import EXTRACTOR_PREFIX, SERVER_PREFIX, fill_template
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.errors import ArtifactError, ConfigError
-from gkt_core.networks import register_server_network
+from gkt_core.networks import EDGE_LAYOUTS, NARROW_NETWORKS, register_server_network
 from gkt_core.nn import build_combined_network, build_edge_network
 from server_app import create_app
 from server_app.run_folder import RunContext
@@ -190,3 +191,29 @@ def test_a_strided_stem_is_exported_to_both_engines(stride: int, tmp_path: Path)
     assert combined(torch.rand(2, 3, 16, 16)).shape == (2, 3)
     with pytest.raises(ConfigError, match="built-in"):
         register_server_network(f"resnet8-stride{stride}", nn.Identity)
+
+
+@pytest.mark.parametrize("name", NARROW_NETWORKS)
+def test_a_narrow_tap_is_exported_to_both_engines(name: str, tmp_path: Path) -> None:
+    """Both are verified against float64; what completes it fits the tap, and the device fills it in."""
+    options = dataclasses.replace(OPTIONS, edge_network=name, image_size=16)
+    manifest = export_bundle(options, tmp_path / "narrow", verify="quick")
+    shape = EDGE_LAYOUTS[name].feature_shape(16)
+    assert manifest.feature_shape == shape
+    assert manifest.server_network == name.replace("resnet8", "resnet55")
+    assert set(manifest.verification) == {"portable", "ort_training"}
+    assert manifest.memory is not None
+    assert min(manifest.memory.batch_sizes({"batch_size": 64, "server_batch_size": 64}, 64).values()) == 64
+    bundle = load_bundle(tmp_path / "narrow")
+    images = np.random.default_rng(1).random((3, 3, 16, 16)).astype(np.float32)
+    combined = build_combined_network(name, "resnet55", 3, seed=4).eval()
+    weights = {name: value.numpy() for name, value in combined.state_dict().items() if "num_b" not in name}
+    filled = bundle.file(COMBINED_TEMPLATE).read_bytes()
+    for prefix in (EXTRACTOR_PREFIX, SERVER_PREFIX):
+        filled = fill_template(filled, manifest.slots(), weights, prefix)
+    session = onnxruntime.InferenceSession(filled, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images})
+    with torch.no_grad():
+        assert logits == pytest.approx(combined(torch.from_numpy(images)).numpy(), abs=1e-3)
+    with pytest.raises(ConfigError, match="built-in"):
+        register_server_network(manifest.server_network, nn.Identity)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.bundle.manifest import ORT_TRAINING, PORTABLE
-from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS
+from gkt_core.networks import EDGE_NETWORKS, FULL_NETWORKS, NARROW_NETWORKS
 from gkt_core.nn.execution import torch_threads
 from profiling.counted.network_cost import EXTRACTOR, NETWORK_NAMES, NetworkCost, count_network
 from profiling.counted.run_cost import run_totals
@@ -30,16 +30,17 @@ from profiling.frame.measuring.pinning import pinned
 from profiling.frame.measuring.step_time import StepTime, noise_report, time_interleaved
 
 PYTORCH = "pytorch"
-TRAINABLE = (*EDGE_NETWORKS, *FULL_NETWORKS)
+_EDGES = (*EDGE_NETWORKS, *NARROW_NETWORKS)
+TRAINABLE = (*_EDGES, *FULL_NETWORKS)
 # Of a turn, for each network and engine; a step of ResNet-56 takes about so long.
 _FILL_MS = 1000.0
 # In this order in every turn of the timing.
 TIMED = (
-    *((name, engine) for name in EDGE_NETWORKS for engine in (ORT_TRAINING, PORTABLE, PYTORCH)),
+    *((name, engine) for name in _EDGES for engine in (ORT_TRAINING, PORTABLE, PYTORCH)),
     *((name, engine) for name in FULL_NETWORKS for engine in (ORT_TRAINING, PYTORCH)),
     (EXTRACTOR, PYTORCH),
 )
-_ROLES = dict.fromkeys(EDGE_NETWORKS, "edge") | dict.fromkeys(FULL_NETWORKS, "full")
+_ROLES = dict.fromkeys(_EDGES, "edge") | dict.fromkeys(FULL_NETWORKS, "full")
 
 
 def compare_networks(options: CompareOptions, announce: Announce) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _time_steps(
                 engine=engine,
                 num_threads=options.threads,
                 # FedAvg's devices have no teacher.
-                alpha=ALPHA if name in EDGE_NETWORKS else 0.0,
+                alpha=ALPHA if name in _EDGES else 0.0,
             )
             if engine != PYTORCH
             else network_step(name, batch)

@@ -35,7 +35,13 @@ def device_run_peak_bytes(folder: Path, options: EnginesOptions) -> int | None:
     _write_images(images, options)
     commands = {
         "data split": arguments("data split", dataset=images, clients=1, out=split),
-        "export": arguments("export", split=split / "partition.json", engine=PORTABLE, out=artifacts),
+        "export": arguments(
+            "export",
+            split=split / "partition.json",
+            model=options.edge_network,
+            engine=PORTABLE,
+            out=artifacts,
+        ),
     }
     limits = {"clients": 1, "rounds": 1, "server_epochs": 1, "batch_size": options.batch_size}
     serve = arguments("serve", artifacts=artifacts, data_dir=folder / "server", port=0, **limits)

@@ -24,15 +24,16 @@ _SMALL_BATCH = 16
 
 
 def measure_engines(options: EnginesOptions, announce: Announce) -> dict[str, Any]:
-    """Time and weigh ResNet-8's training step on each engine, beside PyTorch's and the machine's bound.
+    """Time and weigh a network's training step on each engine, beside PyTorch's and the machine's bound.
 
     Raises:
         RunFailedError: A measuring process died.
     """
-    cost = count_network(NETWORK, num_classes=options.num_classes, image_size=options.image_size)
+    name = options.edge_network
+    cost = count_network(name, num_classes=options.num_classes, image_size=options.image_size)
     with tempfile.TemporaryDirectory() as folder:
-        announce(f"exporting {NETWORK} for both engines")
-        bundle = export_compared((NETWORK,), Path(folder), options)[NETWORK]
+        announce(f"exporting {name} for both engines")
+        bundle = export_compared((name,), Path(folder), options)[name]
         timed = _timed(options, bundle, announce)
         memory = _memory(options, bundle, announce) if options.with_memory else None
         device_peak = None
@@ -52,7 +53,7 @@ def measure_engines(options: EnginesOptions, announce: Announce) -> dict[str, An
     }
     return {
         **document,
-        "targets": _targets(document),
+        "targets": _targets(document) if name == NETWORK else [],
         "noise": noise_report(
             {f"{name}'s step": StepTime(**time) for name, time in timed["step_ms"].items()}
         ),
@@ -62,7 +63,7 @@ def measure_engines(options: EnginesOptions, announce: Announce) -> dict[str, An
             *([] if timed["threads"] else ["two threads: this process may use one core"]),
         ],
         "settings": {
-            "network": NETWORK,
+            "network": name,
             "step": "forward, loss with distillation (ResNet-56 and -110: cross entropy), backward, Adam; "
             "float32, interleaved round-robin",
             "allocator": TRAINING_ALLOCATOR,
@@ -91,7 +92,7 @@ def _memory(options: EnginesOptions, bundle: Path, announce: Announce) -> dict[s
 
     by_engine = {name: engine(name, options.batch_size) for name in (PORTABLE, ORT_TRAINING)}
     announce("memory of pytorch, in a fresh process")
-    by_engine[PYTORCH] = pytorch_peak_bytes(NETWORK, options)
+    by_engine[PYTORCH] = pytorch_peak_bytes(options.edge_network, options)
     sizes = sorted({_SMALL_BATCH, options.batch_size})
     by_batch_size = {
         str(size): by_engine[PORTABLE] if size == options.batch_size else engine(PORTABLE, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# What the targets are for.
 NETWORK = "resnet8"
 PYTORCH = "pytorch"
 CHANNELS_LAST = "pytorch_channels_last"

@@ -34,8 +34,8 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Time everything.
 
     Args:
-        spec: ``bundle``, ``batch_size``, ``image_size``, ``num_classes``, ``steps``, ``warmup``, ``threads``
-            and ``max_threads`` (to compare one thread with two).
+        spec: ``bundle``, ``edge_network``, ``batch_size``, ``image_size``, ``num_classes``, ``steps``,
+            ``warmup``, ``threads`` and ``max_threads`` (to compare one thread with two).
 
     Returns:
         ``step_ms``, ``layouts``, ``extraction_ms``, ``sgemm_ms``, ``batch_sizes``, ``threads``.
@@ -80,7 +80,7 @@ def _training_steps(
         for engine in (PORTABLE, ORT_TRAINING)
     }
     for name, is_last in ((PYTORCH, False), (CHANNELS_LAST, True)):
-        network = build_edge_network("resnet8", spec["num_classes"])
+        network = build_edge_network(spec["edge_network"], spec["num_classes"])
         steps[name] = pytorch_step(network, batch, is_channels_last=is_last)
     layouts = {}
     for name, network_name in FULL_STEPS.items():
@@ -116,7 +116,7 @@ def _extractions(spec: Mapping[str, Any], bundle: Path, batch: TrainingBatch) ->
     for name, memory_format in zip(
         EXTRACTED[1:], (torch.contiguous_format, torch.channels_last), strict=True
     ):
-        network = build_edge_network("resnet8", spec["num_classes"]).eval()
+        network = build_edge_network(spec["edge_network"], spec["num_classes"]).eval()
         network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
         images = torch.from_numpy(batch.images).contiguous(memory_format=memory_format)
         steps[name] = _forward(network, images)

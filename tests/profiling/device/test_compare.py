@@ -76,7 +76,7 @@ def test_the_document_has_the_documented_keys(written: tuple[dict[str, Any], dic
             assert 0 < time["low_ms"] <= time["median_ms"] <= time["p90_ms"]
     timed = [(name, engine) for name, network in networks.items() for engine in network["step_ms"]]
     assert sorted(timed) == sorted(TIMED)
-    assert len(timed) == 14
+    assert len(timed) == 23
     # ResNet's additions are what fvcore leaves out.
     assert "aten::add_" in networks["resnet8"]["fvcore_unsupported"]
     assert set(report["ratios"]) == {"resnet56", "resnet110", "resnet8_share_of_resnet110_step"}

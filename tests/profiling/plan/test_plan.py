@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gkt_core.errors import ConfigError, InputError
-from profiling.plan.calibration import check_same_server, handling
+from profiling.plan.calibration import check_same_server, fleet_of, handling
 from profiling.plan.constants import Constant, run_constants
 from profiling.plan.formulas import plan_fleet
 from profiling.plan.options import Fleet
@@ -37,6 +37,9 @@ OPTIONS = (
     "--train-rate", "100", "--extract-rate", "1000", "--pack-rate", "2000", "--compression-ratio", "0.5",
     "--server-rate", "500", "--server-overhead", "3",
 )  # fmt: skip
+
+
+FLEET_CONFIG = {"rounds": 2, "local_epochs": 1, "server_epochs": 1, "codec": "uint8", "device_threads": 1}
 
 
 def constants(**changes: float) -> dict[str, Constant]:
@@ -73,6 +76,23 @@ def test_a_plan_by_hand() -> None:
     assert found["cost of GPUs"] == pytest.approx(4 * server / 3600)
     assert found["cost of storage"] is None
     assert found["cost, all known parts"] == pytest.approx(found["cost of GPUs"] + found["cost of traffic"])
+
+
+def test_a_plan_sends_what_the_tap_gives() -> None:
+    plain, narrow = (
+        results(Fleet(devices=1, samples=100, edge_network=name, codec="uint8", poll_seconds=0.0))
+        for name in ("resnet8", "resnet8-16x8x8")
+    )
+    assert plain["storage, bytes"] == 16 * narrow["storage, bytes"] == 100 * 16 * 1024
+    report = {
+        "config": {**FLEET_CONFIG, "edge_network": "own"},
+        "clients": [{"num_examples": 9, "num_validation_examples": 1}],
+        "image_size": 32,
+        "class_names": ["a", "b"],
+    }
+    with pytest.raises(ConfigError, match=r"model is .?own.?, expected one of resnet4"):
+        fleet_of(report, 2)
+    assert fleet_of(report | {"config": FLEET_CONFIG | {"edge_network": "resnet8-8x8x8"}}, 2).devices == 1
 
 
 def test_devices_of_one_machine_share_it() -> None:

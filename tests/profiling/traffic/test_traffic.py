@@ -60,6 +60,20 @@ def test_the_figures_of_the_paper_and_the_table() -> None:
     assert sum(fedgkt_bytes(cifar).values()) / sum(fedavg_bytes(cifar).values()) == pytest.approx(43, abs=0.6)
 
 
+def test_a_narrow_tap_sends_what_its_shape_says() -> None:
+    for network, values in (("resnet8-16x16x16", 4096), ("resnet8-16x8x8", 1024), ("resnet8-8x8x8", 512)):
+        narrow = Deployment(edge_network=network, codec="uint4", uploads=1)
+        assert narrow.raw_feature_bytes == 4 * values
+        assert narrow.upload_bytes_per_sample == values / 2 + 40 + 8 + 8
+        assert split_learning_bytes(narrow)["download"] == 200 * 50_000 * 4 * values
+    # Of images of another size the stride is what holds; a run says itself what its features are.
+    assert Deployment(edge_network="resnet8-8x8x8", image_size=64).feature_shape == (8, 16, 16)
+    assert Deployment(features=[3, 5, 7]).feature_shape == (3, 5, 7)
+    words = ["traffic", "--model", "resnet8-16x8x8", "--codec", "uint8", "--json"]
+    counted = json.loads(CliRunner().invoke(profile, words, catch_exceptions=False).stdout)["prediction"]
+    assert counted["per_sample_upload_bytes"] == 1024 + 40 + 8 + 8
+
+
 @given(
     codec=st.sampled_from(CODECS),
     num_samples=st.integers(1, 70),
