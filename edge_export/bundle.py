@@ -150,6 +150,7 @@ def export_bundle(
             bounds=output_bounds(edge, example_images(4, options.image_size)),
             memory=memory,
             horizontal_flip=options.horizontal_flip,
+            max_bits=options.max_bits,
         )
         write_manifest(folder, manifest)
         if verify != "none":

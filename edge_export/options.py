@@ -90,6 +90,7 @@ class ExportOptions(NetworkOptions):
         pixel_std: Standard deviation of R,G,B in 0..1.
         horizontal_flip: Whether a mirrored image is still of its class, as it is not for digits and letters;
             runs of the bundle mirror, or do not.
+        max_bits: Bits of each number of the features that a run of the bundle may ask devices for, at most.
         class_names: The classes in their order, as cat,dog,owl or a text file with a name a line; owners who
             pack their own photos need them.
         temperature: T of the distillation loss in the graph.
@@ -132,6 +133,7 @@ class ExportOptions(NetworkOptions):
     memory_limit_mb: int = option(DEVICE_LIMIT_MB, low=1, group=_MEMORY)
     trainer_memory_mb: int = option(TRAINER_LIMIT_MB, low=1, group=_MEMORY)
     ort_format: bool = option(False, flag="--ort-format", group=_FILES)
+    max_bits: int | None = option(None, low=1, high=32, shown_default="any", group=_FILES)
     seed: int = 0
 
     def __post_init__(self) -> None:

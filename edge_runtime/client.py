@@ -16,6 +16,7 @@ from edge_runtime.server_client import ServerClient
 from edge_runtime.state.identity import Identity, identity_of
 from edge_runtime.state.packed_data import is_packed
 from edge_runtime.state.state_dir import StateDir
+from gkt_core.bundle.tap import TapRequirement
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData, load_private_data
 from gkt_core.errors import ConfigError
@@ -67,11 +68,13 @@ class Client:
         num_threads: CPU threads.
         engine: ``portable`` or ``ort_training``; by default the fastest that is here.
         noise: What happens to features before they leave.
+        require_tap: Take part only if the features are those of this network, or of this shape (``16x8x8``).
+        max_bits: Take part only if each number of them leaves in so many bits at most.
         **connection: Further arguments of :class:`edge_runtime.server_client.ServerClient`, such as
             ``ca_file``, ``proxy`` and ``patience_seconds``.
 
     Raises:
-        ConfigError: The link, token or name cannot be used.
+        ConfigError: The link, token, name or tap cannot be used.
         DatasetError: The file cannot be read.
     """
 
@@ -86,6 +89,8 @@ class Client:
         num_threads: int = 1,
         engine: str | None = None,
         noise: FeatureNoise | None = None,
+        require_tap: str | None = None,
+        max_bits: int | None = None,
         **connection: Any,
     ) -> None:
         given = join or os.environ.get("GKT_JOIN") or None
@@ -102,6 +107,7 @@ class Client:
         self._state_dir = Path("gkt-state", client_id or self._stem) if state_dir is None else Path(state_dir)
         self._num_threads, self._engine = num_threads, engine
         self._noise = noise or FeatureNoise()
+        self._tap = TapRequirement(require_tap=require_tap, max_bits=max_bits)
         self._connection = {"on_retry": log.warning, **connection}
         # What is wrong with an address is said now, and not when the data are there.
         if self._url is not None or self._link is not None:
@@ -118,7 +124,9 @@ class Client:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(contextlib.closing(StateDir(self._state_dir)))
             identity = identity_of(folder.path, self._client_id, self._stem)
-            own = OwnData(identity.client_id, self._data, self._source, PackOptions(), folder.path, log.info)
+            own = OwnData(
+                identity.client_id, self._data, self._source, PackOptions(), folder.path, log.info, self._tap
+            )
             server = stack.enter_context(contextlib.closing(self._connect(folder.path, identity, own)))
             data = own.private or own.fit(server.run_info())
             return Device(
@@ -130,6 +138,7 @@ class Client:
                 num_threads=self._num_threads,
                 engine=self._engine,
                 noise=self._noise,
+                tap=self._tap,
                 listener=_Log(identity.client_id),
             ).run()
 

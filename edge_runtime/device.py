@@ -25,6 +25,7 @@ from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.turn import next_task
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
+from gkt_core.bundle.tap import TapRequirement
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
@@ -74,6 +75,7 @@ class Device:
             goes on with the engine that it began with.
         checkpoint_seconds: How often the middle of a round is saved; what is lost when a device is killed.
         noise: What happens to features before they leave; the state folder adds the key.
+        tap: What the owner was told of the features that leave; a run of others is refused.
         pauses: When to wait between two steps.
         tries_memory: Whether to find out before joining that memory suffices.
         most_bundle_bytes: What the files of an engine may have together.
@@ -90,6 +92,7 @@ class Device:
     engine: str | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     noise: FeatureNoise = field(default_factory=FeatureNoise)
+    tap: TapRequirement = field(default_factory=TapRequirement)
     pauses: Pauses = field(default_factory=Pauses)
     tries_memory: bool = False
     most_bundle_bytes: int = MOST_BUNDLE_BYTES
@@ -109,6 +112,7 @@ class Device:
         config = agreed_config(info.config)
         manifest = Manifest.from_dict(info.manifest)
         with place_kept_named(self.state_dir.path):
+            self.tap.check(manifest, config.codec)
             check_data(self.data, manifest, self.client_id)
         state = self.state_dir.state(info.run_id, self.client_id)
         with full_disk_named(self.state_dir.path):
@@ -128,6 +132,8 @@ class Device:
             list(self.data.class_names),
             self.client_key,
             known.samples_sha256(),
+            self.tap.require_tap or "",
+            self.tap.max_bits or 0,
         )
         # Other devices' classes count where the bundle names none.
         with place_kept_named(self.state_dir.path):

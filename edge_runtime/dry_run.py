@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from edge_runtime.engines.base import open_engine
 from edge_runtime.trust.features import GuardedEngine
 from gkt_core.bundle.manifest import Bundle
+from gkt_core.bundle.tap import described_tap
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
 from gkt_core.rounds.client_part import ClientPart
@@ -21,6 +22,7 @@ class DryRun:
 
     Attributes:
         engine: What would train, and made the features below.
+        tap: Name and shape of what makes the features, and bits of each number as it leaves.
         leaves: Kinds of data that would be sent, in words.
         stays: Kinds of data that would not.
         tensors: Shape and dtype of each tensor of one shard.
@@ -33,6 +35,7 @@ class DryRun:
     """
 
     engine: str
+    tap: str
     leaves: list[str]
     stays: list[str]
     tensors: dict[str, str]
@@ -85,6 +88,7 @@ def dry_run(
     tensors = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
     return DryRun(
         engine=opened.name,
+        tap=described_tap(bundle.manifest, config.codec),
         leaves=[
             f"feature maps: {_what(opened)}. They show much of the image" + _blurring(noise, spread),
             *(["the feature of black, one vector: what the server pads cropped features with"] * crops),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.state.credential import place_kept_named
 from edge_runtime.state.packed_data import packed_data
+from edge_runtime.trust.agreed import agreed_config
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.bundle.run_checks import check_classes
+from gkt_core.bundle.tap import TapRequirement
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import DatasetError
@@ -45,6 +47,7 @@ class OwnData:
         options: How they are packed.
         folder: The state folder; without one nothing is kept.
         note: Told what was taken and left out, in lines.
+        tap: What of features the owner agreed to.
     """
 
     owner: str
@@ -53,6 +56,7 @@ class OwnData:
     options: PackOptions
     folder: Path | None
     note: Callable[[str], None]
+    tap: TapRequirement = field(default_factory=TapRequirement)
 
     def fit(self, info: RunInfo) -> PrivateData:
         """Pack the data for a run if they are not packed yet, and see whether they are for it.
@@ -60,9 +64,11 @@ class OwnData:
         Raises:
             ArtifactError: They are of other classes, or the bundle does not name its own.
             DatasetError: They are of another size, or cannot be read.
+            UnsafeModelError: The run's features are others than the owner was told.
         """
         manifest = Manifest.from_dict(info.manifest)
         with place_kept_named(self.folder):
+            self.tap.check(manifest, agreed_config(info.config).codec)
             if self.private is None:
                 self.private = packed_data(self.source, manifest, self.options, self.folder, self.note)
             check_data(self.private, manifest, self.owner)

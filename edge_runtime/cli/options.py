@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkt_core.bundle.manifest import ENGINE_FILES
+from gkt_core.bundle.tap import TapRequirement
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.output_path import OUTPUT_FILE, OUTPUT_FOLDER
 from gkt_core.data.pack import PackOptions
@@ -162,6 +163,7 @@ class RunOptions(DeviceOptions):
         state_dir: Folder of what survives a restart: bundle, weights, model. Needed but for --dry-run.
         is_dry_run: Show what would leave this device; send nothing of it.
         noise: What happens to features before they leave.
+        tap: What the owner was told of the features that leave.
         connection: The way to the server.
         patience_seconds: Give up on a server that has not answered for so long.
         engine: What trains.
@@ -181,6 +183,7 @@ class RunOptions(DeviceOptions):
     state_dir: Path | None = option(None, click_type=OUTPUT_FOLDER)
     is_dry_run: bool = option(False, flag="--dry-run")
     noise: FeatureNoise = field(default_factory=FeatureNoise)
+    tap: TapRequirement = field(default_factory=TapRequirement)
     pack: PackOptions = field(default_factory=PackOptions)
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
     patience_seconds: float | None = option(

@@ -74,7 +74,7 @@ def run(options: RunOptions, as_json: bool) -> None:
         for limit in pauses.missing():
             progress.note(f"{limit}: nothing below {options.sysfs} says so, training never waits for it")
         kept_in = None if folder is None else folder.path
-        own = OwnData(name, private, str(options.data), options.pack, kept_in, progress.note)
+        own = OwnData(name, private, str(options.data), options.pack, kept_in, progress.note, options.tap)
         server = enter(options, kept_in, identity, progress.note, own.fit)
         stack.callback(server.close)
         engine = options.engine and options.engine.replace("-", "_")
@@ -95,6 +95,7 @@ def run(options: RunOptions, as_json: bool) -> None:
             engine=engine,
             checkpoint_seconds=options.checkpoint_seconds,
             noise=options.noise,
+            tap=options.tap,
             pauses=pauses,
             tries_memory=options.memory_limit_mb is not None,
             most_bundle_bytes=most_bundle_bytes(options.memory_limit_mb),
@@ -164,6 +165,7 @@ def _dry_run(server: ServerClient, own: OwnData, options: RunOptions, engine: st
 
 def _print_dry_run(shown: DryRun, client_id: str) -> None:
     click.echo(f"{client_id} would train with {shown.engine}.")
+    click.echo(f"The tap of this run: {shown.tap}.")
     click.echo("This would leave the device in every round (nothing was sent):")
     for line in shown.leaves:
         click.echo(f"  - {line}")

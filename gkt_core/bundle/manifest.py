@@ -110,6 +110,8 @@ class Manifest:
             cannot be followed without running them.
         horizontal_flip: Whether a mirrored image is still of its class, which it is not for digits; None in
             bundles of earlier versions, whose runs mirror unless they are told not to.
+        max_bits: Bits of each number of the features that a run of this bundle may ask devices for, at most;
+            None for any. With ``edge_network`` and ``features`` it is what a device knows of the tap.
         opset: ONNX opset of the training graph.
         seed: Seed of the initial weights.
         batch_norms: Corrections that a runtime applies after each step.
@@ -145,6 +147,7 @@ class Manifest:
     bounds: dict[str, Any] = field(default_factory=dict)
     memory: MemoryPlan | None = None
     horizontal_flip: bool | None = None
+    max_bits: int | None = None
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
@@ -284,6 +287,8 @@ class Manifest:
             check_name(manifest.server_network)
             if len(manifest.features) != 3 or not all(1 <= length <= 65536 for length in manifest.features):
                 raise ConfigError(f"the manifest has features {manifest.features}, expected [C, H, W]")
+            if manifest.max_bits is not None and not 1 <= manifest.max_bits <= 32:
+                raise ConfigError(f"max_bits is {manifest.max_bits}, expected 1 to 32")
             check_num_classes(manifest.num_classes)
             check_image_size(manifest.image_size)
             manifest._check_tensors()

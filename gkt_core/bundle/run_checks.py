@@ -7,16 +7,26 @@ from typing import Any
 
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.edge_optimizer import EdgeOptimizer
-from gkt_core.config.run_config import RunConfig
+from gkt_core.config.run_config import CODEC_BITS, RunConfig
 from gkt_core.errors import ArtifactError, ConfigError
 
 
 def check_run(manifest: Manifest, config: RunConfig) -> None:
-    """Refuse a run that wants what is not in the exported graphs.
+    """Refuse a run that wants what is not in the exported graphs, or more than devices were promised.
 
     Raises:
-        ConfigError: Another temperature or another optimizer; names both and the options to export with.
+        ConfigError: Another temperature or another optimizer, or features of more bits; names both and the
+            options to export with.
     """
+    bits = CODEC_BITS[config.codec]
+    if manifest.max_bits is not None and bits > manifest.max_bits:
+        fitting = [codec for codec, num in CODEC_BITS.items() if num <= manifest.max_bits]
+        raise ConfigError(
+            f"the run wants features as {config.codec}, {bits} bits a number, the artifacts promise devices "
+            f"{manifest.max_bits} at most: "
+            + (f"choose --codec {' or '.join(fitting)}, or " if fitting else "")
+            + f"export them again with --max-bits {bits}"
+        )
     if manifest.temperature != config.temperature:
         raise ConfigError(
             f"the run wants temperature {config.temperature}, the artifacts were exported with "

@@ -16,7 +16,9 @@ from gkt_core.errors import ConfigError
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 DIRECTIONS = ("none", "s2e", "both")
-CODECS = ("fp32", "fp16", "uint8", "uint4")
+# Of a number of the features, as it leaves a device.
+CODEC_BITS = {"fp32": 32, "fp16": 16, "uint8": 8, "uint4": 4}
+CODECS = tuple(CODEC_BITS)
 SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
@@ -89,7 +91,8 @@ class RunConfig:
         horizontal_flip: Whether views are flipped at random (not for digits).
         feature_augmentation: Views that the server draws of features, another one in every epoch: random
             ``crop`` of at most ``crop_padding`` pixels, ``flip``, both or ``none``. Flips are those of images
-            with an edge network whose filters come with their mirrors (``resnet8-tied``).
+            with an edge network whose filters come with their mirrors (``resnet8-tied``); of a narrow tap
+            neither is.
         codec: How features travel, or what FedAvg's devices send: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
         uploads: When devices upload: in ``every`` round; in ``rounds=1,4,16`` alone; or after a ``drift=X``,
             the relative change of their features since their last upload, on 64 fixed samples. In other

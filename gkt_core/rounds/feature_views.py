@@ -3,7 +3,8 @@
 Like :mod:`gkt_core.data.augment` a pure function, here of (seed, device, sample_id, round_num, epoch): no
 state is kept, and a training that was killed sees the same views again. A crop is that of the image but for
 a ring of one pixel, as the extractor's convolution saw other neighbours there. A flip is that of the image if
-the extractor's filters come with their mirrors (``resnet8-tied``), else one that no image has.
+the extractor's filters come with their mirrors (``resnet8-tied``), else one that no image has. Of a narrow
+tap neither is that of an image (:func:`inexact_views`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import view_hash
-from gkt_core.networks import TIED_NETWORKS
+from gkt_core.networks import TIED_NETWORKS, layout_of
 from gkt_core.rounds.client_part import client_seed
 from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
 
@@ -76,6 +77,18 @@ class FeatureViews:
             seed = client_seed(self.seed, source.client_ids[owner]) ^ _OWN_SEED
             bits[mine] = view_hash(seed, source.sample_ids[rows[mine]], round_num * 65536 + epoch)
         return bits
+
+
+def inexact_views(config: RunConfig, edge_network: str) -> str:
+    """Say in what augmented features of a narrow tap differ from an image's; empty if there are none."""
+    layout = layout_of(edge_network)
+    if config.feature_augmentation == "none" or layout is None or not layout.tap_blocks:
+        return ""
+    return (
+        f"features of {edge_network} are augmented ({config.feature_augmentation}) though no image has such "
+        f"ones: they move by {layout.stride} pixels of the image at a time, each sees {layout.reach} pixels "
+        "around its own, and its filters have no mirrors; whether that helps, the validation accuracy says"
+    )
 
 
 def offsets(

@@ -111,10 +111,10 @@ class JoinRequest(Message):
 
     Attributes:
         class_names: Of its data, in their order; empty from devices that do not say.
-        client_key: A secret of the device: a name that another one has is refused. Empty from devices that
-            have none.
+        client_key: A secret of the device: a name that another one has is refused. Empty where it has none.
         samples_sha256: A hash of the ids of its samples, of both parts. If it is another one than before,
-            what the server holds of a part that is not closed was made of other samples, and is forgotten.
+            what the server holds of a part that is not closed was made of others, and is forgotten.
+        require_tap: As in :class:`gkt_core.bundle.tap.TapRequirement`; empty for any. max_bits: 0 for any.
     """
 
     protocol_version: int
@@ -125,6 +125,8 @@ class JoinRequest(Message):
     class_names: list[str] = field(default_factory=list)
     client_key: str = ""
     samples_sha256: str = ""
+    require_tap: str = ""
+    max_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,11 @@ class Task(Message):
         action: ``wait``, ``train`` (round ``round_num``), ``finish`` (take the model) or ``stop`` (the run
             failed; ``reason`` says why).
         round_num: The round, from 1; 0 while the run has not begun.
-        soft_labels_round: The round whose soft labels to train with: the last one in which the server trained
-            on this device's features; 0 if there was none.
+        soft_labels_round: The last round in which the server trained on this device's features; 0 for none.
         retry_after_seconds: When to ask again, for ``wait``.
         reason: For a person.
         learning_rate_scale: What the device's learning rate is multiplied with in this round.
-        upload_round: Where not every round has an upload: the round of the one that the server holds of this
-            device; 0 for none.
+        upload_round: Where not every round has an upload: of the one that the server holds; 0 for none.
         view_round: In such a run, the round of the upload that those soft labels answer: its view is the one
             that they belong to, and the extractor that made it is the one of the model.
     """

@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import click
 
-from gkt_core.bundle.manifest import load_bundle
+from gkt_core.bundle.manifest import Manifest, load_bundle
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.precision import with_precision
-from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
+from gkt_core.config.run_config import CODEC_BITS, RunConfig, build_run_config, run_config_options
 from gkt_core.data.augment import CROP_PADDING_WORDS, view_defaults
 from gkt_core.errors import ConfigError, needs
+from gkt_core.rounds.feature_views import inexact_views
 from gkt_core.wire.addresses import is_loopback
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
@@ -241,7 +242,7 @@ def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[st
         ConfigError: A value is wrong, or the trainer's machine cannot hold what was asked for.
     """
     manifest = load_bundle(artifacts).manifest
-    defaults = {**SERVE_DEFAULTS, "horizontal_flip": manifest.may_mirror}
+    defaults = {**SERVE_DEFAULTS, "horizontal_flip": manifest.may_mirror, "codec": _codec(manifest)}
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
     crops = config.crops_features
     spec = ShardSpec(config.codec, manifest.feature_shape, manifest.num_classes, 1, crops)
@@ -252,9 +253,19 @@ def new_config(options: ServeOptions, artifacts: Path, hyper_parameters: dict[st
     config = build_run_config(hyper_parameters, file=options.config_file, defaults=defaults)
     sizes = fitting_batches(manifest.memory, config.shard_samples, on_cpu=options.device == "cpu")
     config = build_run_config(hyper_parameters, file=options.config_file, defaults={**defaults, **sizes})
-    for line in check_memory(manifest, config, options):
-        _announce(line)
+    for line in (*check_memory(manifest, config, options), inexact_views(config, manifest.edge_network)):
+        if line:
+            _announce(line)
     return with_precision(config, options.device, _announce)
+
+
+def _codec(manifest: Manifest) -> str:
+    """Choose how features travel: as usual, or in as many bits as the bundle promises devices at most."""
+    usual, most = SERVE_DEFAULTS["codec"], manifest.max_bits
+    fitting = [codec for codec, bits in CODEC_BITS.items() if most is not None and bits <= most]
+    if most is None or CODEC_BITS[usual] <= most or not fitting:
+        return usual
+    return max(fitting, key=CODEC_BITS.__getitem__)
 
 
 def _print_address(run: RunContext, url: str, link: JoinLink) -> None:

@@ -148,6 +148,10 @@ def test_what_a_new_run_has_unless_it_is_told(server_bundle: Path, tmp_path: Pat
     # One of an earlier version does not, and is mirrored as before.
     write_manifest(digits, dataclasses.replace(load_bundle(server_bundle).manifest, horizontal_flip=None))
     assert new_config(ServeOptions(data_dir=tmp_path), digits, {}) == chosen[0]
+    # What devices were promised is what they are asked for.
+    for bits, codec in ((4, "uint4"), (16, "uint8"), (7, "uint4"), (None, "uint8")):
+        write_manifest(digits, dataclasses.replace(load_bundle(server_bundle).manifest, max_bits=bits))
+        assert new_config(ServeOptions(data_dir=tmp_path), digits, {}).codec == codec
     # A simulation's stay as they are: committed results were made with them.
     assert (RunConfig().codec, RunConfig().shard_samples) == ("fp32", 64)
 

@@ -13,7 +13,7 @@ from gkt_core.bundle.bundle_files import sha256_of
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.precision import with_precision
-from gkt_core.config.run_config import build_run_config, run_config_options
+from gkt_core.config.run_config import RunConfig, build_run_config, run_config_options
 from gkt_core.data.augment import view_defaults
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.data.split import split_dataset
@@ -69,6 +69,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     if config.num_clients != len(federation.clients):
         raise ConfigError(f"--clients is {config.num_clients}, {folder} holds {len(federation.clients)}")
     noise, networks = options.noise, options.networks
+    _note(config, networks.edge_network)
     chosen = AlgorithmOptions(
         algorithm=algorithm,
         edge_network=networks.edge_network,
@@ -134,3 +135,11 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     by_class = sorted(tested, key=lambda item: item[1])
     (worst, lowest), (best, highest) = by_class[0], by_class[-1]
     click.echo(f"by class: from {lowest:.4f} ({worst}) to {highest:.4f} ({best}); {out / 'confusion.png'}")
+
+
+def _note(config: RunConfig, edge_network: str) -> None:
+    """Say what of the run is not what it seems."""
+    from gkt_core.rounds.feature_views import inexact_views  # noqa: PLC0415 - what it imports takes a while
+
+    if inexact := inexact_views(config, edge_network):
+        click.echo(inexact, err=True)

@@ -8,6 +8,7 @@ import re
 from flask import Blueprint, Response, request
 
 from gkt_core.bundle.run_checks import check_classes
+from gkt_core.bundle.tap import TapRequirement
 from gkt_core.errors import ForbiddenError, MessageError
 from gkt_core.wire.credentials import ENROLMENT, Enrolled, NewCredential, is_sha256, secret_sha256
 from gkt_core.wire.paths import CLIENT, CREDENTIAL, RUN, TASK
@@ -38,6 +39,9 @@ def join(run_id: str, client_id: str) -> Response:
     message = received(JoinRequest, receive_message())
     check_protocol_version(message.protocol_version)
     manifest, names = run.bundle.manifest, message.class_names
+    # A device has looked before it asks; what it tells is held to, should the two see different bundles.
+    told = TapRequirement(require_tap=message.require_tap or None, max_bits=message.max_bits or None)
+    told.check(manifest, run.config.codec)
     check_classes(manifest, message.num_classes, f"the data of {client_id}", names)
     if not names:
         _logger.warning(

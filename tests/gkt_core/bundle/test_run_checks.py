@@ -44,6 +44,16 @@ def test_the_message_has_the_options_to_export_with(digits_bundle: Bundle) -> No
         check_run(digits_bundle.manifest, RunConfig(temperature=4.0))
 
 
+def test_a_run_asks_for_no_more_bits_than_devices_were_promised(digits_bundle: Bundle) -> None:
+    promised = dataclasses.replace(digits_bundle.manifest, max_bits=8)
+    for codec in ("uint4", "uint8"):
+        check_run(promised, RunConfig(codec=codec))
+    with pytest.raises(ConfigError, match=r"fp16, 16 bits .* 8 at most: choose --codec uint8 or uint4"):
+        check_run(promised, RunConfig(codec="fp16"))
+    with pytest.raises(ConfigError, match=r"promise devices 2 at most: export them again with --max-bits 4"):
+        check_run(dataclasses.replace(promised, max_bits=2), RunConfig(codec="uint4"))
+
+
 def test_what_another_device_calls_its_classes_cannot_write_on_a_terminal() -> None:
     with pytest.raises(ArtifactError, match=r"b has cat, '\\x1b\[2Jdog\\n'") as refused:
         check_class_names(("cat", "dog"), "a", ("cat", "\x1b[2Jdog\n"), "b")

@@ -18,7 +18,7 @@ from gkt_core.data.augment import to_float_nchw
 from gkt_core.errors import ConfigError
 from gkt_core.nn import EdgeNetwork, build_edge_network
 from gkt_core.rounds.feature_source import ShardSource
-from gkt_core.rounds.feature_views import FeatureViews, offsets, shifted_views
+from gkt_core.rounds.feature_views import FeatureViews, inexact_views, offsets, shifted_views
 from gkt_core.wire.codec import encode
 from gkt_core.wire.shards import FeatureShard
 
@@ -97,6 +97,23 @@ def extractor(name: str) -> EdgeNetwork:
 def features_of(network: EdgeNetwork, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     with torch.no_grad():
         return np.asarray(network(torch.from_numpy(to_float_nchw(images)))[0].numpy())
+
+
+def test_augmented_features_of_a_narrow_tap_are_said_to_be_those_of_no_image() -> None:
+    both = RunConfig(feature_augmentation="crop+flip")
+    said = inexact_views(both, "resnet8-16x8x8")
+    assert "(crop+flip)" in said and "by 4 pixels" in said and "sees 4 pixels around" in said
+    assert inexact_views(RunConfig(), "resnet8-16x8x8") == ""
+    assert {inexact_views(both, name) for name in ("resnet8", "resnet8-tied", "resnet8-stride2", "own")} == {
+        ""
+    }
+    # A crop of the image by a whole stride is not the crop of the features, in the middle of the map neither.
+    network, images = extractor("resnet8-16x8x8"), RNG.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    moved = np.zeros_like(images)
+    moved[:, 4:] = images[:, :-4]
+    features, of_moved = features_of(network, images), features_of(network, moved)
+    assert np.abs(features[:, :, 1:6] - of_moved[:, :, 2:7]).max() < 1e-4
+    assert np.abs(features[:, :, 0] - of_moved[:, :, 1]).max() > 0.01
 
 
 def test_flipped_features_of_a_tied_stem_are_those_of_the_flipped_image() -> None:
