@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from edge_export import ExportOptions, export_bundle
 from edge_runtime.client import Client
 from gkt_core.bundle.manifest import Bundle, Manifest, load_bundle
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError, UnsafeModelError
 from gkt_core.wire.protocol import JoinRequest, to_json
-from tests.conftest import shared_folder
 from tests.edge_runtime.hostile import FEATURE_FILES, changed_bundle, copied_by_convolution, thinned_images
 from tests.edge_runtime.hostile_server import HostileServer, session_of, trained_template
 from tests.edge_runtime.test_hostile_server import ENGINES, device, straight, uploads
-from tests.server_app.server_fixtures import NUM_CLASSES, private_data, run_config
+from tests.server_app.server_fixtures import private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
 
@@ -29,15 +27,10 @@ TOLD = ("--require-tap", NAME, "--max-bits", "4")
 SHAPE = "16x2x2"
 
 
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of a narrow tap, for both engines, which promises devices 4 bits."""
-
-    def make(folder: Path) -> None:
-        options = ExportOptions(edge_network=NAME, num_classes=NUM_CLASSES, image_size=8, max_bits=4)
-        export_bundle(options, folder / "bundle", verify="none")
-
-    return load_bundle(shared_folder(tmp_path_factory, "narrow-tap", make) / "bundle")
+@pytest.fixture
+def narrow(narrow_bundle: Path) -> Bundle:
+    """What the owner was told of."""
+    return load_bundle(narrow_bundle)
 
 
 @pytest.fixture

@@ -42,6 +42,17 @@ def server_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def narrow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tap resnet8-16x8x8, 16x2x2 of images of 8 pixels, which promises devices 4 bits."""
+
+    def export(folder: Path) -> None:
+        options = ExportOptions("resnet8-16x8x8", num_classes=NUM_CLASSES, image_size=8, max_bits=4)
+        export_bundle(options, folder / "artifacts", verify="none")
+
+    return shared_folder(tmp_path_factory, "narrow", export) / "artifacts"
+
+
+@pytest.fixture(scope="session")
 def empty_run(server_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of 2 devices and 2 rounds that nobody joined: to be copied, never opened.
 

@@ -32,8 +32,10 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     return federation
 
 
-def fedgkt(federation: Federation, config: RunConfig, *, grouped: bool) -> FedGKT:
-    algorithm = build("fedgkt", federation, config, grouped=grouped)
+def fedgkt(
+    federation: Federation, config: RunConfig, *, grouped: bool, edge_network: str = "resnet8"
+) -> FedGKT:
+    algorithm = build("fedgkt", federation, config, grouped=grouped, edge_network=edge_network)
     assert isinstance(algorithm, FedGKT)
     return algorithm
 
@@ -52,16 +54,19 @@ def ignore_samples(num: int) -> None:
         {"edge_optimizer": "adamw", "edge_weight_decay": 1e-2},
         {"shared_init": False, "local_epochs": 2},
         {"lr_schedule": "one_cycle", "local_epochs": 2},
+        {"edge_network": "resnet8-8x8x8", "edge_optimizer": "sgd", "edge_lr": 0.01},
         {"lr_schedule": "cosine_by_step", "edge_optimizer": "sgd", "edge_lr": 0.01},
     ],
     ids=str,
 )
 def test_the_same_as_one_by_one(options: dict[str, Any], uneven: Federation) -> None:
     """Two rounds of local training, the second with a teacher and without one of the devices."""
-    config = with_options(batch_size=8, **options)
+    named = {"edge_network": options.get("edge_network", "resnet8")}
+    given = {name: value for name, value in options.items() if name not in named}
+    config = with_options(batch_size=8, **given)
     # Adam divides by the size of gradients: of a very small one it makes much of its rounding error.
     atol = 2e-5 if config.edge_optimizer == "sgd" else 3e-4
-    one_by_one, grouped = fedgkt(uneven, config, grouped=False), fedgkt(uneven, config, grouped=True)
+    one_by_one, grouped = (fedgkt(uneven, config, grouped=each, **named) for each in (False, True))
     assert grouped._grouped is not None
     for client in one_by_one._clients.values():
         client.train(1, 1.0, ignore_samples)

@@ -180,9 +180,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "client_fraction": 0.7,
         "feature_augmentation": "crop",
     },
+    "narrow tap": {"rounds": 2, "codec": "uint4", "feature_augmentation": "crop+flip"},
     "uploads by drift": {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
 }
-IN_SYSTEM = ("one-cycle", "averaged", "views of features", "uploads by drift")
+IN_SYSTEM = ("narrow tap", "one-cycle", "averaged", "views of features", "uploads by drift")
 
 
 @pytest.mark.parametrize(
@@ -193,11 +194,16 @@ IN_SYSTEM = ("one-cycle", "averaged", "views of features", "uploads by drift")
     ],
 )
 def test_a_served_run_is_its_simulation(
-    options: dict[str, Any], server_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any],
+    server_bundle: Path,
+    narrow_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = run_config(num_clients=3, server_epochs=2, quarantine=False, **options)
     assert torch.get_num_threads() == 1
-    served = Served(server_bundle, tmp_path, config, monkeypatch)
+    bundle = narrow_bundle if options is RUNS["narrow tap"] else server_bundle
+    served = Served(bundle, tmp_path, config, monkeypatch)
     with contextlib.closing(served.run.store):
         served.to_the_end()
         metrics = run_status(served.run.store).finished_rounds
