@@ -71,7 +71,7 @@ def _markdown(text: str) -> str:
 def _row(param: click.Option, ctx: click.Context) -> str:
     choices = getattr(param.type, "choices", None)
     metavar = "" if param.is_flag or param.count else param.make_metavar(ctx)
-    values = ", ".join(choices) if choices else metavar[1:-1].replace("|", ", ") if "|" in metavar else ""
+    values = ", ".join(choices) if choices else metavar[1:-1].replace("|", ", ") if metavar[:1] == "[" else ""
     if isinstance(param, FieldOption):
         text, default, values = param.described, param.default_words, values or param.range_words
     else:
@@ -81,7 +81,8 @@ def _row(param: click.Option, ctx: click.Context) -> str:
         text += f" Also from the environment: {param.envvar}."
     if param.required:
         default = "required"
-    cells = [f"`{name}`", *(cell.replace("|", "\\|") for cell in (text, default, values))]
+    # A bar would end its cell, in code too.
+    cells = [cell.replace("|", "\\|") for cell in (f"`{name}`", text, default, values)]
     return f"| {' | '.join(cells)} |"
 
 
