@@ -145,6 +145,7 @@ def test_a_run_without_ort_files_has_none(api: Any) -> None:
     assert answer.status_code == 404 and "expected one of" in answer.json()["message"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("engine", ["ort_training", "portable"])
 def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path: Path, engine: str) -> None:
     weights = build_edge_network("resnet4", 3, seed=9).state_dict()
@@ -157,6 +158,7 @@ def test_a_bundle_that_began_from_a_file_is_verified_again(tmp_path: Path, engin
     assert set(verify_bundle(bundle, network_of(bundle))) == {engine}
 
 
+@pytest.mark.system
 def test_a_tied_stem_is_exported_to_both_engines(tmp_path: Path) -> None:
     """Both are verified against float64, and give of flipped images what a server makes of the images'."""
     manifest = export_bundle(dataclasses.replace(OPTIONS, edge_network="resnet8-tied"), tmp_path / "tied")

@@ -26,6 +26,7 @@ def exported(folder: Path, options: ExportOptions) -> MemoryPlan:
     return memory
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("engine", ENGINE_FILES)
 def test_a_real_process_stays_within_the_estimate(engine: str, tmp_path: Path) -> None:
     """Batches that make the process itself the smaller part, so that the part of an image is what is held."""

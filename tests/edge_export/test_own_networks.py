@@ -42,6 +42,7 @@ def test_simulated(algorithm: str, module: Path, gkt: Gkt, tmp_path: Path) -> No
     assert result["config"]["server_network"] == "wide_server"
 
 
+@pytest.mark.system
 def test_exported_and_trained_on_a_device_without_the_module(module: Path, gkt: Gkt, tmp_path: Path) -> None:
     split = gkt("data", "split", "--image-size", "8", "--limit", "120", "--clients", "2", "--out", "split")
     assert split.returncode == 0, split.stderr

@@ -135,6 +135,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.system
 # Werkzeug's server, which is the test's, leaves a file open where a device goes away in the middle of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("engine", [name.replace("_", "-") for name in ENGINE_FILES])

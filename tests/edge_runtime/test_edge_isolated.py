@@ -51,6 +51,7 @@ def isolated(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.system
 def test_one_real_round_without_torch_and_onnx(
     digits_bundle: Bundle, digits_split: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_the_blocker_blocks(tmp_path: Path) -> None:
     assert "gkt-edge[export]" in done.stderr
 
 
+@pytest.mark.system
 def test_onnxruntime_keeps_working_beside_its_real_training_package() -> None:
     """The stand-in module goes away: an exporter in the same process finds the real package."""
     code = (

@@ -26,6 +26,7 @@ from tests.server_app.server_fixtures import private_data
 pytest_plugins = ["tests.server_app.server_fixtures"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("engine", ENGINE_FILES)
 def test_killed_at_any_moment(server_bundle: Path, tmp_path: Path, engine: str) -> None:
     """Two kills in the middle of the round, then one while it starts, writes, trains or uploads."""

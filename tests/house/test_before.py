@@ -55,6 +55,7 @@ def served(run: Path) -> Iterator[dict[str, Any]]:
             server.wait(LONGEST_SECONDS)
 
 
+@pytest.mark.system
 def test_a_run_and_its_devices_go_on_to_the_end(before: Path, gkt: Gkt) -> None:
     devices = {"client-000": before / "first", "client-001": before / "second"}
     stands = {name: json.loads((folder / "state.json").read_text()) for name, folder in devices.items()}

@@ -104,6 +104,7 @@ ON_UNIX_ALONE = {
 }
 
 
+@pytest.mark.system
 def test_every_module_is_imported_but_those_of_a_server(tmp_path: Path) -> None:
     code = f"""{PRELUDE}
 hide({(LIBRARIES + " " + TRAINING)!r})

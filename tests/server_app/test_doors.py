@@ -22,6 +22,7 @@ from tests.server_app.waiting import until
 TWO = ("--clients", "2", "--rounds", "3", *SMALL)
 
 
+@pytest.mark.system
 def test_a_device_that_lost_its_folder_takes_up_its_place_again(
     serve: StartServer, small: SmallFederation, tmp_path: Path, gkt: Gkt
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_device_that_lost_its_folder_takes_up_its_place_again(
     assert (tmp_path / "a" / "model.onnx").exists()
 
 
+@pytest.mark.system
 def test_a_revoked_device_is_out_and_so_is_its_next_name(
     serve: StartServer, small: SmallFederation, tmp_path: Path, gkt: Gkt
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_revoked_device_is_out_and_so_is_its_next_name(
     assert [each.client_id for each in server.status().clients] == ["client-000", "client-001"]
 
 
+@pytest.mark.system
 def test_https_and_secrets_that_are_nowhere_to_be_seen(
     serve: StartServer, small: SmallFederation, tmp_path: Path, gkt: Gkt
 ) -> None:
@@ -156,6 +159,7 @@ def test_the_shared_token_works_on_this_machine_for_a_release(
     assert not (tmp_path / "a" / "credential.json").exists()
 
 
+@pytest.mark.system
 def test_links_are_made_beside_a_running_server(
     serve: StartServer, small: SmallFederation, tmp_path: Path, gkt: Gkt
 ) -> None:

@@ -75,6 +75,7 @@ def gkt(*words: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.system
 def test_devices_wait_while_the_disk_is_nearly_full(
     disk: Disk, server: Serve, small: SmallFederation, finished_small: FinishedSmall, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_devices_wait_while_the_disk_is_nearly_full(
     assert server.get("/v1/health").status_code == 200
 
 
+@pytest.mark.system
 def test_no_command_ends_in_a_traceback_on_a_disk_that_is_full(
     disk: Disk, server: Serve, small: SmallFederation, tmp_path: Path
 ) -> None:

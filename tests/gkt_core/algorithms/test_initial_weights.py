@@ -73,6 +73,7 @@ def test_files_of_other_networks(federation: Federation, tmp_path: Path) -> None
         build("fedavg", federation, initial_edge=path)
 
 
+@pytest.mark.system
 def test_a_run_from_files_is_another_run(federation: Federation, gkt: Gkt, tmp_path: Path) -> None:
     """A resumed run must begin from the same files; other contents are other settings."""
     path = tmp_path / "edge.safetensors"

@@ -31,6 +31,7 @@ def spin_counts(folder: Path, *command: str, **decided: str) -> set[str]:
     return set(re.findall(r"GOMP_SPINCOUNT\s*=\s*'(\w+)'", done.stderr))
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="GCC's OpenMP prints how long it spins")
 @pytest.mark.parametrize(
     "command",

@@ -31,7 +31,9 @@ RESULT_KEYS = {"test_accuracy", "validation_accuracy", "upload_bytes", "download
     "algorithm",
     # The slow ones take most of the time; `test_saving` and the demo's tests run them every day.
     [
-        pytest.param(each, marks=pytest.mark.slow if each in ("fedgkt", "fedavg", "ecofed") else ())
+        pytest.param(
+            each, marks=pytest.mark.slow if each in ("fedgkt", "fedavg", "ecofed") else pytest.mark.system
+        )
         for each in ALGORITHMS
     ],
 )

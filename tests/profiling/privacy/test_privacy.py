@@ -132,6 +132,7 @@ def test_the_picture_shows_ten_images(written: Path) -> None:
     assert (written / "p.html").read_text().count("data:image/svg+xml;base64,") == 1
 
 
+@pytest.mark.system
 def test_real_images_are_given_away_too(tmp_path: Path) -> None:
     folder = os.environ.get("GKT_TEST_DATA")
     if not folder:

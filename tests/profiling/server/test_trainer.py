@@ -28,6 +28,7 @@ def torch_as_before() -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
+@pytest.mark.system
 def test_speed(torch_as_before: None) -> None:
     said: list[str] = []
     options = TrainerOptions(16, 2, 1, 8, image_size=8, repeats=2, memory_examples=0)

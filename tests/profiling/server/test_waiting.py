@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from profiling.server.waiting.measure import measure_waiting
 from profiling.server.waiting.options import WaitingOptions
 from profiling.server.waiting.report import Waiting
 
 
+@pytest.mark.system
 def test_devices_wait_and_all_have_their_turn() -> None:
     """A few; the command has 200."""
     lines: list[str] = []

@@ -81,6 +81,7 @@ def test_a_device_that_turns_in_the_second_round(
     assert list(run.quarantined) == [CLIENTS[2]]
 
 
+@pytest.mark.system
 def test_moved_labels_of_photos_are_seen(tmp_path: Path) -> None:
     """A probe names few photos rightly; labels that were moved stand no better than by chance."""
     folder = os.environ.get("GKT_TEST_DATA")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import server_app.rounds
 from server_app.rounds.machine import Rounds, rounds_of
 from server_app.rounds.state import RunState
@@ -23,6 +25,7 @@ def test_the_mode_of_the_state_chooses() -> None:
         assert chosen == type(chosen)(), "it has no state of its own"
 
 
+@pytest.mark.system
 def test_mypy_refuses_a_mode_without_a_method(tmp_path: Path) -> None:
     """A machine for every method of either mode that is renamed, and one that is unchanged."""
     room = tmp_path / "server_app" / "rounds"

@@ -38,6 +38,7 @@ def begin(server_bundle: Path, tmp_path: Path) -> Iterator[Begin]:
         each.run.store.close()
 
 
+@pytest.mark.system
 def test_a_run_without_rounds_through_a_trainer_that_dies(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

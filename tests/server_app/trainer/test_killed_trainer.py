@@ -194,6 +194,7 @@ def test_a_round_goes_on_after_its_last_epoch(
     assert kept == {"round-000001.safetensors", "round-000002.safetensors"}
 
 
+@pytest.mark.system
 def test_a_trainer_outlives_a_storage_that_does_not_answer(
     undisturbed: FinishedRun,
     undisturbed_epochs: RunOfTwo,
@@ -350,6 +351,7 @@ def test_releasing_is_what_a_new_trainer_does_first(
     assert applied == [Released()]
 
 
+@pytest.mark.system
 def test_a_round_begins_anew_whose_last_epoch_is_damaged(
     undisturbed: FinishedRun,
     undisturbed_epochs: RunOfTwo,
