@@ -97,11 +97,10 @@ class Fast:
         pytest.skip(reason)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """A thread that is ended here is no fault of the test's."""
+        """A thread that is ended here is no fault of the test's, nor what it leaves open."""
         for item in items:
-            item.add_marker(
-                pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-            )
+            for warning in ("PytestUnhandledThreadExceptionWarning", "PytestUnraisableExceptionWarning"):
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::pytest.{warning}"))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
