@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from gkt_core.errors import ConfigError
+from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
 from gkt_core.wire.join_link import JoinLink, read_join_link
 from server_app.membership import authority_sha256, bundle_sha256
 from server_app.run_folder import JOIN_NAME, RunContext, write_secret
@@ -36,6 +37,13 @@ def serve_link(run: RunContext, url: str, authority: bytes = b"") -> JoinLink:
     if before is None or link.text() != before.text():
         write_secret(run.folder / JOIN_NAME, link.text())
     return link
+
+
+def enrolled(run: RunContext, client_id: str) -> str:
+    """Enrol a device here, without a link on its way, and give what it shows from then on."""
+    secret, link = new_secret(), run.store.credentials.open_enrolment(LINK_SECONDS)
+    run.store.credentials.enrol(link, client_id, secret_sha256(secret), "")
+    return Bearer(DEVICE, client_id, secret).text()
 
 
 def kept_link(folder: Path) -> JoinLink | None:

@@ -17,11 +17,11 @@ import pytest
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples
-from gkt_core.wire.credentials import DEVICE, OPERATOR, Bearer, new_secret, secret_sha256
+from gkt_core.wire.credentials import OPERATOR, Bearer
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import RunContext, create_run, open_run, run_folder
 from server_app.store import RunStore
-from tests.conftest import LONGEST_SECONDS, shared_folder
+from tests.conftest import shared_folder
 
 IMAGE_SIZE, NUM_CLASSES = 8, 3
 FEATURE_SHAPE = (16, IMAGE_SIZE, IMAGE_SIZE)
@@ -87,13 +87,6 @@ def open_store(path: Path) -> RunStore:
     store = RunStore.open(path)
     assert store is not None
     return store
-
-
-def enrolled(run: RunContext, client_id: str) -> str:
-    """What a device shows that has enrolled with a join link of its own."""
-    secret, enrolment = new_secret(), run.store.credentials.open_enrolment(LONGEST_SECONDS)
-    run.store.credentials.enrol(enrolment, client_id, secret_sha256(secret), "")
-    return Bearer(DEVICE, client_id, secret).text()
 
 
 def operator() -> str:

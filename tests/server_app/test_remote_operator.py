@@ -24,10 +24,11 @@ from gkt_core.errors import (
 from gkt_core.wire.credentials import new_secret
 from gkt_core.wire.join_link import read_join_link
 from server_app import create_app, open_run
+from server_app.inviting import enrolled
 from server_app.run_folder import RunContext
 from tests.edge_runtime.certificates import make_certificate
 from tests.edge_runtime.in_thread import answering
-from tests.server_app.server_fixtures import OPERATOR_SECRET, closing_runs, enrolled
+from tests.server_app.server_fixtures import OPERATOR_SECRET, closing_runs
 from tests.server_app.web.test_web_server import serving
 
 Command = Callable[..., Any]

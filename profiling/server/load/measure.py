@@ -16,12 +16,12 @@ import psutil
 from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
-from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
 from profiling.frame import Announce
 from profiling.frame.processes import Child, ProcessGroup, arguments, free_port, wait_for_server, wait_until
 from profiling.server.load.light_device import LightDevice
 from profiling.server.load.memory import MemorySample, MemorySampler, between, growth_per_round
 from profiling.server.load.options import LoadOptions
+from server_app.inviting import enrolled
 from server_app.run_folder import RunContext, create_run
 
 _NUM_VALIDATION = 2
@@ -114,9 +114,6 @@ def _under_load(options: LoadOptions, run: RunContext, server: Child, announce: 
     return _report(options, run, devices, samples, began, ended, rounds)
 
 
-_LINK_SECONDS = 3600.0
-
-
 class _Rounds:
     """When all devices have sent their part of each round."""
 
@@ -137,13 +134,6 @@ class _Rounds:
                 self._announce(f"round {round_num}: all {self._num_devices} devices have sent their part")
 
 
-def _enrolled(run: RunContext, client_id: str) -> str:
-    """What a device shows that has enrolled with a link of its own."""
-    secret, link = new_secret(), run.store.credentials.open_enrolment(_LINK_SECONDS)
-    run.store.credentials.enrol(link, client_id, secret_sha256(secret), "")
-    return Bearer(DEVICE, client_id, secret).text()
-
-
 def _all_devices(
     options: LoadOptions, run: RunContext, url: str, on_uploaded: Callable[[int], None]
 ) -> list[LightDevice]:
@@ -152,7 +142,7 @@ def _all_devices(
     devices = [
         LightDevice(
             url,
-            _enrolled(run, f"device-{number:04d}"),
+            enrolled(run, f"device-{number:04d}"),
             f"device-{number:04d}",
             number,
             options.num_examples,

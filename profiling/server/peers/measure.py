@@ -24,19 +24,19 @@ from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from gkt_core.wire import paths
-from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, Task
 from profiling.frame import Announce
 from profiling.frame.processes import ProcessGroup, arguments, free_port, wait_for_server, wait_until
 from profiling.server.load.light_device import LightDevice
 from profiling.server.peers.options import PeersOptions
+from server_app.inviting import enrolled
 from server_app.own_certificate import names_of_this_machine, own_certificate
 from server_app.run_folder import RunContext, create_run
 
 _HONEST, _HOSTILE = "honest", "hostile"
 _NUM_EXAMPLES, _NUM_VALIDATION = 8, 2
-_LINK_SECONDS, _START_SECONDS = 3600.0, 120.0
+_START_SECONDS = 120.0
 # The hostile device has joined and reports nothing: a round goes on without it after so long.
 _DEADLINE_SECONDS = 2.0
 
@@ -147,7 +147,7 @@ class _Honest:
     def __init__(self, run: RunContext, url: str, authority: Path | None) -> None:
         self._run, self._url, self.authority = run, url, authority
         self._context = ssl.create_default_context(cafile=None if authority is None else str(authority))
-        bearers = {client_id: self._enrolled(client_id) for client_id in (_HONEST, _HOSTILE)}
+        bearers = {client_id: enrolled(self._run, client_id) for client_id in (_HONEST, _HOSTILE)}
         self._token, self._hostile = bearers[_HONEST], bearers[_HOSTILE]
         self._device = LightDevice(
             url, self._token, _HONEST, 0, _NUM_EXAMPLES, _NUM_VALIDATION, threading.Barrier(1),
@@ -214,11 +214,6 @@ class _Honest:
         with contextlib.closing(server):
             server.run_info()
             yield server
-
-    def _enrolled(self, client_id: str) -> str:
-        secret, link = new_secret(), self._run.store.credentials.open_enrolment(_LINK_SECONDS)
-        self._run.store.credentials.enrol(link, client_id, secret_sha256(secret), "")
-        return Bearer(DEVICE, client_id, secret).text()
 
     @staticmethod
     def _timed(call: Callable[[], object]) -> float:

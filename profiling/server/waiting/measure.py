@@ -21,12 +21,12 @@ from edge_runtime.turn import next_task
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData, Samples, save_private_data
 from gkt_core.errors import RunFailedError
-from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest
 from profiling.frame import Announce
 from profiling.frame.processes import ProcessGroup, arguments, free_port, wait_for_server, wait_until
 from profiling.server.waiting.options import WaitingOptions
 from profiling.server.web.process_cost import cpu_seconds
+from server_app.inviting import enrolled
 from server_app.run_folder import RunContext, create_run
 
 _NUM_TRAIN, _NUM_VALIDATION, _NUM_CLASSES = 8, 2, 10
@@ -91,9 +91,7 @@ class _Waiter:
         self.stopping.wait(seconds)
 
     def join(self) -> ServerClient:
-        secret, link = new_secret(), self.run.store.credentials.open_enrolment(_LONG_SECONDS)
-        self.run.store.credentials.enrol(link, self.client_id, secret_sha256(secret), "")
-        server = ServerClient(self.url, Bearer(DEVICE, self.client_id, secret).text())
+        server = ServerClient(self.url, enrolled(self.run, self.client_id))
         server.find_run()
         request = JoinRequest(PROTOCOL_VERSION, _NUM_TRAIN, _NUM_VALIDATION, _NUM_CLASSES, "waiting")
         server.join(self.client_id, request)

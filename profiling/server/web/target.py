@@ -15,13 +15,12 @@ from edge_export import ExportOptions, export_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from gkt_core.wire import paths
-from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, to_json
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_run
+from server_app.inviting import enrolled
 
-_LINK_SECONDS = 86_400.0
 CLIENT_ID = "device"
 FEATURE_SHAPE = (16, 8, 8)
 NUM_CLASSES = 10
@@ -66,9 +65,7 @@ def make_run(folder: Path) -> MadeRun:
     config = RunConfig(num_clients=1, rounds=1, codec="fp32", compress=False, shard_samples=SHARD_SAMPLES)
     run = create_run(folder / "run", artifacts, config)
     with contextlib.closing(run.store) as store:
-        secret, link = new_secret(), store.credentials.open_enrolment(_LINK_SECONDS)
-        store.credentials.enrol(link, CLIENT_ID, secret_sha256(secret), "")
-        return MadeRun(store.run_id, Bearer(DEVICE, CLIENT_ID, secret).text())
+        return MadeRun(store.run_id, enrolled(run, CLIENT_ID))
 
 
 def make_uploads(first_index: int, num: int) -> list[Upload]:

@@ -10,9 +10,23 @@ from gkt_core.bundle.manifest import COMBINED_TEMPLATE, load_bundle
 from gkt_core.bundle.template import fill_template
 from gkt_core.nn import CombinedNetwork, build_edge_network, build_server_network
 from tests.conftest import shared_folder
+from tests.edge_runtime.certificates import make_certificate
 from tests.server_app.web.api_fixtures import api, app, bundle, joined, run
 
 __all__ = ["api", "app", "bundle", "deployed", "joined", "run"]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key, as PEM files."""
+    made = make_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
+    return made.certificate, made.key
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificate: tuple[Path, Path]) -> tuple[Path, Path] | None:
+    """Both ways to reach a server: without a certificate, and with one."""
+    return certificate if request.param == "tls" else None
 
 
 @pytest.fixture(scope="session")

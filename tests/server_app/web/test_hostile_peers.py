@@ -27,17 +27,6 @@ HEAD = b"PUT /body HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
 Files = tuple[Path, Path]
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    made = make_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
-    return made.certificate, made.key
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, certificate: Files) -> Files | None:
-    return certificate if request.param == "tls" else None
-
-
 @pytest.fixture
 def app(tmp_path: Path) -> Flask:
     app = Flask("test")

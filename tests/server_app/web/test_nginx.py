@@ -22,16 +22,16 @@ from gkt_core.bundle.manifest import Bundle
 from gkt_core.wire.protocol import SHA256_HEADER, ErrorBody, from_json, to_json
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_app, create_run
+from server_app.inviting import enrolled
 from server_app.run_folder import RunContext
 from tests.conftest import LONGEST_SECONDS, ROOT, free_port
 from tests.server_app.served import SMALL, SmallFederation, StartServer
-from tests.server_app.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, enrolled, run_config
+from tests.server_app.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, run_config
 from tests.server_app.waiting import until
 from tests.server_app.web.api_fixtures import JOIN
-from tests.server_app.web.test_hostile_peers import Files, certificate
+from tests.server_app.web.test_hostile_peers import Files
 from tests.server_app.web.test_web_server import serving
 
-__all__ = ["certificate"]
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="nginx is not installed (apt-get install nginx): its recipe was NOT tested"

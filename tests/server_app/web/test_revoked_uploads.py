@@ -11,17 +11,17 @@ import pytest
 
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from server_app import create_app
+from server_app.inviting import enrolled
 from server_app.membership import change_client
 from server_app.run_folder import RunContext
 from server_app.store.folder import INCOMING
 from tests.conftest import LONGEST_SECONDS
-from tests.server_app.server_fixtures import CLIENTS, OPERATOR_SECRET, enrolled
+from tests.server_app.server_fixtures import CLIENTS, OPERATOR_SECRET
 from tests.server_app.waiting import until
 from tests.server_app.web.api_fixtures import JOIN, Api
-from tests.server_app.web.test_hostile_peers import Files, certificate, connect, ended, tls
+from tests.server_app.web.test_hostile_peers import Files, connect, ended
 from tests.server_app.web.test_web_server import serving
 
-__all__ = ["certificate", "tls"]
 MINE, OTHER = CLIENTS
 # Less than the largest shard, of which more would be refused at once.
 SIZE = 60_000

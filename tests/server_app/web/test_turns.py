@@ -20,6 +20,7 @@ from edge_runtime.server_client import ServerClient
 from edge_runtime.turn import next_task
 from gkt_core.wire.protocol import Task
 from server_app import RunContext, create_app
+from server_app.inviting import enrolled
 from server_app.membership import change_client
 from server_app.rounds.state import Joined
 from server_app.store import RunStore
@@ -27,25 +28,13 @@ from server_app.turns import TurnWatch
 from server_app.web.connections import Worker
 from server_app.web.gunicorn_server import WebServer
 from tests.conftest import LONGEST_SECONDS
-from tests.edge_runtime.certificates import make_certificate
-from tests.server_app.server_fixtures import OPERATOR_SECRET, TOKEN, enrolled
+from tests.server_app.server_fixtures import OPERATOR_SECRET, TOKEN
 from tests.server_app.waiting import until
 from tests.server_app.web.api_fixtures import JOIN
 
 Files = tuple[Path, Path]
 MINE, OTHER = "client-a", "client-b"
 LONG = f"wait={int(min(LONGEST_SECONDS, 900))}"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    made = make_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
-    return made.certificate, made.key
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, certificate: Files) -> Files | None:
-    return certificate if request.param == "tls" else None
 
 
 class Served:

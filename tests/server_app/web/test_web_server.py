@@ -26,7 +26,6 @@ from server_app.web.certificates import server_context
 from server_app.web.gunicorn_server import WebServer
 from server_app.web.receiving import body_chunks, close_unread, receive
 from tests.conftest import LONGEST_SECONDS, Gkt
-from tests.edge_runtime.certificates import make_certificate
 from tests.server_app.server_fixtures import private_data
 
 
@@ -149,13 +148,6 @@ def test_stalled_uploads_stop_nobody_and_end(app: Flask) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST_SECONDS)
         assert put(connection, "/after", b"abcd")[0] == 200
         connection.close()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 and its key, as PEM files."""
-    made = make_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
-    return made.certificate, made.key
 
 
 def test_tls(app: Flask, certificate: tuple[Path, Path], tmp_path: Path) -> None:
