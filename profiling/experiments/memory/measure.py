@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ _SECONDS = 3600.0
 _EDGE_NETWORK = "resnet8"
 # Of the batches of a run: enough for a full one and a rest, on devices as in the trainer.
 _BATCHES = 2
+
+
+@dataclass(frozen=True)
+class _Peak:
+    """The most of a process that ever lay in memory, and the files' pages among it."""
+
+    num_bytes: int = 0
+    # Of libraries: the system drops them when it wants to, and has more of the same ones after a fresh install.
+    file_bytes: int = 0
+
+    @property
+    def megabytes(self) -> dict[str, float]:
+        return {"peak_megabytes": self.num_bytes / 1e6, "files_megabytes": self.file_bytes / 1e6}
 
 
 def measure_memory(options: MemoryOptions, announce: Announce) -> dict[str, Any]:
@@ -73,6 +87,7 @@ def _measure(
         run.store.close()
         config = run.config
         device_peaks, trainer_peak = _peaks(server, devices)
+        device_peak = max(device_peaks, key=lambda peak: peak.num_bytes)
         announce(f"{network}, {size} px: ONNX Runtime's training build")
         ort_training = _ort_training(artifacts, plan, options)
     return {
@@ -86,14 +101,14 @@ def _measure(
             "limit_megabytes": plan.device_limit_mb,
             "batch_size": config.batch_size,
             "estimated_megabytes": plan.needs[plan.engine].of(config.batch_size, config.shard_samples) / 1e6,
-            "peak_megabytes": max(device_peaks) / 1e6,
-            "peaks_megabytes": [peak / 1e6 for peak in device_peaks],
+            **device_peak.megabytes,
+            "peaks_megabytes": [peak.num_bytes / 1e6 for peak in device_peaks],
         },
         "trainer": {
             "limit_megabytes": plan.trainer_limit_mb,
             "batch_size": config.server_batch_size,
             "estimated_megabytes": plan.needs[TRAINER].of(config.server_batch_size) / 1e6,
-            "peak_megabytes": trainer_peak / 1e6,
+            **trainer_peak.megabytes,
         },
         "ort_training": ort_training,
     }
@@ -128,13 +143,15 @@ def _start_devices(processes: ProcessGroup, folder: Path, options: MemoryOptions
     return started
 
 
-def _peaks(server: Child, devices: list[Child]) -> tuple[list[int], int]:
+def _peaks(server: Child, devices: list[Child]) -> tuple[list[_Peak], _Peak]:
     """Wait for the end of the devices; the peaks of each, and of the trainer."""
-    peaks: dict[int, int] = {}
+    peaks: dict[int, _Peak] = {}
 
     def watch(pid: int) -> None:
         # A peak never falls: the last reading before the end is the one.
-        peaks[pid] = max(peaks.get(pid, 0), status_bytes("VmHWM", pid) or 0)
+        before, now = peaks.get(pid, _Peak()), status_bytes("VmHWM", pid) or 0
+        files = status_bytes("RssFile", pid) or 0
+        peaks[pid] = _Peak(max(before.num_bytes, now), max(before.file_bytes, files))
 
     trainers: set[int] = set()
 
@@ -151,7 +168,9 @@ def _peaks(server: Child, devices: list[Child]) -> tuple[list[int], int]:
     for device in devices:
         if device.exit_code != 0:
             raise device.failure()
-    return [peaks[device.process.pid] for device in devices], max(peaks[pid] for pid in trainers)
+    return [peaks[device.process.pid] for device in devices], max(
+        (peaks[pid] for pid in trainers), key=lambda peak: peak.num_bytes
+    )
 
 
 def _ort_training(artifacts: Path, plan: MemoryPlan, options: MemoryOptions) -> dict[str, Any] | None:
