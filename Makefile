@@ -33,10 +33,12 @@ lint: install ## ruff, import rules, types
 test: lint ## lint, type-check and run every test that is marked neither system nor slow
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# Tests of the trainer all train, and those of storage faults wait for it.
-NOT_FAST := --ignore=tests/server_app/trainer --ignore=tests/server_app/store/test_storage_faults.py
+# Where tests train, export, count or judge many devices: what of them would be run takes longer than all others.
+NOT_FAST := $(addprefix --ignore=tests/,edge_export edge_runtime/test_required_tap.py gkt_core/algorithms gkt_core/nn \
+	gkt_core/data/test_datasets.py profiling/device profiling/experiments profiling/privacy server_app/quarantine \
+	server_app/rounds/test_sync_sequences.py server_app/store/test_storage_faults.py server_app/trainer)
 
-test-fast: install ## tests that neither start a process nor train, a minute and a half
+test-fast: install ## tests that start no process, listen, export or train not, a minute and a quarter
 	$(BIN)/python -m pytest --fast -rfE $(NOT_FAST) $(PARALLEL) $(ARGS)
 
 coverage: install ## the tests of `make test` with the lines that none of them reaches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -45,6 +46,7 @@ if (
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("gkt", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=10)
 settings.load_profile("gkt")
 
 # How long anything waits for another process: long enough beside any load, as nothing takes that long unless
@@ -54,6 +56,7 @@ LONGEST_SECONDS = 900.0
 T = TypeVar("T")
 # What starts a process, as Python's audit events are called.
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+LISTENS = "socket.bind"
 
 # A test of more steps of a PyTorch optimizer trains.
 FAST_STEPS = 3
@@ -62,26 +65,42 @@ Gkt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="skip tests that start a process or train")
+    parser.addoption(
+        "--fast", action="store_true", help="skip tests that start a process, listen, export or train"
+    )
 
 
 class Fast:
-    """Skips a test at the moment when it starts a process or trains: there is no mark that could be missing.
+    """Skips a test at the moment when it does what takes long: there is no mark that could be missing.
 
-    What fixtures train counts for none of the tests.
+    That is starting a process, listening for connections, exporting a network and training. What fixtures
+    train counts for none of the tests, nor what those of the whole session export.
     """
 
     def __init__(self) -> None:
         self._is_test = False
+        self._may_export = True
         self._num_steps = 0
         self._reason = ""
         signal.signal(signal.SIGUSR2, lambda *_: pytest.skip(self._reason))
         sys.addaudithook(self._audit)
+        torch.onnx.export = self._skipping(torch.onnx.export)
         register_optimizer_step_pre_hook(self._step)
 
     def _audit(self, event: str, arguments: object) -> None:
         if self._is_test and event in STARTS:
             self._skip("starts a process")
+        if self._is_test and event == LISTENS:
+            self._skip("listens")
+
+    def _skipping(self, export: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(export)
+        def unless_a_test_calls(*args: object, **kwargs: object) -> T:
+            if self._is_test and not self._may_export:
+                self._skip("exports")
+            return export(*args, **kwargs)
+
+        return unless_a_test_calls
 
     def _step(self, optimizer: Optimizer, arguments: object, options: object) -> None:
         self._num_steps += 1
@@ -105,11 +124,20 @@ class Fast:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
         """Look at tests only: pytest-xdist starts processes between them."""
-        self._is_test = True
+        self._is_test, self._may_export = True, False
         try:
             return (yield)
         finally:
             self._is_test = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+        """Let fixtures export what all tests share."""
+        before, self._may_export = self._may_export, fixturedef.scope == "session"
+        try:
+            return (yield)
+        finally:
+            self._may_export = before
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self) -> Iterator[None]:
@@ -134,6 +162,7 @@ class Fast:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
+        settings.load_profile("fast")
         config.pluginmanager.register(Fast())
 
 

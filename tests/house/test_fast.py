@@ -1,8 +1,9 @@
-"""``make test-fast`` skips what it says: a test that starts a process, and one that trains."""
+"""``make test-fast`` skips what it says: a test that starts a process, listens, exports or trains."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -28,3 +29,13 @@ def test_nothing_is_trained() -> None:
         optimizer.step()
     with pytest.raises(pytest.skip.Exception, match="trains"):
         optimizer.step()
+
+
+def test_nothing_listens() -> None:
+    with socket.socket() as listening, pytest.raises(pytest.skip.Exception, match="listens"):
+        listening.bind(("127.0.0.1", 0))
+
+
+def test_nothing_is_exported() -> None:
+    with pytest.raises(pytest.skip.Exception, match="exports"):
+        torch.onnx.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),))

@@ -36,7 +36,7 @@ class _Peak:
     """The most of a process that ever lay in memory, and the files' pages among it."""
 
     num_bytes: int = 0
-    # Of libraries: the system drops them when it wants to, and has more of the same ones after a fresh install.
+    # Of libraries: the system drops them when it wants to, and has more of them after a fresh install.
     file_bytes: int = 0
 
     @property

@@ -42,8 +42,8 @@ def _costs(document: Document) -> Section:
         _rows(document),
         notes=[
             f"Features travel as {next(iter(document['cases'].values()))['codec']}; peaks are the kernel's, "
-            "of the device that took most, libraries' pages included. A device's images come on top, three bytes a "
-            "pixel."
+            "of the device that took most, libraries' pages included. A device's images come on top, "
+            "three bytes a pixel."
         ],
     )
 
