@@ -23,6 +23,8 @@ RESERVE_MB, MOST_SAMPLES = 200, 1_000_000
 SHARD_BYTES, MOST_SHARD_SAMPLES = 512_000, 64
 # Of a new run's hyper-parameters, where they differ from a simulation's: what travels is dear here.
 SERVE_DEFAULTS = {"codec": "uint8"}
+# Two nights: a device that trains while it is charged is there once in them.
+NEW_DEADLINE_SECONDS = 172_800.0
 # Of one machine; each is at least a thread or a GPU.
 MAX_TRAINER_PROCS = 64
 
@@ -195,7 +197,11 @@ class ServeOptions(RunFolder):
     deployed: Path | None = option(None, flag="--infer", group=NETWORK)
     poll_seconds: float = option(1.0, low=0.01, high=3600, unit="seconds", group=NETWORK)
     deadline_seconds: float | None = option(
-        None, flag="--round-deadline", low=0, shown_default="0", group=LATE
+        None,
+        flag="--round-deadline",
+        low=0,
+        shown_default=f"{NEW_DEADLINE_SECONDS:g} in a new run, two days",
+        group=LATE,
     )
     min_clients: int | None = option(None, low=1, shown_default="half of them", group=LATE)
     reserve_disk: int = option(RESERVE_MB, low=0, high=10**9, unit="MB", group=QUOTA)

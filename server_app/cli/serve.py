@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -24,7 +25,13 @@ from gkt_core.wire.addresses import is_loopback
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
 from server_app.cli.memory import check_memory, fitting_batches
-from server_app.cli.options import MOST_SHARD_SAMPLES, SERVE_DEFAULTS, SHARD_BYTES, ServeOptions
+from server_app.cli.options import (
+    MOST_SHARD_SAMPLES,
+    NEW_DEADLINE_SECONDS,
+    SERVE_DEFAULTS,
+    SHARD_BYTES,
+    ServeOptions,
+)
 from server_app.own_networks import check_networks, note_networks, noted_networks
 
 if TYPE_CHECKING:
@@ -227,6 +234,8 @@ def run_of(
     run = run_folder.create_run(
         options.data_dir, options.artifacts, config, options.token, storage, options.server_init
     )
+    if options.deadline_seconds is None:
+        change_rules(run.store, dataclasses.replace(options, deadline_seconds=NEW_DEADLINE_SECONDS))
     note_networks(options.data_dir, options.networks)
     return run, config
 
@@ -275,7 +284,13 @@ def _print_address(run: RunContext, url: str, link: JoinLink) -> None:
         f"serving {run.store.run_id} on {url}: {run.config.rounds} rounds, {run.config.num_clients} devices"
     )
     click.echo(f"what can be said to it: {url}/docs, and {url}/v1/openapi.json for programs")
-    if not run.store.state().deadline_seconds:
+    state = run.store.state()
+    if state.deadline_seconds:
+        seconds = state.deadline_seconds
+        wait = f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds:g} s"
+        least = f"where {state.min_clients} of {state.num_clients} are there"
+        click.echo(f"a round waits {wait} for devices that are late, and goes on without them {least}")
+    else:
         click.echo("rounds wait for every device that is late: --round-deadline SECONDS goes on without it")
     click.echo(f"the link into this run, for all its devices; it is in {run.folder / JOIN_NAME}, too:")
     click.echo(f"  {link.text()}")

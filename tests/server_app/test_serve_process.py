@@ -27,7 +27,7 @@ from gkt_core.wire.join_link import read_join_link
 from gkt_core.wire.protocol import ErrorBody, RunStatus, from_json
 from server_app import RunContext, create_run, open_run
 from server_app.cli.options import ServeOptions
-from server_app.cli.serve import change_rules, new_config
+from server_app.cli.serve import change_rules, new_config, run_of
 from server_app.rounds.state import Failed, Phase
 from server_app.trainer import supervisor
 from tests.conftest import LONGEST_SECONDS
@@ -154,6 +154,17 @@ def test_what_a_new_run_has_unless_it_is_told(server_bundle: Path, tmp_path: Pat
         assert new_config(ServeOptions(data_dir=tmp_path), digits, {}).codec == codec
     # A simulation's stay as they are: committed results were made with them.
     assert (RunConfig().codec, RunConfig().shard_samples) == ("fp32", 64)
+
+
+def test_a_new_run_waits_two_days_for_who_is_late(server_bundle: Path, tmp_path: Path) -> None:
+    options = ServeOptions(data_dir=tmp_path / "run", artifacts=server_bundle)
+    run, _ = run_of(options, {"num_clients": 5}, None)
+    with contextlib.closing(run.store):
+        assert (run.store.state().deadline_seconds, run.store.state().min_clients) == (2 * 24 * 3600, 3)
+    waits = ServeOptions(data_dir=tmp_path / "waits", artifacts=server_bundle, deadline_seconds=0.0)
+    run, _ = run_of(waits, {"num_clients": 5}, None)
+    with contextlib.closing(run.store):
+        assert (run.store.state().deadline_seconds, run.store.state().min_clients) == (0, 1)
 
 
 @pytest.mark.parametrize(("deadline", "least"), [(None, 1), (60.0, 3), (0.0, 1)])
