@@ -58,7 +58,7 @@ _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
 _LONGEST_TRY_SECONDS = 120.0
 STALL_SECONDS = 60.0
-_KEEP_SECONDS = 50.0  # Of a question that waits for its answer; many proxies wait for a minute.
+_KEEP_SECONDS = 55.0  # Of a question that waits for its answer; many proxies wait for a minute.
 # Of a file of which nothing else is known.
 MOST_FILE_BYTES = 1 << 30
 # What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
@@ -151,7 +151,7 @@ class ServerClient:
             raise errors.ConfigError(f"server URL {url!r} or token cannot be used: {error}") from error
         self._url = url
         self._stall_seconds, self._head = stall_seconds, HeadDeadline(stall_seconds)
-        self._keep_seconds = int(min(_KEEP_SECONDS, 5 / 6 * stall_seconds))
+        self._keep_seconds = int(min(_KEEP_SECONDS, 11 / 12 * stall_seconds))
         self._manifest_sha256 = expected_manifest_sha256
         self._patience_seconds = patience_seconds
         self._on_retry = on_retry

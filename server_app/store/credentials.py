@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from gkt_core.errors import AuthenticationError, ForbiddenError, InputError, RoundError
 from gkt_core.wire.credentials import Bearer, is_secret, new_secret, secret_sha256
+from server_app.remembered import Remembered, Revision
 from server_app.store import tables
 from server_app.store.engine import write_transaction
 from server_app.store.identities import forget_key, forget_open_parts, known_identities
@@ -48,23 +50,46 @@ class CredentialStore:
         engine: The database.
         run_id: Which run.
         insert: The ``insert`` of its dialect, which knows ON CONFLICT.
+        revision: Of the database.
     """
 
-    def __init__(self, engine: sa.Engine, run_id: str, insert: Any) -> None:
+    def __init__(self, engine: sa.Engine, run_id: str, insert: Any, revision: Revision) -> None:
         self._engine, self._run_id, self._insert = engine, run_id, insert
         known = tables.credentials.c
         query = sa.select(known.secret_sha256, known.revoked, known.rotates).where(
             known.run_id == run_id, known.client_id == sa.bindparam("client_id")
         )
-        # Every request begins with it.
         self._find = PreparedStatement(engine, query)
+        # Every request begins with it.
+        self._known = Remembered(revision, self._read)
+        everybody = sa.select(known.client_id, known.secret_sha256, known.revoked, known.rotates)
+        self._select_all = PreparedStatement(engine, everybody.where(known.run_id == run_id))
+        self._last_rows: list[Any] = []
+        self._last_all: dict[str, Credential] = {}
+        self._all = Remembered(revision, lambda _: self._read_all())
 
     def find(self, client_id: str) -> Credential | None:
-        """By what a device is known; None where it never enrolled."""
+        """By what a device is known; None where it never enrolled. What has ended is known at once."""
+        return self._known.get(client_id)
+
+    def _read(self, client_id: str) -> Credential | None:
         with driver_cursor(self._engine, writes=False) as cursor:
             self._find.execute(cursor, {"client_id": client_id})
             row = cursor.fetchone()
         return None if row is None else Credential(row[0], bool(row[1]), bool(row[2]))
+
+    def all(self) -> Mapping[str, Credential]:
+        """By what each device is known that has enrolled; the very object of before where it is the same."""
+        return self._all.get("") or {}
+
+    def _read_all(self) -> dict[str, Credential]:
+        with driver_cursor(self._engine, writes=False) as cursor:
+            self._select_all.execute(cursor, {})
+            rows = cursor.fetchall()
+        if rows != self._last_rows:
+            found = {row[0]: Credential(row[1], bool(row[2]), bool(row[3])) for row in rows}
+            self._last_rows, self._last_all = rows, found
+        return self._last_all
 
     def devices(self) -> dict[str, Credential]:
         """All that have enrolled, by name."""

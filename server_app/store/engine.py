@@ -15,6 +15,7 @@ from server_app.storage_errors import damaged, is_damage
 HEAD_REVISION = "0006"
 # How long one process waits for another's transaction; shorter than devices wait for an answer.
 BUSY_SECONDS = 15.0
+_KEPT_CONNECTIONS = 16
 _MIGRATION_LOCK = 0x676B74
 
 
@@ -49,8 +50,14 @@ def open_engine(database: Path | str) -> sa.Engine:
 
 
 def _open_sqlite(path: Path) -> sa.Engine:
-    # A connection for every thread that wants one: they are files here, and the threads are bounded.
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1)
+    # A connection for every thread that wants one: they are files here, and the threads are bounded. To open
+    # one takes longer than what is asked of it, so as many are kept as work at once in a burst.
+    engine = sa.create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": BUSY_SECONDS},
+        pool_size=_KEPT_CONNECTIONS,
+        max_overflow=-1,
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -46,9 +46,11 @@ def driver_cursor(engine: sa.Engine, *, writes: bool) -> Iterator[Any]:
         sqlalchemy.exc.OperationalError: As SQLAlchemy's own transactions do.
         DamagedStorageError: Likewise.
     """
-    connection = engine.raw_connection()
+    connection: Any = None
     dbapi: Any = engine.dialect.loaded_dbapi
     try:
+        # The driver's own errors, too, where no connection can be made.
+        connection = engine.raw_connection()
         cursor = connection.cursor()
         # SQLite's driver begins nothing by itself (engine.py), and a single read needs no transaction.
         if writes and engine.dialect.name == "sqlite":
@@ -62,5 +64,6 @@ def driver_cursor(engine: sa.Engine, *, writes: bool) -> Iterator[Any]:
             raise
         raise sa.exc.OperationalError(None, None, error) from error
     finally:
-        # Back to the pool, which takes back what was not committed.
-        connection.close()
+        if connection is not None:
+            # Back to the pool, which takes back what was not committed.
+            connection.close()

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gkt_core.errors import DamagedStorageError, InputError, RoundError
 from gkt_core.wire.protocol import RoundReport, TrainerProgress, from_json, to_json
 from gkt_core.wire.shards import ShardKey
+from server_app.remembered import Remembered, Revision
 from server_app.rounds.history import stamped
 from server_app.rounds.machine import advance
 from server_app.rounds.state import Event, Grown, Joined, Phase, Reported, RunState, Trained
@@ -26,6 +27,7 @@ from server_app.store.engine import migrate, open_engine, write_transaction
 from server_app.store.identities import forget_open_parts, known_identities
 from server_app.store.joining import Identity, check_joining
 from server_app.store.past import Past
+from server_app.store.prepared import PreparedStatement, driver_cursor
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.uploads import CONTENT, KEY, TOTAL, UploadStatements, read_state
 
@@ -52,7 +54,11 @@ class RunStore:
         self._mine = tables.runs.c.run_id == run_id
         self._uploads = UploadStatements(self._engine, run_id, self._dialect.insert)
         self.past = Past(self._engine, run_id)
-        self.credentials = CredentialStore(self._engine, run_id, self._dialect.insert)
+        self._revision = Revision(self._engine)
+        self.credentials = CredentialStore(self._engine, run_id, self._dialect.insert, self._revision)
+        self._select_state = PreparedStatement(self._engine, sa.select(tables.runs.c.state).where(self._mine))
+        self._last_state: tuple[str, RunState] | None = None
+        self._state = Remembered(self._revision, lambda _: self.read_state())
 
     @classmethod
     def create(cls, database: Path | str, run_id: str, config: dict[str, Any], state: RunState) -> RunStore:
@@ -114,6 +120,7 @@ class RunStore:
 
     def close(self) -> None:
         """Close the database connections of this process."""
+        self._revision.close()
         self._engine.dispose()
 
     def _write(self) -> Any:
@@ -141,8 +148,20 @@ class RunStore:
         return dict(json.loads(self._run_column(tables.runs.c.config)))
 
     def state(self) -> RunState:
-        """Where the run stands."""
-        return read_state(self._run_column(tables.runs.c.state))
+        """Where the run stands; read only where something in the database has changed."""
+        state = self._state.get("")
+        assert state is not None
+        return state
+
+    def read_state(self) -> RunState:
+        """Where the run stands, read from the database; the very object of before where it is the same."""
+        with driver_cursor(self._engine, writes=False) as cursor:
+            self._select_state.execute(cursor, {})
+            (text,) = cursor.fetchone()
+        last = self._last_state
+        if last is None or last[0] != text:
+            self._last_state = last = text, read_state(text)
+        return last[1]
 
     def apply(self, event: Event, lease_owner: str | None = None) -> RunState:
         """Advance the state machine by one event, noting when rounds open, close and end.

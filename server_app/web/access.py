@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hmac
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from flask import Response, g, request
 from gkt_core.errors import AuthenticationError, ForbiddenError
 from gkt_core.wire.credentials import DEVICE, ENROLMENT, OPERATOR, ROTATE_HEADER, Bearer, read_bearer
 from server_app.store import RunStore
+from server_app.store.credentials import Credential
 from server_app.web.admission import Transfers
 from server_app.web.operations import INVITED, MEMBER, NEWCOMER, OPERATIONS, OPERATORS, OWN_DEVICE
 
@@ -43,12 +45,17 @@ class Caller:
     Attributes:
         kind: As of :class:`gkt_core.wire.credentials.Bearer`, or ``shared``.
         bearer: What was shown; empty for the shared token.
-        rotates: Whether this device is to draw another secret.
+        credential: By what the device is known; None for others, and for one that has none of its own.
     """
 
     kind: str
     bearer: Bearer
-    rotates: bool = False
+    credential: Credential | None = None
+
+    @property
+    def rotates(self) -> bool:
+        """Whether this device is to draw another secret."""
+        return self.kind == DEVICE and self.credential is not None and self.credential.rotates
 
     @property
     def client_id(self) -> str:
@@ -130,7 +137,7 @@ class Gate:
         if asks.kind not in _MAY[access]:
             raise ForbiddenError(f"{_WHO[asks.kind]} may not do this: it takes {_wanted(access)}")
         if access in (OWN_DEVICE, NEWCOMER):
-            self._check_own(asks, str((request.view_args or {}).get("client_id", "")))
+            asks = self._own(asks, str((request.view_args or {}).get("client_id", "")))
         g.caller, g.gate = asks, self
 
     def ask_rotation(self, response: Response) -> Response:
@@ -163,9 +170,9 @@ class Gate:
                 f"the bearer token of {bearer.name} is wrong, or was replaced: if its state folder was lost, "
                 "gkt clients re-enroll makes a link for it"
             )
-        return Caller(DEVICE, bearer, known.rotates)
+        return Caller(DEVICE, bearer, known)
 
-    def _check_own(self, asks: Caller, client_id: str) -> None:
+    def _own(self, asks: Caller, client_id: str) -> Caller:
         if asks.kind == DEVICE and asks.client_id != client_id:
             raise ForbiddenError(
                 f"the secret of {asks.client_id} speaks for no other device, nor for {client_id[:64]!r}"
@@ -175,6 +182,8 @@ class Gate:
             # Of one that was revoked, the run's state says so.
             if known is not None and not known.revoked:
                 raise ForbiddenError(f"{client_id} has a secret of its own: the shared token is no other")
+            return dataclasses.replace(asks, credential=known)
+        return asks
 
 
 def _wanted(access: str) -> str:

@@ -4,18 +4,18 @@ gunicorn's threaded worker gives each new connection a thread, which then waits 
 head. As many silent peers as there are threads would keep everybody out. Here its loop reads both without
 waiting, and discards what a refused peer still sends: a peer that says nothing, or a byte now and then,
 costs a descriptor until its deadline, and the one that has waited longest gives way when there are too many.
-So does a device that waits for its turn (:mod:`server_app.turns`).
+So does a device that waits for its turn (:mod:`server_app.web.asking`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import selectors
 import socket
 import ssl
 import time
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,11 @@ from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from server_app.turns import Turn
-from server_app.web.asking import Asked
+from server_app.web.asking import MOST_HEAD_BYTES, PIECE_BYTES, Asked, KeepsQuestions
 from server_app.web.certificates import Certificates
 
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
-_MOST_HEAD_BYTES, _PIECE_BYTES = 64 * 1024, 16 * 1024
 # What a refused peer still sends is read, so that it comes to read why; so much, and for so long.
 _LINGER_SECONDS, _MOST_LINGER_BYTES = 30.0, 256 << 20
 # Descriptors that are no connection's: files, the database, what a request opens.
@@ -81,13 +80,15 @@ class Peer(TConn):  # type: ignore[misc]
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
         # Until when its request is kept, from the first time on; 0 for one that is not.
         self.kept_until = 0.0
+        # Its last request that was kept until its time was over, if nothing has been asked since.
+        self.last_kept: tuple[bytes, Turn] | None = None
 
 
 def _want_length(sock: socket.socket) -> None:
     util.write_error(sock, 411, "Length Required", "send the body with a Content-Length")
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker, its own master; ``gkt serve`` handles signals and knows its parent."""
 
     certificates: Certificates | None = None
@@ -98,8 +99,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         # In the order of their deadlines, as each is put at the end with the same time to go.
         self._waiting: dict[Peer, None] = {}
         self._lingering: dict[Peer, None] = {}
-        # By device, whose turn each waits for: a device has one.
-        self._kept: dict[str, Peer] = {}
         self._rests_until = 0.0
 
     def init_signals(self) -> None:
@@ -195,8 +194,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 peer.sock.do_handshake()
                 peer.shakes_hands = False
             while b"\r\n\r\n" not in peer.head:
-                data = peer.sock.recv(_PIECE_BYTES)
-                if not data or len(peer.head) + len(data) > _MOST_HEAD_BYTES:
+                data = peer.sock.recv(PIECE_BYTES)
+                if not data or len(peer.head) + len(data) > MOST_HEAD_BYTES:
                     self._drop(peer)
                     return
                 peer.head += data
@@ -209,6 +208,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             self.poller.unregister(peer.sock)
             del self._waiting[peer]
+            if self.alive and self._keep_again(peer):
+                return
             peer.parser.unreader.unread(bytes(peer.head))
             self.enqueue_req(peer)
 
@@ -271,63 +272,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.nr_conns -= 1
             conn.close()
 
-    def _keep(self, peer: Peer, turn: Turn) -> None:
-        """Keep a request, without a thread, until its device's turn has come or its time is over."""
-        if (other := self._kept.get(turn.client_id)) is not None:
-            self._let_go(other)
-        now = time.monotonic()
-        peer.kept_until = peer.kept_until or now + turn.seconds
-        self._kept[turn.client_id] = peer
-        peer.sock.setblocking(False)
-        self.poller.register(peer.sock, selectors.EVENT_READ, partial(self._hear, peer))
-        turn.watch.add(turn, lambda: self.method_queue.defer(self._ask_again, peer, turn))
-
-    def _hear(self, peer: Peer, _: Any) -> None:
-        """Notice that the peer of a kept request is gone; what it asks next waits."""
-        try:
-            data = peer.sock.recv(_PIECE_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except OSError:
-            data = b""
-        later = peer.parser.unreader.take_buffered() + data
-        peer.parser.unreader.unread(later)
-        if not data or len(later) > _MOST_HEAD_BYTES:
-            self._drop(peer)
-
-    def _release(self, peer: Peer) -> Turn | None:
-        turn: Turn | None = peer.sock.turn
-        if turn is None or self._kept.get(turn.client_id) is not peer:
-            return None
-        del self._kept[turn.client_id]
-        turn.watch.remove(turn)
-        self.poller.unregister(peer.sock)
-        return turn
-
-    def _ask_again(self, peer: Peer, turn: Turn) -> None:
-        """Handle a kept request once more, now that there is something to do."""
-        if peer.sock.turn is turn and self._release(peer) is not None:
-            peer.sock.turn = None
-            head, end, _ = bytes(peer.head).partition(b"\r\n\r\n")
-            peer.parser.unreader.unread(head + end)
-            self.enqueue_req(peer)
-
-    def _let_go(self, peer: Peer) -> None:
-        """Answer a kept request that there is nothing to do for now."""
-        if self._release(peer) is not None:
-            done: Future[bool] = Future()
-            done.set_result(True)
-            # As if it had been answered just now.
-            turn, peer.sock.turn = peer.sock.turn, None
-            self._answer(peer, turn)
-            self.finish_request(peer, done)
-
-    def _answer(self, peer: Peer, turn: Turn) -> None:
-        peer.sock.turn, peer.kept_until = None, 0.0
-        with contextlib.suppress(OSError):
-            # Far smaller than any buffer: one that takes it not at once is of a peer that reads nothing.
-            peer.sock.send(turn.answer)
-
     def _linger(self, peer: Peer) -> None:
         peer.deadline = time.monotonic() + _LINGER_SECONDS
         try:
@@ -342,7 +286,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _discard(self, peer: Peer, _: Any) -> None:
         try:
-            data = peer.sock.recv(_PIECE_BYTES)
+            data = peer.sock.recv(PIECE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -357,13 +301,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for peers in (self._waiting, self._lingering):
             while peers and (peer := next(iter(peers))).deadline <= now:
                 self._drop(peer)
-        for peer in [each for each in self._kept.values() if each.kept_until <= now]:
-            self._let_go(peer)
+        self._let_go_of_all(now)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Stop: nobody is waited for who is not being answered."""
-        for peer in [*self._kept.values()]:
-            self._let_go(peer)
+        self._let_go_of_all(math.inf)
         super()._cap_keepalive(deadline)
         for peer in [*self._waiting, *self._lingering]:
             self._drop(peer)

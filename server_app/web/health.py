@@ -65,7 +65,7 @@ class HealthWatch:
 
     def _ask(self) -> None:
         try:
-            has_failed = self._store.state().phase is Phase.FAILED
+            has_failed = self._store.read_state().phase is Phase.FAILED
         except DamagedStorageError:
             self.is_damaged = True
         except (*STORAGE_ERRORS, GKTError):

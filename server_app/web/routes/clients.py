@@ -104,7 +104,10 @@ def task(run_id: str, client_id: str) -> Response:
     state = run.store.state()
     response = task_response(run, state, client_id)
     preferred = _WAIT.search(request.headers.get("Prefer", ""))
-    if preferred and not has_turn(state, client_id):
+    asks = caller()
+    # One that is to draw another secret hears of it at once.
+    if preferred and not asks.rotates and not has_turn(state, client_id):
         seconds = min(float(preferred[1]), _LONGEST_KEPT_SECONDS)
-        keep(request.environ.get("gunicorn.socket"), Turn(context().turns, client_id, seconds))
+        turn = Turn(context().turns, client_id, seconds, state, asks.credential)
+        keep(request.environ.get("gunicorn.socket"), turn)
     return response

@@ -48,7 +48,7 @@ def test_health_waits_for_no_database(run: RunContext, app: Flask, monkeypatch: 
 
     monkeypatch.setattr(health, "_DATABASE_SECONDS", 0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(run.store, "state", hang)
+        patch.setattr(run.store, "read_state", hang)
         for _ in range(3):
             refused(asked(app, READY), 503, "ServiceUnavailable", "the database does not answer")
         assert calls == [1], "one that hangs is asked no second time"

@@ -14,15 +14,17 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from edge_runtime.server_client import ServerClient
 from edge_runtime.turn import next_task
+from gkt_core.wire.credentials import ROTATE_HEADER, new_secret, read_bearer, secret_sha256
 from gkt_core.wire.protocol import Task
 from server_app import RunContext, create_app
 from server_app.inviting import enrolled
 from server_app.membership import change_client
-from server_app.rounds.state import Joined
+from server_app.rounds.state import Joined, Noted
 from server_app.store import RunStore
 from server_app.turns import TurnWatch
 from server_app.web.connections import Worker
@@ -45,11 +47,16 @@ class Served:
         self.app: Flask = create_app(run, operator_secret=OPERATOR_SECRET, poll_seconds=0.05)
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = listener.getsockname()[1]
-        self.server = WebServer(self.app, listener, tls=tls, num_threads=1)
+        self.num_handled = 0
+        self.server = WebServer(self._handle, listener, tls=tls, num_threads=1)
         self._thread = threading.Thread(target=self.server.run, daemon=True)
         self._thread.start()
         self.bearers = {name: enrolled(run, name) for name in (MINE, OTHER)}
         self.root = f"/v1/runs/{run.store.run_id}"
+
+    def _handle(self, environ: Any, start_response: Any) -> Any:
+        self.num_handled += 1
+        return self.app(environ, start_response)
 
     @property
     def worker(self) -> Worker:
@@ -148,6 +155,30 @@ def test_a_device_has_one_question(served: Served) -> None:
         assert answered(second)[1]["action"] == "train"
 
 
+def test_a_question_behind_the_same_one_takes_nobodys_place(served: Served) -> None:
+    """Both are answered when another connection of the device asks, and none is kept beside that."""
+    first, second = served.connection(), served.connection()
+    with contextlib.closing(first), contextlib.closing(second):
+        served.ask(first, MINE)
+        until(lambda: served.is_kept(MINE), "the question is kept")
+        peer = served.worker._kept[MINE]
+        sock = first.sock
+        assert sock is not None
+        sock.sendall(bytes(peer.head))
+        until(lambda: peer.parser.unreader.buf.getvalue() == bytes(peer.head), "the next one is here")
+        served.ask(second, MINE)
+        said = b""
+        while said.count(b'"action"') < 2:
+            said += (more := sock.recv(65536))
+            assert more
+        assert said.count(b"HTTP/1.1 200") == said.count(b'"wait"') == 2
+        until(lambda: served.is_kept(MINE) and served.worker._kept[MINE] is not peer, "the other one is kept")
+        watch: TurnWatch = served.app.extensions["gkt"].turns
+        assert len(watch._waiting) == 1
+        served.join(OTHER)
+        assert answered(second)[1]["action"] == "train"
+
+
 def test_a_peer_that_goes_is_forgotten(served: Served) -> None:
     waiting = served.connection()
     served.ask(waiting, MINE)
@@ -183,6 +214,92 @@ def test_a_device_that_is_revoked_hears_of_it(served: Served) -> None:
         change_client(served.run, MINE, "revoke")
         status, error = answered(waiting)
         assert status == 401 and "revoked" in error["message"]
+
+
+@pytest.mark.parametrize("action", ["re-enroll", "rotate"])
+def test_a_secret_that_ends_or_is_to_be_replaced_is_told_at_once(served: Served, action: str) -> None:
+    with contextlib.closing(served.connection()) as waiting:
+        served.ask(waiting, MINE)
+        until(lambda: served.is_kept(MINE), "the question is kept")
+        # Of another device it is nobody's affair.
+        served.run.store.credentials.ask_rotation(OTHER)
+        if action == "rotate":
+            change_client(served.run, MINE, "rotate")
+            response = waiting.getresponse()
+            assert (response.status, response.getheader(ROTATE_HEADER)) == (200, "1")
+            assert json.loads(response.read())["action"] == "wait"
+        else:
+            served.run.store.credentials.end(MINE, revoked=False)
+            status, error = answered(waiting)
+            assert status == 401 and "was replaced" in error["message"]
+
+
+def test_the_same_question_again_is_kept_without_the_application(served: Served) -> None:
+    before = served.num_handled
+    with contextlib.closing(served.connection()) as waiting:
+        dates = set()
+        for _ in range(3):
+            served.ask(waiting, MINE, "wait=1")
+            response = waiting.getresponse()
+            assert response.status == 200 and json.loads(response.read())["action"] == "wait"
+            dates.add(response.getheader("Date"))
+        assert served.num_handled == before + 1 and len(dates) == 3, "an answer is as old as it says"
+        # It is no other question: of other headers the application decides.
+        served.ask(waiting, MINE, "wait=2")
+        until(lambda: served.is_kept(MINE), "the question is kept")
+        assert served.num_handled == before + 2
+        served.join(OTHER)
+        assert answered(waiting)[1]["action"] == "train"
+
+
+@pytest.mark.parametrize("ends", ["revoke", "end", "replace"])
+def test_a_secret_that_ended_between_two_questions_holds_no_more(served: Served, ends: str) -> None:
+    """Also where the watch looked a moment before: it looks again at what is kept."""
+    with contextlib.closing(served.connection()) as waiting:
+        served.ask(waiting, MINE, "wait=1")
+        assert answered(waiting)[1]["action"] == "wait"
+        known = served.run.store.credentials
+        if ends == "replace":
+            bearer = read_bearer(served.bearers[MINE])
+            assert bearer is not None
+            known.replace(MINE, bearer.secret, secret_sha256(new_secret()))
+        else:
+            known.end(MINE, revoked=ends == "revoke")
+        served.ask(waiting, MINE, "wait=1")
+        status, error = answered(waiting)
+        assert status == 401 and ("was revoked" if ends == "revoke" else "was replaced") in error["message"]
+
+
+def test_what_is_told_is_new_where_something_has_changed(served: Served) -> None:
+    """Nobody gets a turn of it; but who asks once more is told by the application."""
+    before = served.num_handled
+    with contextlib.closing(served.connection()) as waiting:
+
+        def asked() -> bool:
+            served.ask(waiting, MINE, "wait=1")
+            assert answered(waiting)[1]["action"] == "wait"
+            return served.num_handled == before + 2
+
+        assert not asked()
+        served.run.store.apply(Noted("changed", "something"))
+        until(asked, "the application is asked")
+
+
+def test_a_storage_that_does_not_answer_is_said_to_those_who_ask_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(served.connection()) as waiting:
+
+        def status() -> int:
+            served.ask(waiting, MINE, "wait=1")
+            return answered(waiting)[0]
+
+        def silent() -> None:
+            raise sa.exc.OperationalError(None, None, Exception("disk I/O error"))
+
+        assert status() == 200
+        monkeypatch.setattr(served.run.store, "state", silent)
+        until(lambda: status() == 503, "it is said")
 
 
 def test_a_server_that_stops_answers_those_who_wait(run: RunContext) -> None:
