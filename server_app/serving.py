@@ -144,6 +144,7 @@ def served(
         poll_seconds=terms.poll_seconds,
         classifier=classifier,
         trainer_trouble=lambda: trainer.trouble,
+        make_model=trainer.make_model,
         limits=terms.limits,
     )
     server = WebServer(app, listener, tls=access.tls)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CHANGED, DAMAGED, FAILED, RESUMED, TRAINER = "changed", "damaged", "failed", "resumed", "trainer"
+# How the note of a trained model begins that is damaged, together with what it could be made from.
+MODEL_LOST = "the trained model, and "
 # Of a kind; a trainer that dies every minute must not fill the state. Changes are kept, all of them.
 _MOST_OF_A_KIND = 50
 

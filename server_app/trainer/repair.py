@@ -9,7 +9,7 @@ from torch import nn
 
 from gkt_core.errors import ArtifactError
 from gkt_core.nn.checkpoint import load_checkpoint
-from server_app.rounds.history import DAMAGED, RESUMED
+from server_app.rounds.history import DAMAGED, MODEL_LOST, RESUMED
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Noted, PartsLost, RunState
 from server_app.run_folder import SERVER_WEIGHTS_BLOB, RunContext
@@ -135,7 +135,7 @@ def make_model_again(
     except ArtifactError as error:
         # Not the round before: that is another model than the one whose accuracy stands in the run's metrics.
         trouble = without_folder(run, error)
-        text = f"the trained model, and {trouble}: put it back, or train on with gkt serve --rounds N"
+        text = f"{MODEL_LOST}{trouble}: put it back, or train on with gkt serve --rounds N"
     else:
         publish_model(run, network)
         text = "the trained model: made again from the checkpoint"

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gkt_core.config.allocator import TRAINING_ALLOCATOR
 from gkt_core.errors import ConfigError, GKTError
 from server_app.heartbeat import LEAST_SILENCE_SECONDS, Watchdog
-from server_app.rounds.history import TRAINER
+from server_app.rounds.history import MODEL_LOST, TRAINER
 from server_app.rounds.state import Failed, Noted, Phase
 from server_app.run_folder import TRAINER_LOG_NAME, RunContext
 
@@ -28,6 +29,7 @@ MAX_TRAINER_RESTARTS = 5
 _ENDED = object()
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
+_MODEL_AGAIN_SECONDS = 600.0
 # Of a log: enough for its last line.
 _TAIL_BYTES, _MOST_WORDS = 8192, 300
 
@@ -66,6 +68,10 @@ class TrainerProcess:
         # Where what the current process writes begins in the log.
         self._log_begin = 0
         self._stopping = threading.Event()
+        # Set while the model of a finished run is to be made again, or is being made.
+        self._model_wanted = threading.Event()
+        # The checkpoint that it was last made from, and when.
+        self._model_tried: tuple[int, float] = 0, 0.0
         # Held while a process takes the place of a dead one, so that none is started behind stop's back.
         self._changing = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="trainer-watch", daemon=True)
@@ -74,6 +80,37 @@ class TrainerProcess:
     def trouble(self) -> str:
         """What is wrong with the trainer now, without details; empty while one is at work."""
         return self._trouble
+
+    def make_model(self) -> bool:
+        """Let a trainer make the model of a finished run again; whether one is at it.
+
+        The same checkpoint is tried once in ten minutes: whoever asks for the model asks again and again.
+        """
+        if not self._watcher.is_alive():
+            return False
+        with self._changing:
+            if self._model_wanted.is_set():
+                return True
+            try:
+                checkpoint = self._run.checkpoint_path(self._run.store.state().round_num).stat().st_mtime_ns
+            except OSError:
+                return False
+            tried, at = self._model_tried
+            now = time.monotonic()
+            if tried == checkpoint and now - at < _MODEL_AGAIN_SECONDS:
+                return False
+            self._model_tried = checkpoint, now
+            self._model_wanted.set()
+            return True
+
+    def _note_model(self) -> None:
+        """Be ready to make the model once more, at once where this time it was made."""
+        with self._changing:
+            with contextlib.suppress(GKTError, SQLAlchemyError):
+                history = self._run.store.state().history
+                if not (history and history[-1].text.startswith(MODEL_LOST)):
+                    self._model_tried = 0, 0.0
+            self._model_wanted.clear()
 
     def start(self) -> None:
         """Start the process and watch it."""
@@ -122,19 +159,21 @@ class TrainerProcess:
 
     def _watch(self) -> None:
         num_deaths, last_mark, reason = 0, None, ""
+        makes_model = False
         while True:
             process = self._process
             exit_code, hangs = self._await_end(process) if process is not None else (0, "")
             if process is not None:
                 _kill_group(process)
+            if makes_model:
+                self._note_model()
             if self._stopping.is_set():
                 return
             mark = self._mark()
             if mark is _ENDED:
                 if not self._is_taken_up():
                     return
-                num_deaths, last_mark = 0, None
-                self._announce("the run goes on")
+                num_deaths, last_mark, makes_model = 0, None, self._model_wanted.is_set()
             else:
                 num_deaths = num_deaths + 1 if mark == last_mark else 1
                 last_mark = mark
@@ -204,12 +243,18 @@ class TrainerProcess:
             return state.round_num, 0
 
     def _is_taken_up(self) -> bool:
-        """Wait until a person lets a failed run go on; False if it is finished, or the server stops."""
+        """Wait until there is something to do again after the run has ended; False if the server stops.
+
+        A person lets a failed run go on, or the model of a finished one is damaged.
+        """
         while not self._stopping.wait(_POLL_SECONDS):
+            if self._model_wanted.is_set():
+                self._announce("the trained model is damaged: it is made again")
+                return True
             with contextlib.suppress(GKTError, SQLAlchemyError):
-                phase = self._run.store.state().phase
-                if phase is not Phase.FAILED:
-                    return phase is not Phase.FINISHED
+                if self._run.store.state().phase not in (Phase.FAILED, Phase.FINISHED):
+                    self._announce("the run goes on")
+                    return True
         return False
 
 

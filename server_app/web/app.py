@@ -58,6 +58,7 @@ def create_app(
     poll_seconds: float = 1.0,
     classifier: FeatureClassifier | None = None,
     trainer_trouble: Callable[[], str] = lambda: "",
+    make_model: Callable[[], bool] = lambda: False,
     limits: Limits | None = None,
 ) -> Flask:
     """Make the application.
@@ -71,6 +72,7 @@ def create_app(
         poll_seconds: How often waiting devices are told to ask again.
         classifier: What answers features; None for a server that does not.
         trainer_trouble: Says what is wrong with the trainer; an empty string where nothing is.
+        make_model: Lets the model of a finished run be made again, and says whether a trainer is at it.
         limits: What devices may store.
     """
     health = HealthWatch(run.store, trainer_trouble, lambda: NO_ROOM if quota.trouble() else "")
@@ -86,6 +88,7 @@ def create_app(
         TurnWatch(run.store),
         classifier,
         authority,
+        make_model,
     )
     gate = Gate(run.store, shared_token or "", operator_secret)
     app.before_request(gate.admit)

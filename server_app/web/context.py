@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,7 +25,8 @@ from server_app.web.health import HealthWatch
 class RequestContext:
     """The run, how often waiting devices ask again, who knows how all is, who may upload and what.
 
-    ``authority`` is the certificate (PEM) of the server's own authority, if it has one.
+    ``authority`` is the certificate (PEM) of the server's own authority, if it has one; ``make_model``
+    lets the trained model be made again, and says whether a trainer is at it.
     """
 
     run: RunContext
@@ -35,6 +37,7 @@ class RequestContext:
     turns: TurnWatch
     classifier: FeatureClassifier | None = None
     authority: bytes = b""
+    make_model: Callable[[], bool] = lambda: False
 
 
 def context() -> RequestContext:

@@ -55,25 +55,42 @@ def test_damaged_shards_are_sent_again_and_the_run_ends_with_the_same_bytes(
     for name in (WEIGHTS, TEMPLATE):
         assert (server.data_dir / name).read_bytes() == (finished_small.run / name).read_bytes()
 
-    # The trained model: what can be made of the rest is made at once, the rest by the next trainer.
+    # The trained model: what can be made of the rest is made at once, the rest by a trainer.
     whole = {name: (server.data_dir / name).read_bytes() for name in (WEIGHTS, TEMPLATE)}
     flip_a_bit(server.data_dir / TEMPLATE)
     model = f"/v1/runs/{server.info['run_id']}/model"
     authorization = {"Authorization": f"Bearer {server.operator()}"}
     assert server.get(f"{model}/template", **authorization).content == whole[TEMPLATE]
     assert server.get("/v1/health").status_code == 200
-    for damage in (flip_a_bit, lambda path: os.truncate(path, 5), Path.unlink):
+    for damage in (flip_a_bit, Path.unlink):
         damage(server.data_dir / WEIGHTS)
-        for part in ("server", "template"):
-            refused: httpx.Response = server.get(f"{model}/{part}", **authorization)
-            assert refused.status_code == 503 and "the trained model is damaged" in refused.text
-    assert server.get("/v1/health").json()["message"] == "the trained model is damaged"
+        refused: httpx.Response = server.get(f"{model}/template", **authorization)
+        assert refused.status_code == 503 and "the trained model is damaged: it is made again" in refused.text
+        assert server.get("/v1/health").json()["message"] == "the trained model is damaged"
+        # Nobody starts the server again: a trainer makes it, and devices ask until it is there.
+        until(lambda: server.get(f"{model}/server", **authorization).status_code == 200, "it is made again")
+        assert server.get(f"{model}/server", **authorization).content == whole[WEIGHTS]
+        assert server.get("/v1/health").status_code == 200
+    assert sum("made again from the checkpoint" in text for text in damages(server)) == 2
+    # Where there is nothing to make it from, that is said, and tried no second time.
+    for path in (server.data_dir / "checkpoints").iterdir():
+        flip_a_bit(path)
+    flip_a_bit(server.data_dir / WEIGHTS)
+    assert "it is made again" in server.get(f"{model}/server", **authorization).text
+    until(
+        lambda: "put one of them back" in server.get(f"{model}/server", **authorization).text,
+        "it cannot be made",
+    )
+    assert sum("the trained model, and " in text for text in damages(server)) == 1
+    assert server.get("/v1/health").status_code == 503
+    # What is said is done: with the checkpoint there the next server makes it.
+    for path in (server.data_dir / "checkpoints").iterdir():
+        flip_a_bit(path)
     assert server.end() == 130
     again = serve()
     until((again.data_dir / WEIGHTS).is_file, "the model is made again")
+    until(lambda: again.get(f"{model}/server", **authorization).status_code == 200, "the model is whole")
     assert (again.data_dir / WEIGHTS).read_bytes() == whole[WEIGHTS]
-    assert again.get(f"{model}/server", **authorization).content == whole[WEIGHTS]
-    assert any("the trained model" in text for text in damages(again))
 
 
 @pytest.mark.system

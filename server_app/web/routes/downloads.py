@@ -26,6 +26,11 @@ from server_app.web.context import context, run_of
 from server_app.web.operations import BINARY
 
 _DAMAGED_MODEL = "the trained model is damaged"
+_AT_IT = "it is made again from its checkpoint, ask again later"
+_REMEDY = (
+    "what it could be made from is damaged or gone as well, or no trainer runs here: put one of them back "
+    "and start gkt serve again"
+)
 
 blueprint = Blueprint("downloads", __name__, url_prefix=RUN)
 
@@ -87,7 +92,7 @@ def model(run_id: str, part: str) -> Response:
     weights = sealed_blob(run.blobs, SERVER_WEIGHTS_BLOB)
     context().health.model_trouble = "" if weights is not None else _DAMAGED_MODEL
     if weights is None:
-        abort(503, f"{_DAMAGED_MODEL}: gkt serve, started again, makes it from its checkpoint")
+        abort(503, f"{_DAMAGED_MODEL}: {_AT_IT if context().make_model() else _REMEDY}")
     if blob == TEMPLATE_BLOB and has_seal(weights):
         filled = filled_template(run.bundle, weights)
         try:
