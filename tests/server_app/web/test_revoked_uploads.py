@@ -1,4 +1,4 @@
-"""A device that is revoked in the middle of an upload: the transfer ends at once, over real sockets."""
+"""A secret that ends in the middle of an upload: the transfer ends at once, over real sockets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gkt_core.wire.credentials import new_secret, read_bearer, secret_sha256
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from server_app import create_app
 from server_app.inviting import enrolled
@@ -63,7 +64,7 @@ def arriving(run: RunContext, num: int) -> bool:
 
 
 @pytest.mark.parametrize("trickles", [False, True], ids=["silent", "trickling"])
-@pytest.mark.parametrize("action", ["revoke", "re-enroll"])
+@pytest.mark.parametrize("action", ["revoke", "re-enroll", "rotate"])
 def test_its_transfer_is_cut_at_once(
     run: RunContext, port: int, tls: Files | None, trickles: bool, action: str
 ) -> None:
@@ -75,6 +76,12 @@ def test_its_transfer_is_cut_at_once(
         until(lambda: arriving(run, 2), "both uploads arrive")
         if action == "revoke":
             change_client(run, MINE, "revoke")
+        elif action == "rotate":
+            # Its operator asks for another secret, and the device draws one: who has the old one is another.
+            change_client(run, MINE, "rotate")
+            known = read_bearer(bearers[MINE])
+            assert known is not None
+            run.store.credentials.replace(MINE, known.secret, secret_sha256(new_secret()))
         else:
             run.store.credentials.end(MINE, revoked=False)
         said, sent = b"", 1000
