@@ -1,4 +1,4 @@
-"""The recipe for nginx in docs/running.md, with a real nginx in front of real servers."""
+"""The recipes for nginx and Caddy in docs/running.md, with the real programs in front of real servers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -32,34 +33,35 @@ from tests.server_app.web.api_fixtures import JOIN
 from tests.server_app.web.test_hostile_peers import Files
 from tests.server_app.web.test_web_server import serving
 
-PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="nginx is not installed (apt-get install nginx): its recipe was NOT tested"
-)
+# Debian keeps it off the PATH.
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 # Larger than what nginx lets through as it comes, which is 1 MB.
 SAMPLES = 512
+PROXIES = ("nginx", "caddy")
 
 
-def recipe() -> str:
+def recipe(name: str) -> str:
     """What stands in the documentation."""
-    (block,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
+    (block,) = re.findall(rf"```{name}\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     return str(block)
 
 
-@contextlib.contextmanager
-def nginx(folder: Path, port: int, to_port: int, certificate: Files) -> Iterator[str]:
-    """The recipe with these ports and this certificate; gives the URL."""
-    folder.mkdir()
-    text = recipe()
-    for old, new in (
+def changed(text: str, *changes: tuple[str, str]) -> str:
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def _nginx(folder: Path, port: int, to_port: int, certificate: Files) -> list[str]:
+    text = changed(
+        recipe("nginx"),
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("gkt.example.org;", "127.0.0.1;"),
         ("/etc/letsencrypt/live/gkt.example.org/fullchain.pem", str(certificate[0])),
         ("/etc/letsencrypt/live/gkt.example.org/privkey.pem", str(certificate[1])),
         ("http://127.0.0.1:8080", f"http://127.0.0.1:{to_port}"),
-    ):
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
+    )
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     # As root, nginx would give its worker another user, who may not write here.
@@ -69,14 +71,58 @@ def nginx(folder: Path, port: int, to_port: int, certificate: Files) -> Iterator
         f"{user}daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
         f"http {{\naccess_log off;\n{places}{text}}}\n"
     )
-    command = [str(PROGRAM), "-e", str(folder / "error.log"), "-c", str(config)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    return ["-e", str(folder / "error.log"), "-c", str(config)]
+
+
+def _caddy(folder: Path, port: int, to_port: int, certificate: Files) -> list[str]:
+    text = changed(
+        recipe("caddy"),
+        # It would get a certificate for the name, and listen on port 80 for that.
+        ("gkt.example.org {", f"https://127.0.0.1:{port} {{\n    tls {certificate[0]} {certificate[1]}"),
+        (
+            "    servers {",
+            "    admin off\n    auto_https disable_redirects\n    servers {",
+        ),
+        ("127.0.0.1:8080", f"127.0.0.1:{to_port}"),
+    )
+    config = folder / "Caddyfile"
+    config.write_text(text)
+    return ["run", "--config", str(config), "--adapter", "caddyfile"]
+
+
+@contextlib.contextmanager
+def proxy(name: str, folder: Path, port: int, to_port: int, certificate: Files) -> Iterator[str]:
+    """A recipe with these ports and this certificate; gives the URL."""
+    program = shutil.which(name, path=_PATH)
+    if program is None:
+        pytest.skip(f"{name} is not installed (apt-get install {name}): its recipe was NOT tested")
+    folder.mkdir()
+    words = {"nginx": _nginx, "caddy": _caddy}[name](folder, port, to_port, certificate)
+    log = folder / "error.log"
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+    }
+    with (
+        log.open("ab") as stream,
+        subprocess.Popen(
+            [program, *words], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment
+        ) as process,
+    ):
         try:
-            until(lambda: process.poll() is not None or (folder / "pid").exists(), "nginx begins")
-            assert process.poll() is None, (folder / "error.log").read_text()
+            until(lambda: process.poll() is not None or _listens(port), f"{name} begins")
+            assert process.poll() is None, log.read_text()
             yield f"https://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS):
+        return True
+    return False
 
 
 def shard(key: ShardKey, num: int) -> bytes:
@@ -88,14 +134,15 @@ def shard(key: ShardKey, num: int) -> bytes:
     )
 
 
-def test_shards_and_downloads_pass(bundle: Bundle, certificate: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PROXIES)
+def test_shards_and_downloads_pass(name: str, bundle: Bundle, certificate: Files, tmp_path: Path) -> None:
     config = run_config(num_clients=1, codec="fp32", shard_samples=SAMPLES, compress=False)
     run: RunContext = create_run(tmp_path / "run", bundle.path, config)
     port = free_port()
     with (
         contextlib.closing(run.store),
         serving(create_app(run)) as behind,
-        nginx(tmp_path / "nginx", port, behind, certificate) as url,
+        proxy(name, tmp_path / "proxy", port, behind, certificate) as url,
     ):
         headers = {"Authorization": f"Bearer {enrolled(run, 'client-a')}"}
         root = f"{url}/v1/runs/{run.store.run_id}"
@@ -109,7 +156,7 @@ def test_shards_and_downloads_pass(bundle: Bundle, certificate: Files, tmp_path:
             digest = {SHA256_HEADER: hashlib.sha256(body).hexdigest()}
             kept = http.put(path, content=body, headers=digest)
             assert kept.status_code == 200, kept.text
-            # What is too large is the server's word, and not nginx's page.
+            # What is too large is the server's word, and not the proxy's page.
             refused = http.put(path, content=bytes(run.shard_spec.max_bytes + 100_000), headers=digest)
             assert refused.status_code == 413
             assert from_json(ErrorBody, refused.content).error == "RequestEntityTooLarge"
@@ -125,15 +172,16 @@ def test_shards_and_downloads_pass(bundle: Bundle, certificate: Files, tmp_path:
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("name", PROXIES)
 def test_a_device_takes_part_through_it(
-    serve: StartServer, small: SmallFederation, certificate: Files, tmp_path: Path
+    name: str, serve: StartServer, small: SmallFederation, certificate: Files, tmp_path: Path
 ) -> None:
     """A whole run: it waits for the other device and for the training, behind the proxy."""
     port = free_port()
     options = ("--clients", "1", "--rounds", "2", "--public-url", f"https://127.0.0.1:{port}", *SMALL)
     server = serve("--artifacts", small.bundle, *options)
     behind = int(server.info["url"].rpartition(":")[2])
-    with nginx(tmp_path / "nginx", port, behind, certificate):
+    with proxy(name, tmp_path / "proxy", port, behind, certificate):
         assert f"gkt+https://127.0.0.1:{port}/" in (server.data_dir / "join").read_text()
         device = server.device(small.data(0), tmp_path / "a", "--ca-file", certificate[0])
         assert device.ended() == 0, device.log.read_text()
@@ -142,5 +190,5 @@ def test_a_device_takes_part_through_it(
 
 def test_it_waits_longer_than_a_device_does() -> None:
     """A server may take its time with an answer: up to the 60 s after which a device asks again."""
-    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", recipe())
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", recipe("nginx"))
     assert int(seconds) > 60
