@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from edge_runtime.state.known_samples import KnownData, take_up
 from edge_runtime.state.round_saver import RoundSaver, train_seconds
 from edge_runtime.state.state_dir import MODEL_NAME, Arrays, DeviceState, KeptUpload, StateDir
 from edge_runtime.trust.agreed import agreed_config
+from edge_runtime.trust.endless import EndlessWatch
 from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.turn import next_task
 from edge_runtime.upload import upload
@@ -79,6 +81,7 @@ class Device:
         pauses: When to wait between two steps.
         tries_memory: Whether to find out before joining that memory suffices.
         most_bundle_bytes: What the files of an engine may have together.
+        watch: What looks whether steps of the server's graphs end; None for nobody.
         listener: Hears what happens.
         sleep: Another one than time's, for tests.
     """
@@ -96,6 +99,7 @@ class Device:
     pauses: Pauses = field(default_factory=Pauses)
     tries_memory: bool = False
     most_bundle_bytes: int = MOST_BUNDLE_BYTES
+    watch: EndlessWatch | None = None
     listener: DeviceListener
     sleep: Callable[[float], None] = time.sleep
     _known: KnownData = field(init=False, repr=False)
@@ -109,9 +113,9 @@ class Device:
         """
         self.server.part_folder = self.state_dir.path
         info = self.server.run_info()
-        config = agreed_config(info.config)
-        manifest = Manifest.from_dict(info.manifest)
         with place_kept_named(self.state_dir.path):
+            config = agreed_config(info.config)
+            manifest = Manifest.from_dict(info.manifest)
             self.tap.check(manifest, config.codec)
             check_data(self.data, manifest, self.client_id)
         state = self.state_dir.state(info.run_id, self.client_id)
@@ -122,7 +126,8 @@ class Device:
         for line in known.change.lines():
             self.listener.note(line)
         part = ClientPart(self.client_id, known.data, config, manifest.num_classes, noise, known.first_rounds)
-        engine = self._open(info, part, state)
+        with place_kept_named(self.state_dir.path):
+            engine = self._open(info, part, state)
         request = JoinRequest(
             PROTOCOL_VERSION,
             len(self.data.train),
@@ -178,7 +183,8 @@ class Device:
         if too_much := memory_note(bundle.manifest, part.config, name):
             self.listener.note(too_much)
         if self.tries_memory:
-            try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
+            with self._step():
+                try_for_memory(bundle, part.config, engine=name, num_threads=self.num_threads)
         begun = state.trained_round > 0 or state.partial is not None
         checkpoint = self.state_dir.checkpoint_path(state) if begun else None
         opened = open_engine(
@@ -188,7 +194,7 @@ class Device:
             learning_rate=part.config.edge_lr,
             engine=name,
         )
-        engine = GuardedEngine(opened, bundle.manifest)
+        engine = GuardedEngine(opened, bundle.manifest, self.watch)
         engine.try_now()
         begin = f"goes on after round {state.trained_round}" if checkpoint else "begins"
         if state.partial is not None:
@@ -309,6 +315,10 @@ class Device:
         self.state_dir.save(state, engine.save)
         return state
 
+    def _step(self) -> contextlib.AbstractContextManager[None]:
+        """What stands around a step of a graph of the server's."""
+        return contextlib.nullcontext() if self.watch is None else self.watch.step()
+
     def _soft_labels(self, part: ClientPart, task: Task) -> SoftLabels | None:
         round_num = task.soft_labels_round
         if round_num < 1 or not part.config.edge_distils:
@@ -325,7 +335,13 @@ class Device:
         num_bytes = manifest.file(COMBINED_TEMPLATE).num_bytes
         template = self.server.model_template(most_bytes=num_bytes)
         filled = fill_template(template, manifest.slots(), weights, EXTRACTOR_PREFIX)
-        measured = try_model(filled, self.data.validation, manifest.num_classes, num_threads=self.num_threads)
+        measured = try_model(
+            filled,
+            self.data.validation,
+            manifest.num_classes,
+            num_threads=self.num_threads,
+            around_step=self._step,
+        )
         path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
             write_atomically(path, filled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edge_runtime.engines.base import open_engine
+from edge_runtime.trust.endless import EndlessWatch
 from edge_runtime.trust.features import GuardedEngine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.bundle.tap import described_tap
@@ -61,6 +62,7 @@ def dry_run(
     num_threads: int,
     engine: str | None = None,
     noise: FeatureNoise | None = None,
+    watch: EndlessWatch | None = None,
 ) -> DryRun:
     """Make the first shard of round 1 exactly as it would be sent, and measure it.
 
@@ -75,6 +77,7 @@ def dry_run(
             bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
         ),
         bundle.manifest,
+        watch,
     )
     shard = next(shards(opened, part, 1, "train"))
     encoded = shard.encode(part)

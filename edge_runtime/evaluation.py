@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from gkt_core.errors import ArtifactError, UnsafeModelError
 from gkt_core.onnx_files.judging import check_model, check_model_file
 from gkt_core.onnx_files.operators import DEPLOYED, STANDARD
 from gkt_core.printable import printable
+
+AroundStep = Callable[[], contextlib.AbstractContextManager[None]]
 
 _MOST_AT_ONCE = 128
 # Of a device: enough to tell a network from none, in batches that take less memory than training.
@@ -50,7 +53,14 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
     return _measured(data, test, str(path), num_threads=num_threads)
 
 
-def try_model(data: bytes, validation: Samples, num_classes: int, *, num_threads: int) -> Accuracy:
+def try_model(
+    data: bytes,
+    validation: Samples,
+    num_classes: int,
+    *,
+    num_threads: int,
+    around_step: AroundStep = contextlib.nullcontext,
+) -> Accuracy:
     """Judge the combined model of a run, open it and run it over a device's validation images.
 
     Args:
@@ -58,6 +68,7 @@ def try_model(data: bytes, validation: Samples, num_classes: int, *, num_threads
         validation: Of the device; the first thousand are looked at.
         num_classes: Of the run.
         num_threads: CPU threads.
+        around_step: Gives what stands around each batch.
 
     Raises:
         UnsafeModelError: It is none, or gives no numbers.
@@ -67,7 +78,15 @@ def try_model(data: bytes, validation: Samples, num_classes: int, *, num_threads
     tried = Samples(validation.images[:num], validation.labels[:num], validation.sample_ids[:num])
     try:
         check_model(data, name, STANDARD)
-        return _measured(data, tried, name, num_threads=num_threads, num_classes=num_classes, at_once=_FEW)
+        return _measured(
+            data,
+            tried,
+            name,
+            num_threads=num_threads,
+            num_classes=num_classes,
+            at_once=_FEW,
+            around_step=around_step,
+        )
     except ArtifactError as error:
         raise UnsafeModelError(
             f"{error}. Nothing was written; the state folder is as it was: give the same command again when "
@@ -83,12 +102,14 @@ def _measured(
     num_threads: int,
     num_classes: int | None = None,
     at_once: int = _MOST_AT_ONCE,
+    around_step: AroundStep = contextlib.nullcontext,
 ) -> Accuracy:
     try:
         session = cpu_session(data, session_options(num_threads))
 
         def logits_of(images: NDArray[np.float32]) -> NDArray[np.float32]:
-            logits: NDArray[np.float32] = session.run(["logits"], {"images": images})[0]
+            with around_step():
+                logits: NDArray[np.float32] = session.run(["logits"], {"images": images})[0]
             wanted = (len(images), logits.shape[-1] if num_classes is None else num_classes)
             if logits.shape != wanted:
                 raise ArtifactError(

@@ -52,6 +52,7 @@ def run(options: RunOptions, as_json: bool) -> None:
         from edge_runtime.own_data import OwnData  # noqa: PLC0415
         from edge_runtime.progress import DeviceProgress  # noqa: PLC0415
         from edge_runtime.state.identity import Identity, identity_of  # noqa: PLC0415
+        from edge_runtime.trust.endless import EndlessWatch  # noqa: PLC0415
     be_nice(options.nice)
     if options.memory_limit_mb is not None:
         limit_memory(options.memory_limit_mb)
@@ -99,6 +100,7 @@ def run(options: RunOptions, as_json: bool) -> None:
             pauses=pauses,
             tries_memory=options.memory_limit_mb is not None,
             most_bundle_bytes=most_bundle_bytes(options.memory_limit_mb),
+            watch=EndlessWatch(),
             listener=progress,
         )
         result = device.run()
@@ -142,6 +144,7 @@ def _dry_run(server: ServerClient, own: OwnData, options: RunOptions, engine: st
     from edge_runtime.machine.limits import most_bundle_bytes  # noqa: PLC0415
     from edge_runtime.state.state_dir import StateDir  # noqa: PLC0415
     from edge_runtime.trust.agreed import agreed_config  # noqa: PLC0415
+    from edge_runtime.trust.endless import EndlessWatch  # noqa: PLC0415
 
     info = server.run_info()
     private, manifest = own.fit(info), Manifest.from_dict(info.manifest)
@@ -160,6 +163,7 @@ def _dry_run(server: ServerClient, own: OwnData, options: RunOptions, engine: st
             num_threads=options.num_threads,
             engine=engine,
             noise=options.noise,
+            watch=EndlessWatch(),
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gkt_core.errors import ArtifactError, DatasetError, MessageError
+from gkt_core.errors import ArtifactError, InputError, MemoryLimitError, MessageError
 from gkt_core.files import write_atomically
 from gkt_core.wire.credentials import DEVICE, Bearer
 from gkt_core.wire.protocol import from_dict
@@ -71,22 +71,26 @@ def keep_credential(folder: Path, credential: KeptCredential) -> None:
 
 @contextlib.contextmanager
 def place_kept_named(folder: Path | None) -> Iterator[None]:
-    """Say of data that are refused that an enrolled device keeps its place: others need no new use of a link.
+    """Say of what is refused here that an enrolled device keeps its place: it needs no new use of a link.
+
+    Data that do not fit, an engine that is not here, settings that nobody agrees to, too little memory: a
+    person mends it, and starts the device again.
 
     Args:
         folder: The state folder; None for a guest, who has no place.
 
     Raises:
-        ArtifactError: As it was raised within, with the remedy.
-        DatasetError: The same.
+        InputError: As it was raised within, with the remedy.
+        MemoryLimitError: The same.
+        MessageError: The same.
     """
     try:
         yield
-    except (ArtifactError, DatasetError) as error:
+    except (InputError, MemoryLimitError, MessageError) as error:
         kept = None if folder is None else kept_credential(folder)
         if kept is None or not kept.is_enrolled:
             raise
         raise type(error)(
-            f"{error}. This device stays enrolled: starting it again with data that fit and the same "
+            f"{error}. This device stays enrolled: once that is mended, starting it again with the same "
             f"--state-dir {folder} takes no new use of a link"
         ) from error

@@ -1,23 +1,26 @@
-"""Whether features are what they are said to be: the output of the extractor, and not the images.
+"""Whether what leaves is what it is said to be: features of the extractor, logits of the head, no images.
 
 What makes features is a graph that the server gave. Of the built-in networks the device knows what that graph
 computes, up to the tap, so it computes the same in numpy, of every image whose features leave, and compares.
-Of a network of the server's own it does not. Of both it looks at noise, with which nothing but a copy can be
-predicted: if one pixel of it can be read off the features by a linear map, pixels pass through.
+Of the logits it computes those of one in 32 images, which it draws, and of the noise. Of a network of
+the server's own it knows neither. Of both it looks at noise, with which nothing but a copy can be predicted:
+if one pixel of it can be read off the features by a linear map, pixels pass through.
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.trust.known_networks import Arrays, Images, known_features
+from edge_runtime.trust.endless import EndlessWatch
+from edge_runtime.trust.known_networks import Arrays, Images, known_features, known_logits
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.errors import UnsafeModelError
-from gkt_core.networks import NARROW_NETWORKS, layout_of
+from gkt_core.networks import EDGE_LAYOUTS, NARROW_NETWORKS, layout_of
 from gkt_core.rounds.engine import DeviceEngine
 
 # Of noise, copies let all of a pixel's variance be predicted, and honest stems with 16 channels stay below
@@ -31,6 +34,8 @@ _LEAST_TO_COMPARE, _PIXELS_TO_COMPARE = 24, 64
 _PROBE_VALUES = 1 << 21
 # Numbers that a comparison handles at once: they stay in a cache.
 _COMPARED_AT_ONCE = 1 << 18
+# Images for one of which the logits are computed, too: some percent of the work, however large they are.
+_IMAGES_FOR_ONE = 32
 
 
 class GuardedEngine:
@@ -42,14 +47,16 @@ class GuardedEngine:
     Args:
         engine: What computes.
         manifest: Of its bundle, the server's word.
+        watch: What looks whether a step ends; None for nobody.
 
     Attributes:
         readable: Of the last trial: the largest share of a pixel's variance, 0..1, that a linear map reads
             off the features of noise.
     """
 
-    def __init__(self, engine: DeviceEngine, manifest: Manifest) -> None:
+    def __init__(self, engine: DeviceEngine, manifest: Manifest, watch: EndlessWatch | None = None) -> None:
         self._engine, self._manifest = engine, manifest
+        self._step = contextlib.nullcontext if watch is None else watch.step
         self._rng = np.random.default_rng()
         self._weights: Arrays | None = None
         self.readable = 0.0
@@ -80,7 +87,8 @@ class GuardedEngine:
     ) -> tuple[float, NDArray[np.float32]]:
         """Train on one batch."""
         self._weights = None
-        loss, logits = self._engine.train_step(images, labels, server_logits, alpha)
+        with self._step():
+            loss, logits = self._engine.train_step(images, labels, server_logits, alpha)
         if logits.shape != (len(images), self._manifest.num_classes):
             raise self._refused(f"it gives logits of shape {list(logits.shape)}")
         return loss, logits
@@ -92,10 +100,15 @@ class GuardedEngine:
             UnsafeModelError: The features are the images, or not what they are said to be.
         """
         weights = self.try_now()
-        features, logits = self._engine.predict(images)
+        with self._step():
+            features, logits = self._engine.predict(images)
         self._check(images, features, weights)
         if logits.shape != (len(images), self._manifest.num_classes):
             raise self._refused(f"it gives logits of shape {list(logits.shape)}")
+        # Of a few that nobody knows beforehand: all would take as long as the graph itself takes.
+        if self._rng.random() * _IMAGES_FOR_ONE < len(images):
+            drawn = int(self._rng.integers(len(images)))
+            self._check_logits(features[drawn : drawn + 1], logits[drawn : drawn + 1], weights)
         return features, logits
 
     def try_now(self) -> Arrays:
@@ -134,8 +147,10 @@ class GuardedEngine:
         side = self._manifest.image_size
         num = _num_images(self._manifest)
         noise = self._rng.random((num, 3, side, side), dtype=np.float32)
-        features, _ = self._engine.predict(noise)
+        with self._step():
+            features, logits = self._engine.predict(noise)
         self._check(noise, features, weights)
+        self._check_logits(features[:1], logits[:1], weights)
         self.readable = readable_share(noise, features)
         if self.readable > (MOST_READABLE if self.is_known else MOST_READABLE_OF_OTHERS):
             raise self._refused(f"of noise, {self.readable:.1%} of a pixel can be read off its features")
@@ -155,10 +170,19 @@ class GuardedEngine:
                     f"its features are {list(part.shape)}, of {self._manifest.edge_network} they are "
                     f"{list(known.shape)}"
                 )
-            apart = float(np.abs(known - part).max())
-            # Not ">": what is not finite is apart.
-            if not apart <= _TOLERANCE * (1 + float(np.abs(known).max())):
+            if not _is_near(known, part):
                 raise self._refused(f"what it gives out as features is not {self.known_as}")
+
+    def _check_logits(
+        self, features: NDArray[np.float32], logits: NDArray[np.float32], weights: Arrays
+    ) -> None:
+        """Compare logits with those that the local head gives of features, which were looked at before."""
+        # What FedAvg's networks have behind the tap is no local head.
+        if self._manifest.edge_network not in EDGE_LAYOUTS:
+            return
+        known = known_logits(features, weights, self._manifest)
+        if known.shape != logits.shape or not _is_near(known, logits):
+            raise self._refused("what it gives out as logits is not the output of the local head")
 
     def _refused(self, what: str) -> UnsafeModelError:
         return UnsafeModelError(
@@ -166,6 +190,11 @@ class GuardedEngine:
             f"is none: {what}. Nothing of it was sent; whoever runs the server must export again, or "
             "somebody between has changed it"
         )
+
+
+def _is_near(known: NDArray[np.float32], given: NDArray[np.float32]) -> bool:
+    # Not ">": what is not finite is apart.
+    return bool(np.abs(known - given).max() <= _TOLERANCE * (1 + float(np.abs(known).max())))
 
 
 def _num_images(manifest: Manifest) -> int:

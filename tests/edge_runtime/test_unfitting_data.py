@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 from edge_runtime import Client
-from edge_runtime.state.credential import kept_credential
+from edge_runtime.state.credential import kept_credential, place_kept_named
 from gkt_core.bundle.manifest import MANIFEST_NAME
 from gkt_core.data.private_data import PrivateData, save_private_data
-from gkt_core.errors import ArtifactError, GKTError
+from gkt_core.errors import (
+    ArtifactError,
+    GKTError,
+    MemoryLimitError,
+    MessageError,
+    MissingExtraError,
+    PackageConflictError,
+)
 from server_app import RunContext, create_app, create_run
 from tests.conftest import Gkt
 from tests.edge_runtime.test_membership import WHO, link_to, member, served
@@ -99,7 +106,9 @@ def test_who_is_enrolled_keeps_the_place(
         done = gkt("edge", "run", "--data", data, "--state-dir", state, "--client-id", WHO.client_id)
     text = " ".join(done.stderr.split())
     assert done.returncode == 2 and words in text, done.stderr
-    assert f"starting it again with data that fit and the same --state-dir {state} takes no new use" in text
+    assert (
+        f"once that is mended, starting it again with the same --state-dir {state} takes no new use" in text
+    )
     kept = kept_credential(state)
     assert kept is not None and kept.is_enrolled
 
@@ -116,3 +125,38 @@ def test_classes_that_only_the_others_name(run: RunContext, tmp_path: Path, gkt:
     text = " ".join(done.stderr.split())
     assert done.returncode == ArtifactError.exit_code and "has other classes: ant, bee, dog" in text
     assert "takes no new use of a link" in text
+
+
+def test_settings_that_no_device_agrees_to_cost_no_place(
+    server_bundle: Path, tmp_path: Path, gkt: Gkt
+) -> None:
+    """They are looked at once more when the device has enrolled: they may have changed since."""
+    data, state = saved(tmp_path / "d.npz", RIGHT), tmp_path / "state"
+    run = create_run(tmp_path / "run", server_bundle, run_config(local_epochs=1001), TOKEN)
+    with contextlib.closing(run.store), served(create_app(run)) as url:
+        member(state, link_to(run, url)).close()
+        done = gkt("edge", "run", "--data", data, "--state-dir", state, "--client-id", WHO.client_id)
+    text = " ".join(done.stderr.split())
+    assert done.returncode == MessageError.exit_code and "asks for local_epochs 1001" in text
+    assert f"with the same --state-dir {state} takes no new use of a link" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryLimitError("memory does not suffice"),
+        ArtifactError("the bundle is for ort_training, installed is portable"),
+        MissingExtraError("the module onnxruntime is not installed"),
+        PackageConflictError("two distributions"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_machine_lacks_costs_no_place(run: RunContext, tmp_path: Path, error: GKTError) -> None:
+    with served(create_app(run)) as url:
+        member(tmp_path / "state", link_to(run, url)).close()
+    kept = pytest.raises(type(error), match=f"{error}. This device stays enrolled: .* takes no new use")
+    with kept, place_kept_named(tmp_path / "state"):
+        raise error
+    # Who has no place yet is told nothing of one.
+    with pytest.raises(type(error), match=f"^{error}$"), place_kept_named(tmp_path / "none"):
+        raise error

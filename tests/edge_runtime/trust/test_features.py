@@ -16,7 +16,7 @@ from edge_runtime.engines.base import open_engine
 from edge_runtime.engines.graph_trouble import graph_trouble_named
 from edge_runtime.machine.limits import try_for_memory
 from edge_runtime.trust.features import MOST_READABLE, GuardedEngine, readable_share
-from edge_runtime.trust.known_networks import known_features
+from edge_runtime.trust.known_networks import known_features, known_logits
 from gkt_core.bundle.manifest import Bundle, Manifest, load_bundle
 from gkt_core.errors import MemoryLimitError, UnsafeModelError
 from gkt_core.networks import EDGE_LAYOUTS, NARROW_NETWORKS
@@ -30,6 +30,8 @@ from tests.edge_runtime.hostile import (
     copying_weights,
     external_data,
     hidden_in_features,
+    pixels_in_logits,
+    pixels_of_the_dark,
     thinned_images,
 )
 from tests.server_app.server_fixtures import run_config
@@ -67,6 +69,18 @@ def test_the_extractor_is_pytorchs(name: str, server_bundle: Path) -> None:
         expected = network(images)[0].numpy()
     apart = known_features(images.numpy(), weights, manifest) - expected
     assert np.abs(apart).max() < 1e-5 * max(1, np.abs(expected).max())
+    logits = known_logits(expected, weights, manifest)
+    with torch.no_grad():
+        expected_logits = network(images)[1].numpy()
+    assert logits.shape == expected_logits.shape == (5, 3)
+    assert np.abs(logits - expected_logits).max() < 1e-5 * max(1, np.abs(expected_logits).max())
+    for missing in (name for name in weights if name.startswith("head") and "num_batches" not in name):
+        fewer = {name: value for name, value in weights.items() if name != missing}
+        for changed in (fewer, weights | {missing: weights[missing][:-1]}):
+            with pytest.raises(
+                UnsafeModelError, match=f"calls its network {name} and has another local head"
+            ):
+                known_logits(expected, changed, manifest)
     for missing in (name for name in weights if name.startswith("extractor") and "num_batches" not in name):
         fewer = {name: value for name, value in weights.items() if name != missing}
         other = weights | {missing: weights[missing][:-1]}
@@ -132,6 +146,22 @@ def test_an_extractor_that_lets_images_through(
     bundle = changed_bundle(server_bundle, tmp_path / "hostile", FEATURE_FILES[engine], change)
     with pytest.raises(UnsafeModelError, match=said):
         guarded(bundle, engine).predict(images_of(bundle))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_logits_that_are_pixels(server_bundle: Path, tmp_path: Path, engine: str) -> None:
+    """Of photos alone: the noise that a device tries first is brighter than these images."""
+    bundle = changed_bundle(server_bundle, tmp_path / "hostile", FEATURE_FILES[engine], pixels_in_logits)
+    with pytest.raises(UnsafeModelError, match="logits is not the output of the local head"):
+        guarded(bundle, engine).try_now()
+    dark = changed_bundle(server_bundle, tmp_path / "dark", FEATURE_FILES[engine], pixels_of_the_dark)
+    lets_through = guarded(dark, engine)
+    lets_through.try_now()
+    images = images_of(bundle) * np.float32(0.2)
+    with pytest.raises(UnsafeModelError, match="logits is not the output of the local head"):
+        # One in 32 images is drawn.
+        for _ in range(2000):
+            lets_through.predict(images)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
