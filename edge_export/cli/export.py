@@ -60,10 +60,11 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
     click.echo(f"{files.out}: {manifest.edge_network} -> {manifest.server_network}, {total / 1e6:.2f} MB")
     for name, entry in manifest.files.items():
         click.echo(f"  {name:28s} {entry['num_bytes']:>9,} bytes")
-    for line in (
-        () if manifest.memory is None else manifest.memory.lines(manifest.image_size, RunConfig().batch_size)
-    ):
-        click.echo(line)
+    if (memory := manifest.memory) is not None:
+        for line in memory.lines(manifest.image_size, RunConfig().batch_size):
+            click.echo(line)
+        if hint := memory.strided_hint(manifest.edge_network, manifest.image_size):
+            click.echo(hint)
     show_verification(manifest.verification)
     if not manifest.verification:
         click.echo(f"not verified (--verify none): gkt verify {files.out} does it")

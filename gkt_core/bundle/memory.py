@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gkt_core.errors import ConfigError
+from gkt_core.networks import EDGE_LAYOUTS
 
 # Batches are chosen to fit into these, unless export is told otherwise; in megabytes.
 DEVICE_LIMIT_MB, TRAINER_LIMIT_MB = 1200, 4000
 # A single image has no batch statistics.
 LEAST_BATCH = 2
 TRAINER = "trainer"
+# Beyond so many pixels and below such batches, features as large as the image are too large.
+LARGE_PIXELS, FEW_IMAGES, _MOST_SAID = 96, 8, 64
 _MEGABYTE = 1_000_000
 # Of the images that eval mode takes at once, all together: 64 of 32 pixels, 16 of 64, 1 of 224.
 _PIXELS_AT_ONCE = 64 * 32 * 32
@@ -126,6 +129,32 @@ class MemoryPlan:
                 )
             said.append(line)
         return said
+
+    def strided_hint(self, edge_network: str, image_size: int) -> str:
+        """Name the network with a strided stem that lets the trainer have larger batches; empty for none.
+
+        Args:
+            edge_network: Of the bundle.
+            image_size: In pixels.
+        """
+        layout = EDGE_LAYOUTS.get(edge_network)
+        have = self.most_images(TRAINER) if TRAINER in self.needs else FEW_IMAGES
+        if layout is None or layout.stride > 1 or image_size <= LARGE_PIXELS or have >= FEW_IMAGES:
+            return ""
+        limit, need = self.trainer_limit_mb * _MEGABYTE, self.needs[TRAINER]
+        for stride, name in sorted(
+            (each.stride, name) for name, each in EDGE_LAYOUTS.items() if each.stem_stride > 1
+        ):
+            # What grows with an image grows with its features.
+            fewer = dataclasses.replace(need, image_bytes=need.image_bytes // stride**2)
+            images = fewer.most_images(limit)
+            if images >= FEW_IMAGES:
+                return (
+                    f"  batches of {max(LEAST_BATCH, have)} train worse than larger ones: with a strided "
+                    f"stem, --model {name}, the trainer has about {min(images, _MOST_SAID)}; or "
+                    "allow it more with --trainer-memory-mb"
+                )
+        return ""
 
 
 def images_at_once(image_size: int) -> int:

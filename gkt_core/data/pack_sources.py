@@ -58,6 +58,12 @@ def _from_folder(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
     reader = FolderReader(path, target.image_size, target.fit, report)
     parts = reader.parts()
     main = reader.classes(parts.get(TRAIN, path))
+    if not main and report.refused:
+        first, second = (path / name for name in target.class_names[:2])
+        report.notes.append(
+            f"the photos lie in {path} itself: make a folder for each class, {first}/ and {second}/ and so "
+            "on, and move each photo into that of its class"
+        )
     unused = {composed(name) for name in target.maps}
     train = _read_classes(reader, main, target, unused)
     validation = no_images(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -67,6 +68,26 @@ def test_it_is_said_in_words() -> None:
         "  a device (portable): 190 MB with batches of 8",
         "  the trainer: 1,250 MB with batches of 8",
     ]
+
+
+@pytest.mark.parametrize(
+    ("limit_mb", "said"),
+    [
+        (
+            1000,
+            "batches of 3 train worse .* --model resnet8-stride2, the trainer has about 15; or allow it more",
+        ),
+        (870, "batches of 2 train worse .* --model resnet8-stride4, the trainer has about 21; or"),
+        # Eight are enough; and where no stem helps, none is named.
+        (1250, "^$"),
+        (820, "^$"),
+    ],
+)
+def test_a_strided_stem_is_named_where_batches_are_small(limit_mb: int, said: str) -> None:
+    plan = dataclasses.replace(PLAN, trainer_limit_mb=limit_mb)
+    assert re.search(said, plan.strided_hint("resnet8", 224))
+    for network, size in (("resnet8", 96), ("resnet8-stride2", 224), ("resnet8-16x8x8", 224), ("own", 224)):
+        assert plan.strided_hint(network, size) == ""
 
 
 def test_a_manifest_holds_it_whole() -> None:

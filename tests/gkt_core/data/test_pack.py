@@ -411,6 +411,18 @@ def test_too_few_images_are_refused_with_what_was_left_out(tmp_path: Path) -> No
         packed(tmp_path)
 
 
+def test_photos_that_lie_beside_each_other_are_told_to_be_sorted(tmp_path: Path) -> None:
+    flat = photos(tmp_path, ("cat",)) / "cat"
+    said = (
+        f"the photos lie in {flat} itself: make a folder for each class, {flat / 'owl'}/ and {flat / 'cat'}/"
+    )
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        packed(flat)
+    # Where there are folders, whatever lies beside them is no reason to say so.
+    Image.new("RGB", (8, 8)).save(tmp_path / "stray.png")
+    assert not any("itself" in line for line in packed(tmp_path)[1].lines())
+
+
 def test_a_bundle_without_names_and_a_map_to_no_class_are_refused(
     digits_bundle: Bundle, tmp_path: Path
 ) -> None:
