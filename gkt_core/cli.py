@@ -33,8 +33,10 @@ SUMMARIES = {
         "verify": "Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.",
         "serve": "Serve one run: collect features, train the large network, answer with soft labels.",
         "edge": "Run on a device: train, upload features, take the combined model.",
+        "status": "See a run at a glance: what it waits for, what is wrong, what to do next.",
         "enroll": "Make links with which devices join a run.",
-        "clients": "List a run's devices; revoke, release, rotate or enrol one again.",
+        "clients": "List a run's devices; show, revoke, release, forget, rotate or enrol one again.",
+        "runs": "Pause, stop or resume a run.",
         "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
     },
     "Measure": {
@@ -46,11 +48,14 @@ SUMMARIES = {
 }
 _KNOWN = [name for summaries in SUMMARIES.values() for name in summaries]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+# In a context's meta: the level of -v, -vv or -q, for a command that writes a log of its own.
+LOG_LEVEL = "gkt.log_level"
 
 
 def _log_to_stderr(ctx: click.Context, param: click.Parameter, value: int) -> None:
     if value and not ctx.resilient_parsing:
         level = logging.ERROR if param.name == "quiet" else (logging.INFO, logging.DEBUG)[min(value, 2) - 1]
+        ctx.meta[LOG_LEVEL] = level
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
 
 
@@ -189,7 +194,8 @@ def gkt() -> None:
     On two machines: gkt export, gkt serve, then gkt edge run on each device
     Exit codes:      0 done, 2 bad input, 3 protocol, 4 server unreachable,
                      5 not let in, 6 verification failed, 7 a process failed,
-                     8 disk or memory does not suffice, 130 Ctrl-C
+                     8 disk or memory does not suffice, 9 somebody should
+                     look (gkt status), 130 Ctrl-C
     """  # noqa: D301 - click looks for the character itself
 
 

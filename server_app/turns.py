@@ -95,6 +95,7 @@ class TurnWatch:
             state.clients,
             state.revoked,
             state.quarantined,
+            state.halt,
         )
         for turn in waiting:
             if turn.seen == seen:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gkt_core.config.allocator import TRAINING_ALLOCATOR
 from gkt_core.errors import ConfigError, GKTError
 from server_app.heartbeat import LEAST_SILENCE_SECONDS, Watchdog
+from server_app.logs.piped import relay
 from server_app.rounds.history import TRAINER
 from server_app.rounds.state import Failed, Noted, Phase
 from server_app.run_folder import TRAINER_LOG_NAME, RunContext
@@ -28,6 +29,8 @@ MAX_TRAINER_RESTARTS = 5
 _ENDED = object()
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
+# Of what trainers printed; the file is then kept once more beside a new one.
+_MOST_LOG_BYTES = 20_000_000
 # Of a log: enough for its last line.
 _TAIL_BYTES, _MOST_WORDS = 8192, 300
 
@@ -108,16 +111,24 @@ class TrainerProcess:
         command += ["--threads", str(threads), "--device", self._device, "--parent-pid", str(os.getpid())]
         command += ["--compile", self._compiled]
         command += ["--silence", str(self._silence_seconds)]
-        with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
+        log_path = self._run.folder / TRAINER_LOG_NAME
+        with contextlib.suppress(OSError):
+            if log_path.stat().st_size > _MOST_LOG_BYTES:
+                log_path.replace(log_path.with_name(f"{TRAINER_LOG_NAME}.1"))
+        said, says = os.pipe()
+        relay(said)
+        # The trainer's own copy of it is then the only one, and its end is the end of the pipe.
+        with log_path.open("ab") as log, open(says, "wb"):
             self._log_begin = log.tell()
             # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
             return subprocess.Popen(
-                command,
+                [*command, "--log-fd", str(says)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**TRAINING_ALLOCATOR, **os.environ},
                 start_new_session=True,
+                pass_fds=(says,),
             )
 
     def _watch(self) -> None:
@@ -134,7 +145,6 @@ class TrainerProcess:
                 if not self._is_taken_up():
                     return
                 num_deaths, last_mark = 0, None
-                self._announce("the run goes on")
             else:
                 num_deaths = num_deaths + 1 if mark == last_mark else 1
                 last_mark = mark
@@ -153,13 +163,12 @@ class TrainerProcess:
         # A database that is damaged, or gone, takes no note of it.
         with contextlib.suppress(GKTError, SQLAlchemyError):
             self._run.store.apply(Failed(reason))
-        self._announce(f"the run failed: {reason}")
 
     def _tell_of_death(self, exit_code: int) -> str:
         log_path = self._run.folder / TRAINER_LOG_NAME
         reason = describe_death(exit_code, log_path, self._log_begin)
         self._trouble = "the trainer died"
-        self._announce(f"the trainer ended with {reason}; its log is {log_path}")
+        self._announce(f"warning: the trainer ended with {reason}; its log is {log_path}")
         self._note(f"ended with {reason}")
         return reason
 
@@ -172,7 +181,7 @@ class TrainerProcess:
             silent = watchdog.look()
             if silent:
                 self._trouble = "the trainer hangs"
-                self._announce(f"the trainer hangs: {silent}; it is killed and started again")
+                self._announce(f"warning: the trainer hangs: {silent}; it is killed and started again")
                 _kill_group(process)
                 exit_code = process.wait()
                 # Not before: stopped in the midst of a transaction, it holds what is written to here.
@@ -192,10 +201,8 @@ class TrainerProcess:
         try:
             state = self._run.store.state()
         except (GKTError, SQLAlchemyError) as error:
-            self._announce(f"the database does not answer: {error}")
+            self._announce(f"warning: the database does not answer: {error}")
             return None
-        if state.phase is Phase.FAILED:
-            self._announce(f"the run failed: {state.error}")
         if state.phase in (Phase.FINISHED, Phase.FAILED):
             return _ENDED
         try:

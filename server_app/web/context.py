@@ -9,6 +9,7 @@ from typing import Any, cast
 from flask import Response, abort, current_app
 
 from gkt_core.wire.protocol import Task, to_json
+from server_app.overview.sight import Sight
 from server_app.quota import Quota
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import AnswerLost, RunState
@@ -24,7 +25,8 @@ from server_app.web.health import HealthWatch
 class RequestContext:
     """The run, how often waiting devices ask again, who knows how all is, who may upload and what.
 
-    ``authority`` is the certificate (PEM) of the server's own authority, if it has one.
+    ``sight`` is what whoever runs the server sees; ``authority`` is the certificate (PEM) of the server's own
+    authority, if it has one.
     """
 
     run: RunContext
@@ -33,6 +35,7 @@ class RequestContext:
     admission: Admission
     quota: Quota
     turns: TurnWatch
+    sight: Sight
     classifier: FeatureClassifier | None = None
     authority: bytes = b""
 
