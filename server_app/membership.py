@@ -13,6 +13,7 @@ from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Event, Pardoned, Revoked, RunState
 from server_app.run_folder import RunContext
 from server_app.store import RunStore, drop_blobs
+from server_app.store.credentials import Credential
 
 REVOKE, RELEASE, TRUST, ROTATE = "revoke", "release", "trust", "rotate"
 MOST_DEVICES, LONGEST_SECONDS = 10_000, 366 * 86_400.0
@@ -101,13 +102,13 @@ def change_client(run: RunContext, client_id: str, action: str) -> str:
 def client_list(store: RunStore) -> ClientList:
     """List the devices of a run, by name, and what each of them does."""
     state = store.state()
-    reasons, known = dict(state.quarantined), store.clients()
+    reasons, known, enrolled = dict(state.quarantined), store.clients(), store.credentials.devices()
 
     def row(client_id: str) -> ClientRow:
         client = known.get(client_id)
         return ClientRow(
             client_id,
-            client_state(store, state, client_id),
+            _state_of(state, client_id, enrolled.get(client_id)),
             reasons.get(client_id, ""),
             client_id in state.trusted,
             client.num_examples if client else 0,
@@ -115,13 +116,16 @@ def client_list(store: RunStore) -> ClientList:
             state.last_answer(client_id),
         )
 
-    rows = [row(client_id) for client_id in sorted({*known, *store.credentials.devices()})]
+    rows = [row(client_id) for client_id in sorted({*known, *enrolled})]
     return ClientList(store.run_id, str(state.phase), state.round_num, state.rounds, rows)
 
 
 def client_state(store: RunStore, state: RunState, client_id: str) -> str:
     """What a device is: revoked, enrolled but not joined, quarantined, training, reported or waiting."""
-    known = store.credentials.find(client_id)
+    return _state_of(state, client_id, store.credentials.find(client_id))
+
+
+def _state_of(state: RunState, client_id: str, known: Credential | None) -> str:
     if client_id in state.revoked or (known is not None and known.revoked):
         return "revoked"
     if client_id not in state.clients:

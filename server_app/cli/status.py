@@ -82,6 +82,11 @@ def _head(document: Overview) -> Iterator[str]:
     where = f"round {document.round_num} of {document.rounds}" if document.round_num else "not begun"
     yield f"{document.run_id}: {document.phase}{halt}, {where}"
     yield f"now          {waiting_for(document)}"
+    if document.phase in ("joining", "collecting") and document.deadline_seconds and not document.halt:
+        left = document.deadline_seconds - document.waits_seconds
+        enough = f"{document.min_clients} of {document.num_clients} devices are enough"
+        when = "has passed" if document.overdue or left <= 0 else f"in about {as_duration(left)}"
+        yield f"deadline     {when}, then {enough}"
     if document.finished_rounds:
         last = document.finished_rounds[-1]
         name = "step" if document.mode == "async" else "round"

@@ -6,6 +6,7 @@ Nothing here imports PyTorch: the server's own process holds no network.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from server_app.logs.piped import relay
 from server_app.rounds.history import TRAINER
 from server_app.rounds.state import Failed, Noted, Phase
 from server_app.run_folder import TRAINER_LOG_NAME, RunContext
+
+log = logging.getLogger("gkt.server")
 
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5
@@ -118,13 +121,13 @@ class TrainerProcess:
         said, says = os.pipe()
         relay(said)
         # The trainer's own copy of it is then the only one, and its end is the end of the pipe.
-        with log_path.open("ab") as log, open(says, "wb"):
-            self._log_begin = log.tell()
+        with log_path.open("ab") as printed, open(says, "wb"):
+            self._log_begin = printed.tell()
             # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
             return subprocess.Popen(
                 [*command, "--log-fd", str(says)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=printed,
                 stderr=subprocess.STDOUT,
                 env={**TRAINING_ALLOCATOR, **os.environ},
                 start_new_session=True,
@@ -157,6 +160,7 @@ class TrainerProcess:
                 if self._stopping.is_set():
                     return
                 self._process = self._spawn()
+            log.info("another trainer has been started")
         reason = (
             f"the trainer process died {num_deaths} times without getting any further, at last with {reason}"
         )
