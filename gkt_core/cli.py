@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from gkt_core.config.outside import outside_values, variable_of
 from gkt_core.config.waiting import wait_patiently
 from gkt_core.errors import EXIT_INTERRUPTED, GKTError, MissingExtraError
 from gkt_core.files import file_trouble_named
@@ -33,8 +35,10 @@ SUMMARIES = {
         "verify": "Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.",
         "serve": "Serve one run: collect features, train the large network, answer with soft labels.",
         "edge": "Run on a device: train, upload features, take the combined model.",
+        "status": "See a run at a glance: what it waits for, what is wrong, what to do next.",
         "enroll": "Make links with which devices join a run.",
-        "clients": "List a run's devices; revoke, release, rotate or enrol one again.",
+        "clients": "List a run's devices; show, revoke, release, forget, rotate or enrol one again.",
+        "runs": "Pause, stop or resume a run.",
         "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
     },
     "Measure": {
@@ -44,13 +48,18 @@ SUMMARIES = {
         "reproduce": "Rerun a table or figure of the paper and print its numbers beside ours.",
     },
 }
+# Of these, those that are groups of commands.
+GROUPS = frozenset({"clients", "data", "edge", "profile", "runs"})
 _KNOWN = [name for summaries in SUMMARIES.values() for name in summaries]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+# In a context's meta: the level of -v, -vv or -q, for a command that writes a log of its own.
+LOG_LEVEL = "gkt.log_level"
 
 
 def _log_to_stderr(ctx: click.Context, param: click.Parameter, value: int) -> None:
     if value and not ctx.resilient_parsing:
         level = logging.ERROR if param.name == "quiet" else (logging.INFO, logging.DEBUG)[min(value, 2) - 1]
+        ctx.meta[LOG_LEVEL] = level
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
 
 
@@ -63,12 +72,21 @@ _LOGGING = tuple(
 )
 
 
+_CONFIG = click.Option(
+    ["--config"],
+    type=click.Path(),
+    expose_value=False,
+    metavar="FILE",
+    help="TOML file with a table of options for each command, such as [serve] or [clients.list].",
+)
+
+
 def grouped_params(command: click.Command, ctx: click.Context) -> dict[str, list[click.Parameter]]:
     """Parameters by heading: the common ones, the groups as they come, what every command has."""
     groups: dict[str, list[click.Parameter]] = {COMMON: []}
     everywhere = []
     for param in command.get_params(ctx):
-        if param in _LOGGING or "--help" in param.opts:
+        if param in (*_LOGGING, _CONFIG) or "--help" in param.opts:
             everywhere.append(param)
         else:
             groups.setdefault(getattr(param, "group", "") or COMMON, []).append(param)
@@ -87,8 +105,24 @@ class Command(click.Command):
         self.example = example
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own parameters, ``--help``, and those of logging."""
-        return [*super().get_params(ctx), *_LOGGING]
+        """The command's own parameters, ``--help``, and those that every command has."""
+        params = [*super().get_params(ctx), *_LOGGING]
+        has_own = any("--config" in param.opts for param in params)
+        return params if has_own or isinstance(self, click.Group) else [*params, _CONFIG]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take what is not given from the environment, or from the file of ``--config``."""
+        if not isinstance(self, click.Group):
+            options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+            (file,) = (option for option in options if "--config" in option.opts)
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            path = _path(ctx)
+            chosen = given.get(file.name or "") or os.environ.get(variable_of(path, file))
+            chosen = chosen if isinstance(chosen, str) else None
+            ctx.default_map = outside_values(options, path, chosen, os.environ, _commands(ctx), GROUPS)
+            if chosen is not None:
+                ctx.default_map[file.name or ""] = chosen
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each heading with its options."""
@@ -104,6 +138,21 @@ class Command(click.Command):
         if self.example:
             with formatter.section("Example"):
                 formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+
+
+def _path(ctx: click.Context) -> list[str]:
+    """Names of a command below the root."""
+    names: list[str] = []
+    while ctx.parent is not None:
+        names.insert(0, ctx.info_name or "")
+        ctx = ctx.parent
+    return names
+
+
+def _commands(ctx: click.Context) -> list[str]:
+    """Names of the commands right below the root."""
+    root = ctx.find_root()
+    return root.command.list_commands(root) if isinstance(root.command, click.Group) else []
 
 
 class Group(click.Group, Command):
@@ -189,7 +238,8 @@ def gkt() -> None:
     On two machines: gkt export, gkt serve, then gkt edge run on each device
     Exit codes:      0 done, 2 bad input, 3 protocol, 4 server unreachable,
                      5 not let in, 6 verification failed, 7 a process failed,
-                     8 disk or memory does not suffice, 130 Ctrl-C
+                     8 disk or memory does not suffice, 9 somebody should
+                     look (gkt status), 130 Ctrl-C
     """  # noqa: D301 - click looks for the character itself
 
 

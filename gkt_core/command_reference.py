@@ -19,6 +19,23 @@ Every command with every option, written by `make docs` from what `--help` is ma
 
 A value outside of what the last column says is refused (exit code 2). Every command takes `-h` for help, `-v`
 and `-vv` to log to stderr what libraries do, and `-q` to log errors only.
+
+Every option also comes from the environment, as `GKT_`, the command and the option in capitals
+(`GKT_SERVE_ROUND_DEADLINE=3600`, `GKT_EDGE_RUN_STATE_DIR=state`, `GKT_SERVE_INSECURE_HTTP=true`), and from a
+TOML file, `--config FILE`, with a table for each command. What is typed wins over the environment, that over
+the file; paths in it are as if they were typed.
+
+```toml
+rounds = 20          # a run's hyper-parameters stand above the tables
+
+[serve]
+artifacts = "artifacts"
+data-dir = "run"
+log-format = "json"
+
+[clients.list]
+data-dir = "run"
+```
 """
 
 

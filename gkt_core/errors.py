@@ -31,8 +31,9 @@
     +-- VerificationError          6   exported artifacts differ from the PyTorch model
     +-- RunFailedError             7   a process of the run ended with an error
     +-- ResourceError              8   this machine has too little of something; what was saved is still there
-        +-- DiskFullError              nothing more can be written
-        +-- MemoryLimitError           more memory is needed than is allowed or there
+    |   +-- DiskFullError              nothing more can be written
+    |   +-- MemoryLimitError           more memory is needed than is allowed or there
+    +-- AttentionError             9   nothing has failed, and a person should look
 
 Messages say what was found, what was expected and what to do. Exit code 130 is Ctrl-C.
 """
@@ -238,3 +239,9 @@ class DiskFullError(ResourceError):
 
 class MemoryLimitError(ResourceError):
     """More memory is needed than is allowed or there."""
+
+
+class AttentionError(GKTError):
+    """Nothing has failed, and a person should look."""
+
+    exit_code = 9

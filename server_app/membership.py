@@ -13,6 +13,7 @@ from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Event, Pardoned, Revoked, RunState
 from server_app.run_folder import RunContext
 from server_app.store import RunStore, drop_blobs
+from server_app.store.credentials import Credential
 
 REVOKE, RELEASE, TRUST, ROTATE = "revoke", "release", "trust", "rotate"
 MOST_DEVICES, LONGEST_SECONDS = 10_000, 366 * 86_400.0
@@ -40,7 +41,7 @@ def open_enrolments(run: RunContext, wanted: EnrolmentRequest, authority: bytes)
     if wanted.client_id:
         if wanted.devices != 1:
             raise InputError(f"{wanted.client_id} is one device, and takes one link")
-        state = _check_known(run.store, wanted.client_id)
+        state = check_known(run.store, wanted.client_id)
         known = credentials.find(wanted.client_id)
         if wanted.client_id in state.revoked or (known is not None and known.revoked):
             raise InputError(f"{wanted.client_id} was revoked, for good: it cannot enrol again")
@@ -82,32 +83,32 @@ def change_client(run: RunContext, client_id: str, action: str) -> str:
         InputError: There is no such device, or nothing to change.
     """
     store = run.store
-    state = _check_known(store, client_id)
+    state = check_known(store, client_id)
     if action == ROTATE:
         store.credentials.ask_rotation(client_id)
     elif action == REVOKE:
         # The secret first: from here on nothing of the device is taken.
         store.credentials.end(client_id, revoked=True)
         if client_id in (*state.clients, *state.revoked):
-            state = _applied(store, Revoked(client_id))
+            state = applied(store, Revoked(client_id))
         if client_id not in rounds_of(state).uploads(state):
             # What it had sent of an open round: nobody will train on it.
             drop_blobs(run.blobs, store.forget_device(client_id))
     else:
-        state = _applied(store, Pardoned(client_id, action == TRUST))
+        state = applied(store, Pardoned(client_id, action == TRUST))
     return client_state(store, state, client_id)
 
 
 def client_list(store: RunStore) -> ClientList:
     """List the devices of a run, by name, and what each of them does."""
     state = store.state()
-    reasons, known = dict(state.quarantined), store.clients()
+    reasons, known, enrolled = dict(state.quarantined), store.clients(), store.credentials.devices()
 
     def row(client_id: str) -> ClientRow:
         client = known.get(client_id)
         return ClientRow(
             client_id,
-            client_state(store, state, client_id),
+            _state_of(state, client_id, enrolled.get(client_id)),
             reasons.get(client_id, ""),
             client_id in state.trusted,
             client.num_examples if client else 0,
@@ -115,13 +116,16 @@ def client_list(store: RunStore) -> ClientList:
             state.last_answer(client_id),
         )
 
-    rows = [row(client_id) for client_id in sorted({*known, *store.credentials.devices()})]
+    rows = [row(client_id) for client_id in sorted({*known, *enrolled})]
     return ClientList(store.run_id, str(state.phase), state.round_num, state.rounds, rows)
 
 
 def client_state(store: RunStore, state: RunState, client_id: str) -> str:
     """What a device is: revoked, enrolled but not joined, quarantined, training, reported or waiting."""
-    known = store.credentials.find(client_id)
+    return _state_of(state, client_id, store.credentials.find(client_id))
+
+
+def _state_of(state: RunState, client_id: str, known: Credential | None) -> str:
     if client_id in state.revoked or (known is not None and known.revoked):
         return "revoked"
     if client_id not in state.clients:
@@ -133,7 +137,12 @@ def client_state(store: RunStore, state: RunState, client_id: str) -> str:
     return "reported" if client_id in state.reported else "waiting"
 
 
-def _check_known(store: RunStore, client_id: str) -> RunState:
+def check_known(store: RunStore, client_id: str) -> RunState:
+    """Give the state of a run that has this device.
+
+    Raises:
+        InputError: It has not; names those that it has.
+    """
     known = sorted({*store.clients(), *store.credentials.devices()})
     if client_id not in known:
         listed = ", ".join(known) or "nobody has joined yet"
@@ -141,7 +150,12 @@ def _check_known(store: RunStore, client_id: str) -> RunState:
     return store.state()
 
 
-def _applied(store: RunStore, event: Event) -> RunState:
+def applied(store: RunStore, event: Event) -> RunState:
+    """Apply what a person asked for.
+
+    Raises:
+        InputError: It does not fit the run.
+    """
     try:
         return store.apply(event)
     except RoundError as error:

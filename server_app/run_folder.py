@@ -15,6 +15,9 @@
     authority.pem   who signs the certificate of this server, if it made one for itself, with authority.key
     server.pem      that certificate, with server.key
     server.json     URL and process id while a server is up
+seen.json       when each device was last heard of, and how much it has sent
+told.json       up to where the log has told of everything
+logs.json       where the server's log is, if it is in a file
     trainer.log     what the trainer process printed
     server.lock     held by the one server process of the run
     trainer.lock    held by the one trainer process that may train

@@ -16,6 +16,7 @@ from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from gkt_core.wire.join_link import JoinLink
 from server_app.inviting import serve_link
+from server_app.overview.watcher import RunWatcher
 from server_app.quota import Limits
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, RunContext, operator_secret
 from server_app.trainer.supervisor import TrainerProcess
@@ -148,7 +149,15 @@ def served(
         limits=terms.limits,
     )
     server = WebServer(app, listener, tls=access.tls)
-    info = {"url": url, "pid": os.getpid(), "run_id": run.store.run_id}
+    sight = app.extensions["gkt"].sight
+    sight.url = url
+    watcher = RunWatcher(run, sight.ledger, sight.look)
+    info = {
+        "url": url,
+        "pid": os.getpid(),
+        "run_id": run.store.run_id,
+        "reserve_bytes": terms.limits.reserve_bytes,
+    }
     info_path = run.folder / SERVER_INFO_NAME
     with lock_exclusively(
         run.folder / SERVER_LOCK_NAME,
@@ -159,6 +168,7 @@ def served(
         # interrupt could be swallowed.
         web = threading.Thread(target=server.run, name="web", daemon=True)
         try:
+            watcher.start()
             trainer.start()
             web.start()
             link = serve_link(run, access.public_url or _reachable(url), access.authority)
@@ -167,6 +177,7 @@ def served(
         finally:
             info_path.unlink(missing_ok=True)
             trainer.stop()
+            watcher.stop()
             # Requests that are being handled may end; devices repeat the others.
             server.stop()
             app.extensions["gkt"].turns.close()

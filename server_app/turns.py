@@ -127,6 +127,7 @@ class TurnWatch:
                 state.clients,
                 state.revoked,
                 state.quarantined,
+                state.halt,
             )
             if seen != self._seen or known is not self._known:
                 self._seen, self._token = seen, object()

@@ -233,6 +233,11 @@ def read_run_file(path: Path) -> dict[str, Any]:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Tables are options of commands (gkt_core.config.outside).
+        fields = {field.name for field in dataclasses.fields(RunConfig)}
+        values = {
+            name: value for name, value in values.items() if name in fields or not isinstance(value, dict)
+        }
         RunConfig.from_dict(values)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the run file {path}: {error}") from error

@@ -121,10 +121,15 @@ class Enrolments(Message):
 
 @dataclass(frozen=True, slots=True)
 class ClientChange(Message):
-    """An operator has changed what a device may do; ``state`` is what it is now."""
+    """An operator has changed what a device may do; ``state`` is what it is now.
+
+    ``notes`` are lines for a person: of a device that is forgotten, what was erased and what still holds
+    something of it.
+    """
 
     client_id: str
     state: str
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import time
 
 import click
 
 from gkt_core.cli import Group, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
+from gkt_core.errors import ConfigError, InputError
 from gkt_core.printable import printable
-from server_app.cli.operating import operated
+from gkt_core.wire.credentials import ClientChange
+from server_app.cli.operating import OperatedRun, operated
 from server_app.cli.options import OperatorOptions, ReenrolOptions, ReleaseOptions
+from server_app.cli.status import device_lines
+
+# Between two questions whether a round is over that holds what is to be erased.
+_FORGET_SECONDS = 1.0
 
 
 @click.group(cls=Group)
 def clients() -> None:
-    """List a run's devices; revoke, release, rotate or enrol one again.
+    """List a run's devices; show, revoke, release, forget, rotate or enrol one again.
 
     Works beside a running server or without one: both read the run's state from --data-dir. From another
     machine give --server, with a copy of the operator's secret.
@@ -103,6 +111,78 @@ def re_enroll(client_id: str, options: ReenrolOptions, as_json: bool) -> None:
         return
     click.echo(link.text())
     click.echo(f"on the device: gkt edge run --join FILE --client-id {client_id} --data ...", err=True)
+
+
+@clients.command(example="gkt clients show client-003 --data-dir run")
+@click.argument("client_id")
+@dataclass_options(OperatorOptions)
+@json_option()
+def show(client_id: str, options: OperatorOptions, as_json: bool) -> None:
+    """Show one device: what it does, when it was last heard of, what it has sent, what is wrong with it."""
+    with operated(options) as run:
+        document = run.overview()
+    lines = {device.client_id: device for device in document.devices}
+    if client_id not in lines:
+        listed = ", ".join(sorted(lines)) or "nobody has joined yet"
+        raise InputError(f"no device {client_id!r} in this run, expected one of: {listed}")
+    findings = [finding for finding in document.findings if finding.client_id == client_id]
+    if as_json:
+        emit_json(
+            dataclasses.asdict(lines[client_id]) | {"findings": list(map(dataclasses.asdict, findings))}
+        )
+        return
+    for line in device_lines(lines[client_id]):
+        click.echo(printable(line))
+    for finding in findings:
+        click.echo(printable(f"{finding.severity}: {finding.text}: {finding.remedy}".removesuffix(": ")))
+
+
+@clients.command(example="gkt clients forget client-003 --data-dir run --yes")
+@click.argument("client_id")
+@dataclass_options(OperatorOptions)
+@click.option(
+    "--yes", "is_sure", is_flag=True, help="Do not ask; without a terminal nothing is done without."
+)
+@json_option()
+def forget(client_id: str, options: OperatorOptions, is_sure: bool, as_json: bool) -> None:
+    """Erase all that a device ever sent, and its name; for good.
+
+    It is revoked first. Its shards with features, logits and labels, soft labels for it, reports, what is
+    known of it and its name and address in logs are erased, and it says which of the trained networks may
+    still hold what was learned from its samples. While these are being trained on, it waits for the end of
+    that.
+    """
+    with operated(options) as run:
+        known = sorted(row.client_id for row in run.clients().clients)
+        if client_id not in known:
+            listed = ", ".join(known) or "nobody has joined yet"
+            raise InputError(f"no device {client_id!r} in this run, expected one of: {listed}")
+        question = f"erase all that {client_id} ever sent, for good?"
+        if not is_sure and not (sys.stdin.isatty() and click.confirm(question, err=True)):
+            raise ConfigError(f"nothing was erased: give --yes to forget {client_id}")
+        done = _forgotten(run, client_id)
+    if as_json:
+        emit_json(dataclasses.asdict(done))
+        return
+    click.echo(f"{client_id} is forgotten")
+    for note in done.notes:
+        click.echo(f"  {printable(note)}")
+
+
+def _forgotten(run: OperatedRun, client_id: str) -> ClientChange:
+    """Forget a device as soon as nobody trains on what it sent."""
+    has_said = False
+    while True:
+        try:
+            return run.forget(client_id)
+        except InputError as error:
+            rows = {row.client_id for row in run.clients().clients}
+            if client_id not in rows or run.overview().phase != "training":
+                raise
+            if not has_said:
+                has_said = True
+                click.echo(f"{printable(str(error))}; waiting for that", err=True)
+        time.sleep(_FORGET_SECONDS)
 
 
 def _change(options: OperatorOptions, client_id: str, action: str, done: str, as_json: bool) -> None:

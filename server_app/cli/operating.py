@@ -33,10 +33,11 @@ from gkt_core.wire.credentials import (
     Enrolments,
     read_bearer,
 )
-from gkt_core.wire.paths import CLIENT_ACTION, CLIENTS, ENROLMENTS, RUN, RUNS, fill
+from gkt_core.wire.paths import CLIENT_ACTION, CLIENTS, ENROLMENTS, OVERVIEW, RUN, RUN_ACTION, RUNS, fill
 from gkt_core.wire.protocol import ErrorBody, RunList, from_json, to_json
 from server_app.cli.enroll import make_links
 from server_app.cli.options import OperatorOptions, ReenrolOptions, check_url
+from server_app.overview.messages import Overview, RunChange, RunChanged
 
 if TYPE_CHECKING:
     from gkt_core.wire.join_link import JoinLink
@@ -58,6 +59,19 @@ class OperatedRun(Protocol):
 
     def link_for(self, client_id: str, options: ReenrolOptions) -> JoinLink:
         """Make the link of a device that enrols again."""
+
+    def overview(self) -> Overview:
+        """See all of it at a glance."""
+
+    def change_run(self, action: str, reason: str) -> RunChanged:
+        """Pause, stop or resume it."""
+
+    def forget(self, client_id: str) -> ClientChange:
+        """Erase all that a device ever sent.
+
+        Raises:
+            InputError: There is no such device, or it is being trained on.
+        """
 
 
 @contextlib.contextmanager
@@ -101,6 +115,24 @@ class _LocalRun:
     def link_for(self, client_id: str, options: ReenrolOptions) -> JoinLink:
         """Make the link of a device that enrols again."""
         return make_links(self._run, options, 1, client_id)[0]
+
+    def overview(self) -> Overview:
+        """See all of it at a glance, as far as its folder tells."""
+        from server_app.overview.document import overview, witness_of  # noqa: PLC0415 - imports an extra
+
+        return overview(self._run, witness_of(self._run.folder))
+
+    def change_run(self, action: str, reason: str) -> RunChanged:
+        """Pause, stop or resume it."""
+        from server_app.operating import change_run  # noqa: PLC0415 - imports an extra
+
+        return change_run(self._run, action, reason)
+
+    def forget(self, client_id: str) -> ClientChange:
+        """Erase all that a device ever sent."""
+        from server_app.operating import forget_client  # noqa: PLC0415 - imports an extra
+
+        return forget_client(self._run, client_id)
 
 
 class RemoteRun:
@@ -151,6 +183,20 @@ class RemoteRun:
         wanted = EnrolmentRequest(1, options.hours * 3600, client_id)
         made = self._ask(Enrolments, "POST", self._root + ENROLMENTS, to_json(wanted))
         return join_links(options.public_url or self._url, made)[0]
+
+    def overview(self) -> Overview:
+        """See all of it at a glance."""
+        return self._ask(Overview, "GET", self._root + OVERVIEW)
+
+    def change_run(self, action: str, reason: str) -> RunChanged:
+        """Pause, stop or resume it."""
+        path = self._root + fill(RUN_ACTION, change=action)
+        return self._ask(RunChanged, "POST", path, to_json(RunChange(reason)))
+
+    def forget(self, client_id: str) -> ClientChange:
+        """Erase all that a device ever sent."""
+        path = fill(CLIENT_ACTION, client_id=urllib.parse.quote(client_id, safe=""), action="forget")
+        return self._ask(ClientChange, "POST", self._root + path, b"")
 
     def _ask(self, kind: type[MessageT], verb: str, path: str, body: bytes | None = None) -> MessageT:
         headers = {"Authorization": f"Bearer {self._bearer.text()}", "Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""Options of ``gkt serve`` and ``gkt clients``."""
+"""Options of ``gkt serve``, and of those commands with which its run is operated."""
 
 from __future__ import annotations
 
@@ -69,6 +69,30 @@ class OperatorOptions:
             raise ConfigError("--server and --operator-secret-file belong together")
         if self.server is None and self.ca_file is not None:
             raise ConfigError("--ca-file is for --server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusOptions(OperatorOptions):
+    """Options of ``gkt status``.
+
+    Attributes:
+        watch: Go on showing it, until Ctrl-C or the end of the run.
+        every: How often to look, with --watch.
+    """
+
+    watch: bool = False
+    every: float = option(2.0, low=0.1, high=3600, unit="seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaltOptions(OperatorOptions):
+    """Options of ``gkt runs pause`` and ``gkt runs stop``.
+
+    Attributes:
+        reason: What devices are told, and the run's history.
+    """
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from gkt_core.bundle.manifest import Manifest, load_bundle
-from gkt_core.cli import Command, emit_json, json_option
+from gkt_core.cli import LOG_LEVEL, Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options
 from gkt_core.config.precision import with_precision
 from gkt_core.config.run_config import CODEC_BITS, RunConfig, build_run_config, run_config_options
@@ -32,6 +33,8 @@ from server_app.cli.options import (
     SHARD_BYTES,
     ServeOptions,
 )
+from server_app.logs.erasing import note_place
+from server_app.logs.setup import LogOptions, logging_to
 from server_app.own_networks import check_networks, note_networks, noted_networks
 
 if TYPE_CHECKING:
@@ -42,13 +45,15 @@ if TYPE_CHECKING:
     from server_app.trainer.supervisor import TrainerProcess
     from server_app.web.classifier import FeatureClassifier
 
+log = logging.getLogger("gkt.server")
+
 _SHARED_HERE = (
     "warning: the shared token speaks for every device without a secret of its own, and goes with the next "
     "release: give devices the join link instead"
 )
 _SHARED_ELSEWHERE = "the run's shared token is taken on this machine alone: devices join with the link"
 _INSECURE = (
-    "WARNING: --insecure-http: features, labels and secrets travel readable, and whoever is between can "
+    "warning: --insecure-http: features, labels and secrets travel readable, and whoever is between can "
     "change "
     "them and what devices run; leave it out for https"
 )
@@ -68,13 +73,18 @@ _INSECURE = (
         "shard_samples": f"as many as {SHARD_BYTES // 1000} kB hold, {MOST_SHARD_SAMPLES} at most",
     }
 )
-def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool) -> None:
+@dataclass_options(LogOptions, "log_options")
+def serve(
+    options: ServeOptions, hyper_parameters: dict[str, Any], log_options: LogOptions, as_json: bool
+) -> None:
     """Serve one run: collect features, train the large network, answer with soft labels.
 
     Prints the link with which devices join. Beyond this machine it serves https: with --tls-cert, or with a
     certificate of its own that the link makes devices trust. The interface describes itself at /docs, and
     as an OpenAPI document at /v1/openapi.json; neither needs a secret. Ctrl-C stops the server and its
     trainer; the same --data-dir goes on where it stopped, with the same deadline unless another is given.
+    A line says when a device joins, a round ends, something is wrong, and what is waited for; gkt status
+    shows all of it at a glance.
     The run's hyper-parameters, which --config takes too, are --clients to --seed and all from "Rounds and
     devices" on; they stay as they are, but that a run may grow (--rounds, --clients) and learn at another
     rate from here on (--server-lr, --edge-lr).
@@ -84,12 +94,16 @@ def serve(options: ServeOptions, hyper_parameters: dict[str, Any], as_json: bool
         from server_app.storage_errors import storage_named  # noqa: PLC0415 - imports an extra
     # What the run writes, shards and features among it, is its owner's alone; the trainer inherits it.
     os.umask(0o077)
+    level = click.get_current_context().meta.get(LOG_LEVEL)
     with (
+        logging_to(log_options, level),
         storage_named(),
         opened(options, hyper_parameters, _announce) as (run, access, listener, trainer, classifier),
     ):
 
         def on_ready(url: str, link: JoinLink) -> None:
+            if log_options.log_file is not None:
+                note_place(run.folder, log_options.log_file)
             secret_file = run.folder / run_folder.OPERATOR_SECRET_NAME
             if as_json:
                 told = {"url": url, "run_id": run.store.run_id, "join": link.text()}
@@ -300,9 +314,8 @@ def _print_address(run: RunContext, url: str, link: JoinLink) -> None:
 
 
 def _announce(line: str) -> None:
-    # A log on a disk that is full must not end what keeps the trainer running.
-    with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+    text = line.removeprefix("warning: ")
+    log.log(logging.INFO if text == line else logging.WARNING, "%s", text)
 
 
 def _check_rules(config: RunConfig, options: ServeOptions) -> None:

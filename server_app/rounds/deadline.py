@@ -8,16 +8,22 @@ from server_app.rounds.state import Phase, RunState
 
 
 class Deadline:
-    """When a round has waited long enough for this process: no device is late for a server that was down."""
+    """When a round has waited long enough for this process.
+
+    No device is late for a server that was down, nor for a run that a person had paused.
+    """
 
     def __init__(self) -> None:
-        self._round_num, self._opened_at = -1, 0.0
+        self._round_num, self._waited, self._looked_at = -1, 0.0, 0.0
 
     def has_passed(self, state: RunState) -> bool:
         """Whether the devices of this round are late, and nobody said so yet."""
+        now = time.monotonic()
+        since_last_look, self._looked_at = now - self._looked_at, now
         if state.phase not in (Phase.JOINING, Phase.COLLECTING):
             return False
-        now = time.monotonic()
         if state.round_num != self._round_num:
-            self._round_num, self._opened_at = state.round_num, now
-        return 0 < state.deadline_seconds <= now - self._opened_at and not state.overdue
+            self._round_num, self._waited = state.round_num, 0.0
+        elif not state.halt:
+            self._waited += since_last_look
+        return 0 < state.deadline_seconds <= self._waited and not state.overdue and not state.halt

@@ -13,6 +13,8 @@ from typing import Any
 CHANGED, DAMAGED, FAILED, RESUMED, TRAINER = "changed", "damaged", "failed", "resumed", "trainer"
 # How the note of a trained model begins that is damaged, together with what it could be made from.
 MODEL_LOST = "the trained model, and "
+# What a person did: paused, stopped or resumed the run, or let a device be forgotten.
+OPERATOR = "operator"
 # Of a kind; a trainer that dies every minute must not fill the state. Changes are kept, all of them.
 _MOST_OF_A_KIND = 50
 
@@ -22,7 +24,7 @@ class HistoryEntry:
     """One thing that happened.
 
     Attributes:
-        kind: ``changed``, ``failed``, ``resumed``, ``trainer`` and so on.
+        kind: ``changed``, ``failed``, ``resumed``, ``trainer``, ``operator`` and so on.
         text: For a person.
         round_num: The round, or step, that the run was in.
         at: When, in seconds since the epoch; 0 until the store has kept it.

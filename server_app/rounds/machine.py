@@ -7,17 +7,20 @@ from typing import Protocol
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.wire.protocol import Task
-from server_app.rounds import growth, members
+from server_app.rounds import growth, members, operating
 from server_app.rounds.asynchronous import AsyncRounds
 from server_app.rounds.history import DAMAGED, FAILED
 from server_app.rounds.state import (
     AnswerLost,
     Claimed,
+    Continued,
     DeadlinePassed,
     Deserted,
     Event,
     Failed,
+    Forgotten,
     Grown,
+    Halted,
     Joined,
     Noted,
     Pardoned,
@@ -159,7 +162,7 @@ def advance(state: RunState, event: Event) -> RunState:
     Raises:
         RoundError: The event does not fit the state.
     """
-    after = _applied(state, event)
+    after = operating.settled(_applied(state, event))
     has_failed = after.phase is Phase.FAILED and state.phase is not Phase.FAILED
     return growth.noted(after, FAILED, after.error) if has_failed else after
 
@@ -176,8 +179,8 @@ def _applied(state: RunState, event: Event) -> RunState:
             rounds.check_upload(state, client_id, round_num)
             return rounds.reported(members.holding(state, client_id, upload_round), client_id)
         case DeadlinePassed(round_num):
-            waits = state.phase in (Phase.JOINING, Phase.COLLECTING) and state.round_num == round_num
-            return rounds.settled(dataclasses.replace(state, overdue=True)) if waits else state
+            overdue = dataclasses.replace(state, overdue=True)
+            return rounds.settled(overdue) if members.may_be_late(state, round_num) else state
         case RulesChanged(min_clients, seconds):
             changed = dataclasses.replace(state, min_clients=min_clients, deadline_seconds=seconds)
             return rounds.settled(changed)
@@ -198,12 +201,22 @@ def _applied(state: RunState, event: Event) -> RunState:
         case Trained(round_num):
             members.check_fits(state, event, Phase.TRAINING, round_num)
             return rounds.trained(state)
-        case Failed() | Deserted() | PartsLost() | AnswerLost() | Resumed() | Grown() | Noted():
+        case _:
             return _changed(state, event)
 
 
 def _changed(
-    state: RunState, event: Failed | Deserted | PartsLost | AnswerLost | Resumed | Grown | Noted
+    state: RunState,
+    event: Failed
+    | Deserted
+    | PartsLost
+    | AnswerLost
+    | Resumed
+    | Grown
+    | Noted
+    | Halted
+    | Continued
+    | Forgotten,
 ) -> RunState:
     """Apply what does not belong to the way of a round: failures, damages, and what a person wants."""
     rounds = rounds_of(state)
@@ -224,6 +237,8 @@ def _changed(
             return rounds.reopened(grown) if growth.has_more(state, event) else rounds.settled(grown)
         case Noted(kind, text):
             return growth.noted(state, kind, text)
+        case Halted() | Continued() | Forgotten():
+            return operating.operated(state, event, rounds.parts(state))
 
 
 def _without_parts(state: RunState, round_num: int, reasons: dict[str, str]) -> RunState:

@@ -6,7 +6,7 @@ import dataclasses
 
 from gkt_core.errors import RoundClosedError, RoundError
 from gkt_core.wire.protocol import Task
-from server_app.rounds.state import Deserted, Event, Failed, Phase, RunState
+from server_app.rounds.state import PAUSED, STOPPED, Deserted, Event, Failed, Phase, RunState
 
 
 def without(client_ids: tuple[str, ...], client_id: str) -> tuple[str, ...]:
@@ -29,6 +29,8 @@ def joined(state: RunState, client_id: str) -> RunState:
         )
     if state.phase in (Phase.FINISHED, Phase.FAILED):
         raise RoundError(f"{client_id} cannot join: the run is {state.phase}")
+    if state.halt == STOPPED:
+        raise RoundError(f"{client_id} cannot join: {halt_words(state)}")
     return dataclasses.replace(state, clients=tuple(sorted((*state.clients, client_id))))
 
 
@@ -99,7 +101,7 @@ def nobody_left(state: RunState) -> str:
     As long as devices may join, that is until the deadline where there is one, a run waits for them.
     """
     may_come = len(state.clients) < state.num_clients and not state.overdue
-    if state.phase is not Phase.COLLECTING or state.active or may_come:
+    if state.phase is not Phase.COLLECTING or state.active or may_come or state.halt:
         return ""
     held = [f"{client_id} is quarantined: {reason}" for client_id, reason in state.quarantined]
     gone = [f"{client_id} was revoked" for client_id in state.revoked]
@@ -114,6 +116,12 @@ def taken_up(state: RunState) -> RunState:
     if state.phase is Phase.FAILED and state.error.startswith(_NOBODY):
         return dataclasses.replace(state, phase=Phase.COLLECTING, error="")
     return state
+
+
+def may_be_late(state: RunState, round_num: int) -> bool:
+    """Whether a deadline of this round (0: the time to join) means anything now."""
+    waits = state.phase in (Phase.JOINING, Phase.COLLECTING) and not state.halt
+    return waits and state.round_num == round_num
 
 
 def check_fits(state: RunState, event: Event, phase: Phase, round_num: int) -> None:
@@ -165,12 +173,20 @@ def check_takes_part(state: RunState, client_id: str) -> None:
     """Refuse uploads of who is no member, or is quarantined and may ask again what to do.
 
     Raises:
-        RoundClosedError: The device is quarantined.
+        RoundClosedError: The device is quarantined, or the run stopped.
         RoundError: The device is no member.
     """
     check_member(state, client_id)
     if reason := dict(state.quarantined).get(client_id):
         raise RoundClosedError(f"{client_id} is quarantined: {reason}")
+    if state.halt == STOPPED:
+        raise RoundClosedError(halt_words(state))
+
+
+def halt_words(state: RunState) -> str:
+    """What devices are told of a run that a person has paused or stopped."""
+    reason = f": {state.halt_reason}" if state.halt_reason else ""
+    return f"whoever runs it has {state.halt} the run{reason}"
 
 
 def held_task(state: RunState, client_id: str, round_num: int, retry_after_seconds: float) -> Task | None:
@@ -181,6 +197,9 @@ def held_task(state: RunState, client_id: str, round_num: int, retry_after_secon
     check_member(state, client_id)
     if state.phase is Phase.FAILED:
         return Task("stop", round_num, answered, 0.0, state.error)
+    if state.halt:
+        action, wait = ("wait", retry_after_seconds) if state.halt == PAUSED else ("stop", 0.0)
+        return Task(action, round_num, answered, wait, halt_words(state))
     reason = dict(state.quarantined).get(client_id)
     if reason is None:
         return None

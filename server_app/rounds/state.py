@@ -21,6 +21,10 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
+# What a person may do to a run that goes on.
+PAUSED, STOPPED = "paused", "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class RunState:
     """Where a run stands.
@@ -52,6 +56,8 @@ class RunState:
         uploads: The round of each device's upload that is trained on, where not every round has one, sorted.
         views: The round of the upload that each device's last soft labels answer, in such a run, sorted.
         history: What happened to the run beside its rounds, oldest first.
+        halt: ``paused`` or ``stopped`` by a person; empty for neither.
+        halt_reason: Why, in that person's words.
     """
 
     num_clients: int
@@ -79,6 +85,8 @@ class RunState:
     uploads: tuple[tuple[str, int], ...] = ()
     views: tuple[tuple[str, int], ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+    halt: str = ""
+    halt_reason: str = ""
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -255,6 +263,26 @@ class Noted:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """A person wants devices and trainer to wait (``paused``), or to end for now (``stopped``)."""
+
+    kind: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A person lets a run go on that was paused or stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing of a device that was revoked, or never joined, is to be kept."""
+
+    client_id: str
+
+
 Event = (
     Joined
     | Reported
@@ -273,4 +301,7 @@ Event = (
     | Resumed
     | Grown
     | Noted
+    | Halted
+    | Continued
+    | Forgotten
 )

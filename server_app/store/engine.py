@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,27 @@ def _naming_damage(engine: sa.Engine) -> sa.Engine:
 def write_transaction(engine: sa.Engine) -> Any:
     """A transaction that may write: alone from its beginning in SQLite, row by row in PostgreSQL."""
     return engine.execution_options(gkt_writes=True).begin()
+
+
+def compact(engine: sa.Engine) -> bool:
+    """Write an SQLite database anew, so that no page holds what was deleted; whether that was done.
+
+    PostgreSQL does it by itself, sooner or later.
+    """
+    if engine.dialect.name == "postgresql":
+        return False
+    connection = engine.raw_connection()
+    try:
+        assert connection.driver_connection is not None
+        connection.driver_connection.execute("VACUUM")
+        # What stood in the log until now was written with the pages of before.
+        (is_busy, *_) = connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError:
+        # Somebody writes, or reads for long.
+        return False
+    finally:
+        connection.close()
+    return not is_busy
 
 
 def migrate(engine: sa.Engine) -> None:

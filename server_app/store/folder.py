@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gkt_core.errors import StorageUnavailableError
@@ -98,6 +98,13 @@ class BlobStore:
             # Empty by now, unless other devices still need theirs.
             path.parent.rmdir()
 
+    def names_of(self, client_id: str) -> list[str]:
+        """Names of all blobs that are of one device, by a part of their names; those of copies too."""
+        below = (path for path in self._root.rglob("*") if path.is_file())
+        return sorted(
+            "/".join(parts) for path in below if is_of(client_id, parts := path.relative_to(self._root).parts)
+        )
+
     def delete_below(self, prefix: str) -> None:
         """Forget all blobs whose names begin with ``prefix/``."""
         shutil.rmtree(self._path(prefix), ignore_errors=True)
@@ -116,6 +123,12 @@ class BlobStore:
 
     def _path(self, name: str) -> Path:
         return self._root.joinpath(*self.check_name(name))
+
+
+def is_of(client_id: str, parts: Sequence[str]) -> bool:
+    """Whether a name is of this device: a folder or a file is called like it."""
+    *folders, file = parts
+    return client_id in folders or file.removesuffix(".sha256") == f"{client_id}.safetensors"
 
 
 def drop_blobs(blobs: BlobStore, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Read what devices said of themselves when they joined, and forget what they sent of other samples."""
+"""Read what devices said of themselves when they joined, forget what they sent of other samples, or them."""
 
 from __future__ import annotations
 
@@ -36,4 +36,24 @@ def forget_open_parts(connection: sa.Connection, run_id: str, client_id: str) ->
     mine = shards.c.run_id == run_id, shards.c.client_id == client_id, shards.c.round_num.not_in(closed)
     blobs = connection.execute(sa.select(shards.c.blob).where(*mine)).scalars().all()
     connection.execute(sa.delete(shards).where(*mine))
+    return list(blobs)
+
+
+def erase_rows(connection: sa.Connection, run_id: str, client_id: str) -> list[str]:
+    """Delete every row that is of one device; the blobs of its shards."""
+    shards = tables.shards
+    mine = shards.c.run_id == run_id, shards.c.client_id == client_id
+    blobs = connection.execute(sa.select(shards.c.blob).where(*mine)).scalars().all()
+    of_devices = (
+        shards, tables.reports, tables.clients, tables.identities, tables.credentials, tables.enrolments
+    )  # fmt: skip
+    for table in of_devices:
+        connection.execute(sa.delete(table).where(table.c.run_id == run_id, table.c.client_id == client_id))
+    rounds, part = tables.rounds, f"part/{client_id}"
+    # Of a server without rounds: which of the device's rounds had a part in a step.
+    of_run = rounds.c.run_id == run_id, rounds.c.metrics.contains(part, autoescape=True)
+    for row in connection.execute(sa.select(rounds.c.round_num, rounds.c.metrics).where(*of_run)).all():
+        kept = {name: value for name, value in json.loads(row.metrics).items() if name != part}
+        this = sa.update(rounds).where(rounds.c.run_id == run_id, rounds.c.round_num == row.round_num)
+        connection.execute(this.values(metrics=json.dumps(kept)))
     return list(blobs)

@@ -47,6 +47,24 @@ class Past:
             self._finished().where(rounds.round_num > after).order_by(rounds.round_num), limit
         )
 
+    def opened_at(self, round_num: int) -> float:
+        """When a round was opened, in seconds since the epoch; 0 for one that was not."""
+        rounds = tables.rounds.c
+        query = sa.select(rounds.opened_at).where(
+            rounds.run_id == self._run_id, rounds.round_num == round_num
+        )
+        with self._engine.begin() as connection:
+            return float(connection.execute(query).scalar() or 0.0)
+
+    def rounds_of(self, client_id: str) -> list[int]:
+        """The rounds that a device has closed its part of, ascending."""
+        reports = tables.reports.c
+        query = sa.select(reports.round_num).where(
+            reports.run_id == self._run_id, reports.client_id == client_id
+        )
+        with self._engine.begin() as connection:
+            return sorted(connection.execute(query).scalars())
+
     def last_rounds(self, limit: int) -> list[RoundRecord]:
         """Give the finished rounds that ended last, oldest first."""
         newest_first = self._finished().order_by(tables.rounds.c.round_num.desc())

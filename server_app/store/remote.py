@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 
 from gkt_core.errors import ConfigError, GKTError, MissingExtraError, StorageUnavailableError
-from server_app.store.folder import BlobStore
+from server_app.store.folder import BlobStore, is_of
 
 # Together shorter than devices wait for an answer. A bucket that is gone must not hold a thread for minutes
 # (Amazon's defaults: 60 seconds, five times, and five times again); devices and trainer come back anyway.
@@ -114,6 +114,15 @@ class RemoteBlobStore(BlobStore):
         super().delete(name)
         with self._reachable(), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(path)
+
+    def names_of(self, client_id: str) -> list[str]:
+        """Names of all blobs that are of one device, those of local copies among them."""
+        begin = self._remote_root + "/"
+        with self._reachable(), contextlib.suppress(FileNotFoundError):
+            there = [str(path).removeprefix(begin) for path in self._fs.find(self._remote_root)]
+            mine = [name for name in there if is_of(client_id, name.split("/"))]
+            return sorted({*super().names_of(client_id), *mine})
+        return super().names_of(client_id)
 
     def delete_below(self, prefix: str) -> None:
         """Remove all blobs whose names begin with ``prefix/``."""

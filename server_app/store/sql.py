@@ -19,12 +19,12 @@ from gkt_core.wire.shards import ShardKey
 from server_app.remembered import Remembered, Revision
 from server_app.rounds.history import stamped
 from server_app.rounds.machine import advance
-from server_app.rounds.state import Event, Grown, Joined, Phase, Reported, RunState, Trained
+from server_app.rounds.state import Event, Forgotten, Grown, Joined, Phase, Reported, RunState, Trained
 from server_app.storage_errors import is_passing, named
 from server_app.store import tables
 from server_app.store.credentials import CredentialStore
-from server_app.store.engine import migrate, open_engine, write_transaction
-from server_app.store.identities import forget_open_parts, known_identities
+from server_app.store.engine import compact, migrate, open_engine, write_transaction
+from server_app.store.identities import erase_rows, forget_open_parts, known_identities
 from server_app.store.joining import Identity, check_joining
 from server_app.store.past import Past
 from server_app.store.prepared import PreparedStatement, driver_cursor
@@ -296,6 +296,16 @@ class RunStore:
             blobs = connection.execute(sa.select(shards.c.blob).where(*mine)).scalars().all()
             connection.execute(sa.delete(shards).where(*mine))
         return list(blobs)
+
+    def erase(self, client_id: str) -> list[str]:
+        """Erase a device, from the state too; blobs of its shards. RoundError while it has a part in it."""
+        with self._write() as connection:
+            self._advance(connection, Forgotten(client_id))
+            return erase_rows(connection, self.run_id, client_id)
+
+    def compact(self) -> bool:
+        """Write the database anew, without what was deleted; whether that could be done."""
+        return compact(self._engine)
 
     def _forget(self, connection: sa.Connection, key: ShardKey, *only: sa.ColumnElement[bool]) -> None:
         shards = tables.shards

@@ -11,6 +11,7 @@ from gkt_core.config.run_config import COMPILE
 from gkt_core.files import remove_leftovers
 from gkt_core.nn.execution import prepare_torch
 from server_app.heartbeat import LEAST_SILENCE_SECONDS, WAITING_NAME, Heartbeat
+from server_app.logs.piped import PipeHandler
 from server_app.run_folder import open_run
 from server_app.trainer.group import choose_group, end_with_parent, join_spawned, join_torchrun, torchrun_rank
 from server_app.trainer.lease import only_trainer
@@ -35,6 +36,9 @@ log = logging.getLogger("gkt.trainer")
 # What a trainer tells the processes that it starts.
 @click.option("--rank", type=int, hidden=True)
 @click.option("--store-port", type=int, default=0, hidden=True)
+@click.option(
+    "--log-fd", type=int, help="Pipe to the server, which writes all logs to one place.", hidden=True
+)
 def main(
     data_dir: Path,
     num_threads: int,
@@ -45,12 +49,15 @@ def main(
     silence_seconds: float,
     rank: int | None,
     store_port: int,
+    log_fd: int | None,
 ) -> None:
     """Train the server network of the run in --data-dir.
 
     Alone, with others that it starts (--procs), or as one of those that torchrun has started.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if log_fd is not None:
+        logging.getLogger().addHandler(PipeHandler(log_fd))
     prepare_torch(device, num_threads)
     load_own_networks(data_dir)
     torch_device = own_torch_device(device, rank)

@@ -56,6 +56,11 @@ class ProgressReporter:
         )
 
 
+def waiting_words(state: RunState) -> str:
+    """What a trainer that has nothing to train says of itself."""
+    return f"waiting: the run is {state.halt}" if state.halt else "waiting for devices"
+
+
 def describe_step(state: RunState) -> str:
     """Name the devices of a step and how far ahead they are; an empty string where all do the same round."""
     ahead = rounds_of(state).staleness(state)

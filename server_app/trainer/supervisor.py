@@ -6,6 +6,7 @@ Nothing here imports PyTorch: the server's own process holds no network.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -20,9 +21,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from gkt_core.config.allocator import TRAINING_ALLOCATOR
 from gkt_core.errors import ConfigError, GKTError
 from server_app.heartbeat import LEAST_SILENCE_SECONDS, Watchdog
+from server_app.logs.piped import relay
 from server_app.rounds.history import MODEL_LOST, TRAINER
 from server_app.rounds.state import Failed, Noted, Phase
 from server_app.run_folder import TRAINER_LOG_NAME, RunContext
+
+log = logging.getLogger("gkt.server")
 
 # Without getting any further in between.
 MAX_TRAINER_RESTARTS = 5
@@ -30,6 +34,8 @@ _ENDED = object()
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
 _MODEL_AGAIN_SECONDS = 600.0
+# Of what trainers printed; the file is then kept once more beside a new one.
+_MOST_LOG_BYTES = 20_000_000
 # Of a log: enough for its last line.
 _TAIL_BYTES, _MOST_WORDS = 8192, 300
 
@@ -145,16 +151,24 @@ class TrainerProcess:
         command += ["--threads", str(threads), "--device", self._device, "--parent-pid", str(os.getpid())]
         command += ["--compile", self._compiled]
         command += ["--silence", str(self._silence_seconds)]
-        with (self._run.folder / TRAINER_LOG_NAME).open("ab") as log:
-            self._log_begin = log.tell()
+        log_path = self._run.folder / TRAINER_LOG_NAME
+        with contextlib.suppress(OSError):
+            if log_path.stat().st_size > _MOST_LOG_BYTES:
+                log_path.replace(log_path.with_name(f"{TRAINER_LOG_NAME}.1"))
+        said, says = os.pipe()
+        relay(said)
+        # The trainer's own copy of it is then the only one, and its end is the end of the pipe.
+        with log_path.open("ab") as printed, open(says, "wb"):
+            self._log_begin = printed.tell()
             # A session of its own: Ctrl-C reaches the server, which then ends the trainer in order.
             return subprocess.Popen(
-                command,
+                [*command, "--log-fd", str(says)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=printed,
                 stderr=subprocess.STDOUT,
                 env={**TRAINING_ALLOCATOR, **os.environ},
                 start_new_session=True,
+                pass_fds=(says,),
             )
 
     def _watch(self) -> None:
@@ -186,19 +200,19 @@ class TrainerProcess:
                 if self._stopping.is_set():
                     return
                 self._process = self._spawn()
+            log.info("another trainer has been started")
         reason = (
             f"the trainer process died {num_deaths} times without getting any further, at last with {reason}"
         )
         # A database that is damaged, or gone, takes no note of it.
         with contextlib.suppress(GKTError, SQLAlchemyError):
             self._run.store.apply(Failed(reason))
-        self._announce(f"the run failed: {reason}")
 
     def _tell_of_death(self, exit_code: int) -> str:
         log_path = self._run.folder / TRAINER_LOG_NAME
         reason = describe_death(exit_code, log_path, self._log_begin)
         self._trouble = "the trainer died"
-        self._announce(f"the trainer ended with {reason}; its log is {log_path}")
+        self._announce(f"warning: the trainer ended with {reason}; its log is {log_path}")
         self._note(f"ended with {reason}")
         return reason
 
@@ -211,7 +225,7 @@ class TrainerProcess:
             silent = watchdog.look()
             if silent:
                 self._trouble = "the trainer hangs"
-                self._announce(f"the trainer hangs: {silent}; it is killed and started again")
+                self._announce(f"warning: the trainer hangs: {silent}; it is killed and started again")
                 _kill_group(process)
                 exit_code = process.wait()
                 # Not before: stopped in the midst of a transaction, it holds what is written to here.
@@ -231,10 +245,8 @@ class TrainerProcess:
         try:
             state = self._run.store.state()
         except (GKTError, SQLAlchemyError) as error:
-            self._announce(f"the database does not answer: {error}")
+            self._announce(f"warning: the database does not answer: {error}")
             return None
-        if state.phase is Phase.FAILED:
-            self._announce(f"the run failed: {state.error}")
         if state.phase in (Phase.FINISHED, Phase.FAILED):
             return _ENDED
         try:

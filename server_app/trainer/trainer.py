@@ -52,6 +52,7 @@ from server_app.trainer.step_report import (
     check_parent,
     describe_step,
     step_metrics,
+    waiting_words,
 )
 from server_app.trainer.tidy import drop_what_is_spent
 
@@ -130,14 +131,14 @@ class Trainer:
         deadline = Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
             check_parent(self._parent_pid)
-            self._heartbeat.waits("waiting for devices")
+            self._heartbeat.waits(waiting_words(state))
             self._lease.keep()
             if deadline.has_passed(state):
                 state = store.apply(DeadlinePassed(state.round_num))
                 log.info(
                     "round %d: the deadline has passed, %d reported", state.round_num, len(state.reported)
                 )
-            if state.phase is Phase.READY:
+            if state.phase is Phase.READY and not state.halt:
                 state = self._train(state.round_num)
                 continue
             if nobody_left(state):
@@ -355,7 +356,7 @@ class Trainer:
 
     def _hold(self, state: RunState, suspects: dict[str, str]) -> RunState:
         for client_id, reason in suspects.items():
-            log.warning("round %d: %s is quarantined: %s", state.round_num, client_id, reason)
+            log.info("round %d: %s is quarantined: %s", state.round_num, client_id, reason)
             state = self._apply(Quarantined(client_id, state.round_num, reason))
         return state
 

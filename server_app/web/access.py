@@ -69,6 +69,15 @@ def caller() -> Caller:
     return asks
 
 
+def caller_named() -> tuple[str, str]:
+    """What kind of caller sent the current request, and which device it is; empty for nobody who is known."""
+    asks: Caller | None = g.get("caller")
+    if asks is None:
+        return "", ""
+    named = str((request.view_args or {}).get("client_id", "")) if asks.kind == SHARED else ""
+    return asks.kind, asks.client_id or named
+
+
 def still_admitted() -> None:
     """Look again whether the current request's secret holds, once its body has arrived: that may take long.
 
@@ -131,14 +140,16 @@ class Gate:
         if request.endpoint is None or (operation is not None and not operation.needs_token):
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # Known from here on to the log, also where it is refused.
         asks = self._known(given if scheme == "Bearer" else "")
+        g.caller, g.gate = asks, self
         # A route that the table forgets is an operator's.
         access = OPERATORS if operation is None else operation.access
         if asks.kind not in _MAY[access]:
             raise ForbiddenError(f"{_WHO[asks.kind]} may not do this: it takes {_wanted(access)}")
         if access in (OWN_DEVICE, NEWCOMER):
             asks = self._own(asks, str((request.view_args or {}).get("client_id", "")))
-        g.caller, g.gate = asks, self
+            g.caller = asks
 
     def ask_rotation(self, response: Response) -> Response:
         """Ask a device for another secret where its operator wants one."""

@@ -19,17 +19,19 @@ from gkt_core.errors import (
     StorageUnavailableError,
 )
 from gkt_core.wire.protocol import ErrorBody, to_json
+from server_app.logs.requests import watch_requests
+from server_app.overview.sight import Sight
 from server_app.quota import NO_ROOM, Limits, Quota
 from server_app.run_folder import RunContext
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
 from server_app.turns import TurnWatch
-from server_app.web.access import Gate
+from server_app.web.access import Gate, caller_named
 from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.context import RequestContext
 from server_app.web.health import HealthWatch
 from server_app.web.receiving import close_unread
-from server_app.web.routes import clients, documents, downloads, inference, operators, runs, uploads
+from server_app.web.routes import clients, documents, downloads, inference, operators, runs, uploads, watching
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
 _BODY_SLACK = 64 * 1024
@@ -77,6 +79,9 @@ def create_app(
     """
     health = HealthWatch(run.store, trainer_trouble, lambda: NO_ROOM if quota.trouble() else "")
     quota = Quota((run.folder, run.folder / "blobs"), run.config.shard_samples, limits or Limits())
+    sight = Sight(
+        run, trainer_trouble, lambda: "; ".join(health.storage_troubles()), (limits or Limits()).reserve_bytes
+    )
     app = Flask("gkt", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = run.shard_spec.max_bytes + _BODY_SLACK
     app.extensions["gkt"] = RequestContext(
@@ -86,11 +91,14 @@ def create_app(
         Admission(_UPLOADS_OF_A_DEVICE, _UPLOADS),
         quota,
         TurnWatch(run.store),
+        sight,
         classifier,
         authority,
         make_model,
     )
     gate = Gate(run.store, shared_token or "", operator_secret)
+    # First, so that it hears of what the gate refuses.
+    watch_requests(app, caller_named, sight.hear)
     app.before_request(gate.admit)
     app.after_request(gate.ask_rotation)
 
@@ -132,7 +140,7 @@ def create_app(
         close_unread()
         return response
 
-    for module in (runs, clients, uploads, downloads, inference, operators, documents):
+    for module in (runs, clients, uploads, downloads, inference, operators, watching, documents):
         app.register_blueprint(module.blueprint)
     return app
 

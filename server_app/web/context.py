@@ -10,6 +10,7 @@ from typing import Any, cast
 from flask import Response, abort, current_app
 
 from gkt_core.wire.protocol import Task, to_json
+from server_app.overview.sight import Sight
 from server_app.quota import Quota
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import AnswerLost, RunState
@@ -25,8 +26,9 @@ from server_app.web.health import HealthWatch
 class RequestContext:
     """The run, how often waiting devices ask again, who knows how all is, who may upload and what.
 
-    ``authority`` is the certificate (PEM) of the server's own authority, if it has one; ``make_model``
-    lets the trained model be made again, and says whether a trainer is at it.
+    ``sight`` is what whoever runs the server sees; ``authority`` is the certificate (PEM) of the server's own
+    authority, if it has one; ``make_model`` lets the trained model be made again, and says whether a trainer
+    is at it.
     """
 
     run: RunContext
@@ -35,6 +37,7 @@ class RequestContext:
     admission: Admission
     quota: Quota
     turns: TurnWatch
+    sight: Sight
     classifier: FeatureClassifier | None = None
     authority: bytes = b""
     make_model: Callable[[], bool] = lambda: False

@@ -118,7 +118,13 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
 
 class _Log(Logger):  # type: ignore[misc]
-    """gunicorn's log, without a traceback for each device whose link stalls."""
+    """gunicorn's log as a part of ours, without a traceback for each device whose link stalls."""
+
+    def setup(self, cfg: Any) -> None:
+        """Leave to whoever set up logging where lines go, and how they look."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         if not isinstance(sys.exc_info()[1], BlockingIOError | TimeoutError | ssl.SSLWantReadError):

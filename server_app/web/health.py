@@ -53,6 +53,11 @@ class HealthWatch:
             if trouble
         ]
 
+    def storage_troubles(self) -> list[str]:
+        """What is wrong with what is stored, as far as somebody came upon it."""
+        damaged = _DAMAGED if self.is_damaged else ""
+        return [trouble for trouble in (damaged, self.model_trouble) if trouble]
+
     def _of_the_run(self) -> str:
         with self._beginning:
             # One that hangs is asked no second time.

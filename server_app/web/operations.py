@@ -41,6 +41,8 @@ from gkt_core.wire.protocol import (
 )
 from gkt_core.wire.shards import SPLITS
 from server_app.membership import RELEASE, REVOKE, ROTATE, TRUST
+from server_app.operating import FORGET, RUN_ACTIONS
+from server_app.overview.messages import Overview, RunChange, RunChanged
 
 BINARY = "application/octet-stream"
 PEM = "application/x-pem-file"
@@ -50,7 +52,7 @@ EVERYBODY, INVITED, OWN_DEVICE, MEMBER, OPERATORS, NEWCOMER = (
     "everybody", "invited", "device", "member", "operator", "newcomer",
 )  # fmt: skip
 # What an operator may change of a device: POST .../clients/{client}/{action}.
-ACTIONS = (REVOKE, RELEASE, TRUST, ROTATE)
+ACTIONS = (REVOKE, RELEASE, TRUST, ROTATE, FORGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ _SHARD_TEXT = (
 OPERATIONS: dict[str, Operation] = {
     "runs.health": Operation("server", Health, "the run can go on", refusals=(503,), access=EVERYBODY),
     "runs.live": Operation("server", Health, "the server answers", access=EVERYBODY),
+    "watching.healthz": Operation("server", Health, "the server answers", access=EVERYBODY),
+    "watching.readyz": Operation("server", Health, "the run can go on", refusals=(503,), access=EVERYBODY),
+    "watching.metrics": Operation(
+        "server", "text/plain", "the run's numbers in Prometheus' text format", access=OPERATORS
+    ),
     "runs.authority": Operation(
         "server",
         PEM,
@@ -231,6 +238,22 @@ OPERATIONS: dict[str, Operation] = {
         refusals=(400, 404, 422),
         access=OPERATORS,
     ),
+    "watching.overview": Operation(
+        "operator",
+        Overview,
+        "everything at a glance, what is wrong, and what to do",
+        refusals=(404,),
+        access=OPERATORS,
+    ),
+    "watching.change_of_run": Operation(
+        "operator",
+        RunChanged,
+        "what the run is now",
+        RunChange,
+        "at most a reason, which devices are told; may be left out",
+        refusals=(400, 404, 413, 422),
+        access=OPERATORS,
+    ),
     "documents.openapi": Operation("server", "application/json", "this document", access=EVERYBODY),
     "documents.page": Operation("server", "text/html", "this document, for people", access=EVERYBODY),
 }
@@ -244,6 +267,7 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
     "part": {"enum": ["template", "server"]},
     "action": {"enum": list(ACTIONS)},
+    "change": {"enum": list(RUN_ACTIONS)},
 }
 
 REFUSALS: dict[int, str] = {

@@ -135,7 +135,7 @@ def test_plain_http_beyond_loopback_is_said_at_both_ends(
 ) -> None:
     server = serve("--artifacts", small.bundle, "--host", "0.0.0.0", "--insecure-http", *TWO)
     assert server.info["url"].startswith("http://0.0.0.0:")
-    server.wait_for(server.err, "WARNING: --insecure-http: features, labels and secrets travel readable")
+    server.wait_for(server.err, "warning: --insecure-http: features, labels and secrets travel readable")
     addresses = {each.address for all_of in psutil.net_if_addrs().values() for each in all_of}
     beyond = sorted(a for a in addresses if re.fullmatch(r"[\d.]+", a) and not a.startswith("127."))
     if not beyond:

@@ -114,7 +114,7 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
         store.apply(Failed("disk full"))
     until(lambda: is_gone(trainer), "the end of the trainer")
     third.wait_for(third.err, "the run failed: disk full")
-    assert psutil.Process(third.process.pid).children() == []
+    until(lambda: not psutil.Process(third.process.pid).children(), "the supervisor hears of its end")
     assert third.get("/v1/health/live").status_code == 200, "devices still learn why"
     assert third.get("/v1/health").status_code == 503
     assert third.end() == 130

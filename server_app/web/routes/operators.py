@@ -11,6 +11,7 @@ from gkt_core.wire.credentials import ClientChange, EnrolmentRequest
 from gkt_core.wire.paths import CLIENT_ACTION, CLIENTS, ENROLMENTS, RUN
 from gkt_core.wire.protocol import check_client_id
 from server_app import membership
+from server_app.operating import FORGET, forget_client
 from server_app.web.context import context, message_response, run_of
 from server_app.web.operations import ACTIONS
 from server_app.web.receiving import receive_message
@@ -39,9 +40,14 @@ def list_clients(run_id: str) -> Response:
 
 @blueprint.post(CLIENT_ACTION)
 def change(run_id: str, client_id: str, action: str) -> Response:
-    """Revoke a device, end its quarantine (trust: for good), or ask it for another secret."""
+    """Revoke a device, end its quarantine (trust: for good), ask it for another secret, or forget it."""
     run = run_of(run_id)
     check_client_id(client_id)
     if action not in ACTIONS:
         abort(404, f"no action {action[:20]!r}, expected one of {', '.join(ACTIONS)}")
+    if action == FORGET:
+        # Seen by this server, perhaps a moment ago.
+        forgotten = forget_client(run, client_id)
+        context().sight.ledger.forget(client_id)
+        return message_response(forgotten)
     return message_response(ClientChange(client_id, membership.change_client(run, client_id, action)))

@@ -248,7 +248,7 @@ def test_a_run_file(tmp_path: Path) -> None:
         (b'edge_lr = "0.1"', "edge_lr is '0.1', expected a number"),
         (b"edge_lr = nan", "edge_lr is nan, expected a finite number, above 0"),
         (b"alpha = -1", "alpha is -1.0, expected at least 0"),
-        (b"[edge]\nlr = 1", "unknown keys edge"),
+        (b"edges = 1", "unknown keys edges"),
         (b"[rounds]\nnumber = 1", "rounds is {'number': 1}, expected a whole number"),
     ],
 )

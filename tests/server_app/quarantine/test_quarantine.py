@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,8 @@ from server_app.store import BlobStore, ClientRecord, RunStore
 from server_app.trainer import supervisor
 from server_app.trainer.step_report import step_metrics
 from server_app.trainer.supervisor import TrainerProcess
-from tests.conftest import Gkt
+from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.server_app.server_fixtures import closing_runs
-from tests.server_app.waiting import until
 
 NUM_CLASSES, CHANNELS, SIZE = 6, 8, 8
 NOTHING: dict[str, Any] = {"first": {}, "last": {}, "same_start": True}
@@ -341,18 +341,26 @@ def test_a_running_server_takes_up_what_a_person_releases(
             run.store.apply(Failed("the end of this test"))
         return subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
 
-    trainer = TrainerProcess(run, 1, said.append)
+    trainer, has_ended = TrainerProcess(run, 1, said.append), threading.Event()
+    waits = trainer._is_taken_up
+
+    def waiting() -> bool:
+        has_ended.set()
+        return waits()
+
     monkeypatch.setattr(trainer, "_spawn", spawn)
+    monkeypatch.setattr(trainer, "_is_taken_up", waiting)
     monkeypatch.setattr(supervisor, "_POLL_SECONDS", 0.02)
     trainer.start()
     try:
-        until(lambda: said, "the news that nobody is left")
-        assert said[0].startswith("the run failed: nobody is left to train with: client-a is quarantined")
+        assert has_ended.wait(LONGEST_SECONDS)
+        assert store.state().error.startswith("nobody is left to train with: client-a is quarantined")
+        has_ended.clear()
         store.apply(Pardoned("client-b", trusted=True))
-        until(lambda: len(said) == 3, "the end of the second trainer")
+        assert has_ended.wait(LONGEST_SECONDS)
     finally:
         trainer.stop()
-    assert said[1:] == ["the run goes on", "the run failed: the end of this test"]
+    assert (said, store.state().error) == ([], "the end of this test")
     assert started == ["failed", "collecting"]
     for each in (store, run.store):
         each.close()

@@ -307,7 +307,10 @@ def test_as_many_threads_as_come_have_a_connection_each(tmp_path: Path) -> None:
 
 def test_a_servers_log_on_a_full_disk_does_not_end_it() -> None:
     """/dev/full takes nothing."""
-    code = "from server_app.cli.serve import _announce; _announce('the trainer ended')"
+    code = (
+        "import logging\nfrom server_app.logs.setup import LogOptions, logging_to\n"
+        "with logging_to(LogOptions()):\n    logging.getLogger('gkt.server').info('the trainer ended')"
+    )
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-c", code], stderr=full, check=False, timeout=LONGEST_SECONDS)
     # 120: Python could not flush stderr in the end.

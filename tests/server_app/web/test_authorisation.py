@@ -46,7 +46,7 @@ pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_
 MINE, OTHER = CLIENTS
 PARTS_OF_PATHS = {
     "client_id": MINE, "round_num": "1", "split": "train", "index": "0", "name": "predict.onnx",
-    "part": "template", "action": "revoke",
+    "part": "template", "action": "revoke", "change": "resume",
 }  # fmt: skip
 REFUSED = {401: "AuthenticationError", 403: "ForbiddenError"}
 
@@ -347,12 +347,12 @@ def test_what_operators_change(everybody: Everybody) -> None:
     def change(client_id: str, action: str) -> httpx.Response:
         return boss.http.post(f"{boss.root}/operator/clients/{client_id}/{action}")
 
-    assert change(MINE, "rotate").json() == {"client_id": MINE, "state": "training"}
+    assert change(MINE, "rotate").json() == {"client_id": MINE, "state": "training", "notes": []}
     refused(change(MINE, "release"), 422, "InputError", "not quarantined")
     refused(change("who", "revoke"), 422, "InputError", "no device 'who'")
     refused(change(MINE, "promote"), 404, "NotFound", "expected one of revoke")
     for _ in range(2):
-        assert change(MINE, "revoke").json() == {"client_id": MINE, "state": "revoked"}
+        assert change(MINE, "revoke").json() == {"client_id": MINE, "state": "revoked", "notes": []}
     # One that has enrolled and not joined yet.
     enrolled(everybody.run, "client-c")
     assert change("client-c", "revoke").json()["state"] == "revoked"

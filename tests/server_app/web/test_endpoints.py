@@ -24,6 +24,7 @@ from gkt_core.wire.protocol import (
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext
 from server_app.inviting import enrolled
+from server_app.overview import messages
 from server_app.web.operations import OPERATIONS
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, operator, shard_bytes
 from tests.server_app.web.api_fixtures import (
@@ -40,16 +41,25 @@ from tests.server_app.web.api_fixtures import (
 
 
 def table() -> list[tuple[str, str]]:
-    """``[(verb, path)]`` of the drawing in the protocol's docstring."""
-    return re.findall(r"^(GET|PUT|POST) +(/\S+)", protocol.__doc__ or "", flags=re.MULTILINE)
+    """``[(verb, path)]`` of the drawings in the docstrings of the messages."""
+    drawn = f"{protocol.__doc__}\n{messages.__doc__}"
+    return re.findall(r"^(GET|PUT|POST) +(/\S+)", drawn, flags=re.MULTILINE)
 
 
 # Not of the run that is served.
 APART = (
-    "/v1/openapi.json", "/docs", "/v1/infer", "/v1/authority",
+    "/v1/openapi.json", "/docs", "/v1/infer", "/v1/authority", "/metrics",
     *(path for _, path in table() if "/operator/" in path or path.endswith("/credential")),
 )  # fmt: skip
-WITHOUT_TOKEN = ("/v1/health", "/v1/health/live", "/v1/openapi.json", "/docs", "/v1/authority")
+WITHOUT_TOKEN = (
+    "/v1/health",
+    "/v1/health/live",
+    "/healthz",
+    "/readyz",
+    "/v1/openapi.json",
+    "/docs",
+    "/v1/authority",
+)
 
 
 def rule_of(app: Flask, verb: str, path: str) -> str:
@@ -80,7 +90,7 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
     transport = httpx.WSGITransport(app=app)
     devices = {client_id: ServerClient("http://server", TOKEN, transport=transport) for client_id in CLIENTS}
     with httpx.Client(transport=transport, base_url="http://server") as http:
-        for path in ("/v1/health", "/v1/health/live"):
+        for path in ("/v1/health", "/v1/health/live", "/healthz", "/readyz"):
             assert http.get(path).json() == {"status": "ok"}
     for client_id, device in devices.items():
         info = device.run_info()
@@ -155,7 +165,10 @@ def test_a_request_without_the_token_is_refused(app: Flask, api: Api, given: Any
 
 def test_nothing_else_needs_no_token(app: Flask) -> None:
     public = {name for name, operation in OPERATIONS.items() if not operation.needs_token}
-    assert public == {"runs.health", "runs.live", "runs.authority", "documents.openapi", "documents.page"}
+    assert public == {
+        "runs.health", "runs.live", "watching.healthz", "watching.readyz", "runs.authority",
+        "documents.openapi", "documents.page",
+    }  # fmt: skip
     for path in WITHOUT_TOKEN:
         # No authority of its own: a server for tests is on this machine.
         assert app.test_client().get(path).status_code == (404 if path == "/v1/authority" else 200)

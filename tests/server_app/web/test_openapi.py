@@ -91,7 +91,8 @@ def test_every_documented_operation_answers_as_documented(
     app: Flask, checked: Api, documented: Documented, run: RunContext
 ) -> None:
     """A whole run, every answer of which is checked: status, media type, body."""
-    for path in ("/v1/health", "/v1/health/live", "/v1/authority", "/docs", "/v1/openapi.json"):
+    everybodys = ("/v1/health", "/v1/health/live", "/healthz", "/readyz", "/v1/authority", "/docs")
+    for path in (*everybodys, "/v1/openapi.json"):
         assert checked.http.get(path, headers={"Authorization": ""}).status_code == 200
     served = checked.http.get("/v1/openapi.json").json()
     assert served == documented.document
@@ -118,6 +119,11 @@ def test_every_documented_operation_answers_as_documented(
         device.run_info()
         device.join(client_id, JOIN)
         device.artifact("initial_state.safetensors")
+    for change in ("pause", "resume"):
+        changed = checked.http.post(
+            f"{checked.root}/operator/run/{change}", json={"reason": ""}, headers={"Authorization": boss}
+        )
+        assert changed.status_code == 200
     for round_num in range(1, run.config.rounds + 1):
         for client_id, device in devices.items():
             device.task(client_id)
@@ -136,6 +142,8 @@ def test_every_documented_operation_answers_as_documented(
     assert checked.http.post(rotate, headers={"Authorization": boss}).status_code == 200
     listed = checked.http.get(f"{checked.root}/operator/clients", headers={"Authorization": boss})
     assert {row["client_id"] for row in listed.json()["clients"]} >= {*CLIENTS}
+    for path in ("/metrics", f"{checked.root}/operator/overview"):
+        assert checked.http.get(path, headers={"Authorization": boss}).status_code == 200
     assert checked.http.get(f"{checked.root}/model/server").status_code == 200
     features = write_features(np.zeros((2, *FEATURE_SHAPE), np.float32))
     assert len(checked.http.post("/v1/infer", content=features).json()["labels"]) == 2

@@ -1,0 +1,109 @@
+"""Remember when each device was last heard of, and how much it has sent and taken.
+
+The server counts in memory and keeps it in a file of the run's folder now and then, so that it survives a
+restart and whoever looks at the folder sees it. What a kill takes of it is a few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from gkt_core.files import write_atomically
+
+SEEN_NAME = "seen.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of one device's requests.
+
+    Attributes:
+        at: When the last one came, in seconds since the epoch.
+        upload_bytes: Bodies that it has sent.
+        download_bytes: Bodies that it has taken.
+        refused: Why the last request was refused; empty where it was not.
+    """
+
+    at: float = 0.0
+    upload_bytes: int = 0
+    download_bytes: int = 0
+    refused: str = ""
+
+
+class Ledger:
+    """What is known of all devices of one run; threads may use it.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._lock = folder / SEEN_NAME, threading.Lock()
+        self._devices, self._has_changed = read_seen(folder), False
+
+    def note(
+        self, client_id: str, *, upload_bytes: int = 0, download_bytes: int = 0, refused: str = ""
+    ) -> None:
+        """Count one request of a device."""
+        with self._lock:
+            before = self._devices.get(client_id, Seen())
+            self._devices[client_id] = Seen(
+                time.time(),
+                before.upload_bytes + upload_bytes,
+                before.download_bytes + download_bytes,
+                refused,
+            )
+            self._has_changed = True
+
+    def devices(self) -> dict[str, Seen]:
+        """All of them, by name."""
+        with self._lock:
+            return dict(self._devices)
+
+    def forget(self, client_id: str) -> None:
+        """Drop a device."""
+        with self._lock:
+            self._has_changed |= self._devices.pop(client_id, None) is not None
+
+    def keep_only(self, known: Collection[str]) -> None:
+        """Drop who is no device of the run any more, as somebody else had it forgotten."""
+        for client_id in self.devices().keys() - set(known):
+            self.forget(client_id)
+
+    def save(self) -> None:
+        """Write it, if anything has changed; on a disk that is full nothing is."""
+        with self._lock:
+            if not self._has_changed:
+                return
+            self._has_changed = False
+            devices = dict(self._devices)
+        with contextlib.suppress(OSError):
+            _write(self._path, devices)
+
+
+def read_seen(folder: Path) -> dict[str, Seen]:
+    """What a server has kept in the folder of its run; nothing where it kept nothing that can be read."""
+    try:
+        kept = json.loads((folder / SEEN_NAME).read_text(encoding="utf-8"))
+        return {str(client_id): Seen(**values) for client_id, values in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def erase_seen(folder: Path, client_id: str) -> None:
+    """Drop a device from what is kept in the folder of a run."""
+    devices = read_seen(folder)
+    if devices.pop(client_id, None) is not None:
+        _write(folder / SEEN_NAME, devices)
+
+
+def _write(path: Path, devices: dict[str, Seen]) -> None:
+    values = {client_id: dataclasses.asdict(seen) for client_id, seen in devices.items()}
+    write_atomically(path, json.dumps(values, sort_keys=True).encode(), mode=0o600)
