@@ -44,6 +44,7 @@ from tests.edge_runtime.test_hostile_server import bomb, endless, instead, longe
 from tests.server_app.server_fixtures import private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.edge_runtime.javascript.node_package"]
+pytestmark = pytest.mark.system
 
 CONFIG = run_config(num_clients=1, rounds=2)
 TOKEN = "t" * 43

@@ -32,7 +32,7 @@ try {
 } catch (error) {
   const named = isOutOfMemory(error) ? new MemoryLimitError("memory does not suffice", { cause: error }) : error;
   if (named instanceof GKTError) {
-    process.stderr.write(`Error: ${named.message}\n`);
+    process.stderr.write(`error: ${named.message}\n`);
     process.exitCode = named.exitCode;
   } else {
     // A fault of this program's own: with all that is known of it.
