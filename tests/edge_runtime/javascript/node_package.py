@@ -1,8 +1,4 @@
-"""The TypeScript device, built once for all tests, which are skipped loudly where Node or its packages lack.
-
-Tests of it name this module in ``pytest_plugins`` and import from it as well: PYTEST_DONT_REWRITE keeps
-pytest from warning about it.
-"""
+"""The TypeScript device, built once for all tests; they are skipped loudly where Node is missing."""
 
 from __future__ import annotations
 

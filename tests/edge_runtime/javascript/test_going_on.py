@@ -31,7 +31,6 @@ from tests.edge_runtime.javascript.node_package import DIST
 from tests.edge_runtime.test_hostile_server import instead, straight
 from tests.server_app.server_fixtures import private_data, run_config
 
-pytest_plugins = ["tests.server_app.server_fixtures", "tests.edge_runtime.javascript.node_package"]
 pytestmark = pytest.mark.system
 
 CONFIG = run_config(num_clients=1, rounds=2, local_epochs=4)

@@ -13,15 +13,12 @@ from server_app import create_app
 from server_app.run_folder import RunContext
 from server_app.web.openapi import openapi_document
 from tests.conftest import ROOT
-from tests.edge_runtime.javascript.messages import device_document
+from tests.docs.pages import all_commands, options_of
+from tests.edge_runtime.javascript.messages import TYPES, write_types
 from tests.edge_runtime.javascript.node_package import DIST, PACKAGE, run_node
 from tests.server_app.server_fixtures import TOKEN
 
-pytest_plugins = [
-    "tests.server_app.server_fixtures",
-    "tests.server_app.web.api_fixtures",
-    "tests.edge_runtime.javascript.node_package",
-]
+pytest_plugins = ["tests.server_app.web.api_fixtures"]
 
 # Of packages that are installed to run a device; those that only build it are not given to anybody.
 PERMISSIVE = {"MIT", "Apache-2.0", "BSD-3-Clause", "ISC", "0BSD"}
@@ -42,13 +39,8 @@ def all_sources(folder: str) -> str:
 
 
 def test_types_of_messages_are_the_servers(gkt_edge: list[str], run: RunContext, tmp_path: Path) -> None:
-    document = device_document(openapi_document(create_app(run, TOKEN)))
-    (tmp_path / "device.json").write_text(json.dumps(document))
-    generator = PACKAGE / "node_modules" / "openapi-typescript" / "bin" / "cli.js"
-    done = run_node(generator, tmp_path / "device.json", "-o", tmp_path / "openapi.ts", cwd=PACKAGE)
-    assert done.returncode == 0, done.stderr
-    kept = (PACKAGE / "src" / "wire" / "openapi.ts").read_text()
-    assert (tmp_path / "openapi.ts").read_text() == kept, "make js-types, if the change is meant"
+    write_types(openapi_document(create_app(run, TOKEN)), tmp_path / "openapi.ts")
+    assert (tmp_path / "openapi.ts").read_text() == TYPES.read_text(), "make js-types, if the change is meant"
 
 
 def locked() -> dict[str, dict[str, Any]]:
@@ -98,3 +90,34 @@ def test_node_comes_from_the_repository_alone() -> None:
     """No folder of npm is committed."""
     ignored = (ROOT / ".gitignore").read_text()
     assert "/edge_runtime/javascript/node_modules/" in ignored and "/edge_runtime/javascript/dist/" in ignored
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]+")
+
+
+@pytest.mark.parametrize("page", ["docs/mobile.md", "edge_runtime/javascript/README.md"])
+def test_pages_name_options_that_there_are(gkt_edge: list[str], page: str) -> None:
+    done = run_node(gkt_edge[1], "--help")
+    assert done.returncode == 0
+    options = set(OPTION.findall(done.stdout)) | {"--help"}
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^.*gkt-edge run .*$", text, re.MULTILINE)
+    assert lines and all(set(OPTION.findall(line.split("gkt-edge run")[1])) <= options for line in lines)
+
+
+def test_its_options_are_those_of_the_python_device(gkt_edge: list[str]) -> None:
+    """The same word means the same in both commands."""
+    listed = set(re.findall(r"^  (--[\w-]+)", run_node(gkt_edge[1], "--help").stdout, re.MULTILINE))
+    assert listed - {"--version"} <= options_of(all_commands()["gkt edge run"])
+
+
+def test_what_it_weighs_is_said(gkt_edge: list[str]) -> None:
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \|[^|]+\| (\d+) \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    for names, megabytes in rows:
+        folders = [PACKAGE / "node_modules" / name for name in re.findall(r"`([^`]+)`", names)]
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        weight = sum(file.stat().st_size for file in files) / 1e6
+        # Other systems have other libraries of sharp's.
+        assert weight == pytest.approx(int(megabytes), rel=0.5, abs=1), names

@@ -27,8 +27,6 @@ from tests.conftest import LONGEST_SECONDS
 from tests.edge_runtime.javascript.node_package import DIST, run_node
 from tests.server_app.server_fixtures import NUM_CLASSES, private_data, run_config
 
-pytest_plugins = ["tests.server_app.server_fixtures", "tests.edge_runtime.javascript.node_package"]
-
 CLIENT = "client-a"
 CONFIG = run_config(
     num_clients=1, local_epochs=3, codec="fp32", lr_schedule="one_cycle", feature_augmentation="crop"
