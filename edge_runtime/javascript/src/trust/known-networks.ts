@@ -127,32 +127,41 @@ function mirrored({ kernel, offset, side }: Layer): Layer {
 
 /** Convolve with zeros around, and add the offset of each filter. */
 function convolved(x: Maps, layer: Layer, out: number, stride: number): Maps {
-  const { num, channels, size } = x;
+  const { num, channels, size, data: input } = x;
   const { kernel, offset, side } = layer;
   const around = Math.floor(side / 2);
   const outSize = Math.ceil(size / stride);
-  const data = new Float32Array(num * out * outSize * outSize);
-  const sums = new Float64Array(outSize * outSize);
+  const area = outSize * outSize;
+  const data = new Float32Array(num * out * area);
+  // Where each place of the kernel lies over the image, once for all filters and images.
+  const reach = Array.from({ length: side }, (_, place) => inside(place - around, size, outSize, stride));
+  const sums = new Float64Array(area);
   for (let image = 0; image < num; image++) {
     for (let filter = 0; filter < out; filter++) {
       sums.fill(offset[filter]);
       for (let channel = 0; channel < channels; channel++) {
         const plane = (image * channels + channel) * size * size;
         const weights = (filter * channels + channel) * side * side;
+        if (side === 1 && stride === 1) {
+          const weight = kernel[weights];
+          for (let place = 0; place < area; place++) sums[place] += weight * input[plane + place];
+          continue;
+        }
         for (let ky = 0; ky < side; ky++) {
           for (let kx = 0; kx < side; kx++) {
             const weight = kernel[weights + ky * side + kx];
-            const [beginX, endX] = inside(kx - around, size, outSize, stride);
-            const [beginY, endY] = inside(ky - around, size, outSize, stride);
-            for (let y = beginY; y < endY; y++) {
-              const source = plane + (y * stride + ky - around) * size + kx - around;
+            const [beginX, endX] = reach[kx];
+            for (let y = reach[ky][0]; y < reach[ky][1]; y++) {
               const target = y * outSize;
-              for (let place = beginX; place < endX; place++) sums[target + place] += weight * x.data[source + place * stride];
+              let source = plane + (y * stride + ky - around) * size + kx - around + beginX * stride;
+              for (let place = target + beginX; place < target + endX; place++, source += stride) {
+                sums[place] += weight * input[source];
+              }
             }
           }
         }
       }
-      data.set(sums, (image * out + filter) * outSize * outSize);
+      data.set(sums, (image * out + filter) * area);
     }
   }
   return { data, num, channels: out, size: outSize };
