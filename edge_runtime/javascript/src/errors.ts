@@ -122,10 +122,32 @@ export class MemoryLimitError extends ResourceError {
 }
 
 const ALL = [
-  GKTError, InputError, ConfigError, DatasetError, ArtifactError, UnsafeModelError, TemplateError, MissingExtraError,
-  ProtocolError, ProtocolVersionError, MessageError, ShardError, ChecksumError, CodecError, RoundError, RoundClosedError,
-  ServerUnavailableError, StorageUnavailableError, NoRoomError, DamagedStorageError,
-  AuthenticationError, ForbiddenError, RunFailedError, ResourceError, DiskFullError, MemoryLimitError,
+  GKTError,
+  InputError,
+  ConfigError,
+  DatasetError,
+  ArtifactError,
+  UnsafeModelError,
+  TemplateError,
+  MissingExtraError,
+  ProtocolError,
+  ProtocolVersionError,
+  MessageError,
+  ShardError,
+  ChecksumError,
+  CodecError,
+  RoundError,
+  RoundClosedError,
+  ServerUnavailableError,
+  StorageUnavailableError,
+  NoRoomError,
+  DamagedStorageError,
+  AuthenticationError,
+  ForbiddenError,
+  RunFailedError,
+  ResourceError,
+  DiskFullError,
+  MemoryLimitError,
 ];
 const BY_NAME = new Map(ALL.map((each) => [new each().name, each]));
 

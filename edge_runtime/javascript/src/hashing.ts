@@ -33,7 +33,10 @@ export function randomBytes(num: number): Uint8Array {
 
 /** Write bytes as URL-safe base64 without padding, as Python's `secrets.token_urlsafe` does. */
 export function base64Url(data: Uint8Array): string {
-  return btoa(String.fromCharCode(...data)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return btoa(String.fromCharCode(...data))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }
 
 /** Lay byte arrays one behind the other. */

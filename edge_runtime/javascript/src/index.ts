@@ -9,6 +9,7 @@ export type { Bundle } from "./bundle/bundle.js";
 export { describedTap, TapRequirement } from "./bundle/tap.js";
 export { agreedConfig, type RunConfig } from "./config/run-config.js";
 export { ServerClient, type Compress, type ServerClientOptions } from "./connection/server-client.js";
+export { FetchTransport } from "./connection/fetch-transport.js";
 export { TransportError, type Request, type Response, type Transport, type Trust } from "./connection/transport.js";
 export { augmentedView, toFloatNchw, type Images } from "./data/augment.js";
 export { labelOf, OWNER_KEY_BYTES, packed, type Labelled, type PackOptions } from "./data/packing.js";

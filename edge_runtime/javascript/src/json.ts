@@ -21,6 +21,9 @@ export class JsonNumber {
   }
 }
 
+/** Deeper than any message: who sends more wants a stack to overflow. */
+const DEEPEST = 64;
+
 export type Json = null | boolean | string | JsonNumber | Json[] | { [name: string]: Json };
 export type JsonObject = { [name: string]: Json };
 
@@ -30,11 +33,26 @@ export type JsonObject = { [name: string]: Json };
  * @throws MessageError It is not JSON; `what` names what was expected.
  */
 export function parseJson(text: string, what: string): Json {
+  if (depthOf(text) > DEEPEST)
+    throw new MessageError(`this is JSON inside of JSON, more than ${DEEPEST} deep, expected ${what}`);
   try {
     return parse(text, undefined, (number) => new JsonNumber(number)) as Json;
   } catch (error) {
     throw new MessageError(`this is not JSON, expected ${what}`, { cause: error });
   }
+}
+
+/** Count how deep objects and lists lie in each other; of what is no JSON, something. */
+function depthOf(text: string): number {
+  let [depth, deepest, isText] = [0, 0, false];
+  for (let index = 0; index < text.length; index++) {
+    const each = text[index];
+    if (isText && each === "\\") index += 1;
+    else if (each === '"') isText = !isText;
+    else if (!isText && (each === "[" || each === "{")) deepest = Math.max(deepest, ++depth);
+    else if (!isText && (each === "]" || each === "}")) depth -= 1;
+  }
+  return deepest;
 }
 
 /** Parse bytes that have to be UTF-8; see {@link parseJson}. */

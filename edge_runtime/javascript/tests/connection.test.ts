@@ -2,9 +2,12 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import http from "node:http";
+import type { AddressInfo } from "node:net";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
 import { ServerClient } from "../src/connection/server-client.js";
+import { FetchTransport } from "../src/connection/fetch-transport.js";
 import { TransportError, type Request, type Response, type Transport } from "../src/connection/transport.js";
 import { readPrivateData, writePrivateData } from "../src/data/private-data.js";
 import { sha256Hex } from "../src/hashing.js";
@@ -31,14 +34,20 @@ class ScriptedTransport implements Transport {
     this.requests.push(request);
     const answer = this.answers.shift();
     if (!answer) throw new TransportError("nobody there");
-    const body = typeof answer.body === "string" ? new TextEncoder().encode(answer.body) : (answer.body ?? new Uint8Array());
+    const body =
+      typeof answer.body === "string" ? new TextEncoder().encode(answer.body) : (answer.body ?? new Uint8Array());
     const headers = answer.headers ?? JSON_HEADERS;
     async function* pieces(): AsyncGenerator<Uint8Array> {
       if (answer?.breaksAfter === undefined) return void (yield body);
       yield body.subarray(0, answer.breaksAfter);
       throw new TransportError("it broke");
     }
-    return { status: answer.status ?? 200, header: (name) => headers[name.toLowerCase()], body: pieces(), discard: () => undefined };
+    return {
+      status: answer.status ?? 200,
+      header: (name) => headers[name.toLowerCase()],
+      body: pieces(),
+      discard: () => undefined,
+    };
   }
   close(): void {}
 }
@@ -74,7 +83,12 @@ test("what the server asks for is waited for, and then asked again", async () =>
 test("what something between says ends nothing, and is told once", async () => {
   const page = { headers: { "content-type": "text/html" }, body: "<html>log in</html>" };
   for (const odd of [
-    page, { ...page, status: 403 }, { ...page, status: 522 }, { ...page, status: 302 }, { body: "{}" }, { body: '{"action"' },
+    page,
+    { ...page, status: 403 },
+    { ...page, status: 522 },
+    { ...page, status: 302 },
+    { body: "{}" },
+    { body: '{"action"' },
     { headers: { ...JSON_HEADERS, "content-encoding": "gzip" }, body: "x" },
   ]) {
     const { server, waits, notes } = client([odd, odd, { body: JSON.stringify(WAIT) }]);
@@ -85,8 +99,27 @@ test("what something between says ends nothing, and is told once", async () => {
   }
 });
 
+test("JSON that is deep, doubled or cut is no message, and overflows nothing", async () => {
+  for (const body of [
+    "[".repeat(500_000),
+    `{"a":${'{"a":'.repeat(65)}1${"}".repeat(66)}`,
+    '{"action":"a","action":"b"}',
+  ]) {
+    const { server } = client([{ body }], 0);
+    await assert.rejects(server.task("a"), { name: "ServerUnavailableError" });
+  }
+  const text = JSON.stringify({ ...WAIT, reason: "[".repeat(900) + '"\\' });
+  const { server } = client([{ body: text }]);
+  assert.equal((await server.task("a")).action, "wait");
+});
+
 test("what the server refuses ends a call, by the class that it names", async () => {
-  for (const [name, status, code] of [["RoundClosedError", 409, 3], ["AuthenticationError", 401, 5], ["ConfigError", 400, 2], ["Unheard", 400, 3]] as const) {
+  for (const [name, status, code] of [
+    ["RoundClosedError", 409, 3],
+    ["AuthenticationError", 401, 5],
+    ["ConfigError", 400, 2],
+    ["Unheard", 400, 3],
+  ] as const) {
     const { server, waits } = client([{ status, body: refusal(name, "no\u001b[2J") }]);
     await assert.rejects(server.task("a"), (error: { exitCode: number; message: string }) => {
       assert.equal(error.exitCode, code, name);
@@ -99,7 +132,10 @@ test("what the server refuses ends a call, by the class that it names", async ()
 
 test("patience ends, and says what was met", async () => {
   const { server } = client([], 3);
-  await assert.rejects(server.task("a"), { name: "ServerUnavailableError", message: /did not answer for 3 s \(nobody there\)/ });
+  await assert.rejects(server.task("a"), {
+    name: "ServerUnavailableError",
+    message: /did not answer for 3 s \(nobody there\)/,
+  });
   const damaged = client([{ status: 400, body: refusal("ChecksumError", "changed on its way") }], 0);
   await assert.rejects(damaged.server.task("a"), { name: "ChecksumError" });
 });
@@ -120,7 +156,10 @@ test("a download goes on where the link broke, also in another process", async (
   ]);
   other.server.partStore = store;
   assert.deepEqual(await other.server.modelTemplate(9000), file);
-  assert.deepEqual(other.transport.requests.map((request) => request.headers["Range"]), ["bytes=3999-", "bytes=6000-"]);
+  assert.deepEqual(
+    other.transport.requests.map((request) => request.headers["Range"]),
+    ["bytes=3999-", "bytes=6000-"],
+  );
   assert.equal(other.transport.requests[0].headers["If-Range"], `"${headers["x-content-sha256"]}"`);
   assert.deepEqual(await store.names(), []);
 });
@@ -162,6 +201,36 @@ test("a question that waits says for how long, and URLs that cannot be are refus
   assert.equal(transport.requests[0].headers["Authorization"], "Bearer a~b~c");
   for (const url of ["nonsense", "ftp://h", "https://name:word@h"]) {
     assert.throws(() => new ServerClient({ url, transport }), { name: "ConfigError" });
+  }
+});
+
+test("a page's fetch carries the same calls, and gives up on what does not move", async () => {
+  const file = new Uint8Array(5000).fill(3);
+  const listening = http.createServer((request, answer) => {
+    if (request.url?.endsWith("/task")) answer.writeHead(200, JSON_HEADERS).end(JSON.stringify(WAIT));
+    else if (request.url?.endsWith("/template"))
+      answer.writeHead(200, { "content-type": "application/octet-stream" }).end(file);
+    else if (request.url?.endsWith("/credential")) answer.writeHead(302, { location: "http://elsewhere/" }).end();
+    else answer.writeHead(200, JSON_HEADERS).write("{");
+  });
+  await new Promise<void>((resolve) => listening.listen(0, "127.0.0.1", resolve));
+  const { port } = listening.address() as AddressInfo;
+  const transport = new FetchTransport(0.2);
+  const server = new ServerClient({
+    url: `http://127.0.0.1:${port}`,
+    transport,
+    patienceSeconds: 0,
+    stallSeconds: 0.2,
+  });
+  try {
+    assert.equal((await server.task("a")).action, "wait");
+    assert.deepEqual(await server.modelTemplate(5000), file);
+    await assert.rejects(server.enrol("a", { secret_sha256: "", client_key: "" }), { message: /status 302/ });
+    await assert.rejects(server.findRun(), { message: /nothing moved for 0 s/ });
+  } finally {
+    server.close();
+    listening.closeAllConnections();
+    listening.close();
   }
 });
 

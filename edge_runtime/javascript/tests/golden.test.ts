@@ -35,12 +35,18 @@ function near(found: readonly number[], expected: readonly number[], tolerance: 
   assert.equal(found.length, expected.length, what);
   found.forEach((value, index) => {
     const apart = Math.abs(value - expected[index]);
-    assert.ok(apart <= tolerance * (1 + Math.abs(expected[index])), `${what} [${index}]: ${value}, expected ${expected[index]}`);
+    assert.ok(
+      apart <= tolerance * (1 + Math.abs(expected[index])),
+      `${what} [${index}]: ${value}, expected ${expected[index]}`,
+    );
   });
 }
 
 function samples(num: number, first: number, step: number): Samples {
-  const ids = Array.from({ length: num }, (_, row) => (BigInt(row) * 0x1234567890abcden + BigInt(first)) & ((1n << 63n) - 1n));
+  const ids = Array.from(
+    { length: num },
+    (_, row) => (BigInt(row) * 0x1234567890abcden + BigInt(first)) & ((1n << 63n) - 1n),
+  );
   return {
     images: { pixels: levels(num * SIZE * SIZE * 3, step), size: SIZE },
     labels: longsOf(Array.from({ length: num }, (_, row) => row % CLASSES)),
@@ -48,7 +54,11 @@ function samples(num: number, first: number, step: number): Samples {
   };
 }
 
-const DATA: PrivateData = { train: samples(13, 11, 7919), validation: samples(4, 7, 104729), classNames: ["ant", "bee", "cat"] };
+const DATA: PrivateData = {
+  train: samples(13, 11, 7919),
+  validation: samples(4, 7, 104729),
+  classNames: ["ant", "bee", "cat"],
+};
 
 test("errors have the exit codes of the table", () => {
   for (const [name, code] of Object.entries(exitCodes())) assert.equal(golden.exit_codes[name], code, name);
@@ -65,7 +75,10 @@ test("views are those of Python, bit for bit", () => {
         horizontalFlip: each.horizontal_flip,
       };
       const places = viewPlaces(ids, options);
-      assert.deepEqual(places.map((place) => [place.top, place.left, place.flip]), each.top.map((top: number, row: number) => [top, each.left[row], each.flip[row]]));
+      assert.deepEqual(
+        places.map((place) => [place.top, place.left, place.flip]),
+        each.top.map((top: number, row: number) => [top, each.left[row], each.flip[row]]),
+      );
       const rows = [...ids.keys()];
       const view = augmentedView({ pixels: bytesOf(images), size: SIZE }, rows, ids, options);
       assert.deepEqual(view, floatsOf(each.view));
@@ -78,15 +91,19 @@ test("views are those of Python, bit for bit", () => {
 });
 
 test("a device's seed and the order of its samples are those of Python", async () => {
-  for (const [seed, name, expected] of golden.client_seeds) assert.equal(await clientSeed(BigInt(seed), name), BigInt(expected));
-  for (const [num, seed, round, epoch, order] of golden.orders) assert.deepEqual(batchOrder(num, BigInt(seed), round, epoch), order);
+  for (const [seed, name, expected] of golden.client_seeds)
+    assert.equal(await clientSeed(BigInt(seed), name), BigInt(expected));
+  for (const [num, seed, round, epoch, order] of golden.orders)
+    assert.deepEqual(batchOrder(num, BigInt(seed), round, epoch), order);
 });
 
 test("a round's batches are those of Python: images, labels, soft labels by sample id, alpha", async () => {
   for (const [index, each] of golden.training.entries()) {
     const config = agreedConfig(parseJson(each.config, "settings") as JsonObject);
     const known = each.first_rounds ? DATA.train.sampleIds.slice(0, 9) : DATA.train.sampleIds;
-    const soft = each.soft_labels ? new SoftLabels(known.slice().reverse(), floatsOf(each.soft_labels), CLASSES) : undefined;
+    const soft = each.soft_labels
+      ? new SoftLabels(known.slice().reverse(), floatsOf(each.soft_labels), CLASSES)
+      : undefined;
     const part: ClientPart = {
       clientId: "client-a",
       data: DATA,
@@ -106,7 +123,12 @@ test("a round's batches are those of Python: images, labels, soft labels by samp
       assert.deepEqual(batch.serverLogits, floatsOf(expected.server_logits));
       assert.equal(batch.alpha, expected.alpha);
     }
-    near(made.map((batch) => batch.learningRate), golden.near.learning_rates[index], 1e-12, "learning rates");
+    near(
+      made.map((batch) => batch.learningRate),
+      golden.near.learning_rates[index],
+      1e-12,
+      "learning rates",
+    );
     const rest = [...clientBatches(part, soft, each.round_num, { ...options, skip: 2 })];
     assert.deepEqual(rest, made.slice(2));
   }
@@ -114,7 +136,12 @@ test("a round's batches are those of Python: images, labels, soft labels by samp
 
 test("learning rates follow the schedules", () => {
   for (const [name, warmup, rates] of golden.near.schedule) {
-    near(rates.map((_: number, step: number) => scheduleAt(name, warmup, step / 10)), rates, 1e-12, name);
+    near(
+      rates.map((_: number, step: number) => scheduleAt(name, warmup, step / 10)),
+      rates,
+      1e-12,
+      name,
+    );
   }
 });
 
@@ -128,10 +155,16 @@ test("shards are those of Python, byte for byte, and decode to the same features
     labels: longsOf(labels),
   };
   const key = { clientId: "client-a", roundNum: 3, split: "train", index: 7 } as const;
-  assert.deepEqual(cases.map((each: { codec: string }) => each.codec), ["fp32", "fp16", "uint8", "uint4"]);
+  assert.deepEqual(
+    cases.map((each: { codec: string }) => each.codec),
+    ["fp32", "fp16", "uint8", "uint4"],
+  );
   for (const each of cases) {
     assert.deepEqual(writeFeatureShard(key, content, each.codec), bytesOf(each.bytes), each.codec);
-    assert.deepEqual(writeFeatureShard(key, { ...content, outside: floatsOf(outside) }, each.codec), bytesOf(each.cropped));
+    assert.deepEqual(
+      writeFeatureShard(key, { ...content, outside: floatsOf(outside) }, each.codec),
+      bytesOf(each.cropped),
+    );
     assert.deepEqual(decode(encode(content.features, shape, each.codec), shape), floatsOf(each.decoded));
   }
 });
@@ -144,7 +177,11 @@ test("soft labels are read, found by sample id, and refused where they are other
   const rows = floatsOf(logits);
   assert.deepEqual(read.forSamples([ids[3], ids[0]]), Float32Array.of(...rows.subarray(9, 12), ...rows.subarray(0, 3)));
   assert.throws(() => read.forSamples([123n]), /no soft labels came for 1 samples/);
-  for (const [client, round, classes] of [["client-b", 3, CLASSES], ["client-a", 4, CLASSES], ["client-a", 3, 4]] as const) {
+  for (const [client, round, classes] of [
+    ["client-b", 3, CLASSES],
+    ["client-a", 4, CLASSES],
+    ["client-a", 3, 4],
+  ] as const) {
     assert.throws(() => readSoftLabels(data, client, round, classes), { name: "ShardError" });
   }
   for (let length = 0; length < data.length; length++) {
@@ -159,7 +196,8 @@ test("halves are rounded as numpy rounds them", () => {
 
 test("noise is drawn from the key, the sample and the round", () => {
   const key = Uint8Array.from({ length: 32 }, (_, index) => index);
-  for (const [id, round, expected] of golden.near.noise) near([...gaussian(key, BigInt(id), round, 7)], expected, 1e-6, "noise");
+  for (const [id, round, expected] of golden.near.noise)
+    near([...gaussian(key, BigInt(id), round, 7)], expected, 1e-6, "noise");
   const blurred = new FeatureNoise(0.25, 0, key).blur(Float32Array.of(-1, 0.1, 1), longsOf([1]), 1);
   assert.deepEqual(blurred, Float32Array.of(-0.25, 0.1, 0.25));
 });
@@ -171,9 +209,20 @@ test("photos have the ids and the parts that Python gives them", async () => {
   const ids = sampleIdsOf(digests);
   assert.deepEqual(ids, longsOf(sample_ids));
   assert.deepEqual(heldOut(digests, ids, 0.3), held_out);
-  const before = (rows: [number, number]): Samples => ({ images, labels: new BigInt64Array(rows[1] - rows[0]), sampleIds: ids.slice(...rows) });
-  assert.deepEqual(heldOut(digests, ids, 0.3, { train: before([0, 5]), validation: before([5, 7]), classNames: [] }), held_out_again);
-  const same = digestsOf({ pixels: new Uint8Array(4 * 192).map((_, index) => images.pixels[index % 192]), size: SIZE }, 4, bytesOf(owner_key));
+  const before = (rows: [number, number]): Samples => ({
+    images,
+    labels: new BigInt64Array(rows[1] - rows[0]),
+    sampleIds: ids.slice(...rows),
+  });
+  assert.deepEqual(
+    heldOut(digests, ids, 0.3, { train: before([0, 5]), validation: before([5, 7]), classNames: [] }),
+    held_out_again,
+  );
+  const same = digestsOf(
+    { pixels: new Uint8Array(4 * 192).map((_, index) => images.pixels[index % 192]), size: SIZE },
+    4,
+    bytesOf(owner_key),
+  );
   assert.deepEqual(heldOut(same, sampleIdsOf(same), 0.3), held_out_same);
   assert.equal(await samplesSha256(DATA), samples_sha256);
 });
@@ -189,13 +238,18 @@ test("pictures are scaled as Pillow scales them, within a level: its versions di
 });
 
 test("a manifest is hashed as the file that Python writes", async () => {
-  for (const [text, sha256] of golden.json) assert.equal(await manifestSha256(parseJson(text, "a manifest") as JsonObject), sha256);
+  for (const [text, sha256] of golden.json)
+    assert.equal(await manifestSha256(parseJson(text, "a manifest") as JsonObject), sha256);
 });
 
 test("links are read as in Python, and refused without their token", () => {
   for (const { link, said } of golden.links) {
     if (said.url === undefined) {
-      assert.throws(() => readJoinLink(link), (error: GKTError) => error.name === "ConfigError" && !error.message.includes("tttt"), link);
+      assert.throws(
+        () => readJoinLink(link),
+        (error: GKTError) => error.name === "ConfigError" && !error.message.includes("tttt"),
+        link,
+      );
       continue;
     }
     const { url, enrolment, secret, bundleSha256, caSha256 } = readJoinLink(link);
@@ -216,10 +270,15 @@ test("uploads are due when Python says so", () => {
     const schedule = UploadSchedule.parse(uploads);
     assert.equal(schedule.numUploads(9), num_uploads);
     due.forEach((lasts: boolean[], index: number) => {
-      assert.deepEqual(lasts.map((_, last) => schedule.isDue(index + 1, last, 0.05)), lasts, uploads);
+      assert.deepEqual(
+        lasts.map((_, last) => schedule.isDue(index + 1, last, 0.05)),
+        lasts,
+        uploads,
+      );
     });
   }
-  for (const bad of ["", "rounds=0", "drift=0", "drift=.", "rounds=1,"]) assert.throws(() => UploadSchedule.parse(bad), { name: "ConfigError" });
+  for (const bad of ["", "rounds=0", "drift=0", "drift=.", "rounds=1,"])
+    assert.throws(() => UploadSchedule.parse(bad), { name: "ConfigError" });
 });
 
 test("texts of others and names of files are shown as in Python", () => {
@@ -232,7 +291,11 @@ test("the device knows what the extractor of every built-in network computes", (
     const values = new Map<string, Float32Array>(
       weights.map(([name, sides, step, more]: [string, number[], number, number]) => [
         name,
-        numbers(sides.reduce((product, side) => product * side, 1), step, more),
+        numbers(
+          sides.reduce((product, side) => product * side, 1),
+          step,
+          more,
+        ),
       ]),
     );
     const manifest = {
@@ -242,7 +305,12 @@ test("the device knows what the extractor of every built-in network computes", (
     } as unknown as Manifest;
     const images = numbers(8 * 3 * 16 * 16, 271, 0.5);
     const found = knownFeatures(images, values, manifest);
-    near([...found].filter((_, index) => index % 37 === 0), features, 1e-4, network);
+    near(
+      [...found].filter((_, index) => index % 37 === 0),
+      features,
+      1e-4,
+      network,
+    );
     near([readableShare(images, 16, found, shape)], [readable], 1e-4, network);
   }
 });

@@ -42,7 +42,9 @@ function otherRuntime(folder: string): OrtRuntime {
 const [bundle, data, configFile, softFile, out, other] = process.argv.slice(2);
 const bytes = (...parts: string[]): Uint8Array => new Uint8Array(readFileSync(path.join(...parts)));
 const config = agreedConfig(parseJson(readFileSync(configFile, "utf8"), "settings") as JsonObject);
-const manifest = Manifest.from(parseJson(readFileSync(path.join(bundle, "manifest.json"), "utf8"), "a manifest") as JsonObject);
+const manifest = Manifest.from(
+  parseJson(readFileSync(path.join(bundle, "manifest.json"), "utf8"), "a manifest") as JsonObject,
+);
 const files = new Map(PORTABLE_FILES.map((name) => [name as string, bytes(bundle, name)]));
 const ort = other ? otherRuntime(other) : await onnxRuntime();
 const engine = new GuardedEngine(await PortableEngine.open(ort, manifest, files, 1), manifest);

@@ -34,6 +34,12 @@ def test_its_own_tests_pass(gkt_edge: list[str]) -> None:
     assert int(passed) >= len(re.findall(r"^test\(", all_sources("tests"), re.MULTILINE))
 
 
+def test_its_sources_are_formatted(gkt_edge: list[str]) -> None:
+    prettier = PACKAGE / "node_modules" / "prettier" / "bin" / "prettier.cjs"
+    done = run_node(prettier, "--check", ".", cwd=PACKAGE)
+    assert done.returncode == 0, f"{done.stderr}: npx prettier --write ."
+
+
 def all_sources(folder: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted((PACKAGE / folder).rglob("*.ts")))
 

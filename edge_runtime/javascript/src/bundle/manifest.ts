@@ -115,8 +115,17 @@ const READ = record<Fields>(
     max_bits: orNull(whole(1, 32)),
   },
   {
-    versions: {}, engines: ["ort_training"], runtime_does: {}, onnx_versions: {}, tensors: {}, portable_state: {},
-    verification: {}, bounds: new Map(), memory: null, horizontal_flip: null, max_bits: null,
+    versions: {},
+    engines: ["ort_training"],
+    runtime_does: {},
+    onnx_versions: {},
+    tensors: {},
+    portable_state: {},
+    verification: {},
+    bounds: new Map(),
+    memory: null,
+    horizontal_flip: null,
+    max_bits: null,
   },
 );
 
@@ -240,13 +249,17 @@ function checkFields(fields: Fields): void {
     fields.pixel_std.every((std) => std >= 1e-6 && std <= 1e6) &&
     fields.pixel_mean.every((mean) => Math.abs(mean) <= 1e6);
   if (!isUsable) throw new ConfigError(`pixels have the mean ${fields.pixel_mean}, the deviation ${fields.pixel_std}`);
-  if (!fields.engines.every((each) => ENGINES.includes(each))) throw new ConfigError(`engines, expected ${ENGINES.join(", ")}`);
+  if (!fields.engines.every((each) => ENGINES.includes(each)))
+    throw new ConfigError(`engines, expected ${ENGINES.join(", ")}`);
   for (const name of [fields.edge_network, fields.server_network]) {
     if (!NETWORK_NAME.test(name)) {
-      throw new ConfigError(`network name ${shownAscii(name)}: expected up to 40 of a-z, 0-9, '_', '-', a letter first`);
+      throw new ConfigError(
+        `network name ${shownAscii(name)}: expected up to 40 of a-z, 0-9, '_', '-', a letter first`,
+      );
     }
   }
-  if (fields.features.length !== 3) throw new ConfigError(`the manifest has features ${fields.features}, expected [C, H, W]`);
+  if (fields.features.length !== 3)
+    throw new ConfigError(`the manifest has features ${fields.features}, expected [C, H, W]`);
   if (fields.image_size % 4) throw new ConfigError(`image size is ${fields.image_size}, expected a multiple of 4`);
   for (const [name, bound] of fields.bounds) {
     if (!(bound > 0)) throw new ConfigError(`the bound of ${shownAscii(name, 40)} is ${bound}, expected above 0`);
@@ -286,7 +299,10 @@ function checkTensors(fields: Fields): void {
 function stateOf(values: JsonObject): PortableState {
   const state = READ_STATE(values, "PortableState");
   const names = [...state.vectors.keys()].sort().join();
-  if (names !== [...state.dtypes.keys()].sort().join() || ![...state.dtypes.values()].every((each) => ["float32", "int64"].includes(each))) {
+  if (
+    names !== [...state.dtypes.keys()].sort().join() ||
+    ![...state.dtypes.values()].every((each) => ["float32", "int64"].includes(each))
+  ) {
     throw new ArtifactError("state vectors have no dtype each, float32 or int64: export the artifacts again");
   }
   for (const [name, slot] of state.slots) {

@@ -32,8 +32,10 @@ export function fillTemplate(
   for (const [name, slot] of wanted) {
     const values = weights.get(name) as Float32Array;
     const size = slot.shape.reduce((product, each) => product * each, 1);
-    if (values.length !== size) throw new TemplateError(`${name} has ${values.length} numbers, the template expects ${size}`);
-    if (slot.offset + 4 * size > filled.length) throw new TemplateError(`${name} lies outside the template: it is not the bundle's`);
+    if (values.length !== size)
+      throw new TemplateError(`${name} has ${values.length} numbers, the template expects ${size}`);
+    if (slot.offset + 4 * size > filled.length)
+      throw new TemplateError(`${name} lies outside the template: it is not the bundle's`);
     values.forEach((value, index) => view.setFloat32(slot.offset + 4 * index, value, true));
   }
   return filled;

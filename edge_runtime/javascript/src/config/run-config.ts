@@ -74,17 +74,23 @@ const seed: Reader<bigint> = (value, where) => {
   return number;
 };
 
-const one = (...choices: readonly string[]): Reader<string> => (value, where) => {
-  const chosen = text(value, where);
-  if (!choices.includes(chosen)) throw new ConfigError(`${where} is '${chosen.slice(0, 40)}', expected ${choices.join(", ")}`);
-  return chosen;
-};
+const one =
+  (...choices: readonly string[]): Reader<string> =>
+  (value, where) => {
+    const chosen = text(value, where);
+    if (!choices.includes(chosen))
+      throw new ConfigError(`${where} is '${chosen.slice(0, 40)}', expected ${choices.join(", ")}`);
+    return chosen;
+  };
 
-const above = (high = Infinity, open = Infinity): Reader<number> => (value, where) => {
-  const number = real()(value, where);
-  if (!(number > 0 && number <= high && number < open)) throw new ConfigError(`${where} is ${number}, expected above 0`);
-  return number;
-};
+const above =
+  (high = Infinity, open = Infinity): Reader<number> =>
+  (value, where) => {
+    const number = real()(value, where);
+    if (!(number > 0 && number <= high && number < open))
+      throw new ConfigError(`${where} is ${number}, expected above 0`);
+    return number;
+  };
 
 const positive = whole(1);
 const share = real(0, 0.999_999_999_999_999_9);

@@ -17,7 +17,8 @@ export async function checkedAuthority(url: string, certificate: string, caSha25
   const encoded = PEM.exec(certificate.trim())?.[1];
   let sha256 = "no certificate";
   try {
-    if (encoded) sha256 = await sha256Hex(Uint8Array.from(atob(encoded.replace(/\s/g, "")), (each) => each.charCodeAt(0)));
+    if (encoded)
+      sha256 = await sha256Hex(Uint8Array.from(atob(encoded.replace(/\s/g, "")), (each) => each.charCodeAt(0)));
   } catch {
     // It is not base64.
   }

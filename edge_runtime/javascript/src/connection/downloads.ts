@@ -69,7 +69,9 @@ export class Download {
   }
 
   /** Run the tries, and keep or drop what has come as they end. */
-  async run(tries: (read: (response: Response) => Promise<Uint8Array>, headers: Record<string, string>) => Promise<Uint8Array>): Promise<Uint8Array> {
+  async run(
+    tries: (read: (response: Response) => Promise<Uint8Array>, headers: Record<string, string>) => Promise<Uint8Array>,
+  ): Promise<Uint8Array> {
     await this.takeUp();
     try {
       const whole = await tries((response) => this.read(response), this.headers);
@@ -103,7 +105,10 @@ export class Download {
     if (response.status !== 206) {
       // The first part, or another file by now.
       this.beginAnew(sha256);
-    } else if (sha256 !== this.sha256 || !(response.header("content-range") ?? "").trim().toLowerCase().startsWith(`bytes ${this.numBytes}-`)) {
+    } else if (
+      sha256 !== this.sha256 ||
+      !(response.header("content-range") ?? "").trim().toLowerCase().startsWith(`bytes ${this.numBytes}-`)
+    ) {
       this.beginAnew("");
       throw new OddAnswerError("another part of the file than was asked for: a proxy or its cache");
     }

@@ -7,9 +7,24 @@ import { grouped } from "../numbers.js";
 import { printable } from "../printable.js";
 import type { Store } from "../state/store.js";
 import {
-  checkProtocolVersion, checkRunId, ENROLLED, MISSING_SHARDS, ROTATE_HEADER, RUN_INFO, RUN_LIST, SHA256_HEADER,
-  SHARD_RECEIPT, TASK, type JoinRequest, type MessageType, type MissingShards, type NewCredential, type RoundReport,
-  type RunInfo, type ShardReceipt, type Task,
+  checkProtocolVersion,
+  checkRunId,
+  ENROLLED,
+  MISSING_SHARDS,
+  ROTATE_HEADER,
+  RUN_INFO,
+  RUN_LIST,
+  SHA256_HEADER,
+  SHARD_RECEIPT,
+  TASK,
+  type JoinRequest,
+  type MessageType,
+  type MissingShards,
+  type NewCredential,
+  type RoundReport,
+  type RunInfo,
+  type ShardReceipt,
+  type Task,
 } from "../wire/messages.js";
 import * as paths from "../wire/paths.js";
 import { writeMessage } from "../wire/reading.js";
@@ -156,7 +171,9 @@ export class ServerClient {
   async artifact(name: string, entry: FileEntry): Promise<Uint8Array> {
     const data = await this.downloaded(this.ofRun(paths.artifact(name)), entry.num_bytes, entry.sha256);
     if (data.length !== entry.num_bytes) {
-      throw new UnsafeModelError(`${name} has ${grouped(data.length)} bytes, the manifest says ${grouped(entry.num_bytes)}`);
+      throw new UnsafeModelError(
+        `${name} has ${grouped(data.length)} bytes, the manifest says ${grouped(entry.num_bytes)}`,
+      );
     }
     return data;
   }
@@ -276,7 +293,12 @@ export class ServerClient {
         yield piece;
       }
     }
-    return { status: response.status, header: (name) => response.header(name), body: body(), discard: () => response.discard() };
+    return {
+      status: response.status,
+      header: (name) => response.header(name),
+      body: body(),
+      discard: () => response.discard(),
+    };
   }
 
   private async rotateIfAsked(): Promise<void> {
@@ -305,7 +327,9 @@ function checkedBase(url: string): string {
   try {
     parsed = new URL(url);
   } catch (error) {
-    throw new ConfigError(`server URL '${url}' cannot be used: expected one such as https://10.0.0.5:8080`, { cause: error });
+    throw new ConfigError(`server URL '${url}' cannot be used: expected one such as https://10.0.0.5:8080`, {
+      cause: error,
+    });
   }
   if (parsed.username || parsed.password) {
     // It would go in the token's place, and into logs.

@@ -37,7 +37,11 @@ export class TroubleError extends Error {
  * @throws TroubleError It may.
  * @throws GKTError It may not: the server refused.
  */
-export async function judge<T>(response: Response, read: (response: Response) => Promise<T>, stallSeconds: number): Promise<T> {
+export async function judge<T>(
+  response: Response,
+  read: (response: Response) => Promise<T>,
+  stallSeconds: number,
+): Promise<T> {
   const askedSeconds = retryAfter(response);
   let refusal: GKTError;
   try {

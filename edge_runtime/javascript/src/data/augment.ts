@@ -79,7 +79,10 @@ export function augmentedView(
   const { size, pixels } = images;
   const area = size * size;
   const view = new Float32Array(rows.length * 3 * area);
-  viewPlaces(rows.map((row) => sampleIds[row]), options).forEach(({ top, left, flip }, index) => {
+  viewPlaces(
+    rows.map((row) => sampleIds[row]),
+    options,
+  ).forEach(({ top, left, flip }, index) => {
     for (let y = 0; y < size; y++) {
       const sourceY = y + top - options.cropPadding;
       if (sourceY < 0 || sourceY >= size) continue;

@@ -32,9 +32,13 @@ export function readNpz(file: Uint8Array, name: string): Map<string, NpyArray> {
   try {
     entries = unzipSync(file, { filter: (entry) => entry.name.endsWith(".npy") });
   } catch (error) {
-    throw new DatasetError(`cannot read ${name}: it is no .npz file, which np.savez writes, or cut short`, { cause: error });
+    throw new DatasetError(`cannot read ${name}: it is no .npz file, which np.savez writes, or cut short`, {
+      cause: error,
+    });
   }
-  return new Map(Object.entries(entries).map(([entry, data]) => [entry.slice(0, -4), readNpy(data, `${name}: ${printable(entry)}`)]));
+  return new Map(
+    Object.entries(entries).map(([entry, data]) => [entry.slice(0, -4), readNpy(data, `${name}: ${printable(entry)}`)]),
+  );
 }
 
 function readNpy(data: Uint8Array, name: string): NpyArray {
@@ -42,15 +46,22 @@ function readNpy(data: Uint8Array, name: string): NpyArray {
   const lengthBytes = version === 1 ? 2 : 4;
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   const latin = new TextDecoder("latin1");
-  if (data.length < 12 || latin.decode(data.subarray(0, 6)) !== latin.decode(Uint8Array.from(MAGIC, (c) => c.charCodeAt(0)))) {
+  if (
+    data.length < 12 ||
+    latin.decode(data.subarray(0, 6)) !== latin.decode(Uint8Array.from(MAGIC, (c) => c.charCodeAt(0)))
+  ) {
     throw new DatasetError(`cannot read ${name}: it is no .npy array`);
   }
   const length = lengthBytes === 2 ? view.getUint16(8, true) : view.getUint32(8, true);
   const begin = 8 + lengthBytes + length;
   const header = HEADER.exec(latin.decode(data.subarray(8 + lengthBytes, begin)));
-  if (!header) throw new DatasetError(`cannot read ${name}: its header is none of an array of images, numbers or texts`);
+  if (!header)
+    throw new DatasetError(`cannot read ${name}: its header is none of an array of images, numbers or texts`);
   const [, dtype, fortran, sides] = header;
-  const shape = sides.split(",").filter((each) => each.trim()).map(Number);
+  const shape = sides
+    .split(",")
+    .filter((each) => each.trim())
+    .map(Number);
   const num = shape.reduce((product, side) => product * side, 1);
   if (fortran === "True" && shape.length > 1) {
     throw new DatasetError(`${name} is in Fortran's order: save it with np.ascontiguousarray`);
@@ -95,7 +106,11 @@ function textsOf(data: Uint8Array, num: number, item: number): string[] {
 }
 
 /** Write an array as a `.npy` file. */
-export function writeNpy(dtype: string, shape: readonly number[], data: Uint8Array | BigInt64Array | Uint32Array): Uint8Array {
+export function writeNpy(
+  dtype: string,
+  shape: readonly number[],
+  data: Uint8Array | BigInt64Array | Uint32Array,
+): Uint8Array {
   const sides = shape.length === 1 ? `${shape[0]},` : shape.join(", ");
   const text = `{'descr': '${dtype}', 'fortran_order': False, 'shape': (${sides}), }`;
   // Data begin at a multiple of 64 bytes.

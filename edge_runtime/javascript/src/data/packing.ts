@@ -32,7 +32,11 @@ export interface Labelled {
  *
  * macOS writes the same name otherwise than Linux: names are compared composed (NFC).
  */
-export function labelOf(name: string, classNames: readonly string[], maps: ReadonlyMap<string, string>): number | undefined {
+export function labelOf(
+  name: string,
+  classNames: readonly string[],
+  maps: ReadonlyMap<string, string>,
+): number | undefined {
   const composedMaps = new Map([...maps].map(([from, to]) => [from.normalize("NFC"), to]));
   const composed = name.normalize("NFC");
   const wanted = (composedMaps.get(composed) ?? composed).normalize("NFC");
@@ -138,7 +142,12 @@ function idOf(digest: Uint8Array, count: number): bigint {
 }
 
 /** Choose the validation part by what images show: equal ones stay together, always. */
-export function heldOut(digests: readonly Uint8Array[], ids: BigInt64Array, share: number, before?: PrivateData): boolean[] {
+export function heldOut(
+  digests: readonly Uint8Array[],
+  ids: BigInt64Array,
+  share: number,
+  before?: PrivateData,
+): boolean[] {
   const num = digests.length;
   const wanted = Math.min(Math.max(1, roundHalfEven(num * share)), num - 2);
   let held = new Array<boolean>(num).fill(false);

@@ -62,8 +62,13 @@ export function ownerKeyOf(file: Uint8Array, name: string): Uint8Array {
 
 /** Write one device's file. */
 export function writePrivateData(data: PrivateData, ownerKey: Uint8Array): Uint8Array {
-  const entries: [string, Uint8Array][] = [["format_version", writeNpy("<i8", [], new BigInt64Array([BigInt(FORMAT_VERSION)]))]];
-  for (const [prefix, samples] of [["", data.train], ["validation_", data.validation]] as const) {
+  const entries: [string, Uint8Array][] = [
+    ["format_version", writeNpy("<i8", [], new BigInt64Array([BigInt(FORMAT_VERSION)]))],
+  ];
+  for (const [prefix, samples] of [
+    ["", data.train],
+    ["validation_", data.validation],
+  ] as const) {
     const { images, labels, sampleIds } = samples;
     entries.push(
       [`${prefix}images`, writeNpy("|u1", [labels.length, images.size, images.size, 3], images.pixels)],
@@ -110,7 +115,8 @@ function samplesOf(arrays: Map<string, NpyArray>, prefix: string, name: string, 
         "or make the file again with gkt data split",
     );
   }
-  if (new Set(sampleIds).size !== sampleIds.length) throw new DatasetError(`${name}: ${prefix}sample_ids are not unique`);
+  if (new Set(sampleIds).size !== sampleIds.length)
+    throw new DatasetError(`${name}: ${prefix}sample_ids are not unique`);
   return sortedSamples({ pixels: images.bytes, size: shape[1] }, labels, sampleIds);
 }
 
@@ -122,7 +128,12 @@ function required(arrays: Map<string, NpyArray>, key: string, name: string): Npy
 
 function wholeNumbers(arrays: Map<string, NpyArray>, key: string, name: string, num: number): BigInt64Array {
   const found = required(arrays, key, name);
-  const values = found.kind === "whole" ? found.values : found.kind === "bytes" ? BigInt64Array.from(found.bytes, BigInt) : undefined;
+  const values =
+    found.kind === "whole"
+      ? found.values
+      : found.kind === "bytes"
+        ? BigInt64Array.from(found.bytes, BigInt)
+        : undefined;
   if (!values || found.shape.length !== 1 || found.shape[0] !== num) {
     throw new DatasetError(`${name}: ${key} is ${found.dtype} [${found.shape.join(", ")}], expected integers [${num}]`);
   }

@@ -112,7 +112,9 @@ function coefficients(size: number, first: number, last: number, outSize: number
       triangle.push(weight);
       total += weight;
     }
-    const weights = triangle.map((weight) => Math.trunc(0.5 + (total ? weight / total : weight) * (1 << PRECISION_BITS)));
+    const weights = triangle.map((weight) =>
+      Math.trunc(0.5 + (total ? weight / total : weight) * (1 << PRECISION_BITS)),
+    );
     return { begin, weights };
   });
 }

@@ -113,13 +113,17 @@ export class Device {
       } else if (task.action === "stop") {
         throw new RunFailedError(`the server stopped the run: ${task.reason}`);
       } else {
-        throw new ProtocolError(`unknown task ${shownAscii(task.action, 40)}: install the server's version of gkt-edge`);
+        throw new ProtocolError(
+          `unknown task ${shownAscii(task.action, 40)}: install the server's version of gkt-edge`,
+        );
       }
     }
     // The template would take the weights of any round, fresh ones too.
     if (state.trained_round < task.soft_labels_round) throw otherFolder(task.soft_labels_round, state);
     if (state.trained_round === 0) {
-      throw new RunFailedError("the run ended before this device had taken part in a round: there is no model of its own");
+      throw new RunFailedError(
+        "the run ended before this device had taken part in a round: there is no model of its own",
+      );
     }
     const measured = await this.takeModel(await this.deployed(task));
     return {
@@ -178,7 +182,8 @@ export class Device {
     let state = before;
     const roundNum = task.round_num;
     // A device takes part in every round, or where it was drawn; its weights never lag behind its answers.
-    if (!(task.soft_labels_round <= state.trained_round && state.trained_round <= roundNum)) throw otherFolder(roundNum, state);
+    if (!(task.soft_labels_round <= state.trained_round && state.trained_round <= roundNum))
+      throw otherFolder(roundNum, state);
     if (roundNum > state.trained_round) state = await this.train(state, task);
     const heldRound = await this.heldRound(task);
     const uploading = {
@@ -191,7 +196,8 @@ export class Device {
     };
     try {
       const after = await upload(uploading, state, heldRound);
-      if (after.upload_round) await this.keeper.dropUploads(Math.min(after.upload_round, after.view_round || after.upload_round));
+      if (after.upload_round)
+        await this.keeper.dropUploads(Math.min(after.upload_round, after.view_round || after.upload_round));
       return [state, after];
     } catch (error) {
       if (!(error instanceof RoundClosedError)) throw error;
@@ -224,7 +230,11 @@ export class Device {
     if (then && !["", this.samplesSha256].includes(then.samplesSha256)) [held, then] = [0, undefined];
     if (!(await uploadsNow(this.engine, this.part, task.round_num, held, then?.features))) return held;
     const features = schedule.drift === undefined ? undefined : await fixedFeatures(this.engine, this.part);
-    await this.keeper.keepUpload(task.round_num, { weights: this.engine.parameters(), features, samplesSha256: this.samplesSha256 });
+    await this.keeper.keepUpload(task.round_num, {
+      weights: this.engine.parameters(),
+      features,
+      samplesSha256: this.samplesSha256,
+    });
     return 0;
   }
 
@@ -249,7 +259,10 @@ export class Device {
     const seconds = (): number => earlier + (performance.now() - started) / 1000;
     let saved = started;
     const save = async (progress: LocalProgress): Promise<void> => {
-      await this.keeper.save({ ...state, engine: this.engine.name, partial: progress, train_seconds: seconds() }, this.engine.state());
+      await this.keeper.save(
+        { ...state, engine: this.engine.name, partial: progress, train_seconds: seconds() },
+        this.engine.state(),
+      );
       saved = performance.now();
     };
     const update = await clientUpdate(

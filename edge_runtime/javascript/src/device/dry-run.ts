@@ -88,7 +88,9 @@ export async function dryRun(options: DryRunOptions): Promise<DryRun> {
     tap: describedTap(manifest, config.codec),
     leaves: [
       `feature maps: ${whatOf(engine)}. They show much of the image${blurring(noise, spread)}`,
-      ...(cropsFeatures(config) ? ["the feature of black, one vector: what the server pads cropped features with"] : []),
+      ...(cropsFeatures(config)
+        ? ["the feature of black, one vector: what the server pads cropped features with"]
+        : []),
       "labels of all training and validation images, as they are",
       "the device's predictions (logits) for them",
       "sample ids (numbers), sample counts, training loss, accuracy and speed",

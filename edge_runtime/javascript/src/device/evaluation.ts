@@ -45,17 +45,23 @@ export async function tryModel(
       const images = new ort.Tensor("float32", toFloatNchw(validation.images, rows), [rows.length, 3, size, size]);
       const { logits } = await session.run({ images }, ["logits"]);
       if (!(logits.data instanceof Float32Array) || logits.dims.join() !== `${rows.length},${numClasses}`) {
-        throw new UnsafeModelError(`${name} gives logits of shape [${logits.dims.join(", ")}], expected [${rows.length}, ${numClasses}]`);
+        throw new UnsafeModelError(
+          `${name} gives logits of shape [${logits.dims.join(", ")}], expected [${rows.length}, ${numClasses}]`,
+        );
       }
-      if (!allFinite(logits.data)) throw new UnsafeModelError(`${name} gives NaN: is it a template that was not filled?`);
+      if (!allFinite(logits.data))
+        throw new UnsafeModelError(`${name} gives NaN: is it a template that was not filled?`);
       right += numRight(logits.data, validation.labels.slice(begin, begin + rows.length), numClasses);
     }
     await session.release?.();
     return { accuracy: right / num, numExamples: num };
   } catch (error) {
-    if (isOutOfMemory(error)) throw new MemoryLimitError("memory does not suffice for the combined model", { cause: error });
+    if (isOutOfMemory(error))
+      throw new MemoryLimitError("memory does not suffice for the combined model", { cause: error });
     const what =
-      error instanceof GKTError ? error.message : `${name} is no model for these images: ${printable(String(error)).slice(0, 300)}`;
+      error instanceof GKTError
+        ? error.message
+        : `${name} is no model for these images: ${printable(String(error)).slice(0, 300)}`;
     throw new UnsafeModelError(
       `${what}. Nothing was written; the state folder is as it was: give the same command again when the server has a model`,
       { cause: error },

@@ -16,7 +16,11 @@ import type { RunInfo } from "../wire/messages.js";
 export interface Wire {
   /** Whether it can trust one authority alone; a page trusts whom its browser trusts. */
   readonly pins: boolean;
-  open(url: string, token: string | undefined, about: { readonly trust: Trust; readonly bundleSha256: string }): ServerClient;
+  open(
+    url: string,
+    token: string | undefined,
+    about: { readonly trust: Trust; readonly bundleSha256: string },
+  ): ServerClient;
 }
 
 /**
@@ -101,11 +105,19 @@ function trusting(authority: string): Trust {
 }
 
 function opened(kept: KeptCredential, clientId: string, wire: Wire): ServerClient {
-  return wire.open(kept.url, deviceBearer(clientId, kept), { trust: trusting(kept.authority), bundleSha256: kept.bundle_sha256 });
+  return wire.open(kept.url, deviceBearer(clientId, kept), {
+    trust: trusting(kept.authority),
+    bundleSha256: kept.bundle_sha256,
+  });
 }
 
 /** Say whether a link has nothing to give to a device that enrolled before, with this or another one. */
-async function holdsAlready(kept: KeptCredential | undefined, link: JoinLink, identity: Identity, wire: Wire): Promise<boolean> {
+async function holdsAlready(
+  kept: KeptCredential | undefined,
+  link: JoinLink,
+  identity: Identity,
+  wire: Wire,
+): Promise<boolean> {
   if (!kept) return false;
   if (kept.enrolment === link.enrolment) return true;
   // Another server's: it is not shown a secret that is not meant for it.
@@ -135,7 +147,12 @@ async function begun(link: JoinLink, wire: Wire): Promise<KeptCredential> {
   };
 }
 
-async function enrol(membership: Membership, kept: KeptCredential, link: JoinLink, server: ServerClient): Promise<void> {
+async function enrol(
+  membership: Membership,
+  kept: KeptCredential,
+  link: JoinLink,
+  server: ServerClient,
+): Promise<void> {
   const { store, identity, check } = membership;
   server.show(linkBearer(link));
   const info = await server.runInfo();
@@ -143,7 +160,10 @@ async function enrol(membership: Membership, kept: KeptCredential, link: JoinLin
   await check(info);
   // Before the server hears of the secret: an answer that is lost is asked for again.
   await keepCredential(store, kept);
-  await server.enrol(identity.clientId, { secret_sha256: await sha256Hex(kept.secret), client_key: identity.clientKey });
+  await server.enrol(identity.clientId, {
+    secret_sha256: await sha256Hex(kept.secret),
+    client_key: identity.clientKey,
+  });
   await keepCredential(store, { ...kept, is_enrolled: true });
   server.show(deviceBearer(identity.clientId, kept));
 }
@@ -174,7 +194,12 @@ async function rotate(store: Store, clientId: string, server: ServerClient): Pro
 }
 
 /** Replace the secret, also where the server has done it already and the answer was lost. */
-async function finishRotation(store: Store, kept: KeptCredential, clientId: string, server: ServerClient): Promise<void> {
+async function finishRotation(
+  store: Store,
+  kept: KeptCredential,
+  clientId: string,
+  server: ServerClient,
+): Promise<void> {
   const after = { ...kept, secret: kept.next_secret, next_secret: "" };
   const replace = async (): Promise<void> => {
     await server.findRun();

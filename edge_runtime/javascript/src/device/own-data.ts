@@ -44,7 +44,10 @@ export function checkData(data: PrivateData, manifest: Manifest, owner: string):
 }
 
 function first(names: readonly string[]): string {
-  const shown = names.slice(0, 20).map((name) => printable(name.slice(0, 40))).join(", ");
+  const shown = names
+    .slice(0, 20)
+    .map((name) => printable(name.slice(0, 40)))
+    .join(", ");
   return names.length > 20 ? `${shown} and ${names.length - 20} more` : shown;
 }
 

@@ -4,7 +4,11 @@ import type { ServerClient } from "../connection/server-client.js";
 import type { Task } from "../wire/messages.js";
 
 /** Ask what to do next, of a device that was told to wait. */
-export async function nextTask(server: ServerClient, clientId: string, sleep: (seconds: number) => Promise<void>): Promise<Task> {
+export async function nextTask(
+  server: ServerClient,
+  clientId: string,
+  sleep: (seconds: number) => Promise<void>,
+): Promise<Task> {
   const began = performance.now();
   const task = await server.task(clientId, true);
   if (task.action === "wait") {

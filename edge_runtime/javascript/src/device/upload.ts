@@ -89,7 +89,9 @@ class Sending {
       if (isNothing(missing)) return;
       const named = JSON.stringify([missing.train, missing.validation]);
       if (named === before) {
-        throw new ProtocolError(`the server still misses shards ${named.slice(0, 200)} of round ${this.roundNum}: they were sent`);
+        throw new ProtocolError(
+          `the server still misses shards ${named.slice(0, 200)} of round ${this.roundNum}: they were sent`,
+        );
       }
       before = named;
       this.left -= missing.train.length + missing.validation.length;

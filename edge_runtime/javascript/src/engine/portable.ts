@@ -158,7 +158,8 @@ export class PortableEngine implements Engine {
   }
 
   private forgetEval(): void {
-    void this.eval?.release?.();
+    // What cannot be let go of is nobody's trouble.
+    this.eval?.release?.().catch(() => undefined);
     this.eval = undefined;
   }
 }
@@ -171,7 +172,9 @@ export class PortableEngine implements Engine {
 function checkBatch(batch: Batch, numClasses: number, imageSize: number): void {
   const num = batch.labels.length;
   if (!num || batch.images.length !== num * 3 * imageSize ** 2) {
-    throw new DatasetError(`a batch of ${batch.images.length} values and ${num} labels: expected ${3 * imageSize ** 2} each`);
+    throw new DatasetError(
+      `a batch of ${batch.images.length} values and ${num} labels: expected ${3 * imageSize ** 2} each`,
+    );
   }
   const outside = batch.labels.find((label) => label < 0n || label >= BigInt(numClasses));
   if (outside !== undefined) {

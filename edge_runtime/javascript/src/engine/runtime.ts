@@ -18,7 +18,11 @@ export interface OrtSession {
 
 /** ONNX Runtime. */
 export interface OrtRuntime {
-  readonly Tensor: new (type: "float32" | "int64", data: Float32Array | BigInt64Array, dims: readonly number[]) => OrtTensor;
+  readonly Tensor: new (
+    type: "float32" | "int64",
+    data: Float32Array | BigInt64Array,
+    dims: readonly number[],
+  ) => OrtTensor;
   readonly InferenceSession: {
     create(model: Uint8Array, options: Readonly<Record<string, unknown>>): Promise<OrtSession>;
   };
@@ -34,7 +38,8 @@ export function sessionOptions(numThreads: number, trains = false): Record<strin
   };
 }
 
-const OUT_OF_MEMORY = /bad_alloc|Failed to allocate memory|bad allocation|Array buffer allocation failed|memory access out of bounds/;
+const OUT_OF_MEMORY =
+  /bad_alloc|Failed to allocate memory|bad allocation|Array buffer allocation failed|memory access out of bounds/;
 
 /** Say whether an exception, ONNX Runtime's or another, means that memory ran out. */
 export function isOutOfMemory(error: unknown): boolean {

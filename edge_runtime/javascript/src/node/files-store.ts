@@ -50,7 +50,10 @@ export class FilesStore implements Store {
 
   async write(name: string, data: Uint8Array, isSecret = false): Promise<void> {
     const target = path.join(this.place, name);
-    const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(4).toString("hex")}.tmp`);
+    const temporary = path.join(
+      path.dirname(target),
+      `.${path.basename(target)}.${randomBytes(4).toString("hex")}.tmp`,
+    );
     try {
       await fs.mkdir(path.dirname(target), { recursive: true });
       const file = await fs.open(temporary, "wx", isSecret ? 0o600 : 0o644);
@@ -64,7 +67,9 @@ export class FilesStore implements Store {
     } catch (error) {
       await fs.rm(temporary, { force: true });
       if (["ENOSPC", "EDQUOT", "EFBIG"].includes(code(error))) {
-        throw new DiskFullError(`${target} cannot be written: the disk is full; what was saved before is still there`, { cause: error });
+        throw new DiskFullError(`${target} cannot be written: the disk is full; what was saved before is still there`, {
+          cause: error,
+        });
       }
       throw new InputError(`cannot write ${target}: ${message(error)}: choose another place`, { cause: error });
     }
@@ -101,7 +106,10 @@ async function lock(file: string, folder: string): Promise<void> {
     const [pid, start] = (await fs.readFile(file, "utf8").catch(() => "")).trim().split(" ");
     // A process that was begun since may have the number of one that is gone.
     if (pid && isAlive(Number(pid)) && (await startOf(Number(pid))) === start) {
-      throw new InputError(`another gkt-edge (process ${pid}) uses ${folder}: give each device its own --state-dir`);
+      throw new InputError(
+        `another gkt-edge (process ${pid}) uses ${folder}: give each device its own --state-dir; if that process is none, ` +
+          `remove ${file}`,
+      );
     }
     await fs.rm(file, { force: true });
   }

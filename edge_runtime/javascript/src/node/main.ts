@@ -13,7 +13,8 @@ async function main(args: readonly string[]): Promise<string> {
   const [command, ...rest] = args;
   if (command === "--version") return `gkt-edge ${version()}`;
   if (args.length === 0 || args.includes("--help") || args.includes("-h")) return HELP.trimEnd();
-  if (command !== "run") throw new ConfigError(`there is no command '${command.slice(0, 40)}', expected run: gkt-edge --help`);
+  if (command !== "run")
+    throw new ConfigError(`there is no command '${command.slice(0, 40)}', expected run: gkt-edge --help`);
   return run(readOptions(rest, process.env));
 }
 

@@ -82,7 +82,8 @@ export function readOptions(args: readonly string[], environment: NodeJS.Process
   const fit = values.fit ?? "crop";
   if (!FITS.includes(fit as Fit)) throw new ConfigError(`--fit is '${fit}', expected ${FITS.join(", ")}`);
   const progress = values.progress ?? (values.json ? "json" : "plain");
-  if (!["plain", "json"].includes(progress)) throw new ConfigError(`--progress is '${progress}', expected plain or json`);
+  if (!["plain", "json"].includes(progress))
+    throw new ConfigError(`--progress is '${progress}', expected plain or json`);
   const clientId = values["client-id"] ?? "";
   const share = number("validation-share", values["validation-share"], 0.1, 0, 1);
   if (share === 0 || share === 1) throw new ConfigError(`--validation-share is ${share}, expected above 0 and below 1`);
@@ -95,9 +96,17 @@ export function readOptions(args: readonly string[], environment: NodeJS.Process
     stem: asClientId(path.parse(path.resolve(values.data)).name).slice(0, 64),
     isDryRun,
     pack: { maps: maps(values.map ?? []), fit: fit as Fit, validationShare: share },
-    noise: new FeatureNoise(number("feature-clip", values["feature-clip"], 0, 0), number("feature-noise", values["feature-noise"], 0, 0)),
+    noise: new FeatureNoise(
+      number("feature-clip", values["feature-clip"], 0, 0),
+      number("feature-noise", values["feature-noise"], 0, 0),
+    ),
     tap: new TapRequirement(values["require-tap"] ?? "", number("max-bits", values["max-bits"], 0, 1, 32)),
-    patienceSeconds: number("patience-seconds", values["patience-seconds"], isDryRun ? SHORT_PATIENCE_SECONDS : Infinity, 0),
+    patienceSeconds: number(
+      "patience-seconds",
+      values["patience-seconds"],
+      isDryRun ? SHORT_PATIENCE_SECONDS : Infinity,
+      0,
+    ),
     stallSeconds: number("stall-seconds", values["stall-seconds"], 60, 0.001),
     checkpointSeconds: number("checkpoint-seconds", values["checkpoint-seconds"], 30, 0),
     numThreads: number("threads", values.threads, 1, 1, 256),
@@ -111,14 +120,31 @@ function parsed(args: readonly string[]) {
     return parseArgs({
       args: [...args],
       options: {
-        data: TEXT, "state-dir": TEXT, join: TEXT, server: TEXT, "client-id": TEXT, "dry-run": FLAG,
-        map: { type: "string", multiple: true }, fit: TEXT, "validation-share": TEXT, "feature-clip": TEXT,
-        "feature-noise": TEXT, "require-tap": TEXT, "max-bits": TEXT, "patience-seconds": TEXT, "stall-seconds": TEXT,
-        "checkpoint-seconds": TEXT, threads: TEXT, json: FLAG, progress: TEXT,
+        data: TEXT,
+        "state-dir": TEXT,
+        join: TEXT,
+        server: TEXT,
+        "client-id": TEXT,
+        "dry-run": FLAG,
+        map: { type: "string", multiple: true },
+        fit: TEXT,
+        "validation-share": TEXT,
+        "feature-clip": TEXT,
+        "feature-noise": TEXT,
+        "require-tap": TEXT,
+        "max-bits": TEXT,
+        "patience-seconds": TEXT,
+        "stall-seconds": TEXT,
+        "checkpoint-seconds": TEXT,
+        threads: TEXT,
+        json: FLAG,
+        progress: TEXT,
       },
     }).values;
   } catch (error) {
-    throw new ConfigError(`${error instanceof Error ? error.message.split(". ")[0] : String(error)}: gkt-edge --help lists the options`);
+    throw new ConfigError(
+      `${error instanceof Error ? error.message.split(". ")[0] : String(error)}: gkt-edge --help lists the options`,
+    );
   }
 }
 

@@ -16,7 +16,21 @@ import { sharpModule } from "./packages.js";
 
 const PACKED = "packed.npz";
 const ABOUT = "packed.json";
-const SUFFIXES = new Set([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".avif", ".tif", ".tiff", ".heic", ".heif", ".hif"]);
+const SUFFIXES = new Set([
+  ".png",
+  ".jpg",
+  ".jpeg",
+  ".jpe",
+  ".jfif",
+  ".gif",
+  ".webp",
+  ".avif",
+  ".tif",
+  ".tiff",
+  ".heic",
+  ".heif",
+  ".hif",
+]);
 const HEIF = new Set([".heic", ".heif", ".hif"]);
 const SYSTEM = new Set(["__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"]);
 const MOST_PIXELS = 178_956_970;
@@ -62,7 +76,11 @@ export async function packedFolder(
   const data = packed(labelled, manifest.classNames, options, ownerKey, earlier);
   if (store) {
     await store.write(PACKED, writePrivateData(data, ownerKey), true);
-    await writeText(store, ABOUT, JSON.stringify({ about, source: folder, left_out: Object.fromEntries(leftOut) }, null, 2));
+    await writeText(
+      store,
+      ABOUT,
+      JSON.stringify({ about, source: folder, left_out: Object.fromEntries(leftOut) }, null, 2),
+    );
   }
   return data;
 }
@@ -133,7 +151,8 @@ async function read(
 ): Promise<Labelled> {
   const pixels: Uint8Array[] = [];
   const labels: bigint[] = [];
-  const leave = (reason: string, name: string): void => void leftOut.set(reason, [...(leftOut.get(reason) ?? []), name]);
+  const leave = (reason: string, name: string): void =>
+    void leftOut.set(reason, [...(leftOut.get(reason) ?? []), name]);
   for (const { className, file } of files) {
     const suffix = path.extname(file).toLowerCase();
     if (!SUFFIXES.has(suffix)) {
@@ -159,7 +178,9 @@ async function read(
 /** Read a picture: upright, on white, 8 bits a channel, square. */
 async function readPhoto(file: string, size: number, options: PackOptions): Promise<Uint8Array> {
   if (HEIF.has(path.extname(file).toLowerCase())) {
-    throw new UnreadableImageError("HEIC, which this program does not read: save it as JPEG, or pack it with gkt data pack");
+    throw new UnreadableImageError(
+      "HEIC, which this program does not read: save it as JPEG, or pack it with gkt data pack",
+    );
   }
   const sharp = await sharpModule();
   try {
@@ -174,7 +195,9 @@ async function readPhoto(file: string, size: number, options: PackOptions): Prom
     return fitted({ pixels, width: info.width, height: info.height }, size, options.fit);
   } catch (error) {
     if (error instanceof UnreadableImageError) throw error;
-    const reason = /pixel limit/.test(message(error)) ? `more than ${MOST_PIXELS} pixels` : "damaged, cut short, or no image at all";
+    const reason = /pixel limit/.test(message(error))
+      ? `more than ${MOST_PIXELS} pixels`
+      : "damaged, cut short, or no image at all";
     throw new UnreadableImageError(reason, { cause: error });
   }
 }
@@ -183,7 +206,10 @@ function reportLines(taken: number, leftOut: LeftOut): string[] {
   const num = [...leftOut.values()].reduce((sum, names) => sum + names.length, 0);
   const lines = [`images taken: ${taken}; files left out: ${num}`];
   for (const [reason, names] of [...leftOut].sort()) {
-    const shown = names.slice(0, MOST_NAMED).map((name) => printable(name)).join(", ");
+    const shown = names
+      .slice(0, MOST_NAMED)
+      .map((name) => printable(name))
+      .join(", ");
     const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : "";
     lines.push(`left out, ${names.length}: ${reason}: ${shown}${more}`);
   }
@@ -191,8 +217,20 @@ function reportLines(taken: number, leftOut: LeftOut): string[] {
 }
 
 /** Say what was packed, in a hash that changes when files do, or how they are to be read. */
-async function aboutOf(folder: string, files: readonly Found[], manifest: Manifest, options: PackOptions): Promise<string> {
-  const how = [path.resolve(folder), manifest.classNames, manifest.imageSize, options.fit, options.validationShare, [...options.maps]];
+async function aboutOf(
+  folder: string,
+  files: readonly Found[],
+  manifest: Manifest,
+  options: PackOptions,
+): Promise<string> {
+  const how = [
+    path.resolve(folder),
+    manifest.classNames,
+    manifest.imageSize,
+    options.fit,
+    options.validationShare,
+    [...options.maps],
+  ];
   const lines = [JSON.stringify(how)];
   for (const { file } of files) {
     const status = await fs.stat(path.join(folder, file), { bigint: true }).catch(() => undefined);

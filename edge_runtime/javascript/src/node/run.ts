@@ -46,7 +46,15 @@ async function member(options: RunOptions, link: JoinLink | undefined, source: S
     const own = new OwnData(identity.clientId, source(store, note), store, options.tap);
     const wire = await wireOf(options, note);
     const ort = await onnxRuntime();
-    const server = await asMember({ store, identity, wire, note, link, url: options.server, check: (info) => own.fit(info) });
+    const server = await asMember({
+      store,
+      identity,
+      wire,
+      note,
+      link,
+      url: options.server,
+      check: (info) => own.fit(info),
+    });
     try {
       const result = await new Device({
         server,
@@ -75,7 +83,8 @@ async function member(options: RunOptions, link: JoinLink | undefined, source: S
 }
 
 async function dry(options: RunOptions, link: JoinLink | undefined, source: Source): Promise<string> {
-  if (!link) throw new ConfigError("a dry run takes the join link of gkt serve: --join LINK, a file that holds it, or GKT_JOIN");
+  if (!link)
+    throw new ConfigError("a dry run takes the join link of gkt serve: --join LINK, a file that holds it, or GKT_JOIN");
   const clientId = options.clientId || options.stem;
   const progress = new LineProgress(clientId, options.isJsonProgress);
   const note = (line: string): void => progress.note(line);
@@ -84,10 +93,21 @@ async function dry(options: RunOptions, link: JoinLink | undefined, source: Sour
   try {
     const info = await server.runInfo();
     const data = await own.fit(info);
-    const bundle = await new StateKeeper(new MemoryStore()).bundle(info.manifest, (name, entry) => server.artifact(name, entry));
+    const bundle = await new StateKeeper(new MemoryStore()).bundle(info.manifest, (name, entry) =>
+      server.artifact(name, entry),
+    );
     const compress = await zstandard();
     const config = agreedConfig(info.config);
-    const shown = await dryRun({ ort: await onnxRuntime(), bundle, data, config, clientId, noise: options.noise, compress, numThreads: options.numThreads });
+    const shown = await dryRun({
+      ort: await onnxRuntime(),
+      bundle,
+      data,
+      config,
+      clientId,
+      noise: options.noise,
+      compress,
+      numThreads: options.numThreads,
+    });
     return options.isJson ? JSON.stringify(shown) : dryRunLines(shown, clientId).join("\n");
   } finally {
     server.close();
@@ -115,7 +135,8 @@ async function wireOf(options: RunOptions, note: Note): Promise<Wire> {
   const compress = await zstandard();
   if (!compress) note("shards go uncompressed: npm install @hpcc-js/wasm-zstd, or Node 22.15, sends fewer bytes");
   const proxy = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].find((name) => process.env[name]);
-  if (proxy) note(`${proxy} names a proxy, and gkt-edge goes through none: where there is no other way, gkt edge run does`);
+  if (proxy)
+    note(`${proxy} names a proxy, and gkt-edge goes through none: where there is no other way, gkt edge run does`);
   return {
     pins: true,
     open: (url, token, { trust, bundleSha256 }) => {

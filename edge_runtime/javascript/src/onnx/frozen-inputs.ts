@@ -35,7 +35,8 @@ export function freezeInputs(model: Uint8Array, values: ReadonlyMap<string, Floa
     return writeField(MODEL_GRAPH, joined([...kept.map((inner) => inner.whole), ...constants]));
   });
   const missing = [...values.keys()].filter((name) => !frozen.has(name));
-  if (missing.length) throw new ArtifactError(`the model has no input ${missing.join(", ")}; export or download the bundle again`);
+  if (missing.length)
+    throw new ArtifactError(`the model has no input ${missing.join(", ")}; export or download the bundle again`);
   return joined(whole);
 }
 

@@ -15,13 +15,69 @@ const OF_SHAPES = new Set(["Shape", "Size"]);
 
 /** Arithmetic alone, nothing that reads files or runs code: `STANDARD` of `gkt_core/onnx_files/operators.py`. */
 export const STANDARD: ReadonlySet<string> = new Set([
-  "Add", "BatchNormalization", "Cast", "Concat", "Constant", "Conv", "ConvTranspose", "Div", "Exp", "Expand", "Gather",
-  "Gemm", "GlobalAveragePool", "HardSigmoid", "Identity", "LogSoftmax", "MatMul", "Max", "Mul", "Neg", "OneHot", "Pad",
-  "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Scan", "Shape", "Size", "Slice",
-  "SoftmaxCrossEntropyLoss", "Split", "Sqrt", "Sub", "Sum", "Transpose", "Unsqueeze",
-  "Abs", "AveragePool", "Clip", "Dropout", "Elu", "Erf", "Flatten", "Gelu", "GlobalMaxPool", "GroupNormalization",
-  "HardSwish", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Log", "MaxPool", "Min", "PRelu", "ReduceMax",
-  "Sigmoid", "Softmax", "Softplus", "Squeeze", "Tanh",
+  "Add",
+  "BatchNormalization",
+  "Cast",
+  "Concat",
+  "Constant",
+  "Conv",
+  "ConvTranspose",
+  "Div",
+  "Exp",
+  "Expand",
+  "Gather",
+  "Gemm",
+  "GlobalAveragePool",
+  "HardSigmoid",
+  "Identity",
+  "LogSoftmax",
+  "MatMul",
+  "Max",
+  "Mul",
+  "Neg",
+  "OneHot",
+  "Pad",
+  "Pow",
+  "Reciprocal",
+  "ReduceMean",
+  "ReduceSum",
+  "Relu",
+  "Reshape",
+  "Scan",
+  "Shape",
+  "Size",
+  "Slice",
+  "SoftmaxCrossEntropyLoss",
+  "Split",
+  "Sqrt",
+  "Sub",
+  "Sum",
+  "Transpose",
+  "Unsqueeze",
+  "Abs",
+  "AveragePool",
+  "Clip",
+  "Dropout",
+  "Elu",
+  "Erf",
+  "Flatten",
+  "Gelu",
+  "GlobalMaxPool",
+  "GroupNormalization",
+  "HardSwish",
+  "InstanceNormalization",
+  "LayerNormalization",
+  "LeakyRelu",
+  "Log",
+  "MaxPool",
+  "Min",
+  "PRelu",
+  "ReduceMax",
+  "Sigmoid",
+  "Softmax",
+  "Softplus",
+  "Squeeze",
+  "Tanh",
 ]);
 
 /**
@@ -65,7 +121,9 @@ export function checkModel(data: Uint8Array, name: string): Model {
  * @throws UnsafeModelError There is another way; names its last operator.
  */
 export function checkComputed(graph: Graph, name: string, output: string, source: string): void {
-  const makers = new Map(graph.nodes.flatMap((node) => node.outputs.filter(Boolean).map((each) => [each, node] as const)));
+  const makers = new Map(
+    graph.nodes.flatMap((node) => node.outputs.filter(Boolean).map((each) => [each, node] as const)),
+  );
   const waiting: [string, string][] = [[output, ""]];
   const seen = new Set<string>();
   for (let next = waiting.pop(); next; next = waiting.pop()) {
@@ -83,7 +141,9 @@ export function checkComputed(graph: Graph, name: string, output: string, source
     seen.add(each);
     if (MIXES.has(node.operator)) continue;
     if (node.bodies.length) {
-      throw new UnsafeModelError(`${name}: its ${output} are made inside of ${shownAscii(node.operator)}, of no export`);
+      throw new UnsafeModelError(
+        `${name}: its ${output} are made inside of ${shownAscii(node.operator)}, of no export`,
+      );
     }
     waiting.push(...node.inputs.map((inner): [string, string] => [inner, node.operator]));
   }

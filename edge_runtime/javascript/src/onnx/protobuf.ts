@@ -94,7 +94,8 @@ export function read(message: Uint8Array, schema: Schema): Given {
       const what = schema.refused?.[each.number] ?? `a field ${each.number}, which no export has`;
       throw new UnsafeModelError(`the ${schema.name} has ${what}`);
     }
-    if (schema.once.includes(name) && given[name].length) throw new UnsafeModelError(`the ${schema.name} has two of ${name}`);
+    if (schema.once.includes(name) && given[name].length)
+      throw new UnsafeModelError(`the ${schema.name} has two of ${name}`);
     given[name].push(each);
   }
   return given;
@@ -168,7 +169,9 @@ export function writeField(number: number, content: Uint8Array): Uint8Array {
 
 /** Write the key of a field, and with it a whole number. */
 export function writeNumber(number: number, value: number, isField = true): Uint8Array {
-  return isField ? joined([writeVarint((number << 3) | VARINT), writeVarint(value)]) : writeVarint((number << 3) | value);
+  return isField
+    ? joined([writeVarint((number << 3) | VARINT), writeVarint(value)])
+    : writeVarint((number << 3) | value);
 }
 
 function writeVarint(value: number): Uint8Array {

@@ -20,13 +20,24 @@ const DEEPEST = 2;
 const MODEL: Schema = {
   name: "model",
   fields: {
-    1: "ir_version", 2: "producer", 3: "producer_version", 4: "domain", 5: "version", 6: "doc", 7: "graph", 8: "opsets",
+    1: "ir_version",
+    2: "producer",
+    3: "producer_version",
+    4: "domain",
+    5: "version",
+    6: "doc",
+    7: "graph",
+    8: "opsets",
     14: "metadata",
   },
   once: ["ir_version", "producer", "producer_version", "domain", "version", "doc", "graph"],
   refused: { 20: "training information", 25: "functions of its own", 26: "a configuration of devices" },
 };
-const OPSET: Schema = { name: "list of operator sets", fields: { 1: "domain", 2: "version" }, once: ["domain", "version"] };
+const OPSET: Schema = {
+  name: "list of operator sets",
+  fields: { 1: "domain", 2: "version" },
+  once: ["domain", "version"],
+};
 const PAIR: Schema = { name: "metadata", fields: { 1: "key", 2: "value" }, once: ["key", "value"] };
 const GRAPH: Schema = {
   name: "graph",
@@ -36,31 +47,63 @@ const GRAPH: Schema = {
 };
 const NODE: Schema = {
   name: "node",
-  fields: { 1: "inputs", 2: "outputs", 3: "name", 4: "operator", 5: "attributes", 6: "doc", 7: "domain", 9: "metadata" },
+  fields: {
+    1: "inputs",
+    2: "outputs",
+    3: "name",
+    4: "operator",
+    5: "attributes",
+    6: "doc",
+    7: "domain",
+    9: "metadata",
+  },
   once: ["name", "operator", "doc", "domain"],
   refused: { 8: "an overloaded function", 10: "a configuration of devices" },
 };
 const ATTRIBUTE: Schema = {
   name: "attribute",
   fields: {
-    1: "name", 2: "float", 3: "int", 4: "text", 5: "tensor", 6: "graph", 7: "floats", 8: "ints", 9: "texts", 13: "doc",
+    1: "name",
+    2: "float",
+    3: "int",
+    4: "text",
+    5: "tensor",
+    6: "graph",
+    7: "floats",
+    8: "ints",
+    9: "texts",
+    13: "doc",
     20: "type",
   },
   once: ["name", "float", "int", "text", "tensor", "graph", "doc", "type"],
   refused: {
-    10: "several tensors", 11: "several graphs", 21: "a reference to a function's attribute", 22: "a sparse tensor",
+    10: "several tensors",
+    11: "several graphs",
+    21: "a reference to a function's attribute",
+    22: "a sparse tensor",
     23: "sparse tensors",
   },
 };
 const TENSOR: Schema = {
   name: "tensor",
   fields: {
-    1: "dims", 2: "type", 4: "floats", 5: "ints", 7: "longs", 8: "name", 9: "raw", 10: "doubles", 12: "doc",
-    14: "location", 16: "metadata",
+    1: "dims",
+    2: "type",
+    4: "floats",
+    5: "ints",
+    7: "longs",
+    8: "name",
+    9: "raw",
+    10: "doubles",
+    12: "doc",
+    14: "location",
+    16: "metadata",
   },
   once: ["type", "name", "raw", "doc", "location"],
   refused: {
-    3: "a segment of a larger tensor", 6: "texts", 13: "external data: it would read other files of this machine",
+    3: "a segment of a larger tensor",
+    6: "texts",
+    13: "external data: it would read other files of this machine",
   },
 };
 const VALUE: Schema = {
@@ -171,7 +214,9 @@ function checkTensor(message: Uint8Array): void {
   if (itemBytes === undefined) throw new UnsafeModelError(`the tensor ${name} is of type ${type}, of no export`);
   const dims = numbers(given.dims);
   if (dims.length > MOST_DIMS || dims.some((length) => length < 0n || length >= 1n << 31n)) {
-    throw new UnsafeModelError(`the tensor ${name} has a shape that none has: [${dims.slice(0, MOST_DIMS).join(", ")}]`);
+    throw new UnsafeModelError(
+      `the tensor ${name} has a shape that none has: [${dims.slice(0, MOST_DIMS).join(", ")}]`,
+    );
   }
   const count = dims.reduce((product, length) => product * length, 1n);
   const typed: Field[] = TYPED_DATA.flatMap((kind) => given[kind]);
@@ -184,7 +229,8 @@ function checkTensor(message: Uint8Array): void {
     numBytes = BigInt(contents(given.raw)[0].length);
     isWhole = numBytes === needed && !typed.length;
   }
-  if (!isWhole) throw new UnsafeModelError(`the tensor ${name} has ${numBytes} bytes of data, its shape says ${needed}`);
+  if (!isWhole)
+    throw new UnsafeModelError(`the tensor ${name} has ${numBytes} bytes of data, its shape says ${needed}`);
 }
 
 /** Check the type of an input or output; its name. */

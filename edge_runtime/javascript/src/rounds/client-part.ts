@@ -38,7 +38,12 @@ export function numShards(part: ClientPart, split: Split): number {
 }
 
 /** Draw images `[n, 3, S, S]` of the view that belongs to a round. */
-export function drawView(part: ClientPart, samples: Samples, rows: readonly number[], roundNum: number | bigint): Float32Array {
+export function drawView(
+  part: ClientPart,
+  samples: Samples,
+  rows: readonly number[],
+  roundNum: number | bigint,
+): Float32Array {
   return augmentedView(samples.images, rows, samples.sampleIds, {
     seed: part.seed,
     roundNum,

@@ -82,7 +82,13 @@ export function* clientBatches(
 }
 
 /** Cut an epoch into batches; samples without a teacher come together, as alpha is a batch's. */
-function rowsOfEpoch(untaught: readonly boolean[], batchSize: number, seed: bigint, roundNum: number, epoch: number): number[][] {
+function rowsOfEpoch(
+  untaught: readonly boolean[],
+  batchSize: number,
+  seed: bigint,
+  roundNum: number,
+  epoch: number,
+): number[][] {
   const order = batchOrder(untaught.length, seed, roundNum, epoch);
   if (untaught.every(Boolean) || !untaught.some(Boolean)) return batches(order, batchSize);
   // The batch at the seam, if it holds both kinds, has no teacher: one of an epoch.

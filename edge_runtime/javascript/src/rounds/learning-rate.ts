@@ -25,7 +25,13 @@ function cosine(progress: number): number {
 }
 
 /** Give the rate of a step, from 0, of the `numSteps` of a round. */
-export function learningRateAt(config: RunConfig, base: number, roundNum: number, step: number, numSteps: number): number {
+export function learningRateAt(
+  config: RunConfig,
+  base: number,
+  roundNum: number,
+  step: number,
+  numSteps: number,
+): number {
   const begin = (roundNum - 1) / config.rounds;
   const progress = Math.min(1, begin + ((1 / config.rounds) * step) / numSteps);
   return base * scheduleAt(config.lr_schedule, config.lr_warmup, progress);

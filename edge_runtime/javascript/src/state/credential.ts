@@ -32,7 +32,13 @@ export interface KeptCredential {
 const READ = record<KeptCredential>(
   "KeptCredential",
   {
-    url: text, enrolment: text, secret: text, bundle_sha256: text, ca_sha256: text, authority: text, is_enrolled: truth,
+    url: text,
+    enrolment: text,
+    secret: text,
+    bundle_sha256: text,
+    ca_sha256: text,
+    authority: text,
+    is_enrolled: truth,
     next_secret: text,
   },
   { ca_sha256: "", authority: "", is_enrolled: false, next_secret: "" },

@@ -6,7 +6,14 @@
  */
 
 import { fileEntryMatches, loadManifest, type Bundle } from "../bundle/bundle.js";
-import { Manifest, MANIFEST_NAME, MOST_BUNDLE_BYTES, PORTABLE, PORTABLE_FILES, type FileEntry } from "../bundle/manifest.js";
+import {
+  Manifest,
+  MANIFEST_NAME,
+  MOST_BUNDLE_BYTES,
+  PORTABLE,
+  PORTABLE_FILES,
+  type FileEntry,
+} from "../bundle/manifest.js";
 import type { Weights } from "../bundle/template.js";
 import { ArtifactError, ConfigError, ShardError, UnsafeModelError } from "../errors.js";
 import { fromHex, hex } from "../hashing.js";
@@ -69,12 +76,26 @@ const READ = record<DeviceState>(
     train_seconds: real(),
     engine: text,
     partial: orNull(
-      record<LocalProgress>("LocalProgress", { num_steps: count, total_loss: real(), num_right: count, num_seen: count }),
+      record<LocalProgress>("LocalProgress", {
+        num_steps: count,
+        total_loss: real(),
+        num_right: count,
+        num_seen: count,
+      }),
     ),
     partial_round: count,
     partial_teacher: whole(-1),
   },
-  { trained_round: 0, loss: 0, accuracy: 0, train_seconds: 0, engine: "", partial: null, partial_round: 0, partial_teacher: 0 },
+  {
+    trained_round: 0,
+    loss: 0,
+    accuracy: 0,
+    train_seconds: 0,
+    engine: "",
+    partial: null,
+    partial_round: 0,
+    partial_teacher: 0,
+  },
 );
 
 /** Reads and writes a device's state. */
@@ -93,7 +114,9 @@ export class StateKeeper {
     try {
       state = READ(parseJsonBytes(data, "a state"), "DeviceState");
     } catch (error) {
-      throw new ArtifactError(`${this.store.place}: ${STATE} cannot be read: remove ${this.store.place}`, { cause: error });
+      throw new ArtifactError(`${this.store.place}: ${STATE} cannot be read: remove ${this.store.place}`, {
+        cause: error,
+      });
     }
     if (state.run_id !== runId || state.client_id !== clientId) {
       throw new ArtifactError(
@@ -128,7 +151,8 @@ export class StateKeeper {
   async checkpoint(state: DeviceState): Promise<Uint8Array | undefined> {
     if (state.trained_round === 0 && !state.partial) return undefined;
     const data = await this.store.read(checkpointName(state));
-    if (!data) throw new ArtifactError(`${this.store.place}: ${checkpointName(state)} is gone: choose another --state-dir`);
+    if (!data)
+      throw new ArtifactError(`${this.store.place}: ${checkpointName(state)} is gone: choose another --state-dir`);
     return data;
   }
 
@@ -180,7 +204,8 @@ export class StateKeeper {
   /** Forget what made the uploads of the rounds before this one. */
   async dropUploads(before: number): Promise<void> {
     for (const name of await this.store.names()) {
-      if (/^upload-\d{6,}\.safetensors$/.test(name) && Number(name.slice(7, -12)) < before) await this.store.remove(name);
+      if (/^upload-\d{6,}\.safetensors$/.test(name) && Number(name.slice(7, -12)) < before)
+        await this.store.remove(name);
     }
   }
 
@@ -199,7 +224,12 @@ export class StateKeeper {
       begun = readNoise(data, this.store.place);
     } else if (wanted.isOn && state.trained_round === 0) {
       begun = wanted.withKey(newKey());
-      await writeText(this.store, NOISE, JSON.stringify({ clip: begun.clip, noise: begun.noise, key: hex(begun.key) }), true);
+      await writeText(
+        this.store,
+        NOISE,
+        JSON.stringify({ clip: begun.clip, noise: begun.noise, key: hex(begun.key) }),
+        true,
+      );
     }
     if (begun.clip !== wanted.clip || begun.noise !== wanted.noise) {
       throw new ConfigError(

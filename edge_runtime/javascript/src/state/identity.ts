@@ -35,9 +35,17 @@ export async function identityOf(store: Store, wanted: string, stem: string): Pr
     );
   }
   const drawn = `${stem.slice(0, LONGEST_STEM)}-${hex(randomBytes(3))}`;
-  const identity = { clientId: checkClientId(wanted || clientId || drawn), clientKey: clientKey || hex(randomBytes(16)) };
+  const identity = {
+    clientId: checkClientId(wanted || clientId || drawn),
+    clientKey: clientKey || hex(randomBytes(16)),
+  };
   if (identity.clientId !== kept.get("client_id") || identity.clientKey !== clientKey) {
-    await writeText(store, FILE, JSON.stringify({ client_id: identity.clientId, client_key: identity.clientKey }), true);
+    await writeText(
+      store,
+      FILE,
+      JSON.stringify({ client_id: identity.clientId, client_key: identity.clientKey }),
+      true,
+    );
   }
   return identity;
 }

@@ -61,9 +61,15 @@ export async function samplesSha256(data: PrivateData): Promise<string> {
  * @returns The data to take part with, and the state to go on from.
  * @throws ArtifactError What was kept cannot be read.
  */
-export async function takeUp(keeper: StateKeeper, data: PrivateData, state: DeviceState): Promise<[KnownData, DeviceState]> {
+export async function takeUp(
+  keeper: StateKeeper,
+  data: PrivateData,
+  state: DeviceState,
+): Promise<[KnownData, DeviceState]> {
   const file = await keeper.store.read(FILE);
-  const [before, unknownRounds] = file ? readKnown(file, keeper.store.place) : [new Map<bigint, Known>(), state.trained_round];
+  const [before, unknownRounds] = file
+    ? readKnown(file, keeper.store.place)
+    : [new Map<bigint, Known>(), state.trained_round];
   const isNew = !before.size;
   const [after, counts] = compared(before, data, isNew ? 1 : state.trained_round + 1);
   const lines = isNew ? [] : changeLines(counts);
@@ -85,8 +91,19 @@ function compared(
   // What is gone is remembered as gone: its id may come back with another image.
   const after = new Map([...before].map(([id, known]) => [id, { ...known, part: GONE, firstRound: 0 }]));
   const sent = new Set([...before.values()].map((known) => known.sentId));
-  const counts = { kept: 0, added: 0, removed: 0, exchanged: 0, relabelled: 0, moved_to_train: 0, moved_to_validation: 0 };
-  for (const [part, samples] of [[TRAIN, data.train], [VALIDATION, data.validation]] as const) {
+  const counts = {
+    kept: 0,
+    added: 0,
+    removed: 0,
+    exchanged: 0,
+    relabelled: 0,
+    moved_to_train: 0,
+    moved_to_validation: 0,
+  };
+  for (const [part, samples] of [
+    [TRAIN, data.train],
+    [VALIDATION, data.validation],
+  ] as const) {
     samples.sampleIds.forEach((fileId, row) => {
       const [digest, label, old] = [digestOf(samples, row), samples.labels[row], before.get(fileId)];
       const what = whatChanged(old, digest, label, part);
@@ -102,7 +119,8 @@ function compared(
     });
   }
   const there = [...before.values()].filter((known) => known.part !== GONE).length;
-  counts.removed = there - (counts.kept + counts.exchanged + counts.relabelled + counts.moved_to_train + counts.moved_to_validation);
+  counts.removed =
+    there - (counts.kept + counts.exchanged + counts.relabelled + counts.moved_to_train + counts.moved_to_validation);
   return [after, counts];
 }
 
@@ -154,7 +172,9 @@ function drawn(sent: Set<bigint>): bigint {
 
 function underSentIds(samples: Samples, known: ReadonlyMap<bigint, Known>): Samples {
   const sentIds = samples.sampleIds.map((id) => (known.get(id) as Known).sentId);
-  return sentIds.every((id, row) => id === samples.sampleIds[row]) ? samples : sortedSamples(samples.images, samples.labels, sentIds);
+  return sentIds.every((id, row) => id === samples.sampleIds[row])
+    ? samples
+    : sortedSamples(samples.images, samples.labels, sentIds);
 }
 
 function readKnown(file: Uint8Array, place: string): [Map<bigint, Known>, number] {
@@ -167,14 +187,24 @@ function readKnown(file: Uint8Array, place: string): [Map<bigint, Known>, number
     });
     const digests = arrays.get(DIGESTS);
     const num = columns[0].length;
-    if (digests?.kind !== "bytes" || digests.bytes.length !== num * DIGEST_BYTES || columns.some((each) => each.length !== num)) {
+    if (
+      digests?.kind !== "bytes" ||
+      digests.bytes.length !== num * DIGEST_BYTES ||
+      columns.some((each) => each.length !== num)
+    ) {
       throw new DatasetError("its columns do not fit together");
     }
     const [fileIds, sentIds, labels, parts, firstRounds] = columns;
     const known = new Map<bigint, Known>();
     fileIds.forEach((id, row) => {
       const digest = hex(digests.bytes.subarray(row * DIGEST_BYTES, (row + 1) * DIGEST_BYTES));
-      known.set(id, { digest, label: labels[row], sentId: sentIds[row], part: Number(parts[row]), firstRound: Number(firstRounds[row]) });
+      known.set(id, {
+        digest,
+        label: labels[row],
+        sentId: sentIds[row],
+        part: Number(parts[row]),
+        firstRound: Number(firstRounds[row]),
+      });
     });
     const unknown = arrays.get(UNKNOWN);
     return [known, unknown?.kind === "whole" ? Number(unknown.values[0]) : 0];

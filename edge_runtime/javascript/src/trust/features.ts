@@ -122,7 +122,9 @@ export class GuardedEngine implements Engine {
       const end = Math.min(num, begin + COMPARED_AT_ONCE);
       const known = knownFeatures(images.subarray(begin * imageValues, end * imageValues), weights, this.manifest);
       if (known.length !== (end - begin) * featureValues) {
-        throw this.refused(`its features have ${featureValues} numbers, of ${this.manifest.edgeNetwork} they have others`);
+        throw this.refused(
+          `its features have ${featureValues} numbers, of ${this.manifest.edgeNetwork} they have others`,
+        );
       }
       let [apart, largest] = [0, 0];
       for (let index = 0; index < known.length; index++) {
@@ -159,7 +161,8 @@ function uniform(num: number): Float32Array {
   const drawn = new Uint16Array(1 << 15);
   for (let begin = 0; begin < num; begin += drawn.length) {
     crypto.getRandomValues(drawn);
-    for (let index = begin; index < Math.min(num, begin + drawn.length); index++) values[index] = drawn[index - begin] / 65536;
+    for (let index = begin; index < Math.min(num, begin + drawn.length); index++)
+      values[index] = drawn[index - begin] / 65536;
   }
   return values;
 }

@@ -95,7 +95,9 @@ class Extractor {
     const offset = new Float32Array(out);
     const size = kernel.length / out;
     for (let filter = 0; filter < out; filter++) {
-      const factor = Math.fround(scale[filter] / Math.fround(Math.sqrt(Math.fround(variance[filter] + Math.fround(EPSILON)))));
+      const factor = Math.fround(
+        scale[filter] / Math.fround(Math.sqrt(Math.fround(variance[filter] + Math.fround(EPSILON)))),
+      );
       for (let index = filter * size; index < (filter + 1) * size; index++) kernel[index] *= factor;
       offset[filter] = shift[filter] - Math.fround(mean[filter] * factor);
     }

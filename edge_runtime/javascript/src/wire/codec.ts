@@ -33,7 +33,9 @@ export function encode(features: Float32Array, shape: FeatureShape, codec: strin
   const [channels, height, width] = shape;
   const pixels = height * width;
   if (!Object.hasOwn(CODEC_BITS, codec)) {
-    throw new CodecError(`unknown codec '${codec.slice(0, 40)}', expected one of ${Object.keys(CODEC_BITS).join(", ")}`);
+    throw new CodecError(
+      `unknown codec '${codec.slice(0, 40)}', expected one of ${Object.keys(CODEC_BITS).join(", ")}`,
+    );
   }
   if (codec === "uint4" && pixels % 2) {
     throw new CodecError(`uint4 packs pairs of pixels and cannot pack ${height}x${width}: choose uint8`);

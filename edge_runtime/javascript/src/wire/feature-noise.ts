@@ -21,7 +21,10 @@ export class FeatureNoise {
     readonly noise = 0,
     readonly key: Uint8Array = new Uint8Array(),
   ) {
-    for (const [name, value] of [["--feature-clip", clip], ["--feature-noise", noise]] as const) {
+    for (const [name, value] of [
+      ["--feature-clip", clip],
+      ["--feature-noise", noise],
+    ] as const) {
       if (!(value >= 0 && value <= MOST)) throw new ConfigError(`${name} is ${value}, expected 0 to ${MOST}`);
     }
   }

@@ -39,7 +39,11 @@ export interface MessageType<T> {
   readonly fields: readonly string[];
 }
 
-function message<T>(name: string, fields: { [Name in keyof T]-?: Reader<T[Name]> }, defaults: Partial<T> = {}): MessageType<T> {
+function message<T>(
+  name: string,
+  fields: { [Name in keyof T]-?: Reader<T[Name]> },
+  defaults: Partial<T> = {},
+): MessageType<T> {
   return { name, read: record<T>(name, fields, defaults), fields: Object.keys(fields) };
 }
 

@@ -17,4 +17,5 @@ export const shards = (round: number, clientId: string): string => `/rounds/${ro
 export const shard = (round: number, clientId: string, split: string, index: number): string =>
   `${shards(round, clientId)}/${split}/${index}`;
 export const report = (round: number, clientId: string): string => `/rounds/${round}${client(clientId)}/report`;
-export const softLabels = (round: number, clientId: string): string => `/rounds/${round}${client(clientId)}/soft-labels`;
+export const softLabels = (round: number, clientId: string): string =>
+  `/rounds/${round}${client(clientId)}/soft-labels`;

@@ -34,7 +34,8 @@ export function real(low = -Infinity, high = Infinity): Reader<number> {
 
 export const text: Reader<string> = (value, where) => {
   if (typeof value !== "string") throw unexpected(value, where, "str");
-  if (HALF_OF_PAIR.test(value)) throw new MessageError(`${where} holds half of a surrogate pair, expected Unicode text`);
+  if (HALF_OF_PAIR.test(value))
+    throw new MessageError(`${where} holds half of a surrogate pair, expected Unicode text`);
   return value;
 };
 
@@ -127,6 +128,12 @@ function within(value: number, low: number, high: number, where: string): number
 
 function unexpected(value: Json, where: string, expected: string): MessageError {
   // Only the type of what is nested: writing it may recurse as deep as the sender likes.
-  const shown = Array.isArray(value) ? "list" : isObject(value) ? "dict" : value instanceof JsonNumber ? value.text : String(value);
+  const shown = Array.isArray(value)
+    ? "list"
+    : isObject(value)
+      ? "dict"
+      : value instanceof JsonNumber
+        ? value.text
+        : String(value);
   return new MessageError(`${where} is '${printable(cut(shown, 40))}', expected ${expected}`);
 }

@@ -98,7 +98,9 @@ export class SoftLabels {
   forSamples(sampleIds: readonly bigint[]): Float32Array {
     const missing = sampleIds.filter((id) => !this.rows.has(id));
     if (missing.length) {
-      throw new ShardError(`no soft labels came for ${missing.length} samples, first [${missing.slice(0, 3).join(", ")}]`);
+      throw new ShardError(
+        `no soft labels came for ${missing.length} samples, first [${missing.slice(0, 3).join(", ")}]`,
+      );
     }
     const found = new Float32Array(sampleIds.length * this.numClasses);
     sampleIds.forEach((id, index) => {
@@ -121,7 +123,12 @@ export function mostSoftLabelBytes(numSamples: number, numClasses: number): numb
  */
 export function readSoftLabels(data: Uint8Array, clientId: string, roundNum: number, numClasses: number): SoftLabels {
   const { tensors, metadata } = readTensors(data);
-  checkMetadata(metadata, { version: whole(SHARD_VERSION), kind: "soft_labels", client_id: clientId, round_num: whole(roundNum) });
+  checkMetadata(metadata, {
+    version: whole(SHARD_VERSION),
+    kind: "soft_labels",
+    client_id: clientId,
+    round_num: whole(roundNum),
+  });
   const ids = tensors.get("sample_ids");
   if (ids?.dtype !== "I64" || ids.shape.length !== 1) throw new ShardError("sample_ids is missing, or not int64 [n]");
   const sampleIds = ids.data as BigInt64Array;
@@ -140,7 +147,8 @@ export function readSoftLabels(data: Uint8Array, clientId: string, roundNum: num
     );
   }
   const values = logits.data as Float32Array;
-  if (!allFinite(values)) throw new ShardError("server_logits hold NaN or infinity: the server diverged, lower server_lr");
+  if (!allFinite(values))
+    throw new ShardError("server_logits hold NaN or infinity: the server diverged, lower server_lr");
   return new SoftLabels(sampleIds, values, numClasses);
 }
 
@@ -154,9 +162,11 @@ function checkMetadata(text: string | undefined, expected: JsonObject): void {
   if (!isObject(said)) throw new ShardError("the header is not that of a gkt shard");
   for (const [name, value] of Object.entries(expected)) {
     const theirs = Object.hasOwn(said, name) ? said[name] : null;
-    const isSame = value instanceof JsonNumber ? theirs instanceof JsonNumber && theirs.text === value.text : theirs === value;
+    const isSame =
+      value instanceof JsonNumber ? theirs instanceof JsonNumber && theirs.text === value.text : theirs === value;
     if (!isSame) {
-      const shown = theirs instanceof JsonNumber ? theirs.text : isObject(theirs) || Array.isArray(theirs) ? "an object" : theirs;
+      const shown =
+        theirs instanceof JsonNumber ? theirs.text : isObject(theirs) || Array.isArray(theirs) ? "an object" : theirs;
       const wanted = value instanceof JsonNumber ? value.text : String(value);
       throw new ShardError(`the shard says ${name} '${printable(String(shown).slice(0, 60))}', expected '${wanted}'`);
     }
