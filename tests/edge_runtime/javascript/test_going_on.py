@@ -281,3 +281,16 @@ def test_options_are_judged_before_anything_is_spent(
     assert "    at " not in done.stderr
     credentials = [session.counted["credential"] for session in server.sessions.values()]
     assert sum(credentials) == (code == 0)
+
+
+def test_without_a_folder_it_keeps_its_state_where_it_was_called(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with federation.server().listening() as url:
+        whole = federation.arguments(url, tmp_path / "unused", None)
+        arguments = whole[: whole.index("--state-dir")]
+        done = run([*federation.command, "run", *arguments])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "gkt-state" / "client-a" / "model.onnx").is_file()
+    assert "the combined model is gkt-state/client-a/model.onnx" in done.stdout

@@ -11,7 +11,7 @@ import { asClientId, checkClientId } from "../wire/messages.js";
 
 const SHORT_PATIENCE_SECONDS = 30;
 
-export const HELP = `gkt-edge run --join LINK --data FOLDER --state-dir FOLDER
+export const HELP = `gkt-edge run --join LINK --data FOLDER
 
 Take part in the server's run until it ends.
 
@@ -21,7 +21,7 @@ Started again after a stop, it goes on from --state-dir. In the end STATE_DIR/mo
 
   --data PATH              this device's .npz file of gkt data pack or gkt data split; or a folder with one folder of
                            photos a class, which are packed into --state-dir, again when they change
-  --state-dir FOLDER       what survives a restart: bundle, weights, model; needed but for --dry-run
+  --state-dir FOLDER       what survives a restart: bundle, weights, model [gkt-state/NAME, of --client-id or the data]
   --join LINK|FILE         the link into the run that gkt serve prints and gkt enroll makes, or a file that holds it;
                            also as GKT_JOIN; not needed once this device has enrolled
   --server URL             where the server is by now, if it has moved
@@ -46,7 +46,7 @@ Started again after a stop, it goes on from --state-dir. In the end STATE_DIR/mo
 /** What was given. */
 export interface RunOptions {
   readonly data: string;
-  readonly stateDir: string | undefined;
+  readonly stateDir: string;
   readonly join: string | undefined;
   readonly server: string | undefined;
   readonly clientId: string;
@@ -76,9 +76,6 @@ export function readOptions(args: readonly string[], environment: NodeJS.Process
   const values = parsed(args);
   const isDryRun = values["dry-run"] ?? false;
   if (values.data === undefined) throw new ConfigError("give --data, this device's file or its folder of photos");
-  if (!isDryRun && values["state-dir"] === undefined) {
-    throw new ConfigError("give --state-dir, the folder that keeps this device's weights between restarts");
-  }
   const fit = values.fit ?? "crop";
   if (!FITS.includes(fit as Fit)) throw new ConfigError(`--fit is '${fit}', expected ${FITS.join(", ")}`);
   const progress = values.progress ?? (values.json ? "json" : "plain");
@@ -87,13 +84,14 @@ export function readOptions(args: readonly string[], environment: NodeJS.Process
   const clientId = values["client-id"] ?? "";
   const share = number("validation-share", values["validation-share"], 0.1, 0, 1);
   if (share === 0 || share === 1) throw new ConfigError(`--validation-share is ${share}, expected above 0 and below 1`);
+  const stem = asClientId(path.parse(path.resolve(values.data)).name).slice(0, 64);
   return {
     data: values.data,
-    stateDir: values["state-dir"],
+    stateDir: values["state-dir"] ?? path.join("gkt-state", clientId || stem),
     join: values.join ?? (environment.GKT_JOIN || undefined),
     server: values.server,
     clientId: clientId && checkClientId(clientId),
-    stem: asClientId(path.parse(path.resolve(values.data)).name).slice(0, 64),
+    stem,
     isDryRun,
     pack: { maps: maps(values.map ?? []), fit: fit as Fit, validationShare: share },
     noise: new FeatureNoise(

@@ -38,7 +38,7 @@ export async function run(options: RunOptions): Promise<string> {
 type Source = (store: FilesStore | undefined, note: Note) => DataSource;
 
 async function member(options: RunOptions, link: JoinLink | undefined, source: Source): Promise<string> {
-  const store = await FilesStore.open(options.stateDir as string);
+  const store = await FilesStore.open(options.stateDir);
   try {
     const identity = await identityOf(store, options.clientId, options.stem);
     const progress = new LineProgress(identity.clientId, options.isJsonProgress);
