@@ -8,7 +8,7 @@ PARALLEL ?= -n 3 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast coverage test-system test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
+.PHONY: help install js js-install js-types demo test test-fast coverage test-system test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,19 @@ test-system: install ## whole runs and commands, tens of seconds each: CI runs t
 
 test-slow: install ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+js: js-install ## build the TypeScript device and run its own tests
+	cd edge_runtime/javascript && npm test
+
+# By the lock file, without install scripts: CPU libraries are in the packages. Nothing else of `make` needs it.
+js-install: edge_runtime/javascript/node_modules/.package-lock.json ## install what the TypeScript device needs, with Node's npm
+
+edge_runtime/javascript/node_modules/.package-lock.json: edge_runtime/javascript/package-lock.json
+	cd edge_runtime/javascript && ONNXRUNTIME_NODE_INSTALL_CUDA=skip npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+js-types: install js-install ## write the types of the wire's messages for TypeScript, from the server's OpenAPI document
+	$(BIN)/python -m tests.edge_runtime.javascript.messages
 
 fuzz: install ## send N bent requests (20,000) of SEED to the server, half as many over sockets: no 5xx, and a refusal changes nothing
 	GKT_FUZZ_REQUESTS=$(or $(N),20000) GKT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/server_app/web/test_fuzz.py tests/server_app/web/test_fuzz_sockets.py -m '' -s --timeout=0

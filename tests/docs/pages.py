@@ -14,7 +14,13 @@ from tests.house.test_imports import PRODUCT
 
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    + [page for package in PRODUCT for page in (ROOT / package).rglob("*.md")]
+    + [
+        page
+        for package in PRODUCT
+        for page in (ROOT / package).rglob("*.md")
+        # What npm installs beside the TypeScript device is not ours.
+        if "node_modules" not in page.parts
+    ]
 )
 # Decisions and reports say what was so when they were written.
 LIVING = [page for page in PAGES if not {"adr", "results"} & {folder.name for folder in page.parents}]

@@ -19,6 +19,7 @@ from gkt_core.bundle.manifest import COMBINED_TEMPLATE, Bundle
 from gkt_core.bundle.template import SERVER_PREFIX, fill_template
 from gkt_core.config.run_config import RunConfig
 from gkt_core.wire.compression import decompress
+from gkt_core.wire.credentials import Enrolled
 from gkt_core.wire.protocol import (
     PROTOCOL_VERSION,
     SHA256_HEADER,
@@ -95,12 +96,14 @@ class Session:
         return self.bend(name, self.counted[name] - 1, honest)
 
     def _honest(self, method: str, path: str, body: bytes, headers: Any) -> tuple[str, Answer]:
+        is_list = path == "/v1/runs"
         path = path.removeprefix("/v1/runs").removeprefix(f"/{RUN_ID}")
         if path == "":
-            is_list = not self.counted["runs"]
             runs = message(RunList(PROTOCOL_VERSION, [RUN_ID]))
             info = message(RunInfo(PROTOCOL_VERSION, RUN_ID, self.config.to_dict(), self.manifest))
             return ("runs", runs) if is_list else ("run", info)
+        if found := re.fullmatch(r"/clients/([^/]+)/credential", path):
+            return "credential", message(Enrolled(found[1]))
         if path.startswith("/artifacts/"):
             name = path.rpartition("/")[2]
             there = re.fullmatch(r"[\w.-]+", name) and (self.bundle.path / name).is_file()
@@ -143,7 +146,7 @@ class Session:
 
 
 class HostileServer:
-    """Answers devices, each of which has its session's number as its token.
+    """Answers devices, each of which has its session's number as its token; those with a join link are 0.
 
     Args:
         begin: Makes the session of a number.
@@ -181,7 +184,8 @@ class HostileServer:
             yield f"http://127.0.0.1:{port}"
 
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        number = int(handler.headers["Authorization"].rpartition("-")[2])
+        numbered = re.search(r"Bearer session-(\d+)$", handler.headers["Authorization"])
+        number = int(numbered[1]) if numbered else 0
         if number not in self.sessions:
             self.sessions[number] = self._begin(number)
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))

@@ -27,7 +27,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (*PACKAGES, "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            made = shutil.ignore_patterns("__pycache__", "node_modules")
+            shutil.copytree(source, folder / name, ignore=made)
         else:
             shutil.copy(source, folder)
     # The README's own command.
@@ -54,7 +55,7 @@ def test_everything_is_in_it(wheel: Path) -> None:
     assert sum(name.endswith("py.typed") for name in wanted) == len(PACKAGES)
     assert any("/migrations/versions/" in name for name in wanted)
     assert any(name.endswith(".html.j2") for name in wanted)
-    assert not [name for name in names if name.startswith(("tests/", "docs/"))]
+    assert not [name for name in names if name.startswith(("tests/", "docs/", "edge_runtime/javascript"))]
     assert metadata["Version"] == gkt_core.__version__
     assert metadata["Requires-Python"] == "<3.15,>=3.11"
     for field in ("Author", "Keywords", "Summary", "License-Expression", "Description-Content-Type"):

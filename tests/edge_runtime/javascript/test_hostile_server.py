@@ -1,0 +1,344 @@
+"""A server that means harm gets nothing of the TypeScript device that it would not get of Python's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gkt_core.bundle.manifest import (
+    COMBINED_TEMPLATE,
+    INITIAL_STATE,
+    PREDICT,
+    Bundle,
+    load_bundle,
+    manifest_sha256,
+)
+from gkt_core.data.private_data import save_private_data
+from gkt_core.wire.protocol import RunInfo, RunList, Task, to_json
+from tests.conftest import LONGEST_SECONDS
+from tests.edge_runtime.hostile import (
+    changed_bundle,
+    concatenated,
+    copied_by_convolution,
+    copying_weights,
+    external_data,
+    hidden_in_features,
+    thinned_images,
+)
+from tests.edge_runtime.hostile_server import (
+    Answer,
+    Bend,
+    HostileServer,
+    file,
+    message,
+    session_of,
+    trained_template,
+)
+from tests.edge_runtime.test_hostile_server import bomb, endless, instead, longer, straight, task, trickled
+from tests.server_app.server_fixtures import private_data, run_config
+
+pytestmark = pytest.mark.system
+
+CONFIG = run_config(num_clients=1, rounds=2)
+TOKEN = "t" * 43
+
+
+@pytest.fixture(scope="module")
+def honest(server_bundle: Path) -> Bundle:
+    return load_bundle(server_bundle)
+
+
+@pytest.fixture(scope="module")
+def template(honest: Bundle) -> bytes:
+    return trained_template(honest)
+
+
+class Device:
+    """The command, against servers of a test, always on the same folders."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self.command, self.folder = command, folder
+        self.data, self.state = folder / "client-a.npz", folder / "state"
+        save_private_data(self.data, private_data(1))
+
+    def run(
+        self, server: HostileServer, pin: str, *options: str, patience: float = 0.0
+    ) -> subprocess.CompletedProcess[str]:
+        with server.listening() as url:
+            link = f"gkt+{url}/#enroll=0123abcd.{TOKEN}&bundle=sha256:{pin}"
+            arguments = [*self.command, "run", "--join", link, "--data", str(self.data)]
+            arguments += ["--client-id", "client-a", "--patience-seconds", str(patience), *options]
+            if "--dry-run" not in options:
+                arguments += ["--state-dir", str(self.state)]
+            done = subprocess.run(
+                arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS
+            )
+        # A fault of the program's own shows where it was; nothing moves a cursor; no token is told.
+        assert "    at " not in done.stderr, done.stderr
+        assert "\x1b" not in done.stderr + done.stdout and TOKEN not in done.stderr + done.stdout
+        return done
+
+    def of(
+        self, bundle: Bundle, template: bytes, bend: Bend = straight, *options: str, **changes: Any
+    ) -> Ran:
+        server = HostileServer(lambda number: session_of(bundle, template, CONFIG, bend, **changes))
+        pin = manifest_sha256(bundle.manifest.to_dict() | changes)
+        return Ran(self.run(server, pin, *options), server)
+
+
+class Ran:
+    """What a device did, and what the server saw of it."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str], server: HostileServer) -> None:
+        self.code, self.stderr, self.stdout = done.returncode, done.stderr, done.stdout
+        self.server = server
+
+    @property
+    def uploads(self) -> int:
+        return sum(len(session.received) for session in self.server.sessions.values())
+
+    def counted(self, name: str) -> int:
+        return sum(session.counted[name] for session in self.server.sessions.values())
+
+
+@pytest.fixture
+def device(gkt_edge: list[str], tmp_path: Path) -> Device:
+    return Device(gkt_edge, tmp_path)
+
+
+def test_an_honest_server_is_served(device: Device, honest: Bundle, template: bytes) -> None:
+    ran = device.of(honest, template, straight, "--json", "--progress", "plain")
+    assert ran.code == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["num_validation_images"] == 5 and 0 <= result["validation_accuracy"] <= 1
+    assert ran.uploads == 2 * 3 and sorted(os.listdir(device.folder)) == ["client-a.npz", "state"]
+    kept = device.state / "credential.json"
+    assert kept.stat().st_mode & 0o777 == 0o600 and TOKEN not in kept.read_text()
+
+
+# --- what would give images or files away
+
+
+@pytest.mark.parametrize("dry", [False, True], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    "change", [concatenated, copied_by_convolution, hidden_in_features], ids=lambda each: each.__name__
+)
+def test_images_do_not_pass_through(
+    device: Device, server_bundle: Path, template: bytes, tmp_path: Path, change: Any, dry: bool
+) -> None:
+    hostile = changed_bundle(server_bundle, tmp_path / "hostile", PREDICT, change)
+    ran = device.of(hostile, template, straight, *(["--dry-run"] if dry else []))
+    assert ran.code == 2 and "private images through" in ran.stderr, ran.stderr
+    assert ran.uploads == 0 and ran.counted("join") == 0
+
+
+def test_weights_that_copy_are_found(
+    device: Device, server_bundle: Path, template: bytes, tmp_path: Path
+) -> None:
+    ran = device.of(copying_weights(server_bundle, tmp_path / "hostile"), template)
+    assert ran.code == 2 and "can be read off its features" in ran.stderr, ran.stderr
+    assert ran.uploads == 0 and ran.counted("join") == 0
+
+
+def test_a_narrow_tap_does_not_let_pixels_through(
+    device: Device, narrow_bundle: Path, template: bytes, tmp_path: Path
+) -> None:
+    hostile = changed_bundle(narrow_bundle, tmp_path / "hostile", PREDICT, thinned_images)
+    server = HostileServer(
+        lambda number: session_of(hostile, template, run_config(num_clients=1, codec="uint4"), straight)
+    )
+    done = device.run(server, manifest_sha256(hostile.manifest.to_dict()))
+    assert done.returncode == 2 and "private images through" in done.stderr, done.stderr
+
+
+def test_no_file_of_the_device_becomes_a_tensor(
+    device: Device, server_bundle: Path, template: bytes, tmp_path: Path
+) -> None:
+    change = external_data(Path("/etc/passwd"))
+    ran = device.of(changed_bundle(server_bundle, tmp_path / "hostile", PREDICT, change), template)
+    assert ran.code == 2 and "external data" in ran.stderr and ran.uploads == 0
+
+
+def test_a_bundle_that_changes_under_a_run(device: Device, honest: Bundle, template: bytes) -> None:
+    stop = instead("task", lambda _: message(Task("stop", 2, 0, 0.0, "later")))
+    assert device.of(honest, template, stop).code == 7
+    other = dict(honest.manifest.to_dict(), seed=7)
+    server = HostileServer(lambda number: session_of(honest, template, CONFIG, straight, **other))
+    # With its old link, and with one of the other bundle, which is for whoever has not begun.
+    for pin in (honest.manifest.to_dict(), other):
+        done = device.run(server, manifest_sha256(pin))
+        assert done.returncode == 2 and "not the one that was agreed upon" in done.stderr, done.stderr
+    assert not server.sessions[0].received
+
+
+def test_another_bundle_than_the_links(device: Device, honest: Bundle, template: bytes) -> None:
+    server = HostileServer(lambda number: session_of(honest, template, CONFIG, straight))
+    done = device.run(server, "0" * 64)
+    assert done.returncode == 2 and "not the one that was agreed upon" in done.stderr
+    assert server.sessions[0].counted["credential"] == 0
+
+
+# --- bodies
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_name"),
+    [
+        (bomb, "runs"), (bomb, "artifact"), (bomb, "model"),
+        (endless, "task"), (endless, "artifact"), (endless, "soft labels"), (endless, "model"),
+        (longer, "runs"), (longer, "artifact"), (longer, "soft labels"),
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
+)  # fmt: skip
+def test_bodies_without_measure(
+    device: Device, honest: Bundle, template: bytes, request_name: str, kind: Callable[[Answer], Answer]
+) -> None:
+    ran = device.of(honest, template, instead(request_name, kind))
+    assert ran.code == 4, ran.stderr
+    kept = [path for path in device.state.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < 2_000_000 and not any("tmp" in p.name for p in kept)
+
+
+@pytest.mark.parametrize("in_head", [False, True], ids=["body", "head"])
+@pytest.mark.parametrize("request_name", ["runs", "artifact"])
+def test_a_byte_now_and_then(
+    device: Device, honest: Bundle, template: bytes, request_name: str, in_head: bool
+) -> None:
+    bend = instead(request_name, lambda answer: trickled(answer, in_head=in_head))
+    ran = device.of(honest, template, bend, "--stall-seconds", "1")
+    assert ran.code == 4, ran.stderr
+    said = "the head of an answer took longer than 2 s" if in_head else "fewer than 1024 bytes in 1 s"
+    assert said in ran.stderr
+
+
+def test_a_file_that_is_not_the_manifests_is_not_kept(
+    device: Device, honest: Bundle, template: bytes
+) -> None:
+    ran = device.of(honest, template, instead("artifact", lambda _: file(b"another")))
+    assert ran.code == 2 and "not the file that the server's own manifest names" in ran.stderr
+    assert not (device.state / "bundle").exists()
+
+
+# --- numbers and texts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"retry_after_seconds": 1e308}, {"retry_after_seconds": -1}, {"round_num": 2**62}, {"round_num": -1},
+        {"learning_rate_scale": 1e300}, {"soft_labels_round": 10**18}, {"action": "\x1b[2Jdance"},
+        {"view_round": -5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_no_task_has(
+    device: Device, honest: Bundle, template: bytes, changes: dict[str, Any]
+) -> None:
+    ran = device.of(honest, template, instead("join", task(**changes)))
+    assert ran.code == 3, ran.stderr
+
+
+@pytest.mark.parametrize("run_id", ["run\n7", "../../etc", "a b", ""])
+def test_ids_that_no_run_has(device: Device, honest: Bundle, template: bytes, run_id: str) -> None:
+    ran = device.of(honest, template, instead("runs", lambda _: Answer(to_json(RunList(1, [run_id])))))
+    assert ran.code == 3 and "the server's run is" in ran.stderr
+
+
+@pytest.mark.parametrize("changes", [{"local_epochs": 10**9}, {"rounds": 10**12}, {"edge_lr": 1e30}], ids=str)
+def test_work_without_measure(
+    device: Device, honest: Bundle, template: bytes, changes: dict[str, Any]
+) -> None:
+    info = RunInfo(1, "run-of-nobody", CONFIG.to_dict() | changes, honest.manifest.to_dict())
+    ran = device.of(honest, template, instead("run", lambda _: message(info)))
+    assert ran.code == 3 and f"the run asks for {next(iter(changes))}" in ran.stderr
+
+
+def test_shards_that_are_asked_for_without_end(device: Device, honest: Bundle, template: bytes) -> None:
+    turns: Iterator[int] = iter(range(10**6))
+
+    def other(answer: Answer) -> Answer:
+        return Answer(json.dumps({"train": [next(turns) % 2], "validation": []}).encode())
+
+    ran = device.of(honest, template, instead("missing", other))
+    assert ran.code == 3 and "more than 10 times each" in ran.stderr
+
+
+@pytest.mark.parametrize("status", [200, 409])
+def test_texts_do_not_reach_the_terminal_as_they_are(
+    device: Device, honest: Bundle, template: bytes, status: int
+) -> None:
+    text = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\r\nall is well"
+    answer = Answer(json.dumps({"error": "RoundError", "message": text}).encode(), status=status)
+    if status == 200:
+        answer = message(Task("stop", 0, 0, 0.0, text))
+    ran = device.of(honest, template, instead("join", lambda _: answer))
+    assert ran.code == {200: 7, 409: 3}[status]
+    (line,) = [line for line in ran.stderr.splitlines() if "owned" in line]
+    assert line.isprintable() and "all is well" in line
+
+
+# --- the model
+
+
+@pytest.mark.parametrize("kind", ["garbage", "short", "nan", "external", "wide"])
+def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
+    device: Device, honest: Bundle, template: bytes, kind: str
+) -> None:
+    size = honest.manifest.file(COMBINED_TEMPLATE).num_bytes
+    bad = {
+        "garbage": bytes(range(256)) * (size // 256),
+        "short": template[: size // 2],
+        # As it was exported: nobody trained it.
+        "nan": honest.file(COMBINED_TEMPLATE).read_bytes(),
+        "external": template.replace(b"\x08\x01", b"\x70\x01", 1),
+        "wide": template + b"\x00",
+    }[kind]
+    ran = device.of(honest, template, instead("model", lambda _: file(bad)))
+    assert ran.code in (2, 4), ran.stderr
+    assert (ran.code == 4) is (kind == "wide")
+    assert not (device.state / "model.onnx").exists()
+    assert json.loads((device.state / "state.json").read_text())["trained_round"] == 2
+    # The same command, when the server gives one.
+    ran = device.of(honest, template, instead("join", lambda _: message(Task("finish", 2, 2, 0.0, ""))))
+    assert ran.code == 0 and (device.state / "model.onnx").exists(), ran.stderr
+    assert "validation images" in ran.stdout
+
+
+def test_a_shard_that_is_lost_before_the_report(device: Device, honest: Bundle, template: bytes) -> None:
+    sessions: list[Any] = []
+
+    def lost(name: str, times: int, answer: Answer) -> Answer:
+        if (name, times) != ("report", 0):
+            return answer
+        del sessions[0].received[1, "train", 0]
+        body = {"error": "RoundError", "message": "train shards [0] have not arrived"}
+        return Answer(json.dumps(body).encode(), status=409)
+
+    def begin(number: int) -> Any:
+        sessions.append(session_of(honest, template, CONFIG, lost))
+        return sessions[-1]
+
+    done = device.run(HostileServer(begin), manifest_sha256(honest.manifest.to_dict()))
+    assert done.returncode == 0, done.stderr
+    assert sessions[0].counted["report"] == 3 and (1, "train", 0) in sessions[0].received
+
+
+def test_the_state_of_a_bundle_is_the_one_of_its_manifest(
+    device: Device, honest: Bundle, template: bytes
+) -> None:
+    """A flipped bit in what the device kept is noticed, and the file fetched again."""
+    stop = instead("task", lambda _: message(Task("stop", 2, 0, 0.0, "later")))
+    assert device.of(honest, template, stop).code == 7
+    path = device.state / "bundle" / INITIAL_STATE
+    kept = bytearray(path.read_bytes())
+    kept[-1] ^= 1
+    path.write_bytes(kept)
+    ran = device.of(honest, template, instead("join", task(round_num=2)))
+    assert ran.code == 0 and ran.counted("artifact") == 1, ran.stderr
+    assert path.read_bytes() == honest.file(INITIAL_STATE).read_bytes()
