@@ -35,6 +35,7 @@ from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
 from gkt_core.wire.shards import SoftLabels, most_soft_label_bytes, read_soft_labels
 
@@ -114,6 +115,7 @@ class Device:
         with place_kept_named(self.state_dir.path):
             self.tap.check(manifest, config.codec)
             check_data(self.data, manifest, self.client_id)
+        self.server.levels = level_features(config.codec, manifest.feature_shape)
         state = self.state_dir.state(info.run_id, self.client_id)
         with full_disk_named(self.state_dir.path):
             noise = self.state_dir.feature_noise(self.noise, state)

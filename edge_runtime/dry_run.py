@@ -12,8 +12,8 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import PrivateData
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
-from gkt_core.wire.compression import compress
 from gkt_core.wire.feature_noise import FeatureNoise, new_key
+from gkt_core.wire.levels.transport import level_features, wire_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class DryRun:
         tensors: Shape and dtype of each tensor of one shard.
         shard_bytes: The first training shard as it would be sent.
         round_bytes: All shards of a round, estimated from that shard.
-        compressed: Whether Zstandard is applied.
+        compressed: Whether it is compressed.
+        encoding: How: ``zstd``, ``gkt-levels`` (if the server takes it), or empty.
         feature_clip: What features would be limited to; 0 for no limit.
         feature_noise: Standard deviation of the noise on them; 0 for none.
         feature_spread: Standard deviation of that shard's features before both, to compare the noise with.
@@ -47,6 +48,7 @@ class DryRun:
     rounds: int
     codec: str
     compressed: bool
+    encoding: str
     feature_clip: float
     feature_noise: float
     feature_spread: float
@@ -77,8 +79,9 @@ def dry_run(
         bundle.manifest,
     )
     shard = next(shards(opened, part, 1, "train"))
-    encoded = shard.encode(part)
-    shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
+    levels = level_features(config.codec, bundle.manifest.feature_shape)
+    body = wire_body(shard.encode(part), levels, compressed=config.compress)
+    shard_bytes = len(body.data)
     num_samples = len(data.train) + len(data.validation)
     round_bytes = round(shard_bytes / len(shard.labels) * num_samples)
     spread, crops = float(shard.features.std()), int(config.crops_features)
@@ -107,6 +110,7 @@ def dry_run(
         rounds=config.rounds,
         codec=config.codec,
         compressed=config.compress,
+        encoding=body.encoding,
         feature_clip=noise.clip,
         feature_noise=noise.noise,
         feature_spread=spread,

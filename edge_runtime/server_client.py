@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import random
 import socket
@@ -28,13 +27,13 @@ from gkt_core.bundle.manifest import check_manifest_sha256
 from gkt_core.errors import MessageError, ServerUnavailableError, UnsafeModelError
 from gkt_core.printable import printable
 from gkt_core.wire import paths
-from gkt_core.wire.compression import compress
 from gkt_core.wire.credentials import ROTATE_HEADER, Enrolled, NewCredential
+from gkt_core.wire.levels.frame import LevelFeatures
+from gkt_core.wire.levels.transport import wire_body
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
+    LEVELS,
     MOST_PAGE_ROUNDS,
-    SHA256_HEADER,
-    ZSTD,
     JoinRequest,
     MissingShards,
     RoundMetrics,
@@ -73,6 +72,7 @@ class ServerClient:
         proxy_name: The proxy that it goes through, for a log; empty for none.
         upload_bytes: Bodies of requests so far.
         download_bytes: Bodies of answers so far.
+        levels: What levels of features are, where a server that knows how may get them coded.
         part_folder: Where what has come of a download is kept for the next process; None to keep nothing.
         on_rotate: Called, if there is one, when the server's operator wants this device to draw another
             secret.
@@ -160,6 +160,8 @@ class ServerClient:
         self.part_folder: Path | None = None
         self.on_rotate: Callable[[], None] | None = None
         self._shall_rotate = False
+        self._takes_levels = False
+        self.levels: LevelFeatures | None = None
         self.upload_bytes = 0
         self.download_bytes = 0
 
@@ -265,12 +267,9 @@ class ServerClient:
 
     def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
         """Upload one shard; the server keeps it once however often it arrives."""
-        body = compress(data) if compressed else data
-        headers = {SHA256_HEADER: hashlib.sha256(body).hexdigest()}
-        if compressed:
-            headers["Content-Encoding"] = ZSTD
+        body = wire_body(data, self.levels if self._takes_levels else None, compressed=compressed)
         path = self._of_run(paths.SHARD, **key.metadata())
-        return self._message(ShardReceipt, "PUT", path, body, headers)
+        return self._message(ShardReceipt, "PUT", path, body.data, body.headers)
 
     def report(self, client_id: str, round_num: int, report: RoundReport) -> Task:
         """Close this device's part of a round."""
@@ -370,6 +369,7 @@ class ServerClient:
             ) as response:
                 try:
                     self._shall_rotate |= ROTATE_HEADER in response.headers
+                    self._takes_levels |= LEVELS in response.headers.get("Accept-Encoding", "")
                     return judge(response, read, self._stall_seconds)
                 finally:
                     self.download_bytes += response.num_bytes_downloaded

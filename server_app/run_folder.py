@@ -44,6 +44,8 @@ from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.credentials import OPERATOR, Bearer, new_secret
+from gkt_core.wire.levels.frame import LevelFeatures
+from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
 from server_app.rounds.history import first_value
@@ -94,6 +96,11 @@ class RunContext:
             most_feature=manifest.bound("features"),
             most_logit=manifest.bound("logits"),
         )
+
+    @property
+    def level_features(self) -> LevelFeatures | None:
+        """What the levels of a coded shard of this run are; None where its shards are not coded."""
+        return level_features(self.config.codec, self.bundle.manifest.feature_shape)
 
     @property
     def feature_views(self) -> FeatureViews:

@@ -17,8 +17,10 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 DIRECTIONS = ("none", "s2e", "both")
 # Of a number of the features, as it leaves a device.
-CODEC_BITS = {"fp32": 32, "fp16": 16, "uint8": 8, "uint4": 4}
+CODEC_BITS = {"fp32": 32, "fp16": 16, "uint8": 8, "uint4": 4, "uint3": 3, "uint2": 2, "uint1": 1}
 CODECS = tuple(CODEC_BITS)
+# Of less than a byte a number.
+PACKED_CODECS = ("uint4", "uint3", "uint2", "uint1")
 SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
@@ -93,12 +95,14 @@ class RunConfig:
             ``crop`` of at most ``crop_padding`` pixels, ``flip``, both or ``none``. Flips are those of images
             with an edge network whose filters come with their mirrors (``resnet8-tied``); of a narrow tap
             neither is.
-        codec: How features travel, or what FedAvg's devices send: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
+        codec: How features travel, or what FedAvg's devices send: ``fp32``, ``fp16``, ``uint8``, or ``uint4``
+            to ``uint1``, in so many bits a number.
         uploads: When devices upload: in ``every`` round; in ``rounds=1,4,16`` alone; or after a ``drift=X``,
             the relative change of their features since their last upload, on 64 fixed samples. In other
             rounds they train and report, and the server trains on what it has of them. A device's first
             upload is in its first round; the model gets the extractor of its last.
-        compress: Whether shards are compressed with Zstandard on the wire.
+        compress: Whether shards are compressed on the wire: with Zstandard, and features of 4 bits and fewer
+            by a coder that expects each number from its neighbours.
         shard_samples: Samples in one shard.
         precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
             and on CPUs with AMX; ``auto`` is the one that suits the machine on which the run begins. Devices'

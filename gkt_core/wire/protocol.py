@@ -31,10 +31,10 @@ POST  /v1/infer                                                           featur
 ====  ==================================================================  ======================
 
 All but the first five carry ``Authorization: Bearer <secret>`` (:mod:`gkt_core.wire.credentials`); shards
-``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
-PUTs may be repeated at any time. Files carry the same header, of the whole file, and ``ETag``: the rest of
-one is asked for with ``Range`` and ``If-Range``. Errors are :class:`ErrorBody`; an answer of 429 or 503 says
-in ``Retry-After`` after how many seconds to ask again.
+``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed, or
+``gkt-levels`` if ``Accept-Encoding`` of the list of missing shards names it (RFC 7694). Equal PUTs may be
+repeated. Files carry the same header, of the whole file, and ``ETag``: ``Range`` and ``If-Range`` ask for the
+rest. Errors are :class:`ErrorBody`; answers of 429 and 503 say in ``Retry-After`` how many seconds to wait.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from gkt_core.wire.message_json import to_json as to_json
 
 PROTOCOL_VERSION = 1
 SHA256_HEADER = "X-Content-SHA256"
-ZSTD = "zstd"
+ZSTD, LEVELS = "zstd", "gkt-levels"
 MAX_MISSING_SHARDS = 10_000
 MOST_ROUNDS = 1_000_000
 # Finished rounds of a status, and of a page of them at most.

@@ -22,6 +22,7 @@ from gkt_core.wire.credentials import (
 from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES
 from gkt_core.wire.protocol import (
     CLIENT_ID_PATTERN,
+    LEVELS,
     MAX_MESSAGE_BYTES,
     MOST_PAGE_ROUNDS,
     MOST_ROUNDS,
@@ -88,6 +89,7 @@ class Operation:
 
 
 _ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
+_SHARD_ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD, LEVELS]})
 _SHA256 = (SHA256_HEADER, True, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 _MESSAGE_TEXT = f"at most {MAX_MESSAGE_BYTES:,} bytes of JSON"
 _SHARD_TEXT = (
@@ -169,7 +171,7 @@ OPERATIONS: dict[str, Operation] = {
         BINARY,
         _SHARD_TEXT,
         refusals=(400, 404, 408, 409, 413),
-        headers=(_SHA256, _ENCODING),
+        headers=(_SHA256, _SHARD_ENCODING),
         access=OWN_DEVICE,
     ),
     "uploads.put_report": Operation(

@@ -11,8 +11,10 @@ from flask import Blueprint, Response, request
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
 from gkt_core.wire.protocol import (
+    LEVELS,
     MAX_MISSING_SHARDS,
     SHA256_HEADER,
+    ZSTD,
     MissingShards,
     RoundReport,
     ShardReceipt,
@@ -40,7 +42,7 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     run = run_of(run_id)
     state = run.store.state()
     if rounds_of(state).has_reported(state, client_id, round_num):
-        return message_response(MissingShards([], []))
+        return _answer(run, MissingShards([], []))
     rounds_of(state).check_upload(state, client_id, round_num)
     kept = _kept_shards(run, round_num, client_id)
     stored = {(shard.key.split, shard.key.index) for shard in kept}
@@ -51,7 +53,14 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
         wanted = (index for index in range(num_shards) if (split, index) not in stored)
         return list(islice(wanted, MAX_MISSING_SHARDS))
 
-    return message_response(MissingShards(missing("train"), missing("validation")))
+    return _answer(run, MissingShards(missing("train"), missing("validation")))
+
+
+def _answer(run: RunContext, missing: MissingShards) -> Response:
+    """Say how shards may come, too: as RFC 7694 has it, which devices of earlier versions do not read."""
+    response = message_response(missing)
+    response.headers["Accept-Encoding"] = ZSTD if run.level_features is None else f"{ZSTD}, {LEVELS}"
+    return response
 
 
 @blueprint.put(SHARD)
@@ -65,7 +74,9 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
     admission, quota = context().admission, context().quota
     with admission.upload(client_id), run.blobs.incoming() as path:
         quota.check_room()
-        arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
+        arrived = receive(
+            path, spec.max_bytes, look_at_floats=spec.codec == "fp32", levels=run.level_features
+        )
         still_admitted()
         view = run.store.upload_view(key)
         known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None

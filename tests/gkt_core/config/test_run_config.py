@@ -66,7 +66,7 @@ RULES: dict[str, dict[str, Any]] = {
     "codec": {
         "accepted": CODECS,
         "refused": ["", "fp64", "FP32"],
-        "expected": "one of fp32, fp16, uint8, uint4",
+        "expected": "one of fp32, fp16, uint8, uint4, uint3, uint2, uint1",
     },
     "soft_labels": {
         "accepted": SOFT_LABEL_SOURCES,
