@@ -15,6 +15,8 @@ from gkt_core.wire.levels.frame import LevelFeatures, read_frame, write_frame
 from gkt_core.wire.protocol import LEVELS, SHA256_HEADER, ZSTD
 from gkt_core.wire.shard_file import parse
 
+_FEW_BYTES = 1 << 14
+
 
 @dataclass(frozen=True, slots=True)
 class WireBody:
@@ -58,7 +60,12 @@ def wire_body(shard: bytes, levels: LevelFeatures | None, *, compressed: bool) -
     whole = np.frombuffer(shard, np.uint8)
     packed = parse(whole)[0]["features"]
     begin = packed.ctypes.data - whole.ctypes.data
-    return WireBody(write_frame(shard, begin, len(packed), levels), LEVELS)
+    coded = WireBody(write_frame(shard, begin, len(packed), levels), LEVELS)
+    if packed.size < _FEW_BYTES:
+        # Tables may take more than they save.
+        squeezed = WireBody(compress(shard), ZSTD)
+        return min(squeezed, coded, key=lambda body: len(body.data))
+    return coded
 
 
 class FrameOfLevels:

@@ -20,6 +20,7 @@ from gkt_core.wire.levels.coder import encode_levels
 from gkt_core.wire.levels.frame import LevelFeatures, read_frame, write_frame
 from gkt_core.wire.levels.packing import symbols_of
 from gkt_core.wire.levels.transport import FrameOfLevels, level_features, wire_body
+from gkt_core.wire.shard_file import parse
 from gkt_core.wire.shards import ShardKey, ShardSpec, read_feature_shard, write_feature_shard
 from tests.gkt_core.wire.levels.level_content import smooth_levels
 
@@ -58,8 +59,11 @@ def shard(codec: str, num: int = 6, classes: int = CLASSES, seed: int = 0) -> by
     return write_feature_shard(KEY, np.arange(num), features, logits, np.arange(num) % classes, codec)
 
 
-def frame(codec: str, **changes: Any) -> bytes:
-    return wire_body(shard(codec, **changes), levels_of(codec), compressed=True).data
+def frame(codec: str, num: int = 6, **changes: Any) -> bytes:
+    written, levels = shard(codec, num, **changes), levels_of(codec)
+    whole = np.frombuffer(written, np.uint8)
+    begin = parse(whole)[0]["features"].ctypes.data - whole.ctypes.data
+    return write_frame(written, begin, num, levels)
 
 
 @pytest.mark.parametrize("codec", PACKED_CODECS)
@@ -67,11 +71,9 @@ def frame(codec: str, **changes: Any) -> bytes:
 @settings(max_examples=15)
 def test_the_very_shard_comes_out(codec: str, num: int, classes: int, seed: int) -> None:
     written = shard(codec, num, classes, seed)
-    body = wire_body(written, levels_of(codec), compressed=True)
-    assert body.encoding == "gkt-levels"
-    assert body.headers["X-Content-SHA256"] == hashlib.sha256(body.data).hexdigest()
     most = spec(codec, num_classes=classes).max_bytes
-    assert read_frame(body.data, levels_of(codec), most) == written
+    body = frame(codec, num, classes=classes, seed=seed)
+    assert read_frame(body, levels_of(codec), most) == written
     read_feature_shard(written, KEY, spec(codec, num_classes=classes))
 
 
@@ -107,6 +109,15 @@ def test_a_frame_is_smaller_than_zstandard_makes_the_shard() -> None:
     for codec in PACKED_CODECS:
         took, before = len(frame(codec, num=256)), len(compress(shard(codec, num=256)))
         assert took < 0.95 * before, codec
+
+
+@pytest.mark.parametrize("codec", PACKED_CODECS)
+def test_a_shard_travels_as_what_is_smaller(codec: str) -> None:
+    few, many = (wire_body(shard(codec, num), levels_of(codec), compressed=True) for num in (2, 600))
+    assert (few.encoding, many.encoding) == ("zstd", "gkt-levels")
+    assert few.data == compress(shard(codec, 2))
+    assert many.data == frame(codec, 600)
+    assert many.headers["X-Content-SHA256"] == hashlib.sha256(many.data).hexdigest()
 
 
 @pytest.mark.parametrize("codec", [codec for codec in CODECS if codec not in PACKED_CODECS])
