@@ -27,6 +27,7 @@ from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
 from gkt_core.bundle.tap import TapRequirement
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
+from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
@@ -34,6 +35,7 @@ from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
+from gkt_core.rounds.shared_extractor import ExtractorSpec, read_extractor, write_extractor
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
@@ -198,6 +200,8 @@ class Device:
         line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
         if part.noise.is_on:
             line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        if part.config.share_extractor != NEVER:
+            line += f"; its extractor leaves it, to be averaged (after rounds: {part.config.share_extractor})"
         if not engine.is_known:
             line += f"; {engine.stranger()}"
         if name not in bundle.manifest.verification:
@@ -225,6 +229,7 @@ class Device:
                 listener=self.listener,
                 pauses=self.pauses,
                 held_round=held_round,
+                extractor=self._own_extractor(engine, part, round_num),
             )
             self._drop_uploads(after)
             return state, after
@@ -242,6 +247,21 @@ class Device:
             "from fresh weights, without soft labels for once"
         )
         return dataclasses.replace(task, soft_labels_round=0, upload_round=0, view_round=0)
+
+    def _own_extractor(self, engine: DeviceEngine, part: ClientPart, round_num: int) -> bytes | None:
+        """Write the extractor for the server to average, in a round after which it does."""
+        if not part.config.shares_after(round_num):
+            return None
+        weights = engine.parameters()
+        return write_extractor(ExtractorSpec.of_arrays(weights), weights, part.client_id, round_num)
+
+    def _take_mean(self, engine: DeviceEngine, part: ClientPart, round_num: int) -> None:
+        """Begin a round from the mean of all extractors after the one before, if they were averaged."""
+        if round_num < 2 or not part.config.shares_after(round_num - 1):
+            return
+        spec = ExtractorSpec.of_arrays(engine.parameters())
+        data = self.server.extractor(round_num - 1, most_bytes=spec.max_bytes)
+        engine.replace(read_extractor(data, spec, "", round_num - 1))
 
     def _held_round(self, engine: DeviceEngine, part: ClientPart, task: Task) -> int:
         """Decide whether to upload after this round's training: 0, or the round of an upload that will do.
@@ -282,6 +302,8 @@ class Device:
         begun = (round_num, task.soft_labels_round)
         if (state.partial_round, state.partial_teacher) != begun:
             state = dataclasses.replace(state, partial=None, partial_round=begun[0], partial_teacher=begun[1])
+        if state.partial is None:
+            self._take_mean(engine, part, round_num)
         saver = RoundSaver(self.state_dir, engine, state, started, self.checkpoint_seconds)
 
         def after_step(progress: LocalProgress) -> None:

@@ -9,6 +9,7 @@ from edge_runtime.trust.features import GuardedEngine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.bundle.tap import described_tap
 from gkt_core.config.run_config import RunConfig
+from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
@@ -95,12 +96,13 @@ def dry_run(
         leaves=[
             f"feature maps: {_what(opened)}. They show much of the image" + _blurring(noise, spread),
             *(["the feature of black, one vector: what the server pads cropped features with"] * crops),
+            *(["the extractor's weights, which the server averages"] * (config.share_extractor != NEVER)),
             "labels of all training and validation images, as they are",
             "the device's predictions (logits) for them",
             "sample ids (numbers), sample counts, training loss, accuracy and speed",
             "the device's name, with a secret that keeps it, and the names of the classes, as they are",
         ],
-        stays=["the images themselves", "all weights of the device's network, extractor included"],
+        stays=["the images themselves", _staying(config)],
         tensors=tensors | {"features": f"{tensors['features']}, sent as {config.codec}"},
         num_train_samples=len(data.train),
         num_validation_samples=len(data.validation),
@@ -115,6 +117,12 @@ def dry_run(
         feature_noise=noise.noise,
         feature_spread=spread,
     )
+
+
+def _staying(config: RunConfig) -> str:
+    if config.share_extractor == NEVER:
+        return "all weights of the device's network, extractor included"
+    return "the weights of the device's network behind its extractor"
 
 
 def _what(engine: GuardedEngine) -> str:

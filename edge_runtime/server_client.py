@@ -48,14 +48,12 @@ from gkt_core.wire.protocol import (
     check_run_id,
     to_json,
 )
-from gkt_core.wire.shards import ShardKey
+from gkt_core.wire.shards import SPLITS, ShardKey
 
 MessageT = TypeVar("MessageT")
 AnswerT = TypeVar("AnswerT")
 
-_FIRST_WAIT_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = 30.0
-_LONGEST_TRY_SECONDS = 120.0
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_TRY_SECONDS = 0.25, 30.0, 120.0
 STALL_SECONDS = 60.0
 _KEEP_SECONDS = 50.0  # Of a question that waits for its answer; many proxies wait for a minute.
 # Of a file of which nothing else is known.
@@ -152,18 +150,15 @@ class ServerClient:
         self._url = url
         self._stall_seconds, self._head = stall_seconds, HeadDeadline(stall_seconds)
         self._keep_seconds = int(min(_KEEP_SECONDS, 5 / 6 * stall_seconds))
-        self._manifest_sha256 = expected_manifest_sha256
-        self._patience_seconds = patience_seconds
-        self._on_retry = on_retry
-        self._sleep = sleep
+        self._manifest_sha256, self._patience_seconds = expected_manifest_sha256, patience_seconds
+        self._on_retry, self._sleep = on_retry, sleep
         self._run_path = self._run_id = ""
         self.part_folder: Path | None = None
         self.on_rotate: Callable[[], None] | None = None
         self._shall_rotate = False
         self._takes_levels = False
         self.levels: LevelFeatures | None = None
-        self.upload_bytes = 0
-        self.download_bytes = 0
+        self.upload_bytes = self.download_bytes = 0
 
     def close(self) -> None:
         """Close the connection."""
@@ -267,7 +262,8 @@ class ServerClient:
 
     def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
         """Upload one shard; the server keeps it once however often it arrives."""
-        body = wire_body(data, self.levels if self._takes_levels else None, compressed=compressed)
+        levels = self.levels if self._takes_levels and key.split in SPLITS else None
+        body = wire_body(data, levels, compressed=compressed)
         path = self._of_run(paths.SHARD, **key.metadata())
         return self._message(ShardReceipt, "PUT", path, body.data, body.headers)
 
@@ -280,6 +276,10 @@ class ServerClient:
         """Download the server's answer to a round."""
         path = self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
         return self._downloaded(path, most_bytes)
+
+    def extractor(self, round_num: int, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
+        """Download the mean of all devices' extractors after a round."""
+        return self._downloaded(self._of_run(paths.EXTRACTOR, round_num=round_num), most_bytes)
 
     def model_template(self, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
         """Download the trained network, without an extractor."""

@@ -42,6 +42,7 @@ from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
 from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
+from gkt_core.rounds.shared_extractor import ExtractorSpec
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.credentials import OPERATOR, Bearer, new_secret
 from gkt_core.wire.levels.frame import LevelFeatures
@@ -129,6 +130,11 @@ class RunContext:
         began = first_value(self.store.state().history, "edge_lr", self.config.edge_lr)
         return dataclasses.replace(self.config, edge_lr=began)
 
+    @property
+    def extractor_spec(self) -> ExtractorSpec:
+        """What the extractor of this run is, whose tensors stand in the bundle's template."""
+        return ExtractorSpec.of_slots(self.bundle.manifest.slots())
+
     def edge_learning_rate_scale(self, state: RunState) -> float:
         """What devices multiply the learning rate with that they were told."""
         began = first_value(state.history, "edge_lr", self.config.edge_lr)
@@ -178,6 +184,11 @@ def round_blobs(round_num: int) -> str:
 def soft_labels_blob(round_num: int, client_id: str) -> str:
     """Name of the server's answer to one device."""
     return f"soft_labels/{round_num:06d}/{client_id}.safetensors"
+
+
+def mean_extractor_blob(round_num: int) -> str:
+    """Name of the mean of the devices' extractors after a round."""
+    return f"extractors/{round_num:06d}.safetensors"
 
 
 TEMPLATE_BLOB = "model/combined_template.onnx"

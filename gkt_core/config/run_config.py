@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from gkt_core.config.dataclass_options import check_options, dataclass_options, option
-from gkt_core.config.upload_schedule import EVERY, UploadSchedule
+from gkt_core.config.upload_schedule import EVERY, NEVER, UploadSchedule, shared_after
 from gkt_core.errors import ConfigError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -36,6 +36,8 @@ FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
 BOTH, DISTILLATION, VIEWS, UPLOADS = "Training on both sides", "Distillation", "Augmented views", "Uploads"
+# Fields that devices of the version before refuse, with what stands for their not being there.
+LATER: Mapping[str, Any] = {"share_extractor": NEVER}
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
 
 
@@ -101,6 +103,9 @@ class RunConfig:
             the relative change of their features since their last upload, on 64 fixed samples. In other
             rounds they train and report, and the server trains on what it has of them. A device's first
             upload is in its first round; the model gets the extractor of its last.
+        share_extractor: Rounds after which the server averages the devices' extractors, weighted by samples,
+            for all to begin the next round from: ``never``, ``every`` or ``rounds=1,4,16``. Extractors then
+            leave their devices.
         compress: Whether shards are compressed on the wire: with Zstandard, and features of 4 bits and fewer
             by a coder that expects each number from its neighbours.
         shard_samples: Samples in one shard.
@@ -150,6 +155,7 @@ class RunConfig:
     feature_augmentation: str = option("none", choices=FEATURE_AUGMENTATIONS, group=VIEWS)
     codec: str = option("fp32", choices=CODECS)
     uploads: str = option(EVERY, group=UPLOADS, metavar="every|rounds=N,...|drift=X")
+    share_extractor: str = option(NEVER, group=UPLOADS, metavar="never|every|rounds=N,...")
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)
     precision: str = option("fp32", choices=(*PRECISIONS, AUTO), group=SERVER)
@@ -172,6 +178,7 @@ class RunConfig:
         # A run file has the fields' names, not the options'.
         check_options(self, named=lambda field: field.name)
         UploadSchedule.parse(self.uploads)
+        shared_after(self.share_extractor, 1)
 
     @property
     def edge_distils(self) -> bool:
@@ -203,9 +210,19 @@ class RunConfig:
         """Whether the server mirrors features."""
         return "flip" in self.feature_augmentation
 
+    def shares_after(self, round_num: int) -> bool:
+        """Whether the devices' extractors are averaged after a round."""
+        return shared_after(self.share_extractor, round_num)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-compatible values."""
         return dataclasses.asdict(self)
+
+    def told(self) -> dict[str, Any]:
+        """What devices are told: those of earlier versions know no fields of :data:`LATER` ones."""
+        return {
+            name: value for name, value in self.to_dict().items() if name not in LATER or value != LATER[name]
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:

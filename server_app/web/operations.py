@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
+from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
 from gkt_core.wire.credentials import (
     ClientChange,
     ClientList,
@@ -128,6 +129,13 @@ OPERATIONS: dict[str, Operation] = {
         ),
         access=MEMBER,
     ),
+    "downloads.extractor": Operation(
+        "round",
+        BINARY,
+        "a safetensors file with the one tensor extractor: all of its tensors, by name, behind each other",
+        refusals=(404,),
+        has_parts=True,
+    ),
     "downloads.artifact": Operation(
         "run", BINARY, "the file as it was exported", refusals=(404,), has_parts=True
     ),
@@ -241,7 +249,7 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "run_id": {"type": "string"},
     "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "round_num": {"type": "integer", "minimum": 0},
-    "split": {"enum": list(SPLITS)},
+    "split": {"enum": [*SPLITS, EXTRACTOR_SPLIT]},
     "index": {"type": "integer", "minimum": 0},
     "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
     "part": {"enum": ["template", "server"]},

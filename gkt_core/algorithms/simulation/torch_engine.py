@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,6 +50,21 @@ class TorchEngine:
         with torch.no_grad():
             features, logits = self.network(self._tensor(images))
         return np.asarray(features.cpu().numpy()), np.asarray(logits.cpu().numpy())
+
+    def replace(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Overwrite some parameters and running statistics, by name; the optimizer's state stays."""
+        with torch.no_grad():
+            state = self.network.state_dict()
+            for name, values in tensors.items():
+                state[name].copy_(self._tensor(values))
+
+    def extractor(self) -> dict[str, NDArray[np.float32]]:
+        """Copy the weights and running statistics of the part that makes features."""
+        return {
+            f"extractor.{name}": np.array(value.cpu().numpy(), np.float32)
+            for name, value in self.network.extractor.state_dict().items()
+            if value.is_floating_point()
+        }
 
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -80,6 +80,11 @@ RULES: dict[str, dict[str, Any]] = {
     "plateau_factor": {"accepted": [0.5], "refused": [0.0, 1.0], "expected": "above 0 and below 1"},
     "plateau_patience": {"accepted": [0, 3], "refused": [-1], "expected": "at least 0"},
     "horizontal_flip": {"accepted": [True, False], "refused": [], "expected": ""},
+    "share_extractor": {
+        "accepted": ["never", "every", "rounds=1,4"],
+        "refused": ["", "always", "rounds=", "rounds=0", "drift=0.1"],
+        "expected": "never, every or rounds=1,4,16 (rounds from 1)",
+    },
     "compress": {"accepted": [True, False], "refused": [], "expected": ""},
     "quarantine": {"accepted": [True, False], "refused": [], "expected": ""},
     "mode": {"accepted": MODES, "refused": ["fedbuff"], "expected": "one of sync, async"},
