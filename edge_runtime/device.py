@@ -35,6 +35,7 @@ from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
+from gkt_core.rounds.label_privacy import with_private_labels
 from gkt_core.rounds.shared_extractor import ExtractorSpec, read_extractor, write_extractor
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.levels.transport import level_features
@@ -125,7 +126,8 @@ class Device:
         self._known = known
         for line in known.change.lines():
             self.listener.note(line)
-        part = ClientPart(self.client_id, known.data, config, manifest.num_classes, noise, known.first_rounds)
+        data = with_private_labels(known.data, noise, manifest.num_classes)
+        part = ClientPart(self.client_id, data, config, manifest.num_classes, noise, known.first_rounds)
         engine = self._open(info, part, state)
         request = JoinRequest(
             PROTOCOL_VERSION,
@@ -200,6 +202,8 @@ class Device:
         line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
         if part.noise.is_on:
             line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        if part.noise.label_privacy:
+            line += f", labels exchanged at random with epsilon {part.noise.label_privacy:g}"
         if part.config.share_extractor != NEVER:
             line += f"; its extractor leaves it, to be averaged (after rounds: {part.config.share_extractor})"
         if not engine.is_known:

@@ -151,5 +151,6 @@ def _report(part: ClientPart, state: DeviceState, extract_seconds: float, held_r
         images_per_second=num_images / state.train_seconds if state.train_seconds else 0.0,
         feature_clip=part.noise.clip,
         feature_noise=part.noise.noise,
+        label_epsilon=part.noise.label_privacy,
         upload_round=held_round,
     )

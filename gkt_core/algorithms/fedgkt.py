@@ -42,6 +42,7 @@ from gkt_core.rounds.client_part import ClientPart, client_seed
 from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.label_privacy import with_private_labels
 from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
@@ -87,7 +88,8 @@ class FedGKT(Algorithm):
             load_weights(network, initial_edge)
             engine = TorchEngine(network.to(self._device), config)
             own_noise = replace(noise, key=simulated_key(config.seed, client_id))
-            part = ClientPart(client_id, data, config, num_classes, own_noise)
+            own_data = with_private_labels(data, own_noise, num_classes)
+            part = ClientPart(client_id, own_data, config, num_classes, own_noise)
             self._clients[client_id] = SimulatedClient(part, engine)
         self._sharing = Sharing(self._clients, config)
         self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None

@@ -152,6 +152,8 @@ def _check(options: AlgorithmOptions, config: RunConfig) -> None:
         raise ConfigError(
             f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
         )
+    if options.noise is not None and options.noise.label_privacy and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} sends labels as they are: leave out --label-privacy")
     if options.sent_as and options.algorithm != "centralized":
         raise ConfigError(f"{options.algorithm} sends no images: leave out --images-sent-as")
     if not config.uploads_every_round and options.algorithm != "fedgkt":

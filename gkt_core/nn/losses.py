@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,6 +36,30 @@ def edge_loss(
     return F.cross_entropy(logits, labels) + alpha * kd_loss(logits, server_logits, temperature)
 
 
+def randomised_cross_entropy(logits: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:
+    """Cross entropy of labels that went through randomised response, ``[N]``: corrected forward.
+
+    The network's probabilities of the true labels are passed through the chances of the responses, which are
+    known (Patrini et al., CVPR 2017): what it learns are the true ones. With epsilon 0 it is the plain one.
+
+    Args:
+        logits: ``[N, C]``.
+        labels: The responses, ``[N] int64``.
+        epsilons: ``[N]``, 0 of labels as they are.
+    """
+    num_classes = logits.shape[1]
+    kept, other = response_chances(epsilons, num_classes)
+    own = F.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
+    return -torch.logaddexp(other.log(), (kept - other).log() + own)
+
+
+def response_chances(epsilons: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Give the chances ``[N]`` that a label stays, and that it becomes a certain other one."""
+    kept = 1 / (1 + (num_classes - 1) * torch.exp(-epsilons))
+    kept = torch.where(epsilons > 0, kept, torch.ones_like(kept))
+    return kept, (1 - kept) / (num_classes - 1)
+
+
 def server_loss(
     logits: Tensor,
     labels: Tensor,
@@ -42,6 +67,7 @@ def server_loss(
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    epsilons: Tensor | None = None,
 ) -> Tensor:
     """Eq. 6: ``CE + alpha * T^2 * KL(p_k || p_s)``; with ``alpha`` 0 the direction S->E.
 
@@ -52,6 +78,11 @@ def server_loss(
         alpha: Weight of the distillation.
         temperature: T.
         label_smoothing: Share of the cross entropy that is on all classes alike (Szegedy et al. 2016).
+        epsilons: ``[N]``, of randomised labels, 0 of those as they are; None if all are.
     """
-    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    if epsilons is None:
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    else:
+        loss = (1 - label_smoothing) * randomised_cross_entropy(logits, labels, epsilons).mean()
+        loss = loss - label_smoothing * F.log_softmax(logits, dim=1).mean()
     return loss + alpha * kd_loss(logits, client_logits, temperature) if alpha else loss
