@@ -158,6 +158,8 @@ def _check(options: AlgorithmOptions, config: RunConfig) -> None:
         raise ConfigError(f"{options.algorithm} sends no images: leave out --images-sent-as")
     if not config.uploads_every_round and options.algorithm != "fedgkt":
         raise ConfigError(f"uploads is {config.uploads!r}, but only fedgkt has a schedule: leave it out")
+    if config.leakage_penalty and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} has no penalty on leakage: leave out --leakage-penalty")
     if config.share_extractor != NEVER and options.algorithm != "fedgkt":
         raise ConfigError(f"{options.algorithm} shares no extractors: leave out --share-extractor")
     if config.feature_augmentation != "none" and options.algorithm not in ("fedgkt", "ecofed"):

@@ -37,7 +37,7 @@ FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
 BOTH, DISTILLATION, VIEWS, UPLOADS = "Training on both sides", "Distillation", "Augmented views", "Uploads"
 # Fields that devices of the version before refuse, with what stands for their not being there.
-LATER: Mapping[str, Any] = {"share_extractor": NEVER}
+LATER: Mapping[str, Any] = {"share_extractor": NEVER, "leakage_penalty": 0.0}
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
 
 
@@ -103,6 +103,8 @@ class RunConfig:
             the relative change of their features since their last upload, on 64 fixed samples. In other
             rounds they train and report, and the server trains on what it has of them. A device's first
             upload is in its first round; the model gets the extractor of its last.
+        leakage_penalty: Weight of the distance correlation of images and features in a device's loss: with
+            it, features say less of images, and of classes; 0 for none. Bundles are exported with one.
         share_extractor: Rounds after which the server averages the devices' extractors, weighted by samples,
             for all to begin the next round from: ``never``, ``every`` or ``rounds=1,4,16``. Extractors then
             leave their devices.
@@ -155,6 +157,7 @@ class RunConfig:
     feature_augmentation: str = option("none", choices=FEATURE_AUGMENTATIONS, group=VIEWS)
     codec: str = option("fp32", choices=CODECS)
     uploads: str = option(EVERY, group=UPLOADS, metavar="every|rounds=N,...|drift=X")
+    leakage_penalty: float = option(0.0, low=0, high=1000, group=EDGE)
     share_extractor: str = option(NEVER, group=UPLOADS, metavar="never|every|rounds=N,...")
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)

@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Added under roots, whose slope at 0 is none.
+DISTANCE_FLOOR = 1e-6
+# Images are the same if they are nearer than this share of the mean, squared.
+SAME_IMAGE, STEEP = 1e-3, 1e30
+
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
@@ -34,6 +39,39 @@ def edge_loss(
         temperature: T.
     """
     return F.cross_entropy(logits, labels) + alpha * kd_loss(logits, server_logits, temperature)
+
+
+def distance_correlation(images: Tensor, features: Tensor) -> Tensor:
+    """Squared distance correlation of a batch's images and features, 0 to 1 (Szekely et al., 2007).
+
+    How well distances between samples' features say distances between their images; a penalty on it is NoPeek
+    (Vepakomma et al., 2020). It does not depend on the scale of either. In standard operators alone, so that
+    it can be part of a device's training graph.
+
+    Args:
+        images: ``[N, 3, S, S]``.
+        features: ``[N, C, H, W]``; differentiated.
+    """
+    apart, others = _squares_apart(images.flatten(1)), _squares_apart(features.flatten(1))
+    # 0 for a sample and itself, where rounding leaves something of both, and for images that are the same.
+    differs = ((apart - SAME_IMAGE * apart.mean()) * STEEP).clamp(0, 1)
+    theirs, ours = (_centred(torch.sqrt(each + DISTANCE_FLOOR) * differs) for each in (apart, others))
+    shared, own, other = (ours * theirs).mean(), (ours * ours).mean(), (theirs * theirs).mean()
+    return shared / torch.sqrt(own * other + DISTANCE_FLOOR)
+
+
+def _squares_apart(rows: Tensor) -> Tensor:
+    """Squared distances of all pairs of rows ``[N, D]``: ``[N, N]``."""
+    # From their mean: squares of far values would leave little of small differences.
+    rows = rows - rows.mean(dim=0, keepdim=True)
+    squares = (rows * rows).sum(dim=1, keepdim=True)
+    return torch.relu(squares + squares.t() - 2 * rows @ rows.t())
+
+
+def _centred(distances: Tensor) -> Tensor:
+    """Take the means of rows and columns off."""
+    by_row, by_column = distances.mean(dim=1, keepdim=True), distances.mean(dim=0, keepdim=True)
+    return distances - by_row - by_column + distances.mean()
 
 
 def randomised_cross_entropy(logits: Tensor, labels: Tensor, epsilons: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.nn.building import EdgeNetwork
-from gkt_core.nn.losses import edge_loss
+from gkt_core.nn.losses import distance_correlation, edge_loss
 from gkt_core.nn.optimizers import edge_optimizer, set_learning_rate
 
 
@@ -20,7 +20,7 @@ class TorchEngine:
 
     def __init__(self, network: EdgeNetwork, config: RunConfig) -> None:
         self.network = network
-        self.temperature = config.temperature
+        self.temperature, self.leakage_penalty = config.temperature, config.leakage_penalty
         self.optimizer = edge_optimizer(network.parameters(), EdgeOptimizer.of_run(config), config.edge_lr)
         self._device = next(network.parameters()).device
 
@@ -38,8 +38,11 @@ class TorchEngine:
         """Minimise Eq. 7 on one batch; see the protocol."""
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        _, logits = self.network(self._tensor(images))
+        inputs = self._tensor(images)
+        features, logits = self.network(inputs)
         loss = edge_loss(logits, self._tensor(labels), self._tensor(server_logits), alpha, self.temperature)
+        if self.leakage_penalty:
+            loss = loss + self.leakage_penalty * distance_correlation(inputs, features)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item(), np.asarray(logits.detach().cpu().numpy())

@@ -80,6 +80,11 @@ RULES: dict[str, dict[str, Any]] = {
     "plateau_factor": {"accepted": [0.5], "refused": [0.0, 1.0], "expected": "above 0 and below 1"},
     "plateau_patience": {"accepted": [0, 3], "refused": [-1], "expected": "at least 0"},
     "horizontal_flip": {"accepted": [True, False], "refused": [], "expected": ""},
+    "leakage_penalty": {
+        "accepted": [0.0, 0.3, 1000.0],
+        "refused": [-0.1, 1001.0, NAN],
+        "expected": "0 to 1000",
+    },
     "share_extractor": {
         "accepted": ["never", "every", "rounds=1,4"],
         "refused": ["", "always", "rounds=", "rounds=0", "drift=0.1"],
