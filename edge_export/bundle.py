@@ -94,6 +94,7 @@ def export_bundle(
         "num_classes": options.num_classes,
         "image_size": options.image_size,
         "temperature": options.temperature,
+        "leakage_penalty": options.leakage_penalty,
     }
     with new_folder(out) as folder:
         written = [COMBINED_TEMPLATE]
@@ -132,6 +133,7 @@ def export_bundle(
             pixel_std=list(options.pixel_std),
             class_names=list(options.class_names),
             temperature=float(options.temperature),
+            leakage_penalty=float(options.leakage_penalty),
             optimizer=options.optimizer.name,
             optimizer_settings=options.optimizer.to_dict(),
             opset=OPSET,

@@ -94,6 +94,8 @@ class ExportOptions(NetworkOptions):
         class_names: The classes in their order, as cat,dog,owl or a text file with a name a line; owners who
             pack their own photos need them.
         temperature: T of the distillation loss in the graph.
+        leakage_penalty: Weight of the distance correlation of images and features in the loss in the graph:
+            features then say less of images, and of classes; 0 for none.
         engines: Engines to write files for. portable: one file of standard operators for any ONNX Runtime;
             ort-training: for its training builds. A device takes what it can run, portable first.
         init: Weights to begin from, a .safetensors file with PyTorch's names.
@@ -120,6 +122,7 @@ class ExportOptions(NetworkOptions):
         (), flag="--classes", click_type=ClassNames(), multiple=False, group=_IMAGES
     )
     temperature: float = option(3.0, above=0)
+    leakage_penalty: float = option(0.0, low=0, high=1000)
     optimizer: EdgeOptimizer = field(default_factory=EdgeOptimizer)
     engines: tuple[str, ...] = option(
         engines_here,

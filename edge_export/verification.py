@@ -31,6 +31,7 @@ from gkt_core.errors import MissingExtraError, VerificationError
 from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.building import example_images
 from gkt_core.nn.execution import torch_threads
+from gkt_core.nn.losses import distance_correlation
 from gkt_core.nn.optimizers import edge_optimizer
 from gkt_core.rounds.engine import DeviceEngine
 
@@ -120,7 +121,8 @@ def verify_bundle(
             batches = [
                 _batch(batch_size, manifest.image_size, manifest.num_classes, seed, k) for k in range(steps)
             ]
-            follow = (settings, manifest.temperature, batches, stepped)
+            weights = (manifest.temperature, manifest.leakage_penalty)
+            follow = (settings, *weights, batches, stepped)
             exact = _run_torch(network, torch.float64, torch.contiguous_format, *follow)
             for layout in layouts:
                 pytorch.append(_distances(_run_torch(network, torch.float32, layout, *follow), exact))
@@ -165,6 +167,7 @@ def _run_torch(
     layout: torch.memory_format,
     settings: EdgeOptimizer,
     temperature: float,
+    leakage_penalty: float,
     batches: list[Batch],
     stepped: Callable[[], None],
 ) -> Trace:
@@ -180,9 +183,12 @@ def _run_torch(
 
     for images, labels, teacher in batches:
         optimizer.zero_grad()
-        _, logits = model(tensor(images))
+        inputs = tensor(images)
+        features, logits = model(inputs)
         soft = torch.from_numpy(teacher).to(dtype)
         loss = edge_loss(logits, torch.from_numpy(labels), soft, 1.0, temperature)
+        if leakage_penalty:
+            loss = loss + leakage_penalty * distance_correlation(inputs, features)
         torch.autograd.backward(loss)
         if not curve:
             gradients = {

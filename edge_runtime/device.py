@@ -29,6 +29,7 @@ from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
 from gkt_core.bundle.tap import TapRequirement
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
+from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
@@ -36,7 +37,10 @@ from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
+from gkt_core.rounds.label_privacy import with_private_labels
+from gkt_core.rounds.shared_extractor import ExtractorSpec, read_extractor, write_extractor
 from gkt_core.wire.feature_noise import FeatureNoise
+from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
 from gkt_core.wire.shards import SoftLabels, most_soft_label_bytes, read_soft_labels
 
@@ -118,6 +122,7 @@ class Device:
             manifest = Manifest.from_dict(info.manifest)
             self.tap.check(manifest, config.codec)
             check_data(self.data, manifest, self.client_id)
+        self.server.levels = level_features(config.codec, manifest.feature_shape)
         state = self.state_dir.state(info.run_id, self.client_id)
         with full_disk_named(self.state_dir.path):
             noise = self.state_dir.feature_noise(self.noise, state)
@@ -125,7 +130,8 @@ class Device:
         self._known = known
         for line in known.change.lines():
             self.listener.note(line)
-        part = ClientPart(self.client_id, known.data, config, manifest.num_classes, noise, known.first_rounds)
+        data = with_private_labels(known.data, noise, manifest.num_classes)
+        part = ClientPart(self.client_id, data, config, manifest.num_classes, noise, known.first_rounds)
         with place_kept_named(self.state_dir.path):
             engine = self._open(info, part, state)
         request = JoinRequest(
@@ -202,6 +208,10 @@ class Device:
         line = f"{self.client_id} {begin} on {engine.name} with {self.num_threads} thread(s)"
         if part.noise.is_on:
             line += f", features clipped at {part.noise.clip:g} and with noise {part.noise.noise:g}"
+        if part.noise.label_privacy:
+            line += f", labels exchanged at random with epsilon {part.noise.label_privacy:g}"
+        if part.config.share_extractor != NEVER:
+            line += f"; its extractor leaves it, to be averaged (after rounds: {part.config.share_extractor})"
         if not engine.is_known:
             line += f"; {engine.stranger()}"
         if name not in bundle.manifest.verification:
@@ -229,6 +239,7 @@ class Device:
                 listener=self.listener,
                 pauses=self.pauses,
                 held_round=held_round,
+                extractor=self._own_extractor(engine, part, round_num),
             )
             self._drop_uploads(after)
             return state, after
@@ -246,6 +257,21 @@ class Device:
             "from fresh weights, without soft labels for once"
         )
         return dataclasses.replace(task, soft_labels_round=0, upload_round=0, view_round=0)
+
+    def _own_extractor(self, engine: DeviceEngine, part: ClientPart, round_num: int) -> bytes | None:
+        """Write the extractor for the server to average, in a round after which it does."""
+        if not part.config.shares_after(round_num):
+            return None
+        weights = engine.parameters()
+        return write_extractor(ExtractorSpec.of_arrays(weights), weights, part.client_id, round_num)
+
+    def _take_mean(self, engine: DeviceEngine, part: ClientPart, round_num: int) -> None:
+        """Begin a round from the mean of all extractors after the one before, if they were averaged."""
+        if round_num < 2 or not part.config.shares_after(round_num - 1):
+            return
+        spec = ExtractorSpec.of_arrays(engine.parameters())
+        data = self.server.extractor(round_num - 1, most_bytes=spec.max_bytes)
+        engine.replace(read_extractor(data, spec, "", round_num - 1))
 
     def _held_round(self, engine: DeviceEngine, part: ClientPart, task: Task) -> int:
         """Decide whether to upload after this round's training: 0, or the round of an upload that will do.
@@ -286,6 +312,8 @@ class Device:
         begun = (round_num, task.soft_labels_round)
         if (state.partial_round, state.partial_teacher) != begun:
             state = dataclasses.replace(state, partial=None, partial_round=begun[0], partial_teacher=begun[1])
+        if state.partial is None:
+            self._take_mean(engine, part, round_num)
         saver = RoundSaver(self.state_dir, engine, state, started, self.checkpoint_seconds)
 
         def after_step(progress: LocalProgress) -> None:

@@ -10,11 +10,13 @@ from edge_runtime.trust.features import GuardedEngine
 from gkt_core.bundle.manifest import Bundle
 from gkt_core.bundle.tap import described_tap
 from gkt_core.config.run_config import RunConfig
+from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
-from gkt_core.wire.compression import compress
+from gkt_core.rounds.label_privacy import chance_kept, with_private_labels
 from gkt_core.wire.feature_noise import FeatureNoise, new_key
+from gkt_core.wire.levels.transport import level_features, wire_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,11 @@ class DryRun:
         tensors: Shape and dtype of each tensor of one shard.
         shard_bytes: The first training shard as it would be sent.
         round_bytes: All shards of a round, estimated from that shard.
-        compressed: Whether Zstandard is applied.
+        compressed: Whether it is compressed.
+        encoding: How: ``zstd``, ``gkt-levels`` (if the server takes it), or empty.
         feature_clip: What features would be limited to; 0 for no limit.
         feature_noise: Standard deviation of the noise on them; 0 for none.
+        label_privacy: Epsilon of the labels; 0 for labels as they are.
         feature_spread: Standard deviation of that shard's features before both, to compare the noise with.
     """
 
@@ -48,8 +52,10 @@ class DryRun:
     rounds: int
     codec: str
     compressed: bool
+    encoding: str
     feature_clip: float
     feature_noise: float
+    label_privacy: float
     feature_spread: float
 
 
@@ -71,7 +77,9 @@ def dry_run(
         UnsafeModelError: Its features are the images, or its graphs would do what nobody agreed to.
     """
     noise = replace(noise or FeatureNoise(), key=new_key())
-    part = ClientPart(client_id, data, config, bundle.manifest.num_classes, noise)
+    num_classes = bundle.manifest.num_classes
+    own = with_private_labels(data, noise, num_classes)
+    part = ClientPart(client_id, own, config, num_classes, noise)
     opened = GuardedEngine(
         open_engine(
             bundle, checkpoint=None, num_threads=num_threads, engine=engine, learning_rate=config.edge_lr
@@ -80,8 +88,9 @@ def dry_run(
         watch,
     )
     shard = next(shards(opened, part, 1, "train"))
-    encoded = shard.encode(part)
-    shard_bytes = len(compress(encoded)) if config.compress else len(encoded)
+    levels = level_features(config.codec, bundle.manifest.feature_shape)
+    body = wire_body(shard.encode(part), levels, compressed=config.compress)
+    shard_bytes = len(body.data)
     num_samples = len(data.train) + len(data.validation)
     round_bytes = round(shard_bytes / len(shard.labels) * num_samples)
     spread, crops = float(shard.features.std()), int(config.crops_features)
@@ -95,12 +104,13 @@ def dry_run(
         leaves=[
             f"feature maps: {_what(opened)}. They show much of the image" + _blurring(noise, spread),
             *(["the feature of black, one vector: what the server pads cropped features with"] * crops),
-            "labels of all training and validation images, as they are",
+            *(["the extractor's weights, which the server averages"] * (config.share_extractor != NEVER)),
+            f"labels of all training and validation images, {_labels(noise, num_classes)}",
             "the device's predictions (logits) for them",
             "sample ids (numbers), sample counts, training loss, accuracy and speed",
             "the device's name, with a secret that keeps it, and the names of the classes, as they are",
         ],
-        stays=["the images themselves", "all weights of the device's network, extractor included"],
+        stays=["the images themselves", _staying(config)],
         tensors=tensors | {"features": f"{tensors['features']}, sent as {config.codec}"},
         num_train_samples=len(data.train),
         num_validation_samples=len(data.validation),
@@ -110,10 +120,28 @@ def dry_run(
         rounds=config.rounds,
         codec=config.codec,
         compressed=config.compress,
+        encoding=body.encoding,
         feature_clip=noise.clip,
         feature_noise=noise.noise,
+        label_privacy=noise.label_privacy,
         feature_spread=spread,
     )
+
+
+def _labels(noise: FeatureNoise, num_classes: int) -> str:
+    if not noise.label_privacy:
+        return "as they are"
+    kept = chance_kept(noise.label_privacy, num_classes)
+    return (
+        f"each exchanged for another with chance {1 - kept:.0%} (epsilon {noise.label_privacy:g}), once for "
+        "the whole run"
+    )
+
+
+def _staying(config: RunConfig) -> str:
+    if config.share_extractor == NEVER:
+        return "all weights of the device's network, extractor included"
+    return "the weights of the device's network behind its extractor"
 
 
 def _what(engine: GuardedEngine) -> str:
@@ -129,4 +157,5 @@ def _blurring(noise: FeatureNoise, spread: float) -> str:
     if noise.noise:
         share = f", {noise.noise / spread:.2g} times their own" if spread else ""
         parts.append(f"with Gaussian noise of deviation {noise.noise:g}{share}")
-    return f"; {' and '.join(parts)}. Labels and predictions travel as they are"
+    rest = "Predictions travel" if noise.label_privacy else "Labels and predictions travel"
+    return f"; {' and '.join(parts)}. {rest} as they are"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import random
 import socket
@@ -28,13 +27,13 @@ from gkt_core.bundle.manifest import check_manifest_sha256
 from gkt_core.errors import MessageError, ServerUnavailableError, UnsafeModelError
 from gkt_core.printable import printable
 from gkt_core.wire import paths
-from gkt_core.wire.compression import compress
 from gkt_core.wire.credentials import ROTATE_HEADER, Enrolled, NewCredential
+from gkt_core.wire.levels.frame import LevelFeatures
+from gkt_core.wire.levels.transport import wire_body
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
+    LEVELS,
     MOST_PAGE_ROUNDS,
-    SHA256_HEADER,
-    ZSTD,
     JoinRequest,
     MissingShards,
     RoundMetrics,
@@ -49,14 +48,12 @@ from gkt_core.wire.protocol import (
     check_run_id,
     to_json,
 )
-from gkt_core.wire.shards import ShardKey
+from gkt_core.wire.shards import SPLITS, ShardKey
 
 MessageT = TypeVar("MessageT")
 AnswerT = TypeVar("AnswerT")
 
-_FIRST_WAIT_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = 30.0
-_LONGEST_TRY_SECONDS = 120.0
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_TRY_SECONDS = 0.25, 30.0, 120.0
 STALL_SECONDS = 60.0
 _KEEP_SECONDS = 55.0  # Of a question that waits for its answer; many proxies wait for a minute.
 # Of a file of which nothing else is known.
@@ -73,6 +70,7 @@ class ServerClient:
         proxy_name: The proxy that it goes through, for a log; empty for none.
         upload_bytes: Bodies of requests so far.
         download_bytes: Bodies of answers so far.
+        levels: What levels of features are, where a server that knows how may get them coded.
         part_folder: Where what has come of a download is kept for the next process; None to keep nothing.
         on_rotate: Called, if there is one, when the server's operator wants this device to draw another
             secret.
@@ -152,16 +150,15 @@ class ServerClient:
         self._url = url
         self._stall_seconds, self._head = stall_seconds, HeadDeadline(stall_seconds)
         self._keep_seconds = int(min(_KEEP_SECONDS, 11 / 12 * stall_seconds))
-        self._manifest_sha256 = expected_manifest_sha256
-        self._patience_seconds = patience_seconds
-        self._on_retry = on_retry
-        self._sleep = sleep
+        self._manifest_sha256, self._patience_seconds = expected_manifest_sha256, patience_seconds
+        self._on_retry, self._sleep = on_retry, sleep
         self._run_path = self._run_id = ""
         self.part_folder: Path | None = None
         self.on_rotate: Callable[[], None] | None = None
         self._shall_rotate = False
-        self.upload_bytes = 0
-        self.download_bytes = 0
+        self._takes_levels = False
+        self.levels: LevelFeatures | None = None
+        self.upload_bytes = self.download_bytes = 0
 
     def close(self) -> None:
         """Close the connection."""
@@ -265,12 +262,10 @@ class ServerClient:
 
     def put_shard(self, key: ShardKey, data: bytes, *, compressed: bool) -> ShardReceipt:
         """Upload one shard; the server keeps it once however often it arrives."""
-        body = compress(data) if compressed else data
-        headers = {SHA256_HEADER: hashlib.sha256(body).hexdigest()}
-        if compressed:
-            headers["Content-Encoding"] = ZSTD
+        levels = self.levels if self._takes_levels and key.split in SPLITS else None
+        body = wire_body(data, levels, compressed=compressed)
         path = self._of_run(paths.SHARD, **key.metadata())
-        return self._message(ShardReceipt, "PUT", path, body, headers)
+        return self._message(ShardReceipt, "PUT", path, body.data, body.headers)
 
     def report(self, client_id: str, round_num: int, report: RoundReport) -> Task:
         """Close this device's part of a round."""
@@ -281,6 +276,10 @@ class ServerClient:
         """Download the server's answer to a round."""
         path = self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
         return self._downloaded(path, most_bytes)
+
+    def extractor(self, round_num: int, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
+        """Download the mean of all devices' extractors after a round."""
+        return self._downloaded(self._of_run(paths.EXTRACTOR, round_num=round_num), most_bytes)
 
     def model_template(self, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
         """Download the trained network, without an extractor."""
@@ -370,6 +369,7 @@ class ServerClient:
             ) as response:
                 try:
                     self._shall_rotate |= ROTATE_HEADER in response.headers
+                    self._takes_levels |= LEVELS in response.headers.get("Accept-Encoding", "")
                     return judge(response, read, self._stall_seconds)
                 finally:
                     self.download_bytes += response.num_bytes_downloaded

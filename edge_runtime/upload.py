@@ -12,7 +12,9 @@ from gkt_core.errors import ProtocolError, RoundClosedError, RoundError
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import shards
 from gkt_core.rounds.engine import TrainingEngine
+from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
 from gkt_core.wire.protocol import MissingShards, RoundReport, Task
+from gkt_core.wire.shards import ShardKey
 
 # That all shards of a round are sent, if a server says that it lost them.
 _MOST_TIMES = 10
@@ -28,6 +30,7 @@ def upload(
     listener: DeviceListener,
     pauses: Pauses,
     held_round: int = 0,
+    extractor: bytes | None = None,
 ) -> Task:
     """Send what the network of the last trained round makes of the data (lines 22 to 30 of Algorithm 1).
 
@@ -39,6 +42,7 @@ def upload(
         listener: Hears of each shard.
         pauses: When to wait between two shards.
         held_round: The round of an upload that the server is to train on again; 0 for a new one.
+        extractor: The file of the device's extractor, in a round after which these are averaged.
 
     Returns:
         What to do next.
@@ -54,6 +58,8 @@ def upload(
     while True:
         if not held_round:
             sending.send_missing()
+        if extractor is not None:
+            sending.send_extractor(extractor)
         report = _report(part, state, sending.extract_seconds, held_round)
         listener.note(
             f"round {round_num}: loss {state.loss:.4f}, accuracy {state.accuracy:.3f}, "
@@ -66,6 +72,8 @@ def upload(
             raise
         except RoundError:
             # A shard was damaged or lost there since it was asked for.
+            if extractor is not None and sending.may_send_again():
+                continue
             if held_round or server.missing_shards(part.client_id, round_num) == _NOTHING:
                 raise
 
@@ -110,6 +118,16 @@ class _Sending:
             for split, wanted in (("train", missing.train), ("validation", missing.validation)):
                 self._send(split, wanted)
 
+    def send_extractor(self, data: bytes) -> None:
+        """Send the device's extractor; one that is there already is kept once."""
+        key = ShardKey(self._part.client_id, self._round_num, EXTRACTOR_SPLIT, 0)
+        self._server.put_shard(key, data, compressed=self._part.config.compress)
+
+    def may_send_again(self) -> bool:
+        """Whether there are tries left for what the server lost."""
+        self._left -= 1 + self._part.num_shards("train") + self._part.num_shards("validation")
+        return self._left >= 0
+
     def _send(self, split: str, wanted: list[int]) -> None:
         mark = time.perf_counter()
         for shard in shards(self._engine, self._part, self._round_num, split, wanted):
@@ -133,5 +151,6 @@ def _report(part: ClientPart, state: DeviceState, extract_seconds: float, held_r
         images_per_second=num_images / state.train_seconds if state.train_seconds else 0.0,
         feature_clip=part.noise.clip,
         feature_noise=part.noise.noise,
+        label_epsilon=part.noise.label_privacy,
         upload_round=held_round,
     )

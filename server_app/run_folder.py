@@ -45,8 +45,11 @@ from gkt_core.errors import ConfigError, InputError, MessageError
 from gkt_core.files import new_folder, write_atomically
 from gkt_core.rounds.feature_views import FeatureViews
 from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
+from gkt_core.rounds.shared_extractor import ExtractorSpec
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.credentials import OPERATOR, Bearer, new_secret
+from gkt_core.wire.levels.frame import LevelFeatures
+from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import from_dict
 from gkt_core.wire.shards import ShardKey, ShardSpec
 from server_app.rounds.history import first_value
@@ -99,6 +102,11 @@ class RunContext:
         )
 
     @property
+    def level_features(self) -> LevelFeatures | None:
+        """What the levels of a coded shard of this run are; None where its shards are not coded."""
+        return level_features(self.config.codec, self.bundle.manifest.feature_shape)
+
+    @property
     def feature_views(self) -> FeatureViews:
         """The views of features that its server network is trained on."""
         return FeatureViews.of_run(self.config, self.bundle.manifest.edge_network)
@@ -124,6 +132,11 @@ class RunContext:
         """
         began = first_value(self.store.state().history, "edge_lr", self.config.edge_lr)
         return dataclasses.replace(self.config, edge_lr=began)
+
+    @property
+    def extractor_spec(self) -> ExtractorSpec:
+        """What the extractor of this run is, whose tensors stand in the bundle's template."""
+        return ExtractorSpec.of_slots(self.bundle.manifest.slots())
 
     def edge_learning_rate_scale(self, state: RunState) -> float:
         """What devices multiply the learning rate with that they were told."""
@@ -174,6 +187,11 @@ def round_blobs(round_num: int) -> str:
 def soft_labels_blob(round_num: int, client_id: str) -> str:
     """Name of the server's answer to one device."""
     return f"soft_labels/{round_num:06d}/{client_id}.safetensors"
+
+
+def mean_extractor_blob(round_num: int) -> str:
+    """Name of the mean of the devices' extractors after a round."""
+    return f"extractors/{round_num:06d}.safetensors"
 
 
 TEMPLATE_BLOB = "model/combined_template.onnx"

@@ -36,6 +36,7 @@ def run_status(store: RunStore) -> RunStatus:
             last[client.client_id],
             report.feature_clip if (report := reports.get(client.client_id)) else 0.0,
             report.feature_noise if report else 0.0,
+            report.label_epsilon if report else 0.0,
         )
         for client in known.values()
     ]

@@ -36,6 +36,7 @@ def write_ort_artifacts(
     num_classes: int,
     image_size: int,
     temperature: float,
+    leakage_penalty: float = 0.0,
 ) -> dict[str, Any]:
     """Write training, eval and optimizer model, checkpoint and nominal checkpoint.
 
@@ -54,6 +55,7 @@ def write_ort_artifacts(
         num_classes=num_classes,
         image_size=image_size,
         temperature=temperature,
+        leakage_penalty=leakage_penalty,
         weight_decay=settings.l2_penalty,
     )
     with _quiet():

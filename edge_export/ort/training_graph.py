@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gkt_core.nn import EdgeNetwork, edge_loss
 from gkt_core.nn.building import example_images
+from gkt_core.nn.losses import distance_correlation
 
 OPSET = 15
 INPUT_NAMES = ("images", "labels", "server_logits", "alpha")
@@ -23,13 +24,20 @@ OUTPUT_NAMES = ("loss", "logits", "features")
 class EdgeTrainingStep(nn.Module):
     """What is traced: parameters keep the names that they have in :class:`EdgeNetwork`."""
 
-    def __init__(self, network: EdgeNetwork, temperature: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: EdgeNetwork,
+        temperature: float,
+        weight_decay: float = 0.0,
+        leakage_penalty: float = 0.0,
+    ) -> None:
         super().__init__()
         self.normalise = network.normalise
         self.extractor = network.extractor
         self.head = network.head
         self.temperature = temperature
         self.weight_decay = weight_decay
+        self.leakage_penalty = leakage_penalty
 
     def forward(
         self, images: Tensor, labels: Tensor, server_logits: Tensor, alpha: Tensor
@@ -49,6 +57,8 @@ class EdgeTrainingStep(nn.Module):
         features = self.extractor(self.normalise(images))
         logits = self.head(features)
         loss = edge_loss(logits, labels, server_logits, alpha, self.temperature)
+        if self.leakage_penalty:
+            loss = loss + self.leakage_penalty * distance_correlation(images, features)
         if not self.weight_decay:
             return loss, logits, features
         # Its gradient is weight_decay * parameter, what PyTorch's optimizers add to the gradient.
@@ -137,12 +147,13 @@ def training_graph(
     image_size: int,
     temperature: float,
     weight_decay: float = 0.0,
+    leakage_penalty: float = 0.0,
 ) -> onnx.ModelProto:
     """Trace the training step of an edge network; the network is left as it was.
 
     With ``weight_decay`` the first output is ``objective``, the loss with an L2 penalty on all parameters.
     """
-    step = EdgeTrainingStep(network, temperature, weight_decay)
+    step = EdgeTrainingStep(network, temperature, weight_decay, leakage_penalty)
     outputs = (("objective",) if weight_decay else ()) + OUTPUT_NAMES
     labels, logits = torch.arange(4) % num_classes, torch.zeros(4, num_classes)
     with untouched(network) as state:

@@ -24,6 +24,7 @@ def write_portable_artifacts(
     num_classes: int,
     image_size: int,
     temperature: float,
+    leakage_penalty: float = 0.0,
     low_memory: bool = False,
 ) -> PortableState:
     """Write ``train_step.onnx``, ``predict.onnx`` and ``initial_state.safetensors``.
@@ -50,6 +51,7 @@ def write_portable_artifacts(
         settings,
         num_classes=num_classes,
         temperature=temperature,
+        leakage_penalty=leakage_penalty,
         low_memory=low_memory,
     )
     save_model(step, out / TRAIN_STEP)

@@ -45,7 +45,7 @@ class _Chunked:
 
     def model(self) -> onnx.ModelProto:
         flat, graph = self._flat, self._graph
-        outside = [node for node in flat.nodes if not flat.is_batch(node.output[0])]
+        outside = [node for node in flat.nodes if flat.is_outside(node)]
         for phase, part in enumerate(self._plan.phases):
             outside = self._emit_outside(outside, phase)
             if part.nodes:

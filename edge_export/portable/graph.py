@@ -32,6 +32,7 @@ class Graph:
         self._initializers: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._batches: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, shape: Sequence[int | str], dtype: str = "float32") -> str:
         """Declare an input; a text in ``shape`` is a dynamic length."""
@@ -95,6 +96,12 @@ class Graph:
         """Reshape as ONNX does: 0 keeps a length, -1 is worked out."""
         return self.op("Reshape", value, self.constant(shape, np.int64))
 
+    def batch(self, value: str, like: str, sample_shape: Sequence[int]) -> str:
+        """Give a value that was made of the whole batch the shape ``[N, ...]`` of another: a row an image."""
+        rows = self.op("Reshape", value, self.op("Shape", like))
+        self._batches.append(helper.make_tensor_value_info(rows, TensorProto.FLOAT, ["N", *sample_shape]))
+        return rows
+
     def transpose(self, matrix: str) -> str:
         """Transpose a matrix ``[M, N]``."""
         return self.op("Transpose", matrix, perm=[1, 0])
@@ -138,7 +145,9 @@ class Graph:
                 nodes.append(node)
         nodes.reverse()
         constants = [tensor for tensor in self._initializers if tensor.name in wanted]
-        return helper.make_graph(nodes, self._name, self._inputs, self._outputs, constants)
+        return helper.make_graph(
+            nodes, self._name, self._inputs, self._outputs, constants, value_info=self._batches
+        )
 
     def model(self) -> onnx.ModelProto:
         """The finished, checked model."""

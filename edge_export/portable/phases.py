@@ -63,6 +63,17 @@ class FlatStep:
         """Whether it takes the first image out of a batch, as the centring of a convolution does."""
         return node.op_type == "Slice" and self.is_batch(node.input[0]) and not self.is_batch(node.output[0])
 
+    def is_given(self, value: str) -> bool:
+        """Whether it has a row for each image and was made of the whole batch, not image by image."""
+        if not self.is_batch(value) or value not in self.maker:
+            return False
+        node = self.nodes[self.maker[value]]
+        return not any(self.is_batch(name) for name in node.input)
+
+    def is_outside(self, node: NodeProto) -> bool:
+        """Whether it runs between phases."""
+        return not self.is_batch(node.output[0]) or self.is_given(node.output[0])
+
     def is_whole(self, node: NodeProto) -> bool:
         """Whether it needs the whole batch, or nothing of it."""
         return not self.is_batch(node.output[0]) and not self.is_first_image(node)
@@ -113,6 +124,7 @@ def plan_phases(flat: FlatStep, *, low_memory: bool) -> Plan:
         value
         for value in flat.maker
         if flat.is_batch(value)
+        and not flat.is_given(value)
         and (value in flat.outputs or any(flat.is_whole(user) for user in flat.users.get(value, ())))
     }
     again = _made_again(flat, level, leaving, low_memory=low_memory)
@@ -127,7 +139,7 @@ def plan_phases(flat: FlatStep, *, low_memory: bool) -> Plan:
             if not flat.is_batch(value):
                 continue
             index = flat.maker.get(value)
-            if index is None:
+            if index is None or flat.is_given(value):
                 takes[value] = None
             elif level[value] != phase and value not in again:
                 kept.add(value)
@@ -180,11 +192,12 @@ def _made_again(flat: FlatStep, level: dict[str, int], leaving: set[str], *, low
     kept: set[str] = set(leaving)
     for node in flat.nodes:
         value = node.output[0]
-        if not flat.is_batch(value) or value in leaving:
+        if not flat.is_batch(value) or value in leaving or flat.is_given(value):
             continue
         size = math.prod(flat.sample_shape(value))
         at_hand = (
             name not in flat.maker
+            or flat.is_given(name)
             or name in kept | again
             or (low_memory and math.prod(flat.sample_shape(name)) * _SMALL_SHARE <= size)
             for name in node.input

@@ -17,6 +17,7 @@ from torch import Tensor
 from edge_export.portable.chunks import in_chunks
 from edge_export.portable.graph import Graph
 from edge_export.portable.layers import Step
+from edge_export.portable.leakage import leakage_loss
 from edge_export.portable.network import PortableNetwork
 from edge_export.portable.optimizers import StateVector, penalised, state_vectors, update
 from edge_export.portable.tape import Tape, Value
@@ -59,6 +60,7 @@ def train_step_model(
     *,
     num_classes: int,
     temperature: float,
+    leakage_penalty: float = 0.0,
     low_memory: bool = False,
 ) -> onnx.ModelProto:
     """The whole training step, a few images at a time.
@@ -83,6 +85,11 @@ def train_step_model(
     features, logits = network.emit(step, images)
     loss, gradient = step_loss(graph, logits, labels, server_logits, alpha, step.batch_size, temperature)
     tape.give(logits, gradient)
+    if leakage_penalty:
+        pixels = Value(images, (3, size, size), needs_gradient=False)
+        penalty, by_features = leakage_loss(graph, pixels, features, leakage_penalty)
+        loss = graph.add(loss, penalty)
+        tape.give(features, by_features)
     tape.backward()
     names = {vector: _names(layout, vector) for vector in (PARAMETERS, STATISTICS)}
     flat_gradient = graph.join([tape.parameter_gradients[name] for name in names[PARAMETERS]])

@@ -179,7 +179,7 @@ def _print_dry_run(shown: DryRun, client_id: str) -> None:
     click.echo("One shard:")
     for tensor, description in shown.tensors.items():
         click.echo(f"  {tensor:14s} {description}")
-    compressed = " + zstd" if shown.compressed else ""
+    compressed = f" + {shown.encoding}" if shown.encoding else ""
     click.echo(
         f"{shown.num_train_samples} training and {shown.num_validation_samples} validation samples, "
         f"{shown.codec}{compressed}: {shown.shard_bytes:,} bytes a shard, "

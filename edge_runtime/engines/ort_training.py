@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,17 @@ class OrtTrainingEngine:
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copy all parameters and running statistics, by their PyTorch names."""
         return {name: np.array(parameter.data) for name, parameter in self._state.parameters}
+
+    def replace(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Overwrite some parameters and running statistics, by name; the optimizer's state stays."""
+        known = self.parameters()
+        for name, values in tensors.items():
+            if name not in known or known[name].shape != values.shape:
+                raise ArtifactError(
+                    f"{name} {list(values.shape)} is no tensor of this network: do device and server use "
+                    "the same artifacts?"
+                )
+            self._state.parameters[name] = np.ascontiguousarray(values, np.float32)
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
         """Copy the gradients of the last step, by parameter name; an L2 penalty included."""

@@ -10,6 +10,7 @@ and uses the blocked layout that it is fastest with. It is made when the state h
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,11 @@ class PortableEngine:
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copy all parameters and running statistics, by their PyTorch names."""
         return self._layout.tensors(self._buffers[self._current])
+
+    def replace(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Overwrite some parameters and running statistics, by name; the optimizer's state stays."""
+        self._layout.put(self._buffers[self._current], tensors)
+        self._predict = None
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
         """Copy the gradients of the last step, by parameter name; an L2 penalty included."""

@@ -13,7 +13,7 @@
     checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
     upload-000003.safetensors    weights that made the upload of round 3, and features of fixed samples, in a
                          run where not every round has an upload
-    noise.json           clip, deviation and secret key of the feature noise, if there is any
+    noise.json           clip, deviation, epsilon of the labels and secret key of the noise, if there is any
     model.onnx           the combined model, at the end
 """
 
@@ -227,18 +227,24 @@ class StateDir:
         begun = FeatureNoise()
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            begun = FeatureNoise(values["clip"], values["noise"], bytes.fromhex(values["key"]))
+            begun = FeatureNoise(
+                values["clip"],
+                values["noise"],
+                bytes.fromhex(values["key"]),
+                # Files of earlier versions have none.
+                values.get("label_privacy", 0.0),
+            )
         except FileNotFoundError:
-            if wanted.is_on and state.trained_round == 0:
+            if wanted.needs_key and state.trained_round == 0:
                 begun = replace(wanted, key=new_key())
                 values = {"clip": begun.clip, "noise": begun.noise, "key": begun.key.hex()}
+                values |= {"label_privacy": begun.label_privacy}
                 write_atomically(path, json.dumps(values).encode(), mode=0o600)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} cannot be read: {error}: remove {self.path}") from error
-        if (begun.clip, begun.noise) != (wanted.clip, wanted.noise):
+        if replace(begun, key=b"") != replace(wanted, key=b""):
             raise ConfigError(
-                f"this device began with --feature-clip {begun.clip:g} --feature-noise {begun.noise:g}, "
-                f"now they are {wanted.clip:g} and {wanted.noise:g}: "
+                f"this device began with {begun.as_options()}, now it is {wanted.as_options()}: "
                 "give the same ones, or another --state-dir"
             )
         return begun

@@ -10,6 +10,7 @@ if one pixel of it can be read off the features by a linear map, pixels pass thr
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,11 @@ class GuardedEngine:
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copy all parameters and running statistics."""
         return self._engine.parameters()
+
+    def replace(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Overwrite some weights: they are tried before features of them are given."""
+        self._weights = None
+        self._engine.replace(tensors)
 
     def gradients(self) -> dict[str, NDArray[np.float32]]:
         """Copy the gradients of the last step."""

@@ -24,6 +24,7 @@ from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.simulation.grouped_training import GroupedTraining
 from gkt_core.algorithms.simulation.saving import Place
+from gkt_core.algorithms.simulation.sharing import Sharing
 from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.algorithms.simulation.uploads import Uploads
 from gkt_core.config.run_config import RunConfig
@@ -41,6 +42,7 @@ from gkt_core.rounds.client_part import ClientPart, client_seed
 from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.rounds.feature_views import FeatureViews
+from gkt_core.rounds.label_privacy import with_private_labels
 from gkt_core.rounds.learning_rate import LearningRate
 from gkt_core.wire.feature_noise import FeatureNoise, simulated_key
 from gkt_core.wire.shards import ShardSpec
@@ -86,8 +88,10 @@ class FedGKT(Algorithm):
             load_weights(network, initial_edge)
             engine = TorchEngine(network.to(self._device), config)
             own_noise = replace(noise, key=simulated_key(config.seed, client_id))
-            part = ClientPart(client_id, data, config, num_classes, own_noise)
+            own_data = with_private_labels(data, own_noise, num_classes)
+            part = ClientPart(client_id, own_data, config, num_classes, own_noise)
             self._clients[client_id] = SimulatedClient(part, engine)
+        self._sharing = Sharing(self._clients, config)
         self._grouped = GroupedTraining(list(self._clients.values()), config) if grouped else None
         server = build_server_network(self._server_network, num_classes, seed=config.seed)
         load_weights(server, initial_server)
@@ -103,6 +107,7 @@ class FedGKT(Algorithm):
         download_bytes = left.values.get("download_bytes")
         if download_bytes is None:
             download_bytes = sum(self._clients[client_id].download_bytes for client_id in chosen)
+            download_bytes += self._sharing.begin(chosen, round_num)
         values = {"download_bytes": download_bytes}
         uploads = self._kept or Uploads(self._spec, self._config, self._shard_folder)
         self._kept = None if self._config.uploads_every_round else uploads
@@ -129,7 +134,7 @@ class FedGKT(Algorithm):
         source = uploads.source("train", chosen)
         loss = self._train(source, round_num, learning_rate_scale, on_samples, left, values)
         evaluation = evaluate(self._server, uploads.source("validation", chosen))
-        sent = uploads.bytes_of(round_num)
+        sent = uploads.bytes_of(round_num) + self._sharing.end(chosen, round_num)
         return RoundResult(loss, evaluation.loss, evaluation.accuracy, sent, download_bytes)
 
     def _train(
@@ -197,13 +202,15 @@ class FedGKT(Algorithm):
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give what devices remember, such as the soft labels that they train with next."""
-        return {
+        own = {
             f"{client_id}/{name}": array
             for client_id, client in self._clients.items()
             for name, array in client.arrays().items()
         }
+        return {**own, **self._sharing.arrays()}
 
     def restore_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take back what :meth:`arrays` gave."""
         for client_id, client in self._clients.items():
             client.restore_arrays(below(arrays, f"{client_id}/"))
+        self._sharing.restore_arrays(arrays)

@@ -19,6 +19,7 @@ from gkt_core.algorithms.fedgkt_async import AsyncFedGKT
 from gkt_core.algorithms.simulation.federation import Federation
 from gkt_core.algorithms.split_learning import SplitLearning
 from gkt_core.config.run_config import RunConfig
+from gkt_core.config.upload_schedule import NEVER
 from gkt_core.errors import ConfigError
 from gkt_core.networks import completing_network
 from gkt_core.rounds.staleness import check_mode
@@ -151,10 +152,16 @@ def _check(options: AlgorithmOptions, config: RunConfig) -> None:
         raise ConfigError(
             f"{options.algorithm} knows no noise on features: leave out --feature-clip and --feature-noise"
         )
+    if options.noise is not None and options.noise.label_privacy and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} sends labels as they are: leave out --label-privacy")
     if options.sent_as and options.algorithm != "centralized":
         raise ConfigError(f"{options.algorithm} sends no images: leave out --images-sent-as")
     if not config.uploads_every_round and options.algorithm != "fedgkt":
         raise ConfigError(f"uploads is {config.uploads!r}, but only fedgkt has a schedule: leave it out")
+    if config.leakage_penalty and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} has no penalty on leakage: leave out --leakage-penalty")
+    if config.share_extractor != NEVER and options.algorithm != "fedgkt":
+        raise ConfigError(f"{options.algorithm} shares no extractors: leave out --share-extractor")
     if config.feature_augmentation != "none" and options.algorithm not in ("fedgkt", "ecofed"):
         raise ConfigError(f"{options.algorithm} keeps no features: leave out --feature-augmentation")
     check_mode(config)

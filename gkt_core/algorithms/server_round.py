@@ -17,7 +17,7 @@ from gkt_core.data.augment import batch_order, batches
 from gkt_core.errors import GKTError
 from gkt_core.nn.compiling import NOT_COMPILED, Compiler
 from gkt_core.nn.execution import training_precision
-from gkt_core.nn.losses import server_loss
+from gkt_core.nn.losses import randomised_cross_entropy, response_chances, server_loss
 from gkt_core.nn.optimizers import set_learning_rate
 from gkt_core.nn.ranks import Ranks
 from gkt_core.rounds.feature_source import FeatureBatch, ShardSource
@@ -161,7 +161,13 @@ def server_update(
             logits = logits.float()
             client_logits = torch.from_numpy(batch.client_logits).to(device)
             loss = share.weight * server_loss(
-                logits, labels, client_logits, alpha, config.temperature, config.label_smoothing
+                logits,
+                labels,
+                client_logits,
+                alpha,
+                config.temperature,
+                config.label_smoothing,
+                _epsilons(batch, device),
             )
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -237,19 +243,36 @@ def _logits_so_far(place: ServerPlace, num_samples: int, num_classes: int) -> ND
 def evaluate(network: nn.Module, source: ShardSource) -> Evaluation:
     """Measure cross entropy and accuracy of the server network on features that devices extracted.
 
-    Each sample went through its own device's extractor, so this is the accuracy of the combined models.
+    Each sample went through its own device's extractor, so this is the accuracy of the combined models. Of
+    randomised labels it is an estimate of what it is on the true ones.
     """
     device = next(network.parameters()).device
     num_samples = len(source.sample_ids)
     batch_size = min(_MOST_EVALUATED, source.samples_within(_EVALUATED_BYTES))
-    total_loss, num_right = 0.0, 0
+    total_loss, num_right, num_told = 0.0, 0.0, 0.0
     for begin in range(0, num_samples, batch_size):
         batch = source.gather(np.arange(begin, min(begin + batch_size, num_samples)))
         logits = torch.from_numpy(_eval_logits(network, _features(batch, device)))
         labels = torch.from_numpy(batch.labels)
-        total_loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        num_right += int((logits.argmax(dim=1) == labels).sum())
-    return Evaluation(total_loss / num_samples, num_right / num_samples)
+        right = logits.argmax(dim=1) == labels
+        epsilons = _epsilons(batch, torch.device("cpu"))
+        if epsilons is None:
+            total_loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            num_right += int(right.sum())
+            num_told += len(labels)
+            continue
+        # How many would be right of the true labels: what chance makes right is taken off.
+        kept, other = response_chances(epsilons, logits.shape[1])
+        total_loss += randomised_cross_entropy(logits, labels, epsilons).sum().item()
+        num_right += float((right.float() - other).sum())
+        num_told += float((kept - other).sum())
+    return Evaluation(total_loss / num_samples, min(1.0, max(0.0, num_right / num_told)))
+
+
+def _epsilons(batch: FeatureBatch, device: torch.device) -> Tensor | None:
+    if batch.label_epsilon is None:
+        return None
+    return torch.from_numpy(batch.label_epsilon.astype(np.float32)).to(device)
 
 
 def _features(batch: FeatureBatch, device: torch.device) -> Tensor:

@@ -112,6 +112,8 @@ class Manifest:
             bundles of earlier versions, whose runs mirror unless they are told not to.
         max_bits: Bits of each number of the features that a run of this bundle may ask devices for, at most;
             None for any. With ``edge_network`` and ``features`` it is what a device knows of the tap.
+        leakage_penalty: Weight of the distance correlation of images and features in the loss inside the
+            graph; a manifest without it says 0.
         opset: ONNX opset of the training graph.
         seed: Seed of the initial weights.
         batch_norms: Corrections that a runtime applies after each step.
@@ -148,6 +150,7 @@ class Manifest:
     memory: MemoryPlan | None = None
     horizontal_flip: bool | None = None
     max_bits: int | None = None
+    leakage_penalty: Annotated[float, Range(0, 1000)] = 0.0
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:
@@ -255,8 +258,11 @@ class Manifest:
                 raise ConfigError(f"whether the momentum of {engine[:40]!a} is Nesterov's is not said")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all fields as JSON-compatible values."""
-        return dataclasses.asdict(self)
+        """Give all fields as JSON-compatible values; devices of the version before know no penalty."""
+        values = dataclasses.asdict(self)
+        if not self.leakage_penalty:
+            del values["leakage_penalty"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:

@@ -56,6 +56,24 @@ class PortableState:
                     f"{name} is not inside its state vector {slot.vector}: export the artifacts again"
                 )
 
+    def put(
+        self, vectors: Mapping[str, NDArray[np.generic]], tensors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Write tensors into their places in the vectors.
+
+        Raises:
+            ArtifactError: There is no such tensor, or it has another shape.
+        """
+        for name, values in tensors.items():
+            slot = self.slots.get(name)
+            if slot is None or list(values.shape) != slot.shape:
+                raise ArtifactError(
+                    f"{name} {list(values.shape)} is no tensor of this network: do device and server use "
+                    "the same artifacts?"
+                )
+            end = slot.offset + math.prod(slot.shape)
+            vectors[slot.vector][slot.offset : end] = values.reshape(-1)
+
     def tensors(self, vectors: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
         """Copy all tensors, by their PyTorch names, out of the vectors that are given."""
         return {

@@ -32,6 +32,12 @@ def check_run(manifest: Manifest, config: RunConfig) -> None:
             f"the run wants temperature {config.temperature}, the artifacts were exported with "
             f"{manifest.temperature}: export them again with --temperature {config.temperature}"
         )
+    if manifest.leakage_penalty != config.leakage_penalty:
+        raise ConfigError(
+            f"the run wants the leakage penalty {config.leakage_penalty:g}, the artifacts were exported with "
+            f"{manifest.leakage_penalty:g}: export them again with "
+            f"--leakage-penalty {config.leakage_penalty:g}"
+        )
     wanted, exported = (
         _by_option(optimizer) for optimizer in (EdgeOptimizer.of_run(config), manifest.edge_optimizer)
     )

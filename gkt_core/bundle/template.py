@@ -2,7 +2,8 @@
 
 ``gkt export`` writes the combined network (extractor + server network) once, with every weight stored
 uncompressed at a known offset. The server fills in its half after training and publishes the file; each
-device fills in its own extractor. So neither needs onnx, and an extractor never leaves its device.
+device fills in its own extractor. So neither needs onnx, and an extractor leaves its device only in a run
+that averages extractors (:mod:`gkt_core.rounds.shared_extractor`).
 """
 
 from __future__ import annotations

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from gkt_core.config.dataclass_options import check_options, dataclass_options, option
-from gkt_core.config.upload_schedule import EVERY, UploadSchedule
+from gkt_core.config.upload_schedule import EVERY, NEVER, UploadSchedule, shared_after
 from gkt_core.errors import ConfigError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 DIRECTIONS = ("none", "s2e", "both")
 # Of a number of the features, as it leaves a device.
-CODEC_BITS = {"fp32": 32, "fp16": 16, "uint8": 8, "uint4": 4}
+CODEC_BITS = {"fp32": 32, "fp16": 16, "uint8": 8, "uint4": 4, "uint3": 3, "uint2": 2, "uint1": 1}
 CODECS = tuple(CODEC_BITS)
+# Of less than a byte a number.
+PACKED_CODECS = ("uint4", "uint3", "uint2", "uint1")
 SOFT_LABEL_SOURCES = ("last_epoch", "evaluation")
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("adam", "sgd")
@@ -34,6 +36,8 @@ FEATURE_AUGMENTATIONS = ("none", "crop", "flip", "crop+flip")
 # Headings of the options in a command's help.
 ROUNDS, EDGE, SERVER = "Rounds and devices", "Training on the devices", "Training on the server"
 BOTH, DISTILLATION, VIEWS, UPLOADS = "Training on both sides", "Distillation", "Augmented views", "Uploads"
+# Fields that devices of the version before refuse, with what stands for their not being there.
+LATER: Mapping[str, Any] = {"share_extractor": NEVER, "leakage_penalty": 0.0}
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
 
 
@@ -93,12 +97,19 @@ class RunConfig:
             ``crop`` of at most ``crop_padding`` pixels, ``flip``, both or ``none``. Flips are those of images
             with an edge network whose filters come with their mirrors (``resnet8-tied``); of a narrow tap
             neither is.
-        codec: How features travel, or what FedAvg's devices send: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
+        codec: How features travel, or what FedAvg's devices send: ``fp32``, ``fp16``, ``uint8``, or ``uint4``
+            to ``uint1``, in so many bits a number.
         uploads: When devices upload: in ``every`` round; in ``rounds=1,4,16`` alone; or after a ``drift=X``,
             the relative change of their features since their last upload, on 64 fixed samples. In other
             rounds they train and report, and the server trains on what it has of them. A device's first
             upload is in its first round; the model gets the extractor of its last.
-        compress: Whether shards are compressed with Zstandard on the wire.
+        leakage_penalty: Weight of the distance correlation of images and features in a device's loss: with
+            it, features say less of images, and of classes; 0 for none. Bundles are exported with one.
+        share_extractor: Rounds after which the server averages the devices' extractors, weighted by samples,
+            for all to begin the next round from: ``never``, ``every`` or ``rounds=1,4,16``. Extractors then
+            leave their devices.
+        compress: Whether shards are compressed on the wire: with Zstandard, and features of 4 bits and fewer
+            by a coder that expects each number from its neighbours.
         shard_samples: Samples in one shard.
         precision: Of the large network's training: ``fp32``, or ``bf16`` for mixed precision, faster on GPUs
             and on CPUs with AMX; ``auto`` is the one that suits the machine on which the run begins. Devices'
@@ -146,6 +157,8 @@ class RunConfig:
     feature_augmentation: str = option("none", choices=FEATURE_AUGMENTATIONS, group=VIEWS)
     codec: str = option("fp32", choices=CODECS)
     uploads: str = option(EVERY, group=UPLOADS, metavar="every|rounds=N,...|drift=X")
+    leakage_penalty: float = option(0.0, low=0, high=1000, group=EDGE)
+    share_extractor: str = option(NEVER, group=UPLOADS, metavar="never|every|rounds=N,...")
     compress: bool = option(True, group=UPLOADS)
     shard_samples: int = option(64, low=1, group=UPLOADS)
     precision: str = option("fp32", choices=(*PRECISIONS, AUTO), group=SERVER)
@@ -168,6 +181,7 @@ class RunConfig:
         # A run file has the fields' names, not the options'.
         check_options(self, named=lambda field: field.name)
         UploadSchedule.parse(self.uploads)
+        shared_after(self.share_extractor, 1)
 
     @property
     def edge_distils(self) -> bool:
@@ -199,9 +213,19 @@ class RunConfig:
         """Whether the server mirrors features."""
         return "flip" in self.feature_augmentation
 
+    def shares_after(self, round_num: int) -> bool:
+        """Whether the devices' extractors are averaged after a round."""
+        return shared_after(self.share_extractor, round_num)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-compatible values."""
         return dataclasses.asdict(self)
+
+    def told(self) -> dict[str, Any]:
+        """What devices are told: those of earlier versions know no fields of :data:`LATER` ones."""
+        return {
+            name: value for name, value in self.to_dict().items() if name not in LATER or value != LATER[name]
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gkt_core.errors import ConfigError
 
-EVERY = "every"
+EVERY, NEVER = "every", "never"
 _ROUNDS = re.compile(r"rounds=([1-9][0-9]{0,8}(?:,[1-9][0-9]{0,8})*)")
 _DRIFT = re.compile(r"drift=([0-9.]+(?:[eE][+-]?[0-9]+)?)")
 
@@ -77,3 +77,18 @@ class UploadSchedule:
         if self.rounds is None:
             return rounds
         return len({1, *(each for each in self.rounds if each <= rounds)})
+
+
+def shared_after(text: str, round_num: int) -> bool:
+    """Say whether something is shared after a round, of ``never``, ``every`` or ``rounds=1,4,16``.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    if text in (NEVER, EVERY):
+        return text == EVERY
+    if (found := _ROUNDS.fullmatch(text)) is None:
+        raise ConfigError(
+            f"share_extractor is {text[:60]!r}, expected never, every or rounds=1,4,16 (rounds from 1)"
+        )
+    return str(round_num) in found[1].split(",")

@@ -51,6 +51,7 @@ class Extracted:
             self.labels,
             part.config.codec,
             self.outside,
+            part.noise.label_privacy,
         )
 
 

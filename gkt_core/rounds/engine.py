@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -59,4 +60,8 @@ class DeviceEngine(TrainingEngine, Protocol):
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copy all parameters and running statistics, by their PyTorch names."""
+        ...
+
+    def replace(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Overwrite some parameters and running statistics, by name; the optimizer's state stays."""
         ...

@@ -27,12 +27,14 @@ class FeatureBatch:
         client_logits: ``[n, classes] float32``.
         labels: ``[n] int64``.
         outside: ``[n, C] float32``: the feature of black, which lies around an image; 0 where unknown.
+        label_epsilon: ``[n]``: epsilon of randomised labels, 0 of those as they are; None if all are.
     """
 
     features: NDArray[np.float32]
     client_logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     outside: NDArray[np.float32]
+    label_epsilon: NDArray[np.float64] | None = None
 
 
 class ShardSource:
@@ -68,6 +70,8 @@ class ShardSource:
                 "twice in one round"
             )
         self._shard_of = np.repeat(np.arange(len(sizes)), sizes)[order]
+        # Kept by shard: the samples of a shard share it.
+        self._epsilons = np.asarray([shard.label_epsilon for shard in self._shards])
         self._row_of = np.concatenate([np.arange(size) for size in sizes])[order]
 
     @classmethod
@@ -101,7 +105,13 @@ class ShardSource:
             labels[places] = shard.labels[shard_rows]
             if shard.outside is not None:
                 outside[places] = shard.outside
-        return FeatureBatch(features, logits, labels, outside)
+        epsilons = self._epsilons[shard_numbers] if self._epsilons.any() else None
+        return FeatureBatch(features, logits, labels, outside, epsilons)
+
+    def epsilon_of(self, client_id: str) -> float:
+        """Give the epsilon of a device's labels, the greatest of its shards'; 0 for labels as they are."""
+        mine = self.owners == list(self.client_ids).index(client_id)
+        return float(self._epsilons[self._shard_of[mine]].max(initial=0.0))
 
 
 def split_by_client(source: ShardSource, server_logits: NDArray[np.float32]) -> dict[str, SoftLabels]:

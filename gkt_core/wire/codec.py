@@ -1,4 +1,4 @@
-"""Feature tensors <-> arrays that travel: fp32, fp16, uint8, uint4, with one scale per channel.
+"""Feature tensors <-> arrays that travel: fp32, fp16, or whole numbers of 8 to 1 bits, one scale per channel.
 
 Features leave the tap after a ReLU (facts of the network: non-negative, about half zeros), yet the codecs
 are affine and take any finite tensor: a network of the user's own may tap elsewhere. Decoding never
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.config.run_config import CODECS
+from gkt_core.config.run_config import CODEC_BITS, CODECS, PACKED_CODECS
 from gkt_core.errors import CodecError
+from gkt_core.wire.levels.clipping import clipped_range
+from gkt_core.wire.levels.packing import group_of, pack, unpack
 
-_LEVELS = {"uint8": 255, "uint4": 15}
-_DTYPES: dict[str, np.dtype[np.generic]] = {
-    "fp32": np.dtype(np.float32),
-    "fp16": np.dtype(np.float16),
-    "uint8": np.dtype(np.uint8),
-    "uint4": np.dtype(np.uint8),
-}
+_LEVELS = {codec: (1 << CODEC_BITS[codec]) - 1 for codec in ("uint8", *PACKED_CODECS)}
+_FLOATS: dict[str, np.dtype[np.generic]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+# Numbers that are encoded at a time: they stay in a cache.
+_BLOCK_VALUES = 1 << 16
+# Codecs whose few levels lie where they round least; the others reach from the least value to the greatest.
+_CLIPPED = ("uint3", "uint2", "uint1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ class EncodedFeatures:
 
     Attributes:
         codec: Name of the codec.
-        values: ``[N, C, H, W]`` in the codec's dtype; for ``uint4`` two neighbours a byte,
-            ``[N, C, H * W / 2]``, the even one in the low half.
+        values: ``[N, C, H, W]`` in the codec's dtype; of 4 bits and fewer several neighbours a byte,
+            ``[N, C, H * W * bits / 8]``, the first one in its lowest bits (of 3 bits eight in three bytes),
+            and zeros behind the last one.
         scale: ``[C] float32``: the step between two levels of each channel; ones for floats.
         offset: ``[C] float32``: the value of level 0 of each channel; zeros for floats.
     """
@@ -53,11 +55,12 @@ def encoded_layout(
     if codec not in CODECS:
         raise CodecError(f"unknown codec {codec!r}, expected one of {', '.join(CODECS)}")
     channels, height, width = feature_shape
-    if codec != "uint4":
-        return _DTYPES[codec], feature_shape
-    if height * width % 2:
+    if codec not in PACKED_CODECS:
+        return _FLOATS.get(codec, np.dtype(np.uint8)), feature_shape
+    if codec == "uint4" and height * width % 2:
         raise CodecError(f"uint4 packs pairs of pixels and cannot pack {height}x{width}: choose uint8")
-    return _DTYPES[codec], (channels, height * width // 2)
+    in_group, num_bytes = group_of(CODEC_BITS[codec])
+    return np.dtype(np.uint8), (channels, -(-height * width // in_group) * num_bytes)
 
 
 def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
@@ -65,7 +68,7 @@ def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
 
     Args:
         features: ``[N, C, H, W] float32``, finite, N at least 1.
-        codec: ``fp32``, ``fp16``, ``uint8`` or ``uint4``.
+        codec: One of :data:`gkt_core.config.run_config.CODECS`.
 
     Raises:
         CodecError: The codec is unknown, or the features are ill-shaped, not finite or beyond its range.
@@ -74,8 +77,8 @@ def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
         kind = f"{features.dtype} {list(features.shape)}"
         raise CodecError(f"features are {kind}, expected float32 [N, C, H, W] with N at least 1")
     channels = features.shape[1]
-    dtype, sample_shape = encoded_layout(codec, (channels, features.shape[2], features.shape[3]))
-    if not np.isfinite(features).all():
+    _, sample_shape = encoded_layout(codec, (channels, features.shape[2], features.shape[3]))
+    if not (np.isfinite(features.min()) and np.isfinite(features.max())):
         raise CodecError("features hold NaN or infinity: the local training diverged, lower edge_lr")
     scale, offset = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     if codec == "fp32":
@@ -85,20 +88,41 @@ def encode(features: NDArray[np.float32], codec: str) -> EncodedFeatures:
         if largest > float(np.finfo(np.float16).max):
             raise CodecError(f"features reach {largest:.3g}, beyond fp16: choose fp32 or uint8")
         return EncodedFeatures(codec, features.astype(np.float16), scale, offset)
+    return _levels(features, codec, sample_shape)
+
+
+def _levels(features: NDArray[np.float32], codec: str, sample_shape: tuple[int, ...]) -> EncodedFeatures:
+    """Cut each channel into levels."""
+    num, channels = features.shape[:2]
     levels = _LEVELS[codec]
+    by_channel = features.reshape(num, channels, -1)
     # In float64, so that max - min of large values neither overflows nor rounds to zero levels.
-    low = features.min(axis=(0, 2, 3)).astype(np.float64)
-    step = (features.max(axis=(0, 2, 3)).astype(np.float64) - low) / levels
+    low = by_channel.min(axis=2).min(axis=0).astype(np.float64)
+    high = by_channel.max(axis=2).max(axis=0).astype(np.float64)
+    if codec in _CLIPPED:
+        low, high = clipped_range(features, low, high, levels)
+    step = (high - low) / levels
     scale = np.where(step > 0, step, 1.0).astype(np.float32)
     scale = np.maximum(scale, np.finfo(np.float32).tiny)
     offset = low.astype(np.float32)
     check_scales(EncodedFeatures(codec, features, scale, offset), channels)
-    quotient = (features - offset[:, None, None]) / scale[:, None, None]
-    quantised = np.clip(np.rint(quotient), 0, levels).astype(np.uint8)
-    if codec == "uint4":
-        pairs = quantised.reshape(features.shape[0], channels, -1, 2)
-        quantised = pairs[..., 0] | (pairs[..., 1] << np.uint8(4))
-    return EncodedFeatures(codec, quantised.astype(dtype).reshape(-1, *sample_shape), scale, offset)
+    values = np.empty((num, *sample_shape), np.uint8)
+    size = max(1, _BLOCK_VALUES // max(1, by_channel[0].size))
+    for begin in range(0, num, size):
+        block = by_channel[begin : begin + size] - offset[:, None]
+        block /= scale[:, None]
+        np.rint(block, out=block)
+        np.clip(block, 0, levels, out=block)
+        whole = block.astype(np.uint8)
+        packed = _packed(whole, CODEC_BITS[codec]) if codec in PACKED_CODECS else whole
+        values[begin : begin + size] = packed.reshape(-1, *sample_shape)
+    return EncodedFeatures(codec, values, scale, offset)
+
+
+def _packed(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Pack ``[n, C, H * W]``; what is left of a channel's last bytes stays 0."""
+    rest = -levels.shape[2] % group_of(bits)[0]
+    return pack(np.pad(levels, ((0, 0), (0, 0), (0, rest))) if rest else levels, bits)
 
 
 def decode(encoded: EncodedFeatures, feature_shape: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -118,9 +142,10 @@ def decode(encoded: EncodedFeatures, feature_shape: tuple[int, int, int]) -> NDA
     if encoded.codec in ("fp32", "fp16"):
         return values.astype(np.float32)
     levels = values
-    if encoded.codec == "uint4":
-        packed = values.astype(np.uint8)
-        levels = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1).reshape(-1, *feature_shape)
+    if encoded.codec in PACKED_CODECS:
+        pixels = feature_shape[1] * feature_shape[2]
+        whole = unpack(values.astype(np.uint8), CODEC_BITS[encoded.codec])
+        levels = whole[..., :pixels].reshape(-1, *feature_shape)
     decoded = levels.astype(np.float32)
     decoded *= encoded.scale[:, None, None]
     decoded += encoded.offset[:, None, None]

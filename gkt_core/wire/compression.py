@@ -54,14 +54,15 @@ class FrameDecompressor:
             data = self._decompressor.unused_data if self._decompressor.eof else b""
             pending = self._decompressor.eof or not self._decompressor.needs_input
 
-    def finish(self) -> None:
-        """Check that the frame is whole after the last piece.
+    def finish(self) -> bytes:
+        """Check that the frame is whole after the last piece; nothing is left to give.
 
         Raises:
             ShardError: The frame is not at its end.
         """
         if not self._decompressor.eof:
             raise ShardError("the Zstandard frame is cut short")
+        return b""
 
 
 def decompress(data: bytes, max_bytes: int) -> bytes:

@@ -33,6 +33,9 @@ class FeatureNoise(CheckedOptions):
         clip: Features are limited to ``-clip..clip``; 0 for no limit.
         noise: Standard deviation of the Gaussian noise, in the unit of the features; 0 for none.
         key: The secret that the noise is drawn from, :data:`KEY_BYTES` long where there is noise.
+        label_privacy: Epsilon of the labels: each is exchanged at random, once for the whole run, so that
+            what leaves tells any two labels of a sample apart by a factor of exp(epsilon) at most; 0 for
+            labels as they are.
 
     Raises:
         ConfigError: A value is negative or no number.
@@ -41,11 +44,22 @@ class FeatureNoise(CheckedOptions):
     clip: float = option(0.0, low=0, high=_MOST, flag="--feature-clip", group=_HEADING)
     noise: float = option(0.0, low=0, high=_MOST, flag="--feature-noise", group=_HEADING)
     key: bytes = field(default=b"", repr=False)
+    label_privacy: float = option(0.0, low=0, high=50, metavar="EPSILON", group=_HEADING)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether anything is drawn."""
+        return self.is_on or self.label_privacy > 0
 
     @property
     def is_on(self) -> bool:
         """Whether features are changed at all."""
         return self.clip > 0 or self.noise > 0
+
+    def as_options(self) -> str:
+        """Say it as it is typed."""
+        said = f"--feature-clip {self.clip:g} --feature-noise {self.noise:g}"
+        return said + (f" --label-privacy {self.label_privacy:g}" if self.label_privacy else "")
 
     def blur(
         self, features: NDArray[np.float32], sample_ids: NDArray[np.int64], round_num: int

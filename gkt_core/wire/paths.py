@@ -35,6 +35,7 @@ CLIENT_ACTION = f"/operator{CLIENT}/<action>"
 SHARDS = f"/rounds/<int:round_num>{CLIENT}/shards"
 SHARD = f"{SHARDS}/<split>/<int:index>"
 REPORT = f"/rounds/<int:round_num>{CLIENT}/report"
+EXTRACTOR = "/rounds/<int:round_num>/extractor"
 SOFT_LABELS = f"/rounds/<int:round_num>{CLIENT}/soft-labels"
 
 _PART = re.compile(r"<(int:)?(\w+)>")

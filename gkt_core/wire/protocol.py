@@ -1,6 +1,6 @@
 """The messages of the wire, as standard dataclasses, and the version that both sides must share.
 
-Bodies are JSON but for shards and artifacts. ``{run}``, ``{round}`` and ``{client}`` are path parts:
+Bodies are JSON but for shards and artifacts; ``{run}`` and the like are parts of the path:
 
 ====  ==================================================================  ======================
 verb  path                                                                body / answer
@@ -22,6 +22,7 @@ GET   /v1/runs/{run}/rounds/{round}/clients/{client}/shards               :class
 PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/shards/{split}/{n}   a shard / :class:`ShardReceipt`
 PUT   /v1/runs/{run}/rounds/{round}/clients/{client}/report               :class:`RoundReport` / :class:`Task`
 GET   /v1/runs/{run}/rounds/{round}/clients/{client}/soft-labels          a soft-label shard
+GET   /v1/runs/{run}/rounds/{round}/extractor                             a mean of extractors
 GET   /v1/runs/{run}/model/template                                       the trained template
 GET   /v1/runs/{run}/model/server                                         the server's weights
 GET   /v1/runs/{run}/operator/clients                                     all devices
@@ -31,10 +32,10 @@ POST  /v1/infer                                                           featur
 ====  ==================================================================  ======================
 
 All but the first five carry ``Authorization: Bearer <secret>`` (:mod:`gkt_core.wire.credentials`); shards
-``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed; equal
-PUTs may be repeated at any time. Files carry the same header, of the whole file, and ``ETag``: the rest of
-one is asked for with ``Range`` and ``If-Range``. Errors are :class:`ErrorBody`; an answer of 429 or 503 says
-in ``Retry-After`` after how many seconds to ask again.
+``X-Content-SHA256``, the hash of the body as sent, and ``Content-Encoding: zstd`` where compressed, or
+``gkt-levels`` if ``Accept-Encoding`` of the list of missing shards names it (RFC 7694). Equal PUTs may be
+repeated. Files carry the same header, of the whole file, and ``ETag``: ``Range`` and ``If-Range`` ask for the
+rest. Errors are :class:`ErrorBody`; answers of 429 and 503 say in ``Retry-After`` how many seconds to wait.
 """
 
 from __future__ import annotations
@@ -56,13 +57,10 @@ from gkt_core.wire.message_json import to_json as to_json
 
 PROTOCOL_VERSION = 1
 SHA256_HEADER = "X-Content-SHA256"
-ZSTD = "zstd"
-MAX_MISSING_SHARDS = 10_000
-MOST_ROUNDS = 1_000_000
-# Finished rounds of a status, and of a page of them at most.
-SHOWN_ROUNDS, MOST_PAGE_ROUNDS = 20, 500
-# What a server may ask a device to wait.
-LONGEST_WAIT_SECONDS = 3600.0
+ZSTD, LEVELS = "zstd", "gkt-levels"
+MAX_MISSING_SHARDS, MOST_ROUNDS = 10_000, 1_000_000
+SHOWN_ROUNDS, MOST_PAGE_ROUNDS = 20, 500  # Of a status, and of a page of them at most.
+LONGEST_WAIT_SECONDS = 3600.0  # What a server may ask a device to wait.
 
 Round = Annotated[int, Range(0, MOST_ROUNDS)]
 ShardIndex = Annotated[int, Range(0, 2**31)]
@@ -182,7 +180,7 @@ class ShardReceipt(Message):
 class RoundReport(Message):
     """A device closes its part of a round: how many shards it sent, and how training went.
 
-    ``feature_clip`` and ``feature_noise`` say what the device did to its features before it sent them, as
+    ``feature_clip``, ``feature_noise`` and ``label_epsilon`` say what it did to features and labels, as
     :class:`gkt_core.wire.feature_noise.FeatureNoise` has them; 0 for nothing. ``upload_round`` is the round
     whose upload is to be trained on, which the shards are counted of; 0 for this one.
     """
@@ -198,6 +196,7 @@ class RoundReport(Message):
     feature_clip: float = 0.0
     feature_noise: float = 0.0
     upload_round: int = 0
+    label_epsilon: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +225,7 @@ class ClientStatus(Message):
     last_reported_round: int
     feature_clip: float = 0.0
     feature_noise: float = 0.0
+    label_epsilon: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

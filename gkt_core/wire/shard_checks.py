@@ -14,6 +14,7 @@ from gkt_core.wire.shard_file import SHARD_VERSION
 
 # Few enough for a processor's nearest cache.
 _BLOCK_VALUES = 32 * 1024
+_MOST_EPSILON = 50
 
 
 def check_layout(
@@ -45,6 +46,18 @@ def check_metadata(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> 
         said = metadata.get(name)
         if type(said) is not type(value) or said != value:
             raise ShardError(f"the shard says {name} {str(said)[:60]!r}, expected {value!r}")
+
+
+def label_epsilon_of(metadata: Mapping[str, Any]) -> float:
+    """Read the epsilon of a shard's randomised labels; 0 where it says nothing.
+
+    Raises:
+        ShardError: It is none.
+    """
+    said = metadata.get("label_epsilon", 0.0)
+    if type(said) not in (int, float) or not 0 <= said <= _MOST_EPSILON:
+        raise ShardError(f"label_epsilon is {str(said)[:40]!r}, expected 0 to {_MOST_EPSILON}")
+    return float(said)
 
 
 def count_samples(tensors: Mapping[str, NDArray[Any]], max_samples: int | None) -> int:

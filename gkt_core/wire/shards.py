@@ -37,6 +37,7 @@ from gkt_core.wire.shard_checks import (
     check_magnitude,
     check_metadata,
     count_samples,
+    label_epsilon_of,
     refuse_larger,
 )
 from gkt_core.wire.shard_file import MAX_HEADER_BYTES, map_file, parse, serialise
@@ -120,6 +121,7 @@ class FeatureShard:
         labels: ``[n] int64``.
         feature_shape: ``(C, H, W)`` of one sample.
         outside: ``[C] float32``, the feature of black; None in a run that has no use for it.
+        label_epsilon: Of randomised labels (:mod:`gkt_core.rounds.label_privacy`); 0 for labels as they are.
     """
 
     sample_ids: NDArray[np.int64]
@@ -128,6 +130,7 @@ class FeatureShard:
     labels: NDArray[np.int64]
     feature_shape: tuple[int, int, int]
     outside: NDArray[np.float32] | None = None
+    label_epsilon: float = 0.0
 
     def features(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
         """Decode some rows to ``[k, C, H, W] float32``; only those rows are read."""
@@ -167,6 +170,7 @@ def write_feature_shard(
     labels: NDArray[np.int64],
     codec: str,
     outside: NDArray[np.float32] | None = None,
+    label_epsilon: float = 0.0,
 ) -> bytes:
     """Encode one feature shard of ``features [n, C, H, W] float32``; see :class:`FeatureShard` for the rest.
 
@@ -187,7 +191,9 @@ def write_feature_shard(
     }
     if outside is not None:
         tensors["features_outside"] = outside.astype(np.float32)
-    return serialise(tensors, {"kind": "features", "codec": codec, **key.metadata()})
+    # Only where there is one: a shard without is the same as it was in earlier versions.
+    private = {"label_epsilon": label_epsilon} if label_epsilon else {}
+    return serialise(tensors, {"kind": "features", "codec": codec, **key.metadata(), **private})
 
 
 def write_soft_labels(client_id: str, round_num: int, soft_labels: SoftLabels) -> bytes:
@@ -240,7 +246,8 @@ def read_feature_shard(
     sample_ids, logits, labels = (tensors[name] for name in ("sample_ids", "client_logits", "labels"))
     encoded = EncodedFeatures(spec.codec, features, scale, offset)
     outside = tensors.get("features_outside")
-    shard = FeatureShard(sample_ids, encoded, logits, labels, spec.feature_shape, outside)
+    epsilon = label_epsilon_of(metadata)
+    shard = FeatureShard(sample_ids, encoded, logits, labels, spec.feature_shape, outside, epsilon)
     if check_values:
         # Relative to the file: a header of odd length would put floats between the words that were seen.
         places = (shard.encoded.values.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 4

@@ -31,6 +31,9 @@ class Entry:
 MEASUREMENTS: Mapping[str, Entry] = {
     "busy": Entry("profiling.experiments.busy.report:Busy", "The trainer beside a busy core, and alone."),
     "chaos": Entry("profiling.server.chaos.report:Chaos", "Disturb a run at random: nothing may be lost."),
+    "codecs": Entry(
+        "profiling.traffic.codecs.report:Codecs", "Bytes and speed of features in 4 bits and fewer."
+    ),
     "compare": Entry(
         "profiling.device.compare.report:Compare", "Edge networks beside ResNet-56 and ResNet-110."
     ),

@@ -40,6 +40,8 @@ _LEAST_RECOGNISED, _ALWAYS_RECOGNISED = 0.65, 0.8
 _MOST_SCALE = 8.0
 _LEAST_AGREEMENT = 0.5
 _MOST_DEFICIT, _MOST_DEFICIT_IN_VALIDATION = 3.5, 3.0  # standard deviations of chance
+# Of labels of which fewer stayed, that they go with other features than others' says nothing.
+_LEAST_KEPT = 0.9
 _MOST_STRANGENESS = 1.4
 _TINY = 1e-12
 
@@ -53,6 +55,7 @@ def judge(
     same_start: bool,
     trusted: Collection[str] = (),
     trained_on: Mapping[str, Evidence] | None = None,
+    kept_labels: Mapping[str, float] | None = None,
 ) -> dict[str, str]:
     """Name the devices whose uploads must not be trained on, with the reason for a person.
 
@@ -66,6 +69,8 @@ def judge(
         trusted: Devices that a person vouches for: never named, but compared with.
         trained_on: Of validation samples: the devices' first training samples, which their labels are
             compared with. None where the evidence is of training samples.
+        kept_labels: Of devices whose labels went through randomised response, the chance that one stayed: so
+            much less can be said of them by their labels.
 
     Returns:
         Reasons by client id, sorted. Comparisons with other devices never name half of the round's or more.
@@ -73,7 +78,8 @@ def judge(
     certain: dict[str, str] = {}
     for client_id in sorted(evidence):
         own = evidence[client_id]
-        reason = _impossible(own) or (_denied(own, num_classes) if trained_on is None else "")
+        kept = (kept_labels or {}).get(client_id, 1.0)
+        reason = _impossible(own) or (_denied(own, num_classes, kept) if trained_on is None else "")
         if not reason and client_id in last:
             reason = _unlike_its_past(own, first.get(client_id, last[client_id]), last[client_id])
         if reason and client_id not in trusted:
@@ -82,7 +88,10 @@ def judge(
     compared = _unlike_the_others(rest, last, trusted)
     plain = {client_id: each for client_id, each in rest.items() if client_id not in compared}
     if same_start:
-        compared |= _mislabelled(plain, first, trusted, trained_on)
+        telling = {each for each in plain if (kept_labels or {}).get(each, 1.0) >= _LEAST_KEPT}
+        said = {each: own for each, own in plain.items() if each in telling}
+        before = {each: own for each, own in first.items() if each in telling or each not in plain}
+        compared |= _mislabelled(said, before, trusted, trained_on)
     if 2 * len(compared) >= len(evidence):
         # Who is outside when half of them are? Then nobody is, for these comparisons.
         compared = {}
@@ -102,11 +111,13 @@ def not_compared(own: Evidence) -> list[str]:
     return silent
 
 
-def _denied(evidence: Evidence, num_classes: int) -> str:
-    if evidence.confidently_wrong > _MOST_CONFIDENTLY_WRONG:
+def _denied(evidence: Evidence, num_classes: int, kept: float) -> str:
+    # A label that was exchanged may be denied.
+    most_wrong = 1 - kept * (1 - _MOST_CONFIDENTLY_WRONG)
+    if evidence.confidently_wrong > most_wrong:
         return (
             f"its logits confidently name another class than its own label for "
-            f"{evidence.confidently_wrong:.0%} of the samples, expected at most {_MOST_CONFIDENTLY_WRONG:.0%}"
+            f"{evidence.confidently_wrong:.0%} of the samples, expected at most {most_wrong:.0%}"
         )
     most = _MOST_LOGIT_LOSS * math.log(max(2, num_classes))
     if evidence.logit_loss > most:

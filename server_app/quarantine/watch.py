@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gkt_core.config.run_config import RunConfig
 from gkt_core.rounds.feature_source import ShardSource
+from gkt_core.rounds.label_privacy import chance_kept
 from gkt_core.wire.shards import SPLITS
 from server_app.quarantine.evidence import Evidence, gather_evidence
 from server_app.quarantine.judge import judge, not_compared
@@ -67,6 +68,13 @@ class Watch:
         if validation is not None:
             size = self._image_size
             sent["validation"] = gather_evidence(validation, lambda _, ids: Views.plain(len(ids), size))
+        kept_labels = {
+            client_id: chance_kept(epsilon, self._num_classes)
+            for client_id in source.client_ids
+            if (epsilon := source.epsilon_of(client_id))
+        }
+        if kept_labels:
+            log.info("labels are randomised, and say less: %s", ", ".join(sorted(kept_labels)))
         reasons: dict[str, str] = {}
         first_trained: dict[str, Evidence] | None = None
         firsts = {}
@@ -85,6 +93,7 @@ class Watch:
                 same_start=self._config.shared_init,
                 trusted=trusted,
                 trained_on=first_trained,
+                kept_labels=kept_labels,
             )
             words = "" if split == "train" else "of its validation samples: "
             reasons |= {client_id: words + reason for client_id, reason in named.items()}

@@ -18,8 +18,10 @@ from gkt_core.networks import reach_of
 from gkt_core.nn.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
-from gkt_core.wire.shards import ShardKey, write_soft_labels
+from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
+from gkt_core.wire.shards import SPLITS, ShardKey, write_soft_labels
 from server_app.heartbeat import Heartbeat
+from server_app.parts import average_extractors, stored_shards
 from server_app.quarantine import Watch
 from server_app.rounds.deadline import Deadline
 from server_app.rounds.history import DAMAGED
@@ -40,7 +42,7 @@ from server_app.rounds.state import (
 )
 from server_app.run_folder import RunContext, soft_labels_blob
 from server_app.storage_errors import STORAGE_ERRORS, Patience
-from server_app.store import ShardRecord, put_with_hash
+from server_app.store import put_with_hash
 from server_app.trainer.culprits import whom_to_leave_out
 from server_app.trainer.group import Order, TrainingGroup
 from server_app.trainer.lease import Lease, LeaseLost
@@ -214,7 +216,8 @@ class Trainer:
         if not rounds.parts(state):
             return self._end(state)
         self._heartbeat.long_step(f"looking at the uploads of round {round_num}")
-        stored = self._stored(state, "train") + self._stored(state, "validation")
+        splits = (*SPLITS, EXTRACTOR_SPLIT)
+        stored = [each for split in splits for each in stored_shards(run, state, split)]
         state = self._as_holder(lambda: ask_for_damaged(run, state, stored, self._lease.owner))
         if state.phase is not Phase.TRAINING:
             return state
@@ -238,6 +241,7 @@ class Trainer:
                 own_round = own_rounds[client_id]
                 data = write_soft_labels(client_id, own_round, soft_labels)
                 put_with_hash(run.blobs, soft_labels_blob(own_round, client_id), data)
+            average_extractors(run, state)
             self._save(round_num)
             if rounds.is_last(store.state()):
                 publish_model(run, self._network)
@@ -378,18 +382,7 @@ class Trainer:
 
     def _shards(self, state: RunState, split: str) -> list[tuple[ShardKey, str]]:
         """Shards of what is trained on, or evaluated on, and their blobs."""
-        return [(shard.key, shard.blob) for shard in self._stored(state, split)]
-
-    def _stored(self, state: RunState, split: str) -> list[ShardRecord]:
-        rounds = rounds_of(state)
-        wanted = rounds.uploads(state) if split == "train" else rounds.validation_parts(state)
-        # Devices that came too late may have left some shards of a round.
-        return [
-            shard
-            for round_num in sorted(set(wanted.values()))
-            for shard in self._run.store.shards(round_num)
-            if shard.key.split == split and wanted.get(shard.key.client_id) == round_num
-        ]
+        return [(shard.key, shard.blob) for shard in stored_shards(self._run, state, split)]
 
     def _source(self, state: RunState, split: str) -> ShardSource:
         return self._opened(self._shards(state, split))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
+from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
 from gkt_core.wire.credentials import (
     ClientChange,
     ClientList,
@@ -22,6 +23,7 @@ from gkt_core.wire.credentials import (
 from gkt_core.wire.online_features import MAX_INFERENCE_SAMPLES
 from gkt_core.wire.protocol import (
     CLIENT_ID_PATTERN,
+    LEVELS,
     MAX_MESSAGE_BYTES,
     MOST_PAGE_ROUNDS,
     MOST_ROUNDS,
@@ -90,6 +92,7 @@ class Operation:
 
 
 _ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
+_SHARD_ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD, LEVELS]})
 _SHA256 = (SHA256_HEADER, True, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 _MESSAGE_TEXT = f"at most {MAX_MESSAGE_BYTES:,} bytes of JSON"
 _SHARD_TEXT = (
@@ -132,6 +135,13 @@ OPERATIONS: dict[str, Operation] = {
             ("limit", {"type": "integer", "minimum": 1, "maximum": MOST_PAGE_ROUNDS, "default": 100}),
         ),
         access=MEMBER,
+    ),
+    "downloads.extractor": Operation(
+        "round",
+        BINARY,
+        "a safetensors file with the one tensor extractor: all of its tensors, by name, behind each other",
+        refusals=(404,),
+        has_parts=True,
     ),
     "downloads.artifact": Operation(
         "run", BINARY, "the file as it was exported", refusals=(404,), has_parts=True
@@ -176,7 +186,7 @@ OPERATIONS: dict[str, Operation] = {
         BINARY,
         _SHARD_TEXT,
         refusals=(400, 404, 408, 409, 413),
-        headers=(_SHA256, _ENCODING),
+        headers=(_SHA256, _SHARD_ENCODING),
         access=OWN_DEVICE,
     ),
     "uploads.put_report": Operation(
@@ -262,7 +272,7 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "run_id": {"type": "string"},
     "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "round_num": {"type": "integer", "minimum": 0},
-    "split": {"enum": list(SPLITS)},
+    "split": {"enum": [*SPLITS, EXTRACTOR_SPLIT]},
     "index": {"type": "integer", "minimum": 0},
     "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
     "part": {"enum": ["template", "server"]},

@@ -27,7 +27,9 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, Reque
 
 from gkt_core.errors import ShardError
 from gkt_core.wire.compression import FrameDecompressor
-from gkt_core.wire.protocol import ZSTD
+from gkt_core.wire.levels.frame import LevelFeatures
+from gkt_core.wire.levels.transport import FrameOfLevels
+from gkt_core.wire.protocol import LEVELS, ZSTD
 from server_app.web.access import cut_when_revoked
 from server_app.web.asking import close_after, send_continue
 
@@ -60,13 +62,16 @@ class Received:
     largest: float
 
 
-def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
+def receive(
+    path: Path, max_bytes: int, *, look_at_floats: bool, levels: LevelFeatures | None = None
+) -> Received:
     """Write the body of the current request to a file, decompressed.
 
     Args:
         path: The file, made new.
         max_bytes: The most that may come out of a compressed body.
         look_at_floats: Whether to find out ``largest``, which is cheap while the bytes are in the cache.
+        levels: What the levels are, of a body whose levels are coded; None where none are taken.
 
     Raises:
         HTTPException: The body is too large, cut short, or stalls.
@@ -75,7 +80,7 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
     """
     digest, num_bytes = hashlib.sha256(), 0
     error: ShardError | None = None
-    decompressor = _decompressor(max_bytes)
+    decompressor = _decompressor(max_bytes, levels)
     content = digest if decompressor is None else hashlib.sha256()
     largest = 0.0 if look_at_floats and decompressor is None else math.inf
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -96,13 +101,15 @@ def receive(path: Path, max_bytes: int, *, look_at_floats: bool) -> Received:
                 except ShardError as trouble:
                     # Said later: a body that changed on its way is sent again, whatever it became.
                     error = trouble
+        if decompressor is not None and error is None:
+            try:
+                rest = decompressor.finish()
+                content.update(rest)
+                _write(descriptor, memoryview(rest))
+            except ShardError as trouble:
+                error = trouble
     finally:
         os.close(descriptor)
-    if decompressor is not None and error is None:
-        try:
-            decompressor.finish()
-        except ShardError as trouble:
-            error = trouble
     return Received(digest.hexdigest(), content.hexdigest(), num_bytes, error, largest)
 
 
@@ -140,10 +147,15 @@ def receive_bytes(max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _decompressor(max_bytes: int) -> FrameDecompressor | None:
+def _decompressor(
+    max_bytes: int, levels: LevelFeatures | None = None
+) -> FrameDecompressor | FrameOfLevels | None:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding == LEVELS and levels is not None:
+        return FrameOfLevels(levels, max_bytes)
     if encoding not in ("identity", ZSTD):
-        raise ShardError(f"content encoding {encoding[:20]!r}, expected {ZSTD} or none")
+        taken = ZSTD if levels is None else f"{ZSTD}, {LEVELS}"
+        raise ShardError(f"content encoding {encoding[:20]!r}, expected {taken} or none")
     return FrameDecompressor(max_bytes) if encoding == ZSTD else None
 
 

@@ -22,7 +22,7 @@ from gkt_core.algorithms.simulation.client import SimulatedClient
 from gkt_core.config.edge_optimizer import EdgeOptimizer
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import GKTError
-from gkt_core.nn.losses import edge_loss
+from gkt_core.nn.losses import distance_correlation, edge_loss
 from gkt_core.rounds.client_round import TrainingBatch, train_on_batch
 
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
@@ -94,12 +94,16 @@ class GroupedTraining:
         parameters = {name: rows(value).detach().requires_grad_() for name, value in self._parameters.items()}
         buffers = {name: rows(value) for name, value in self._buffers.items()}
         self._layout.train()
-        logits = torch.vmap(self._forward)(parameters, buffers, tensor([batch.images for batch in chosen]))
+        images = tensor([batch.images for batch in chosen])
+        features, logits = torch.vmap(self._forward)(parameters, buffers, images)
         labels = tensor([batch.labels for batch in chosen])
         teachers = tensor([batch.server_logits for batch in chosen])
         alphas = torch.tensor([batch.alpha for batch in chosen], device=device)
         each = zip(logits, labels, teachers, alphas, strict=True)
         losses = torch.stack([edge_loss(*values, self._config.temperature) for values in each])
+        if penalty := self._config.leakage_penalty:
+            pairs = zip(images, features, strict=True)
+            losses = losses + penalty * torch.stack([distance_correlation(*pair) for pair in pairs])
         gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
         if not bool(torch.isfinite(losses).all()):
             raise GKTError(
@@ -121,9 +125,11 @@ class GroupedTraining:
                 for name, buffer in buffers.items():
                     self._buffers[name].index_copy_(0, places, buffer)
 
-    def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self._layout, (parameters, buffers), (images,))[1]
-        return logits
+    def _forward(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        features, logits = functional_call(self._layout, (parameters, buffers), (images,))
+        return features, logits
 
     def _tie(self) -> None:
         """Stack all states, and make each device's own tensors views of the stacks.

@@ -11,7 +11,7 @@ from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_shards import Extracted, shards
 from gkt_core.rounds.engine import TrainingEngine
 from gkt_core.rounds.feature_source import ShardSource
-from gkt_core.wire.compression import compress
+from gkt_core.wire.levels.transport import level_features, wire_body
 from gkt_core.wire.shards import (
     SPLITS,
     FeatureShard,
@@ -27,6 +27,7 @@ class Uploads:
 
     def __init__(self, spec: ShardSpec, config: RunConfig, folder: Path | None) -> None:
         self._spec, self._config, self._folder = spec, config, folder
+        self._levels = level_features(spec.codec, spec.feature_shape)
         self.clear()
 
     def clear(self) -> None:
@@ -63,7 +64,7 @@ class Uploads:
     def send(self, part: ClientPart, shard: Extracted) -> None:
         """Encode and keep one shard."""
         key, data = shard.key, shard.encode(part)
-        num_bytes = len(compress(data)) if self._config.compress else len(data)
+        num_bytes = len(wire_body(data, self._levels, compressed=self._config.compress).data)
         self._sent[key.round_num] = self._sent.get(key.round_num, 0) + num_bytes
         if self._folder is None:
             self._shards.append((key, data))

@@ -9,7 +9,7 @@ import numpy as np
 from edge_runtime import DeviceEngine
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.data.augment import augmented_view
-from gkt_core.wire.compression import compress
+from gkt_core.wire.levels.transport import level_features, wire_body
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 
 WORKLOADS = ("train_step", "extract", "pack", "augment")
@@ -47,8 +47,10 @@ def make_workload(
         )
     features, client_logits = engine.predict(images)
     key, ids = ShardKey("device", 1, "train", 0), np.arange(batch_size, dtype=np.int64)
+    levels = level_features(codec, manifest.feature_shape)
 
     def pack() -> bytes:
-        return compress(write_feature_shard(key, ids, features, client_logits, labels, codec))
+        shard = write_feature_shard(key, ids, features, client_logits, labels, codec)
+        return wire_body(shard, levels, compressed=True).data
 
     return pack

@@ -154,6 +154,7 @@ class DemoRun:
             "export",
             split=self._out / "data" / SPLIT_NAME,
             temperature=run_file.temperature,
+            leakage_penalty=run_file.leakage_penalty,
             seed=run_file.seed,
             out=self._out / "artifacts",
         )

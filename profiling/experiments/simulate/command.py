@@ -105,6 +105,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         # Only where it is used, so that a run of an earlier version goes on.
         **({"sent_as": options.sent_as} if options.sent_as else {}),
         **({"feature_clip": noise.clip, "feature_noise": noise.noise} if noise.is_on else {}),
+        **({"label_privacy": noise.label_privacy} if noise.label_privacy else {}),
         **({"own_settings": own_settings} if own_settings else {}),
         **config.to_dict(),
     }

@@ -21,6 +21,7 @@ from edge_runtime.turn import next_task
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
+from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, Task
 from gkt_core.wire.shards import ShardKey, read_soft_labels, write_feature_shard
 from profiling.counted.message_sizes import TYPICAL_REPORT
@@ -101,6 +102,7 @@ class LightDevice:
             manifest.num_classes,
             "load",
         )
+        server.levels = level_features(config.codec, manifest.feature_shape)
         task = self._timed(lambda: server.join(self.client_id, join))
         while task.action != "finish":
             if task.action == "train":

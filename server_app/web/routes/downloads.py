@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, send_file
 from gkt_core.bundle.manifest import DEVICE_FILES, ORT_FORMAT_FILES
 from gkt_core.errors import RoundError
 from gkt_core.seal import has_seal
-from gkt_core.wire.paths import ARTIFACT, MODEL, RUN, SOFT_LABELS
+from gkt_core.wire.paths import ARTIFACT, EXTRACTOR, MODEL, RUN, SOFT_LABELS
 from gkt_core.wire.protocol import SHA256_HEADER
 from server_app.rounds.state import Phase
 from server_app.run_folder import (
@@ -19,9 +19,10 @@ from server_app.run_folder import (
     TEMPLATE_BLOB,
     RunContext,
     filled_template,
+    mean_extractor_blob,
     soft_labels_blob,
 )
-from server_app.store import sealed_blob
+from server_app.store import has_its_hash, sealed_blob
 from server_app.web.context import context, run_of
 from server_app.web.operations import BINARY
 
@@ -77,6 +78,16 @@ def soft_labels(run_id: str, round_num: int, client_id: str) -> Response:
         abort(404, f"no soft labels of round {round_num} for {client_id}: the run is in {state.round_num}")
     # Soft labels are traffic of the round that trains with them.
     return _send(run, path, "soft_labels", state.round_num)
+
+
+@blueprint.get(EXTRACTOR)
+def extractor(run_id: str, round_num: int) -> Response:
+    """The mean of the devices' extractors after a round, which they begin the next one from."""
+    run = run_of(run_id)
+    blob = mean_extractor_blob(round_num)
+    if not has_its_hash(run.blobs, blob):
+        abort(404, f"no mean of extractors after round {round_num}: that of the last round is kept")
+    return _send(run, run.blobs.local_path(blob), "extractor", run.store.state().round_num)
 
 
 @blueprint.get(MODEL)

@@ -54,7 +54,7 @@ def info(run_id: str) -> Response:
     """What a device must know before it joins."""
     run = run_of(run_id)
     manifest = run.bundle.manifest.to_dict()
-    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.told_config.to_dict(), manifest))
+    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.told_config.told(), manifest))
 
 
 @blueprint.get(RUN + STATUS)

@@ -9,10 +9,13 @@ import numpy as np
 from flask import Blueprint, Response, request
 
 from gkt_core.errors import ChecksumError, MessageError, ProtocolError, RoundError, ShardError
+from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
 from gkt_core.wire.paths import REPORT, RUN, SHARD, SHARDS
 from gkt_core.wire.protocol import (
+    LEVELS,
     MAX_MISSING_SHARDS,
     SHA256_HEADER,
+    ZSTD,
     MissingShards,
     RoundReport,
     ShardReceipt,
@@ -21,10 +24,11 @@ from gkt_core.wire.shards import SPLITS, FeatureShard, ShardKey, ShardSpec, map_
 from server_app.rounds.machine import part_is_closed, rounds_of
 from server_app.rounds.state import RunState
 from server_app.run_folder import RunContext, shard_blob
-from server_app.store import ShardRecord, UploadView, drop_blobs
+from server_app.store import ShardRecord, UploadView, drop_blobs, shard_trouble
 from server_app.web.access import still_admitted
 from server_app.web.context import context, message_response, run_of, task_response
 from server_app.web.receiving import Received, receive, receive_message
+from server_app.web.routes.extractor_checks import check_extractor_arrived, check_shared, checked_extractor
 from server_app.web.validation import received
 
 # Sums of numbers below it stay finite, and the status can be sent as JSON.
@@ -40,7 +44,7 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
     run = run_of(run_id)
     state = run.store.state()
     if rounds_of(state).has_reported(state, client_id, round_num):
-        return message_response(MissingShards([], []))
+        return _answer(run, MissingShards([], []))
     rounds_of(state).check_upload(state, client_id, round_num)
     kept = _kept_shards(run, round_num, client_id)
     stored = {(shard.key.split, shard.key.index) for shard in kept}
@@ -51,21 +55,36 @@ def missing_shards(run_id: str, round_num: int, client_id: str) -> Response:
         wanted = (index for index in range(num_shards) if (split, index) not in stored)
         return list(islice(wanted, MAX_MISSING_SHARDS))
 
-    return message_response(MissingShards(missing("train"), missing("validation")))
+    return _answer(run, MissingShards(missing("train"), missing("validation")))
+
+
+def _answer(run: RunContext, missing: MissingShards) -> Response:
+    """Say how shards may come, too: as RFC 7694 has it, which devices of earlier versions do not read."""
+    response = message_response(missing)
+    response.headers["Accept-Encoding"] = ZSTD if run.level_features is None else f"{ZSTD}, {LEVELS}"
+    return response
 
 
 @blueprint.put(SHARD)
 def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: int) -> Response:
     """Keep one shard; repeating it is harmless, also after its round was closed."""
     run = run_of(run_id)
-    if split not in SPLITS:
+    is_extractor = split == EXTRACTOR_SPLIT
+    if is_extractor:
+        check_shared(run.config, round_num, index)
+    elif split not in SPLITS:
         raise ShardError(f"unknown split {split[:20]!r}, expected one of {', '.join(SPLITS)}")
     key = ShardKey(client_id, round_num, split, index)
     spec = run.shard_spec
     admission, quota = context().admission, context().quota
     with admission.upload(client_id), run.blobs.incoming() as path:
         quota.check_room()
-        arrived = receive(path, spec.max_bytes, look_at_floats=spec.codec == "fp32")
+        arrived = receive(
+            path,
+            run.extractor_spec.max_bytes if is_extractor else spec.max_bytes,
+            look_at_floats=spec.codec == "fp32" and not is_extractor,
+            levels=None if is_extractor else run.level_features,
+        )
         still_admitted()
         view = run.store.upload_view(key)
         known = view.known if view.known is not None and view.known.sha256 == arrived.sha256 else None
@@ -73,7 +92,10 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
             _check_awaited(view, key)
         try:
             _check_hash(arrived)
-            if known is None:
+            if known is None and is_extractor:
+                num_samples = 0
+                checked_extractor(arrived, path, key, run.extractor_spec)
+            elif known is None:
                 num_samples = len(_checked(arrived, path, key, spec).sample_ids)
                 quota.check_size(key, view.client, num_samples)
         except ProtocolError:
@@ -90,7 +112,8 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
 
 def _check_awaited(view: UploadView, key: ShardKey) -> None:
     rounds_of(view.state).check_upload(view.state, key.client_id, key.round_num)
-    context().quota.check_index(key, view.client)
+    if key.split != EXTRACTOR_SPLIT:
+        context().quota.check_index(key, view.client)
 
 
 def _store(run: RunContext, record: ShardRecord, path: Path) -> None:
@@ -145,6 +168,8 @@ def _kept_shards(run: RunContext, round_num: int, client_id: str) -> list[ShardR
 
 def _is_readable(run: RunContext, shard: ShardRecord) -> bool:
     """Whether a shard was not cut short meanwhile; all its bytes are hashed before it is trained on."""
+    if shard.key.split == EXTRACTOR_SPLIT:
+        return not shard_trouble(run.blobs, shard, run.shard_spec)
     try:
         map_feature_shard(run.blobs.local_path(shard.blob), shard.key, run.shard_spec)
     except (ProtocolError, FileNotFoundError):
@@ -166,6 +191,7 @@ def put_report(run_id: str, round_num: int, client_id: str) -> Response:
         remembered = 0 if run.config.uploads_every_round else upload_round
         with context().admission.storing(client_id):
             _check_complete(run, client_id, upload_round, report)
+            check_extractor_arrived(run, _kept_shards(run, round_num, client_id), client_id, round_num)
             state = run.store.close_part(client_id, round_num, report, remembered)
         run.store.count_traffic("upload/reports", round_num, len(body))
     return task_response(run, state, client_id)

@@ -63,6 +63,26 @@ def test_the_learning_rate_is_set_for_each_step(engine: DeviceEngine) -> None:
     assert not np.array_equal(still["head.fc.weight"], engine.parameters()["head.fc.weight"])
 
 
+def test_replaced_weights_are_computed_with_and_the_others_stay(engine: DeviceEngine) -> None:
+    engine.train_step(*batch_of(8), 1.0)
+    before, images = engine.parameters(), batch_of(5)[0]
+    engine.predict(images)
+    own = {name: value for name, value in before.items() if name.startswith("extractor.")}
+    engine.replace({name: value * np.float32(2) for name, value in own.items()})
+    after = engine.parameters()
+    assert all(np.array_equal(after[name], 2 * value) for name, value in own.items())
+    assert all(np.array_equal(after[name], before[name]) for name in before.keys() - own.keys())
+    doubled, _ = engine.predict(images)
+    engine.replace(own)
+    features, logits = engine.predict(images)
+    assert not np.allclose(doubled, features)
+    loss, _ = engine.train_step(*batch_of(8, seed=1), 1.0)
+    assert np.isfinite(loss)
+    assert np.isfinite(logits).all()
+    with pytest.raises(ArtifactError, match="no tensor of this network"):
+        engine.replace({"extractor.bn.bias": np.zeros(3, np.float32)})
+
+
 def test_predicting_changes_nothing(engine: DeviceEngine) -> None:
     engine.train_step(*batch_of(8), 1.0)
     before = engine.parameters()

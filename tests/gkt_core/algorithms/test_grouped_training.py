@@ -55,6 +55,7 @@ def ignore_samples(num: int) -> None:
         {"shared_init": False, "local_epochs": 2},
         {"lr_schedule": "one_cycle", "local_epochs": 2},
         {"edge_network": "resnet8-8x8x8", "edge_optimizer": "sgd", "edge_lr": 0.01},
+        {"leakage_penalty": 0.5, "edge_optimizer": "sgd", "edge_lr": 0.01},
         {"lr_schedule": "cosine_by_step", "edge_optimizer": "sgd", "edge_lr": 0.01},
     ],
     ids=str,

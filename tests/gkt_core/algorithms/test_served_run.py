@@ -180,6 +180,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "client_fraction": 0.7,
         "feature_augmentation": "crop",
     },
+    "shared extractor": {"rounds": 3, "client_fraction": 0.7, "share_extractor": "every", "codec": "uint2"},
     "narrow tap": {"rounds": 2, "codec": "uint4", "feature_augmentation": "crop+flip"},
     "uploads by drift": {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
 }

@@ -66,7 +66,7 @@ RULES: dict[str, dict[str, Any]] = {
     "codec": {
         "accepted": CODECS,
         "refused": ["", "fp64", "FP32"],
-        "expected": "one of fp32, fp16, uint8, uint4",
+        "expected": "one of fp32, fp16, uint8, uint4, uint3, uint2, uint1",
     },
     "soft_labels": {
         "accepted": SOFT_LABEL_SOURCES,
@@ -80,6 +80,16 @@ RULES: dict[str, dict[str, Any]] = {
     "plateau_factor": {"accepted": [0.5], "refused": [0.0, 1.0], "expected": "above 0 and below 1"},
     "plateau_patience": {"accepted": [0, 3], "refused": [-1], "expected": "at least 0"},
     "horizontal_flip": {"accepted": [True, False], "refused": [], "expected": ""},
+    "leakage_penalty": {
+        "accepted": [0.0, 0.3, 1000.0],
+        "refused": [-0.1, 1001.0, NAN],
+        "expected": "0 to 1000",
+    },
+    "share_extractor": {
+        "accepted": ["never", "every", "rounds=1,4"],
+        "refused": ["", "always", "rounds=", "rounds=0", "drift=0.1"],
+        "expected": "never, every or rounds=1,4,16 (rounds from 1)",
+    },
     "compress": {"accepted": [True, False], "refused": [], "expected": ""},
     "quarantine": {"accepted": [True, False], "refused": [], "expected": ""},
     "mode": {"accepted": MODES, "refused": ["fedbuff"], "expected": "one of sync, async"},

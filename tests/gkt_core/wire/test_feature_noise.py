@@ -18,6 +18,7 @@ from gkt_core.bundle.manifest import load_bundle
 from gkt_core.config.run_config import RunConfig
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError
+from gkt_core.rounds.label_privacy import with_private_labels
 from gkt_core.wire.feature_noise import KEY_BYTES, FeatureNoise, gaussian, simulated_key
 from gkt_core.wire.protocol import RoundReport, ShardReceipt, from_json, to_json
 from gkt_core.wire.shards import ShardKey, ShardSpec, read_feature_shard
@@ -143,6 +144,70 @@ def test_a_device_sends_noised_features_and_again_after_a_stop(server_bundle: Pa
     assert {**second.sent, **first.sent} == whole.sent
     with pytest.raises(ConfigError, match=r"began with --feature-clip 0.4 --feature-noise 0.3"):
         take_part(again, data, state)
+
+
+def test_a_device_sends_responses_for_labels_and_says_so(server_bundle: Path, tmp_path: Path) -> None:
+    path, data, noise = (
+        tmp_path / "client-a.npz",
+        private_data(1, num_train=60),
+        FeatureNoise(label_privacy=0.5),
+    )
+    save_private_data(path, data)
+    one, two = recording(), recording()
+    served = Served(server_bundle, tmp_path / "r0")
+    take_part(served, path, tmp_path / "state", client=one, noise=noise)
+    (status,) = run_status(served.run.store).clients
+    assert status.label_epsilon == 0.5
+    kept = json.loads((tmp_path / "state" / "noise.json").read_text())
+    keyed = replace(noise, key=bytes.fromhex(kept["key"]))
+    expected = with_private_labels(data, keyed, NUM_CLASSES)
+    spec = ShardSpec("uint8", FEATURE_SHAPE, NUM_CLASSES, 8)
+    said: dict[str, list[int]] = {"train": [], "validation": []}
+    for key, body in sorted(one.sent.items(), key=lambda each: each[0].index):
+        shard = read_feature_shard(body, key, spec)
+        assert shard.label_epsilon == 0.5
+        said[key.split] += shard.labels.tolist()
+    assert said == {
+        "train": expected.train.labels.tolist(),
+        "validation": expected.validation.labels.tolist(),
+    }
+    assert said["train"] != data.train.labels.tolist()
+
+    # With the key of that folder again, in another run: the very responses.
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "noise.json").write_text(json.dumps(kept))
+    other = Served(server_bundle, tmp_path / "r1")
+    take_part(other, path, again, client=two, noise=noise)
+    assert two.sent == one.sent
+    with pytest.raises(
+        ConfigError, match=r"--label-privacy 0\.5, now it is --feature-clip 0 --feature-noise 0:"
+    ):
+        take_part(other, path, again)
+
+
+def test_a_dry_run_says_what_becomes_of_labels(server_bundle: Path) -> None:
+    config, bundle, data = (
+        RunConfig(crop_padding=1, shard_samples=8),
+        load_bundle(server_bundle),
+        private_data(1),
+    )
+    shown = dry_run(bundle, data, config, client_id="a", num_threads=1, noise=FeatureNoise(label_privacy=1.0))
+    assert shown.label_privacy == 1.0
+    (line,) = [line for line in shown.leaves if line.startswith("labels of")]
+    assert "each exchanged for another with chance 42% (epsilon 1), once for the whole run" in line
+
+
+def test_simulated_devices_send_responses(federation: Federation, tmp_path: Path) -> None:
+    config = RunConfig(num_clients=2, rounds=1, server_epochs=1, crop_padding=1, batch_size=16)
+    private = FeatureNoise(label_privacy=1.0)
+    losses = []
+    for noise in (None, private, private):
+        algorithm = build_algorithm(AlgorithmOptions("fedgkt", noise=noise), federation, config, tmp_path)
+        losses.append(algorithm.run_round(1, 1.0, lambda who, num: None).train_loss)
+    assert losses[1] == losses[2] != losses[0]
+    with pytest.raises(ConfigError, match="leave out --label-privacy"):
+        build_algorithm(AlgorithmOptions("fedavg", noise=private), federation, config, tmp_path)
 
 
 def test_a_device_that_began_bare_goes_on_bare(tmp_path: Path) -> None:

@@ -371,3 +371,17 @@ def test_joining_again_does_not_lift_a_quarantine(empty_run: Path, tmp_path: Pat
     state = store.apply(Joined("client-b"))
     assert dict(state.quarantined) == {"client-b": "noise"}
     store.close()
+
+
+def test_devices_whose_labels_are_randomised_are_not_named_for_that() -> None:
+    """Their heads learn what most labels say, and deny the others: untold, the judge would name them."""
+    sent = devices("iid", 3)
+    rng = np.random.default_rng(0)
+    rows, features, _, labels = sent["d1"]
+    sure = 12 * np.eye(NUM_CLASSES, dtype=np.float32)[labels]
+    said = np.where(rng.random(len(labels)) < 0.5, rng.integers(0, NUM_CLASSES, len(labels)), labels)
+    evidence = looked_at({**sent, "d1": (rows, features, sure, said)})
+    assert set(judge(evidence, num_classes=NUM_CLASSES, **NOTHING)) == {"d1"}
+    assert judge(evidence, num_classes=NUM_CLASSES, **NOTHING, kept_labels={"d1": 0.5}) == {}
+    # One that only says so, with an epsilon that hardly exchanges a label, is judged as ever.
+    assert set(judge(evidence, num_classes=NUM_CLASSES, **NOTHING, kept_labels={"d1": 0.99})) == {"d1"}

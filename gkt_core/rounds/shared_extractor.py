@@ -1,0 +1,120 @@
+"""Extractors that devices share: what travels of them, and their mean, which all begin the next round from.
+
+FedAvg (McMahan et al., AISTATS 2017, Algorithm 1) of the part of the network that makes features: weights and
+running statistics, weighted by training samples. The local head stays a device's own. Who sees an extractor
+can tell more from features, and something of what it was trained on: a run says that it shares them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gkt_core.bundle.manifest import TensorSlot
+from gkt_core.bundle.template import EXTRACTOR_PREFIX
+from gkt_core.errors import ShardError
+from gkt_core.wire.shard_checks import check_layout, check_magnitude, check_metadata
+from gkt_core.wire.shard_file import MAX_HEADER_BYTES, parse, serialise
+
+Extractor = Mapping[str, NDArray[np.float32]]
+
+# In place of a split, in the path of a device's own extractor.
+EXTRACTOR_SPLIT = "extractor"
+# Beyond what any training that went well gives a weight or a running statistic.
+MOST_WEIGHT = 1e4
+_VARIANCE = ".running_var"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorSpec:
+    """What the extractor of a run is.
+
+    Attributes:
+        shapes: Of its tensors by their PyTorch names, sorted: the order in which they travel.
+    """
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of_slots(cls, slots: Mapping[str, TensorSlot]) -> ExtractorSpec:
+        """Read it from the tensors of a bundle's combined template."""
+        names = sorted(name for name in slots if name.startswith(EXTRACTOR_PREFIX))
+        return cls(tuple((name, tuple(slots[name].shape)) for name in names))
+
+    @classmethod
+    def of_arrays(cls, arrays: Extractor) -> ExtractorSpec:
+        """Read it from a network's own weights; those of the local head are left out."""
+        names = sorted(name for name in arrays if name.startswith(EXTRACTOR_PREFIX))
+        return cls(tuple((name, arrays[name].shape) for name in names))
+
+    @property
+    def num_values(self) -> int:
+        """Of all tensors together."""
+        return sum(math.prod(shape) for _, shape in self.shapes)
+
+    @property
+    def max_bytes(self) -> int:
+        """Of a file; no valid one has more."""
+        return 8 + MAX_HEADER_BYTES + 4 * self.num_values
+
+    def flat(self, arrays: Extractor) -> NDArray[np.float32]:
+        """Put the extractor's tensors behind each other, ``[P]``."""
+        return np.concatenate([np.asarray(arrays[name], np.float32).reshape(-1) for name, _ in self.shapes])
+
+    def tensors(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Undo :meth:`flat`."""
+        tensors, begin = {}, 0
+        for name, shape in self.shapes:
+            end = begin + math.prod(shape)
+            tensors[name] = np.array(flat[begin:end], np.float32).reshape(shape)
+            begin = end
+        return tensors
+
+
+def write_extractor(spec: ExtractorSpec, arrays: Extractor, client_id: str, round_num: int) -> bytes:
+    """Write an extractor as it was after a round; ``client_id`` is empty for the mean.
+
+    Raises:
+        ShardError: A value is not finite, or far too large.
+    """
+    flat = spec.flat(arrays)
+    check_magnitude("weights of the extractor", flat, MOST_WEIGHT)
+    return serialise({"extractor": flat}, _metadata(client_id, round_num))
+
+
+def read_extractor(
+    data: bytes | NDArray[np.uint8], spec: ExtractorSpec, client_id: str, round_num: int
+) -> dict[str, NDArray[np.float32]]:
+    """Read an extractor that somebody else sent.
+
+    Raises:
+        ShardError: It is another network's, device's or round's, or holds values that no training gives.
+    """
+    tensors, metadata = parse(data)
+    check_metadata(metadata, _metadata(client_id, round_num))
+    check_layout(tensors, {"extractor": ("float32", (spec.num_values,))})
+    check_magnitude("weights of the extractor", tensors["extractor"], MOST_WEIGHT)
+    extractor = spec.tensors(tensors["extractor"])
+    for name, values in extractor.items():
+        if name.endswith(_VARIANCE) and values.min(initial=0) < 0:
+            raise ShardError(f"{name} holds {values.min():.3g}: a variance is never negative")
+    return extractor
+
+
+def mean_extractor(
+    spec: ExtractorSpec, parts: Sequence[tuple[int, Extractor]]
+) -> dict[str, NDArray[np.float32]]:
+    """Average extractors, each weighted by its device's training samples, in the order given."""
+    total = sum(num for num, _ in parts)
+    mean = np.zeros(spec.num_values, np.float64)
+    for num, arrays in parts:
+        mean += spec.flat(arrays).astype(np.float64) * (num / total)
+    return spec.tensors(mean.astype(np.float32))
+
+
+def _metadata(client_id: str, round_num: int) -> dict[str, str | int]:
+    return {"kind": "extractor", "client_id": client_id, "round_num": round_num}
