@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from gkt_core.errors import InputError, RoundError
 from gkt_core.wire.credentials import ClientChange
 from server_app.logs.erasing import erase_name
-from server_app.membership import REVOKE, applied, change_client, check_known
+from server_app.members.membership import REVOKE, applied, change_client, check_known
 from server_app.overview.messages import RunChanged
 from server_app.overview.seen import erase_seen
 from server_app.overview.watcher import TOLD_NAME

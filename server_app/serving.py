@@ -15,7 +15,7 @@ from pathlib import Path
 from gkt_core.errors import AddressInUseError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
 from gkt_core.wire.join_link import JoinLink
-from server_app.inviting import serve_link
+from server_app.members.inviting import serve_link
 from server_app.overview.watcher import RunWatcher
 from server_app.quota import Limits
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, RunContext, operator_secret

@@ -54,8 +54,8 @@ def make_links(
         InputError: Nobody knows where the server is, or there is no such device.
     """
     from gkt_core.wire.credentials import EnrolmentRequest  # noqa: PLC0415
-    from server_app.inviting import kept_link  # noqa: PLC0415 - imports an extra
-    from server_app.membership import join_links, open_enrolments  # noqa: PLC0415
+    from server_app.members.inviting import kept_link  # noqa: PLC0415 - imports an extra
+    from server_app.members.membership import join_links, open_enrolments  # noqa: PLC0415
 
     printed = kept_link(run.folder)
     url = options.public_url or (printed.url if printed else "")

@@ -102,13 +102,13 @@ class _LocalRun:
 
     def clients(self) -> ClientList:
         """List its devices."""
-        from server_app.membership import client_list  # noqa: PLC0415 - imports an extra
+        from server_app.members.membership import client_list  # noqa: PLC0415 - imports an extra
 
         return client_list(self._run.store)
 
     def change(self, client_id: str, action: str) -> None:
         """Revoke, release, trust or rotate a device."""
-        from server_app.membership import change_client  # noqa: PLC0415 - imports an extra
+        from server_app.members.membership import change_client  # noqa: PLC0415 - imports an extra
 
         change_client(self._run, client_id, action)
 
@@ -179,7 +179,7 @@ class RemoteRun:
     def link_for(self, client_id: str, options: ReenrolOptions) -> JoinLink:
         """Make the link of a device that enrols again."""
         with needs("server"):
-            from server_app.membership import join_links  # noqa: PLC0415 - imports an extra
+            from server_app.members.membership import join_links  # noqa: PLC0415 - imports an extra
         wanted = EnrolmentRequest(1, options.hours * 3600, client_id)
         made = self._ask(Enrolments, "POST", self._root + ENROLMENTS, to_json(wanted))
         return join_links(options.public_url or self._url, made)[0]

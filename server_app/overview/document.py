@@ -15,7 +15,7 @@ import psutil
 from gkt_core.wire.credentials import ClientRow
 from gkt_core.wire.protocol import RoundReport, RunStatus
 from server_app.heartbeat import ALIVE_NAME, read_beat
-from server_app.membership import client_list
+from server_app.members.membership import client_list
 from server_app.overview.estimate import seconds_left
 from server_app.overview.judging import judge
 from server_app.overview.messages import DeviceLine, DiskLine, Overview, TrainerLine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,16 @@ def _revision(connection: sa.Connection) -> str | None:
         return None
     revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     return None if revision is None else str(revision)
+
+
+def database_time(connection: sa.Connection) -> float:
+    """Tell the time in seconds since the epoch: machines that share a database need not agree on it."""
+    if connection.dialect.name == "postgresql":
+        query = sa.text("SELECT extract(epoch FROM clock_timestamp())")
+        return float(connection.execute(query).scalar_one())
+    return time.time()
+
+
+def shown(database: Path | str) -> str:
+    """Give the place of a database, without its password."""
+    return str(database) if isinstance(database, Path) else sa.make_url(database).render_as_string()

@@ -23,7 +23,7 @@ from server_app.rounds.state import Event, Forgotten, Grown, Joined, Phase, Repo
 from server_app.storage_errors import is_passing, named
 from server_app.store import tables
 from server_app.store.credentials import CredentialStore
-from server_app.store.engine import compact, migrate, open_engine, write_transaction
+from server_app.store.engine import compact, database_time, migrate, open_engine, shown, write_transaction
 from server_app.store.identities import erase_rows, forget_open_parts, known_identities
 from server_app.store.joining import Identity, check_joining
 from server_app.store.past import Past
@@ -82,7 +82,7 @@ class RunStore:
             if is_passing(error):
                 raise named(error) from error
             raise InputError(
-                f"{_shown(database)} cannot be used: {error.orig}: is it there, and ours?"
+                f"{shown(database)} cannot be used: {error.orig}: is it there, and ours?"
             ) from error
         return store
 
@@ -105,14 +105,14 @@ class RunStore:
                 known_id = connection.execute(query).scalar()
         except DamagedStorageError as error:
             raise InputError(
-                f"{_shown(database)} cannot be read: it is damaged, or no database of a run: restore a "
+                f"{shown(database)} cannot be read: it is damaged, or no database of a run: restore a "
                 "backup of it, or begin a new run in another --data-dir"
             ) from error
         except sa.exc.DatabaseError as error:
             if is_passing(error):
                 raise named(error) from error
             raise InputError(
-                f"{_shown(database)} cannot be read: {error.orig}: begin a new run in another --data-dir"
+                f"{shown(database)} cannot be read: {error.orig}: begin a new run in another --data-dir"
             ) from error
         finally:
             engine.dispose()
@@ -373,7 +373,7 @@ class RunStore:
         """Take or renew the right to train, if nobody else has it, and say whether it is the owner's now."""
         runs = tables.runs
         with self._write() as connection:
-            now = self._now(connection)
+            now = database_time(connection)
             free = sa.or_(runs.c.lease_owner.in_(("", owner)), runs.c.lease_until < now)
             update = sa.update(runs).where(self._mine, free)
             taken = connection.execute(update.values(lease_owner=owner, lease_until=now + seconds))
@@ -384,13 +384,6 @@ class RunStore:
         held = sa.update(tables.runs).where(self._mine, tables.runs.c.lease_owner == owner)
         with self._write() as connection:
             connection.execute(held.values(lease_owner="", lease_until=0.0))
-
-    def _now(self, connection: sa.Connection) -> float:
-        if self._dialect is postgresql:
-            # Machines that share a database need not agree on the time.
-            query = sa.text("SELECT extract(epoch FROM clock_timestamp())")
-            return float(connection.execute(query).scalar_one())
-        return time.time()
 
     def report_progress(self, progress: TrainerProgress | None) -> None:
         """Say how far the trainer is; also its sign of life."""
@@ -403,8 +396,3 @@ class RunStore:
         (row,) = self._rows(tables.runs)
         progress = from_json(TrainerProgress, row.progress.encode()) if row.progress else None
         return progress, row.trainer_seen_at
-
-
-def _shown(database: Path | str) -> str:
-    """Without its password."""
-    return str(database) if isinstance(database, Path) else sa.make_url(database).render_as_string()

@@ -42,7 +42,7 @@ from gkt_core.wire.protocol import (
     Task,
 )
 from gkt_core.wire.shards import SPLITS
-from server_app.membership import RELEASE, REVOKE, ROTATE, TRUST
+from server_app.members.membership import RELEASE, REVOKE, ROTATE, TRUST
 from server_app.operating import FORGET, RUN_ACTIONS
 from server_app.overview.messages import Overview, RunChange, RunChanged
 

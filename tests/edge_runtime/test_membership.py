@@ -33,8 +33,8 @@ from gkt_core.wire.join_link import JoinLink
 from gkt_core.wire.protocol import SHA256_HEADER
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
-from server_app.inviting import kept_link, moved_link, serve_link
-from server_app.membership import authority_sha256, bundle_sha256, change_client
+from server_app.members.inviting import kept_link, moved_link, serve_link
+from server_app.members.membership import authority_sha256, bundle_sha256, change_client
 from server_app.own_certificate import OwnCertificate, names_of_this_machine, own_certificate
 from server_app.serving import bind
 from server_app.web.gunicorn_server import WebServer

@@ -14,7 +14,7 @@ import pytest
 
 from edge_runtime.state.credential import kept_credential
 from gkt_core.wire.join_link import read_join_link
-from server_app.inviting import moved_link
+from server_app.members.inviting import moved_link
 from tests.conftest import Gkt
 from tests.server_app.served import SMALL, SmallFederation, StartServer
 from tests.server_app.waiting import until

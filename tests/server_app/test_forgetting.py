@@ -18,9 +18,9 @@ from gkt_core.cli import gkt
 from gkt_core.errors import ConfigError, InputError
 from server_app import RunContext, create_app, open_run
 from server_app.cli import clients as clients_command
-from server_app.inviting import enrolled
 from server_app.logs.erasing import note_place
 from server_app.logs.setup import LogOptions, logging_to
+from server_app.members.inviting import enrolled
 from server_app.operating import forget_client
 from server_app.overview.seen import Ledger
 from server_app.overview.watcher import TOLD_NAME

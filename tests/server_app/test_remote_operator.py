@@ -24,7 +24,7 @@ from gkt_core.errors import (
 from gkt_core.wire.credentials import new_secret
 from gkt_core.wire.join_link import read_join_link
 from server_app import create_app, open_run
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.run_folder import RunContext
 from tests.edge_runtime.certificates import make_certificate
 from tests.edge_runtime.in_thread import answering

@@ -28,7 +28,7 @@ from profiling.experiments.demo.options import DEMO_DEFAULTS, DemoOptions, deriv
 from profiling.frame.machine import describe_machine
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server
 from profiling.traffic.wire_meter import WIRE_NAME, WireMeter
-from server_app.inviting import moved_link
+from server_app.members.inviting import moved_link
 from server_app.run_folder import SERVER_INFO_NAME, operator_bearer
 
 _POLL_SECONDS = 0.5

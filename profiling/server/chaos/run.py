@@ -13,7 +13,7 @@ from typing import Any
 from gkt_core.errors import ResourceError, RunFailedError
 from profiling.frame.processes import Child, ProcessGroup, arguments, free_port
 from profiling.server.chaos.outcome import left_over, run_hashes
-from server_app.inviting import serve_link
+from server_app.members.inviting import serve_link
 from server_app.own_certificate import names_of_this_machine, own_certificate
 from server_app.rounds.state import Phase
 from server_app.run_folder import JOIN_NAME, RunContext, open_run

@@ -21,7 +21,7 @@ from profiling.frame.processes import Child, ProcessGroup, arguments, free_port,
 from profiling.server.load.light_device import LightDevice
 from profiling.server.load.memory import MemorySample, MemorySampler, between, growth_per_round
 from profiling.server.load.options import LoadOptions
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.run_folder import RunContext, create_run
 
 _NUM_VALIDATION = 2

@@ -30,7 +30,7 @@ from profiling.frame import Announce
 from profiling.frame.processes import ProcessGroup, arguments, free_port, wait_for_server, wait_until
 from profiling.server.load.light_device import LightDevice
 from profiling.server.peers.options import PeersOptions
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.own_certificate import names_of_this_machine, own_certificate
 from server_app.run_folder import RunContext, create_run
 

@@ -26,7 +26,7 @@ from profiling.frame import Announce
 from profiling.frame.processes import ProcessGroup, arguments, free_port, wait_for_server, wait_until
 from profiling.server.waiting.options import WaitingOptions
 from profiling.server.web.process_cost import cpu_seconds
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.run_folder import RunContext, create_run
 
 _NUM_TRAIN, _NUM_VALIDATION, _NUM_CLASSES = 8, 2, 10

@@ -19,7 +19,7 @@ from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import PROTOCOL_VERSION, SHA256_HEADER, JoinRequest, to_json
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_run
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 
 CLIENT_ID = "device"
 FEATURE_SHAPE = (16, 8, 8)

@@ -10,7 +10,7 @@ from gkt_core.errors import MessageError
 from gkt_core.wire.credentials import ClientChange, EnrolmentRequest
 from gkt_core.wire.paths import CLIENT_ACTION, CLIENTS, ENROLMENTS, RUN
 from gkt_core.wire.protocol import check_client_id
-from server_app import membership
+from server_app.members import membership
 from server_app.operating import FORGET, forget_client
 from server_app.web.context import context, message_response, run_of
 from server_app.web.operations import ACTIONS

@@ -20,7 +20,7 @@ from gkt_core.data.private_data import load_private_data
 from gkt_core.errors import InputError
 from gkt_core.wire.join_link import JoinLink
 from server_app import RunContext, create_app, create_run
-from server_app.membership import bundle_sha256
+from server_app.members.membership import bundle_sha256
 from tests.conftest import LONGEST_SECONDS, Gkt
 from tests.edge_runtime.in_thread import answering
 from tests.gkt_core.data.test_pack import CLASSES, by_id, names_in, photos

@@ -42,7 +42,7 @@ def inputs(server_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("rounds")
     data = private_data(3, num_train=29)
     save_private_data(folder / "device.npz", data)
-    (folder / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (folder / "config.json").write_text(json.dumps(CONFIG.told()))
     logits = np.random.default_rng(5).normal(size=(29, NUM_CLASSES)).astype(np.float32)
     answer = write_soft_labels(CLIENT, 1, SoftLabels(data.train.sample_ids, logits))
     (folder / "soft").write_bytes(answer)

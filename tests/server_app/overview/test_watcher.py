@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from server_app.membership import change_client
+from server_app.members.membership import change_client
 from server_app.operating import change_run, forget_client
 from server_app.overview.document import Witness, overview
 from server_app.overview.seen import SEEN_NAME, Ledger, read_seen

@@ -27,8 +27,8 @@ from gkt_core.wire.credentials import (
 from gkt_core.wire.protocol import RunStatus, Task, from_json, to_json
 from gkt_core.wire.shards import ShardKey
 from server_app import create_app
-from server_app.inviting import enrolled
-from server_app.membership import change_client
+from server_app.members.inviting import enrolled
+from server_app.members.membership import change_client
 from server_app.run_folder import RunContext
 from server_app.web.openapi import openapi_document
 from tests.conftest import LONGEST_SECONDS

@@ -23,7 +23,7 @@ from gkt_core.bundle.manifest import Bundle
 from gkt_core.wire.protocol import SHA256_HEADER, ErrorBody, from_json, to_json
 from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_app, create_run
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.run_folder import RunContext
 from tests.conftest import LONGEST_SECONDS, ROOT, free_port
 from tests.server_app.served import SMALL, SmallFederation, StartServer

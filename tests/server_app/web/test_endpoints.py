@@ -23,7 +23,7 @@ from gkt_core.wire.protocol import (
 )
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.overview import messages
 from server_app.web.operations import OPERATIONS
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, operator, shard_bytes

@@ -20,7 +20,7 @@ from gkt_core.wire.online_features import write_features
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
-from server_app.inviting import enrolled
+from server_app.members.inviting import enrolled
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.openapi import openapi_document
 from server_app.web.operations import OPERATIONS

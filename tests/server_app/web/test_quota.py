@@ -14,7 +14,7 @@ from gkt_core.errors import RoundClosedError
 from gkt_core.wire.protocol import JoinRequest, Task, from_json
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
-from server_app.membership import change_client
+from server_app.members.membership import change_client
 from server_app.quota import Limits
 from server_app.rounds.state import DeadlinePassed, RulesChanged
 from server_app.store import UploadView

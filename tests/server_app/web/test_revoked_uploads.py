@@ -12,8 +12,8 @@ import pytest
 from gkt_core.wire.credentials import new_secret, read_bearer, secret_sha256
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from server_app import create_app
-from server_app.inviting import enrolled
-from server_app.membership import change_client
+from server_app.members.inviting import enrolled
+from server_app.members.membership import change_client
 from server_app.run_folder import RunContext
 from server_app.store.folder import INCOMING
 from tests.conftest import LONGEST_SECONDS

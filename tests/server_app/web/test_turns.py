@@ -22,8 +22,8 @@ from edge_runtime.turn import next_task
 from gkt_core.wire.credentials import ROTATE_HEADER, new_secret, read_bearer, secret_sha256
 from gkt_core.wire.protocol import Task
 from server_app import RunContext, create_app
-from server_app.inviting import enrolled
-from server_app.membership import change_client
+from server_app.members.inviting import enrolled
+from server_app.members.membership import change_client
 from server_app.rounds.state import Joined, Noted
 from server_app.store import RunStore
 from server_app.turns import TurnWatch

@@ -133,6 +133,7 @@ function reportOf(part: ClientPart, state: DeviceState, extractSeconds: number, 
     images_per_second: state.train_seconds ? numImages / state.train_seconds : 0,
     feature_clip: part.noise.clip,
     feature_noise: part.noise.noise,
+    label_epsilon: 0,
     upload_round: heldRound,
   };
 }

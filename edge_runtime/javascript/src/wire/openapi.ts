@@ -106,7 +106,7 @@ export interface components {
          * RoundReport
          * @description A device closes its part of a round: how many shards it sent, and how training went.
          *
-         *     ``feature_clip`` and ``feature_noise`` say what the device did to its features before it sent them, as
+         *     ``feature_clip``, ``feature_noise`` and ``label_epsilon`` say what it did to features and labels, as
          *     :class:`gkt_core.wire.feature_noise.FeatureNoise` has them; 0 for nothing. ``upload_round`` is the round
          *     whose upload is to be trained on, which the shards are counted of; 0 for this one.
          */
@@ -142,6 +142,11 @@ export interface components {
              * @default 0
              */
             upload_round: number;
+            /**
+             * Label Epsilon
+             * @default 0
+             */
+            label_epsilon: number;
         };
         /**
          * RunInfo

@@ -1,0 +1,1 @@
+"""Who belongs to a run: enrolments, links, secrets, revocation."""
