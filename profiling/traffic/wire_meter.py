@@ -24,6 +24,7 @@ _KINDS = {
     "missing_shards": matcher(paths.RUN + paths.SHARDS),
     "reports": matcher(paths.RUN + paths.REPORT),
     "soft_labels": matcher(paths.RUN + paths.SOFT_LABELS),
+    "extractor": matcher(paths.RUN + paths.EXTRACTOR),
     "bundle": matcher(paths.RUN + paths.ARTIFACT),
     "model": matcher(paths.RUN + paths.MODEL),
     "task": matcher(paths.RUN + paths.TASK),

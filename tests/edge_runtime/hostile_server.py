@@ -100,7 +100,7 @@ class Session:
         path = path.removeprefix("/v1/runs").removeprefix(f"/{RUN_ID}")
         if path == "":
             runs = message(RunList(PROTOCOL_VERSION, [RUN_ID]))
-            info = message(RunInfo(PROTOCOL_VERSION, RUN_ID, self.config.to_dict(), self.manifest))
+            info = message(RunInfo(PROTOCOL_VERSION, RUN_ID, self.config.told(), self.manifest))
             return ("runs", runs) if is_list else ("run", info)
         if found := re.fullmatch(r"/clients/([^/]+)/credential", path):
             return "credential", message(Enrolled(found[1]))

@@ -41,7 +41,7 @@ UNSEEN = re.compile(r"\n    at |[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 def pin_of(session: Session) -> str:
     """The pin of the bundle that a session gives, bent or not: a link of whoever runs the server."""
-    info = message(RunInfo(PROTOCOL_VERSION, RUN_ID, session.config.to_dict(), session.manifest))
+    info = message(RunInfo(PROTOCOL_VERSION, RUN_ID, session.config.told(), session.manifest))
     bent = session.bend("run", 0, info)
     try:
         return manifest_sha256(json.loads(bent.body)["manifest"])

@@ -254,7 +254,7 @@ def test_ids_that_no_run_has(device: Device, honest: Bundle, template: bytes, ru
 def test_work_without_measure(
     device: Device, honest: Bundle, template: bytes, changes: dict[str, Any]
 ) -> None:
-    info = RunInfo(1, "run-of-nobody", CONFIG.to_dict() | changes, honest.manifest.to_dict())
+    info = RunInfo(1, "run-of-nobody", CONFIG.told() | changes, honest.manifest.to_dict())
     ran = device.of(honest, template, instead("run", lambda _: message(info)))
     assert ran.code == 3 and f"the run asks for {next(iter(changes))}" in ran.stderr
 

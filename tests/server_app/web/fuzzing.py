@@ -99,6 +99,8 @@ def valid_requests(
         Sent("GET", (*root, "clients", client_id, "task")),
         Sent("GET", (*part, "shards")),
         Sent("GET", (*part, "soft-labels")),
+        Sent("GET", (*root, "rounds", "1", "extractor")),
+        Sent("PUT", (*part, "shards", "extractor", "0"), b"GKLV", is_hashed=True),
         Sent("PUT", (*root, "clients", client_id), to_json(JOIN)),
         Sent("PUT", (*part, "report"), to_json(REPORT)),
         Sent("GET", ("v1", "authority")),

@@ -49,7 +49,7 @@ def table() -> list[tuple[str, str]]:
 # Not of the run that is served.
 APART = (
     "/v1/openapi.json", "/docs", "/v1/infer", "/v1/authority", "/metrics",
-    *(path for _, path in table() if "/operator/" in path or path.endswith("/credential")),
+    *(path for _, path in table() if "/operator/" in path or path.endswith(("/credential", "/extractor"))),
 )  # fmt: skip
 WITHOUT_TOKEN = (
     "/v1/health",
@@ -94,7 +94,7 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
             assert http.get(path).json() == {"status": "ok"}
     for client_id, device in devices.items():
         info = device.run_info()
-        assert info.config == run.config.to_dict()
+        assert info.config == run.config.told()
         assert info.manifest == run.bundle.manifest.to_dict()
         assert device.join(client_id, JOIN).action == ("wait" if client_id == CLIENTS[0] else "train")
         for name in DEVICE_FILES:
@@ -122,7 +122,7 @@ def test_a_whole_run_through_every_endpoint(app: Flask, run: RunContext) -> None
     status = devices["client-a"].status()
     assert (status.phase, status.traffic["download/model"]) == ("finished", 2 * 12 + 11)
     assert list(devices["client-a"].rounds()) == status.finished_rounds
-    # Without inference, credentials and the document of the interface, which have tests of their own.
+    # Without inference, credentials, extractors and the interface, which have tests of their own.
     expected = {(verb, rule_of(app, verb, path), 200) for verb, path in table() if path not in APART}
     assert called == expected
     for device in devices.values():

@@ -15,12 +15,15 @@ from flask import Flask
 from openapi_spec_validator import validate
 
 from edge_runtime.server_client import ServerClient
+from gkt_core.rounds.shared_extractor import read_extractor, write_extractor
 from gkt_core.wire.credentials import DEVICE, Bearer, NewCredential, new_secret, secret_sha256
 from gkt_core.wire.online_features import write_features
 from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
 from server_app.members.inviting import enrolled
+from server_app.run_folder import mean_extractor_blob
+from server_app.store import put_with_hash
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.openapi import openapi_document
 from server_app.web.operations import OPERATIONS
@@ -136,6 +139,11 @@ def test_every_documented_operation_answers_as_documented(
         checked.train(round_num)
         for client_id, device in devices.items():
             device.soft_labels(client_id, round_num)
+    # What the trainer makes in a run that shares extractors.
+    spec = run.extractor_spec
+    zeros = spec.tensors(np.zeros(spec.num_values, np.float32))
+    put_with_hash(run.blobs, mean_extractor_blob(2), write_extractor(spec, zeros, "", 2))
+    assert read_extractor(devices[CLIENTS[0]].extractor(2), spec, "", 2).keys() == zeros.keys()
     assert [each.round_num for each in devices[CLIENTS[0]].rounds(after=1)] == [2]
     devices[CLIENTS[0]].model_template()
     rotate = f"{checked.root}/operator/clients/{CLIENTS[0]}/rotate"
