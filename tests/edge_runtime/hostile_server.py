@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import http.server
 import json
@@ -208,5 +207,5 @@ class HostileServer:
 
 def session_of(bundle: Bundle, template: bytes, config: RunConfig, bend: Bend, **changes: Any) -> Session:
     """A session of a bundle, with a manifest that may say something else."""
-    manifest = dataclasses.asdict(bundle.manifest) | changes
+    manifest = bundle.manifest.to_dict() | changes
     return Session(bend, bundle, manifest, config, template)
