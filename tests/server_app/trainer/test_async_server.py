@@ -114,11 +114,12 @@ def test_a_hostile_device_is_left_out_and_told_so(
         labels: NDArray[np.int64],
         codec: str,
         outside: NDArray[np.float32] | None = None,
+        label_epsilon: float = 0.0,
     ) -> bytes:
         if key.client_id == CLIENTS[1]:
             logits = np.full_like(logits, -10)
             logits[np.arange(len(labels)), (labels + 1) % logits.shape[1]] = 10
-        return write_feature_shard(key, sample_ids, features, logits, labels, codec, outside)
+        return write_feature_shard(key, sample_ids, features, logits, labels, codec, outside, label_epsilon)
 
     monkeypatch.setattr(client_shards, "write_feature_shard", hostile)
     run = begin(mode=mode)
