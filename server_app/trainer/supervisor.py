@@ -265,7 +265,6 @@ class TrainerProcess:
                 return True
             with contextlib.suppress(GKTError, SQLAlchemyError):
                 if self._run.store.state().phase not in (Phase.FAILED, Phase.FINISHED):
-                    self._announce("the run goes on")
                     return True
         return False
 
