@@ -15,10 +15,9 @@ import selectors
 import ssl
 import time
 from concurrent.futures import Future
+from email.utils import formatdate
 from functools import partial
 from typing import Any
-
-from gunicorn.util import http_date
 
 from server_app.turns import Turn
 
@@ -154,4 +153,4 @@ class KeepsQuestions:
         peer.sock.turn, peer.kept_until = None, 0.0
         with contextlib.suppress(OSError):
             # Far smaller than any buffer: one that takes it not at once is of a peer that reads nothing.
-            peer.sock.send(_DATE.sub(http_date().encode(), bytes(turn.answer), count=1))
+            peer.sock.send(_DATE.sub(formatdate(usegmt=True).encode(), bytes(turn.answer), count=1))

@@ -68,6 +68,7 @@ def test_a_run_in_which_all_are_quarantined_says_so_and_stops(
 ) -> None:
     # A hostile device has taken out what would keep it from sending them.
     monkeypatch.setattr(GuardedEngine, "_check", lambda *_: None)
+    monkeypatch.setattr(GuardedEngine, "_check_logits", lambda *_: None)
     monkeypatch.setattr("edge_runtime.trust.features.readable_share", lambda *_: 0.0)
     run = served(server_bundle, tmp_path, monkeypatch, Poisoner)
     with contextlib.closing(run.run.store):
