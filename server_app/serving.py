@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import threading
@@ -147,6 +148,7 @@ def served(
         trainer_trouble=lambda: trainer.trouble,
         make_model=trainer.make_model,
         limits=terms.limits,
+        shows_locally=not access.public_url,
     )
     server = WebServer(app, listener, tls=access.tls)
     sight = app.extensions["gkt"].sight
@@ -167,7 +169,9 @@ def served(
         # In a thread of its own: a signal interrupts what waits, never the handling of a request, where the
         # interrupt could be swallowed.
         web = threading.Thread(target=server.run, name="web", daemon=True)
+        lines = app.extensions["gkt"].feed.lines
         try:
+            logging.getLogger().addHandler(lines)
             watcher.start()
             trainer.start()
             web.start()
@@ -175,6 +179,7 @@ def served(
             write_atomically(info_path, (json.dumps(info) + "\n").encode())
             yield url, link, web
         finally:
+            logging.getLogger().removeHandler(lines)
             info_path.unlink(missing_ok=True)
             trainer.stop()
             watcher.stop()

@@ -44,6 +44,11 @@ def log_files(folder: Path) -> list[Path]:
     ]
 
 
+def name_pattern(client_id: str) -> re.Pattern[str]:
+    """Find a device's name where it is no part of another's."""
+    return re.compile(rf"(?<![A-Za-z0-9_-]){re.escape(client_id)}(?![A-Za-z0-9_-])")
+
+
 def erase_name(folder: Path, client_id: str) -> int:
     """Write stars over a device's name in the logs of a run, and over its address in lines of requests.
 
@@ -54,7 +59,7 @@ def erase_name(folder: Path, client_id: str) -> int:
     Returns:
         In how many lines it stood.
     """
-    name = re.compile(rb"(?<![A-Za-z0-9_-])" + re.escape(client_id.encode()) + rb"(?![A-Za-z0-9_-])")
+    name = re.compile(name_pattern(client_id).pattern.encode())
     return sum(_erase(path, name) for path in log_files(folder))
 
 

@@ -13,7 +13,7 @@ import logging.handlers
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from server_app.logs.formats import FORMATS, PLAIN, event_of, formatter
 REQUESTS, TRAINER = "gkt.requests", "gkt.trainer"
 # The same refusal again and again is one line in so many seconds: devices repeat what they ask.
 REPEAT_SECONDS = 60.0
+# A page that is open asks every few seconds; that somebody looks is told of once in so many seconds.
+PAGE_VIEW, PAGE_SECONDS = "page.view", 600.0
 _MOST_KEPT = 1000
 
 
@@ -79,6 +81,8 @@ def _stderr(options: LogOptions, level: int | None) -> logging.Handler:
     handler.addFilter(_Wanted(level))
     if level is None or level > logging.INFO:
         handler.addFilter(Repeats())
+    elif level == logging.INFO:
+        handler.addFilter(Repeats(PAGE_SECONDS, {PAGE_VIEW}))
     return handler
 
 
@@ -94,6 +98,7 @@ def _file(options: LogOptions, path: Path, level: int | None) -> logging.Handler
         raise InputError(f"--log-file {path} cannot be written: {error.strerror or error}") from error
     handler.setFormatter(formatter(options.log_format))
     if level != logging.DEBUG:
+        handler.addFilter(Repeats(PAGE_SECONDS, {PAGE_VIEW}))
         handler.addFilter(lambda record: record.name.startswith("gkt") or record.levelno >= logging.WARNING)
     return handler
 
@@ -136,18 +141,19 @@ class Repeats(logging.Filter):
     """Shows the same refusal once in a while, and then how often it came.
 
     Args:
-        seconds: How long a refusal that was shown is not shown again.
+        seconds: How long one that was shown is not shown again.
+        operations: Whose requests alone; None for all.
     """
 
-    def __init__(self, seconds: float = REPEAT_SECONDS) -> None:
+    def __init__(self, seconds: float = REPEAT_SECONDS, operations: Collection[str] | None = None) -> None:
         super().__init__()
-        self._seconds = seconds
+        self._seconds, self._operations = seconds, operations
         self._shown: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a record is shown."""
         name, fields = event_of(record)
-        if name != "request":
+        if name != "request" or not (self._operations is None or fields.get("operation") in self._operations):
             return True
         key = tuple(fields.get(each) for each in ("client_id", "address", "operation", "status"))
         now = time.monotonic()

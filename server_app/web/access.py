@@ -12,13 +12,16 @@ from flask import Response, g, request
 
 from gkt_core.errors import AuthenticationError, ForbiddenError
 from gkt_core.wire.credentials import DEVICE, ENROLMENT, OPERATOR, ROTATE_HEADER, Bearer, read_bearer
+from server_app.page.local import is_asked_here
 from server_app.store import RunStore
 from server_app.store.credentials import Credential
 from server_app.web.admission import Transfers
-from server_app.web.operations import INVITED, MEMBER, NEWCOMER, OPERATIONS, OPERATORS, OWN_DEVICE
+from server_app.web.operations import INVITED, MEMBER, NEWCOMER, OPERATIONS, OPERATORS, OWN_DEVICE, WATCHERS
 
 # Of a version in which all devices of a run shared one token.
 SHARED = "shared"
+# Who shows no secret, and sits at this machine.
+LOCAL = "local"
 _WHO = {
     DEVICE: "a device's secret",
     ENROLMENT: "a join link",
@@ -31,6 +34,7 @@ _MAY = {
     MEMBER: (DEVICE, OPERATOR, SHARED),
     NEWCOMER: (DEVICE, ENROLMENT),
     OPERATORS: (OPERATOR,),
+    WATCHERS: (OPERATOR,),
 }
 _UNKNOWN = (
     "the bearer token is missing or wrong: a device shows the secret that it got with a join link, an "
@@ -43,8 +47,8 @@ class Caller:
     """Who asks.
 
     Attributes:
-        kind: As of :class:`gkt_core.wire.credentials.Bearer`, or ``shared``.
-        bearer: What was shown; empty for the shared token.
+        kind: As of :class:`gkt_core.wire.credentials.Bearer`, or ``shared`` or ``local``.
+        bearer: What was shown; empty for the shared token and for nothing.
         credential: By what the device is known; None for others, and for one that has none of its own.
     """
 
@@ -123,9 +127,13 @@ class Gate:
         store: Knows credentials and enrolments.
         shared_token: As of :func:`server_app.web.app.create_app`; empty for none.
         operator_secret: What operators show; empty where there are none.
+        shows_locally: As of :func:`server_app.web.app.create_app`.
     """
 
-    def __init__(self, store: RunStore, shared_token: str, operator_secret: str) -> None:
+    def __init__(
+        self, store: RunStore, shared_token: str, operator_secret: str, *, shows_locally: bool = False
+    ) -> None:
+        self._shows_locally = shows_locally
         self._credentials, self.transfers = store.credentials, Transfers(store.credentials)
         self._shared_token, self._operator_secret = shared_token.encode(), operator_secret.encode()
 
@@ -139,7 +147,12 @@ class Gate:
         operation = OPERATIONS.get(request.endpoint or "")
         if request.endpoint is None or (operation is not None and not operation.needs_token):
             return
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        shown = request.headers.get("Authorization", "")
+        is_watched = operation is not None and operation.access == WATCHERS
+        if is_watched and not shown and self._shows_locally and is_asked_here(request):
+            g.caller, g.gate = Caller(LOCAL, Bearer(LOCAL, "", "")), self
+            return
+        scheme, _, given = shown.partition(" ")
         # Known from here on to the log, also where it is refused.
         asks = self._known(given if scheme == "Bearer" else "")
         g.caller, g.gate = asks, self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -21,8 +22,10 @@ from gkt_core.errors import (
 from gkt_core.wire.protocol import ErrorBody, to_json
 from server_app.logs.requests import watch_requests
 from server_app.overview.sight import Sight
+from server_app.page.feed import Feed
 from server_app.quota import NO_ROOM, Limits, Quota
 from server_app.run_folder import RunContext
+from server_app.status import round_page
 from server_app.storage_errors import STORAGE_ERRORS, describe_storage_error
 from server_app.turns import TurnWatch
 from server_app.web.access import Gate, caller_named
@@ -31,7 +34,17 @@ from server_app.web.classifier import FeatureClassifier
 from server_app.web.context import RequestContext
 from server_app.web.health import HealthWatch
 from server_app.web.receiving import close_unread
-from server_app.web.routes import clients, documents, downloads, inference, operators, runs, uploads, watching
+from server_app.web.routes import (
+    clients,
+    documents,
+    downloads,
+    inference,
+    operators,
+    page,
+    runs,
+    uploads,
+    watching,
+)
 
 # Zstandard may make incompressible bytes a little longer; messages are small beside a shard.
 _BODY_SLACK = 64 * 1024
@@ -62,6 +75,7 @@ def create_app(
     trainer_trouble: Callable[[], str] = lambda: "",
     make_model: Callable[[], bool] = lambda: False,
     limits: Limits | None = None,
+    shows_locally: bool = False,
 ) -> Flask:
     """Make the application.
 
@@ -76,6 +90,8 @@ def create_app(
         trainer_trouble: Says what is wrong with the trainer; an empty string where nothing is.
         make_model: Lets the model of a finished run be made again, and says whether a trainer is at it.
         limits: What devices may store.
+        shows_locally: Whether who asks on this machine itself sees the run without a secret; never where a
+            proxy is in front, which makes everybody look so.
     """
     health = HealthWatch(run.store, trainer_trouble, lambda: NO_ROOM if quota.trouble() else "")
     quota = Quota((run.folder, run.folder / "blobs"), run.config.shard_samples, limits or Limits())
@@ -92,11 +108,12 @@ def create_app(
         quota,
         TurnWatch(run.store),
         sight,
+        Feed(sight.look, partial(round_page, run.store)),
         classifier,
         authority,
         make_model,
     )
-    gate = Gate(run.store, shared_token or "", operator_secret)
+    gate = Gate(run.store, shared_token or "", operator_secret, shows_locally=shows_locally)
     # First, so that it hears of what the gate refuses.
     watch_requests(app, caller_named, sight.hear)
     app.before_request(gate.admit)
@@ -136,11 +153,12 @@ def create_app(
     @app.after_request
     def _never_cached(response: Response) -> Response:
         """What a proxy keeps of a task would be an old answer to a new question."""
-        response.headers["Cache-Control"] = "no-store"
+        if not response.cache_control.immutable:
+            response.headers["Cache-Control"] = "no-store"
         close_unread()
         return response
 
-    for module in (runs, clients, uploads, downloads, inference, operators, watching, documents):
+    for module in (runs, clients, uploads, downloads, inference, operators, watching, page, documents):
         app.register_blueprint(module.blueprint)
     return app
 

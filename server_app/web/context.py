@@ -11,6 +11,7 @@ from flask import Response, abort, current_app
 
 from gkt_core.wire.protocol import Task, to_json
 from server_app.overview.sight import Sight
+from server_app.page.feed import Feed
 from server_app.quota import Quota
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import AnswerLost, RunState
@@ -26,9 +27,9 @@ from server_app.web.health import HealthWatch
 class RequestContext:
     """The run, how often waiting devices ask again, who knows how all is, who may upload and what.
 
-    ``sight`` is what whoever runs the server sees; ``authority`` is the certificate (PEM) of the server's own
-    authority, if it has one; ``make_model`` lets the trained model be made again, and says whether a trainer
-    is at it.
+    ``sight`` is what whoever runs the server sees, ``feed`` what the page shows of it; ``authority`` is the
+    certificate (PEM) of the server's own authority, if it has one; ``make_model`` lets the trained model be
+    made again, and says whether a trainer is at it.
     """
 
     run: RunContext
@@ -38,6 +39,7 @@ class RequestContext:
     quota: Quota
     turns: TurnWatch
     sight: Sight
+    feed: Feed
     classifier: FeatureClassifier | None = None
     authority: bytes = b""
     make_model: Callable[[], bool] = lambda: False

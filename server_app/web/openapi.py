@@ -29,7 +29,7 @@ _TAGS = {
     "device": "A device introduces itself and asks what to do.",
     "round": "A device's part of a round.",
     "model": "What was trained.",
-    "operator": "What the person who runs the server changes, with the operator's secret.",
+    "operator": "What the person who runs the server sees and changes, with the operator's secret.",
 }
 
 
@@ -163,6 +163,11 @@ def _operation(operation: Operation, references: dict[tuple[type, str], Any]) ->
             {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
             for name in ("Range", "If-Range")
         ]
+    if operation.has_etag:
+        parts = {"304": {"description": "it is what If-None-Match names", "content": {}}}
+        described["parameters"].append(
+            {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"}}
+        )
     described["responses"] = {
         "200": {"description": operation.answer_text, "content": content},
         **parts,

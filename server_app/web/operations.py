@@ -45,13 +45,16 @@ from gkt_core.wire.shards import SPLITS
 from server_app.members.membership import RELEASE, REVOKE, ROTATE, TRUST
 from server_app.operating import FORGET, RUN_ACTIONS
 from server_app.overview.messages import Overview, RunChange, RunChanged
+from server_app.page.files import ICON_TYPE, SCRIPT_TYPE, STYLE_TYPE
+from server_app.page.messages import PageView
 
 BINARY = "application/octet-stream"
 PEM = "application/x-pem-file"
 # Who may call an operation: anybody; whoever has a secret of the run, be it of a join link; a device in its
-# own name; a device or an operator; an operator; who has a join link, or the device whose secret it replaces.
-EVERYBODY, INVITED, OWN_DEVICE, MEMBER, OPERATORS, NEWCOMER = (
-    "everybody", "invited", "device", "member", "operator", "newcomer",
+# own name; a device or an operator; an operator; who has a join link, or the device whose secret it replaces;
+# an operator, or who asks on the server's machine itself where no proxy is in front.
+EVERYBODY, INVITED, OWN_DEVICE, MEMBER, OPERATORS, NEWCOMER, WATCHERS = (
+    "everybody", "invited", "device", "member", "operator", "newcomer", "watcher",
 )  # fmt: skip
 # What an operator may change of a device: POST .../clients/{client}/{action}.
 ACTIONS = (REVOKE, RELEASE, TRUST, ROTATE, FORGET)
@@ -71,6 +74,7 @@ class Operation:
         headers: Request headers: name, whether it must be there, schema.
         queries: What may stand behind the path's question mark: name, schema.
         access: Who may call it.
+        has_etag: Whether it is asked for again with If-None-Match.
         has_parts: Whether a part of the answer can be asked for, with Range and If-Range.
     """
 
@@ -84,6 +88,7 @@ class Operation:
     queries: tuple[tuple[str, dict[str, Any]], ...] = ()
     access: str = INVITED
     has_parts: bool = False
+    has_etag: bool = False
 
     @property
     def needs_token(self) -> bool:
@@ -95,6 +100,7 @@ _ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
 _SHARD_ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD, LEVELS]})
 _SHA256 = (SHA256_HEADER, True, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 _MESSAGE_TEXT = f"at most {MAX_MESSAGE_BYTES:,} bytes of JSON"
+_KEPT = "a file of the page, which never changes under this name"
 _SHARD_TEXT = (
     "a feature shard: one safetensors file with sample_ids, features, features_scale, features_offset, "
     "client_logits and labels; its hash is that of the body as sent, compressed or not"
@@ -264,6 +270,17 @@ OPERATIONS: dict[str, Operation] = {
         refusals=(400, 404, 413, 422),
         access=OPERATORS,
     ),
+    "page.view": Operation(
+        "operator",
+        PageView,
+        "the run as its page shows it",
+        access=WATCHERS,
+        has_etag=True,
+    ),
+    "page.index": Operation("server", "text/html", "the page of the run", access=EVERYBODY),
+    "page.script": Operation("server", SCRIPT_TYPE, _KEPT, refusals=(404,), access=EVERYBODY),
+    "page.style": Operation("server", STYLE_TYPE, _KEPT, refusals=(404,), access=EVERYBODY),
+    "page.icon": Operation("server", ICON_TYPE, _KEPT, refusals=(404,), access=EVERYBODY),
     "documents.openapi": Operation("server", "application/json", "this document", access=EVERYBODY),
     "documents.page": Operation("server", "text/html", "this document, for people", access=EVERYBODY),
 }
@@ -278,6 +295,9 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "part": {"enum": ["template", "server"]},
     "action": {"enum": list(ACTIONS)},
     "change": {"enum": list(RUN_ACTIONS)},
+    "script": {"type": "string"},
+    "style": {"type": "string"},
+    "icon": {"type": "string"},
 }
 
 REFUSALS: dict[int, str] = {

@@ -50,4 +50,6 @@ def change(run_id: str, client_id: str, action: str) -> Response:
         forgotten = forget_client(run, client_id)
         context().sight.ledger.forget(client_id)
         return message_response(forgotten)
-    return message_response(ClientChange(client_id, membership.change_client(run, client_id, action)))
+    changed = ClientChange(client_id, membership.change_client(run, client_id, action))
+    context().feed.renew()
+    return message_response(changed)

@@ -49,4 +49,6 @@ def change_of_run(run_id: str, change: str) -> Response:
         abort(404, f"no action {change[:20]!r}, expected one of {', '.join(RUN_ACTIONS)}")
     body = receive_message()
     wanted = received(RunChange, body) if body else RunChange()
-    return message_response(change_run(run, change, wanted.reason))
+    changed = change_run(run, change, wanted.reason)
+    context().feed.renew()
+    return message_response(changed)

@@ -46,7 +46,8 @@ pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_
 MINE, OTHER = CLIENTS
 PARTS_OF_PATHS = {
     "client_id": MINE, "round_num": "1", "split": "train", "index": "0", "name": "predict.onnx",
-    "part": "template", "action": "revoke", "change": "resume",
+    "part": "template", "action": "revoke", "change": "resume", "script": "a.js", "style": "a.css",
+    "icon": "a.svg",
 }  # fmt: skip
 REFUSED = {401: "AuthenticationError", 403: "ForbiddenError"}
 
@@ -98,6 +99,7 @@ class Everybody:
             "device": {"another device": other, "an operator": self.operator, "a link": self.link},
             "member": {"a link": self.link},
             "operator": {"a device": device, "a link": self.link},
+            "watcher": {"a device": device, "a link": self.link},
             "newcomer": {"another device": other, "an operator": self.operator},
         }[access]
 
@@ -108,6 +110,7 @@ class Everybody:
             "device": {"device": device},
             "member": {"device": device, "operator": self.operator},
             "operator": {"operator": self.operator},
+            "watcher": {"operator": self.operator},
             "newcomer": {"device": device, "link": self.link},
         }[access]
 

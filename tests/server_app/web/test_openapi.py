@@ -22,6 +22,7 @@ from gkt_core.wire.protocol import SHA256_HEADER, to_json
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
 from server_app.members.inviting import enrolled
+from server_app.page.files import page_files
 from server_app.run_folder import mean_extractor_blob
 from server_app.store import put_with_hash
 from server_app.web.classifier import FeatureClassifier
@@ -94,8 +95,11 @@ def test_every_documented_operation_answers_as_documented(
     app: Flask, checked: Api, documented: Documented, run: RunContext
 ) -> None:
     """A whole run, every answer of which is checked: status, media type, body."""
-    everybodys = ("/v1/health", "/v1/health/live", "/healthz", "/readyz", "/v1/authority", "/docs")
-    for path in (*everybodys, "/v1/openapi.json"):
+    everybodys = ("/v1/health", "/v1/health/live", "/healthz", "/readyz", "/v1/authority", "/docs", "/")
+    files = page_files()
+    parts = {"scripts": files.scripts, "styles": files.styles, "icons": files.icons}
+    of_the_page = [f"/page/{kind}/{name}" for kind, names in parts.items() for name in names]
+    for path in (*everybodys, *of_the_page, "/v1/openapi.json"):
         assert checked.http.get(path, headers={"Authorization": ""}).status_code == 200
     served = checked.http.get("/v1/openapi.json").json()
     assert served == documented.document
@@ -150,7 +154,7 @@ def test_every_documented_operation_answers_as_documented(
     assert checked.http.post(rotate, headers={"Authorization": boss}).status_code == 200
     listed = checked.http.get(f"{checked.root}/operator/clients", headers={"Authorization": boss})
     assert {row["client_id"] for row in listed.json()["clients"]} >= {*CLIENTS}
-    for path in ("/metrics", f"{checked.root}/operator/overview"):
+    for path in ("/metrics", "/v1/page", f"{checked.root}/operator/overview"):
         assert checked.http.get(path, headers={"Authorization": boss}).status_code == 200
     assert checked.http.get(f"{checked.root}/model/server").status_code == 200
     features = write_features(np.zeros((2, *FEATURE_SHAPE), np.float32))
