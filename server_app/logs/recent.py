@@ -11,6 +11,8 @@ from server_app.logs.erasing import name_pattern
 from server_app.logs.formats import PLAIN, event_of, formatter
 from server_app.logs.setup import REQUESTS, TRAINER
 
+# Fields of events that hold a device's name, or several.
+_NAMING = ("client_id", "devices", "late")
 _MOST_LINES, _LONGEST_LINE = 40, 400
 
 
@@ -33,8 +35,11 @@ class RecentLines(logging.Handler):
         """Remember a record, without its traceback."""
         self._lines.append(self.format(record).partition("\n")[0][:_LONGEST_LINE])
         _, fields = event_of(record)
-        self._names.update(str(fields[each]) for each in ("client_id",) if fields.get(each))
-        self._names.update(str(name) for each in ("devices", "late") for name in fields.get(each) or ())
+        for field in _NAMING:
+            named = fields.get(field)
+            # Some events count devices under the same word.
+            if isinstance(named, str | list):
+                self._names.update([named] if isinstance(named, str) else map(str, named))
 
     def last(self) -> list[str]:
         """The lines, oldest first."""

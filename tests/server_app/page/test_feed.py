@@ -142,6 +142,9 @@ def test_the_last_lines_are_those_that_a_person_at_the_terminal_sees() -> None:
     logged(lines, "urllib3", logging.INFO, "retrying")
     said = [line.split(" ", 2)[2] for line in lines.last()]
     assert said == ["the run begins", "warning: a shard\\nis damaged"]
+    # As of the event that a run begins.
+    logged(lines, "gkt.run", logging.INFO, "it begins", **event("begins", devices=2, client_id=None))
+    assert lines.last()[-1].endswith("it begins")
     for number in range(100):
         logged(lines, "gkt.run", logging.INFO, f"line {number} " + "x" * 10_000)
     assert len(lines.last()) == 40 and max(map(len, lines.last())) <= 400
