@@ -48,13 +48,14 @@ def test_everything_is_in_it(wheel: Path) -> None:
     wanted = [
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
-        for pattern in ("*.py", "*.j2", "py.typed")
+        for pattern in ("*.py", "*.j2", "py.typed", "static/*")
         for path in (ROOT / package).rglob(pattern)
     ]
     assert set(wanted) <= names, sorted(set(wanted) - names)
     assert sum(name.endswith("py.typed") for name in wanted) == len(PACKAGES)
     assert any("/migrations/versions/" in name for name in wanted)
     assert any(name.endswith(".html.j2") for name in wanted)
+    assert {"page.js", "page.css", "icon.svg"} <= {name.rpartition("/")[2] for name in names}
     assert not [name for name in names if name.startswith(("tests/", "docs/", "edge_runtime/javascript"))]
     assert metadata["Version"] == gkt_core.__version__
     assert metadata["Requires-Python"] == "<3.15,>=3.11"
