@@ -4,7 +4,9 @@
 verb  path                             answer
 ====  ===============================  ========================================================
 GET   /                                the page, which says nothing of the run
-GET   /page/scripts/{script}           and so on: what it is made of, named by its hash
+GET   /page/scripts/{script}           what it is made of, named by its hash
+GET   /page/styles/{style}             likewise
+GET   /page/icons/{icon}               likewise
 GET   /v1/page                         :class:`PageView`: for an operator, or on this machine
 ====  ===============================  ========================================================
 """

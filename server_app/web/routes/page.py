@@ -14,7 +14,8 @@ blueprint = Blueprint("page", __name__)
 _YEAR_SECONDS = 365 * 86_400
 
 
-@blueprint.get(PAGE)
+# Two slashes are the page as well, as three are: Werkzeug would lead the one to a name that the request says.
+@blueprint.get(PAGE, strict_slashes=False)
 def index() -> Response:
     """The page of the run, which asks for what it shows; it loads nothing from anywhere else."""
     return _secured(Response(page_files().html, mimetype="text/html"))

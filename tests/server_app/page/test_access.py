@@ -143,6 +143,12 @@ def test_it_loads_its_own_files_alone_and_runs_nothing_inline(open_here: Flask) 
     assert web.get("/page/scripts/page.js").status_code == 404
 
 
+def test_nobody_is_led_to_a_name_that_the_request_says(open_here: Flask) -> None:
+    for path in ("/", "//", "///"):
+        answer = open_here.test_client().get(f"http://evil.example{path}")
+        assert answer.status_code == 200 and "Location" not in answer.headers
+
+
 def test_imports_of_scripts_are_named_by_hashes_too() -> None:
     files = page_files()
     imported = {name for text in files.scripts.values() for name in re.findall(rb'from "\./([^"]+)"', text)}

@@ -25,6 +25,7 @@ from gkt_core.wire.shards import ShardKey
 from server_app import RunContext
 from server_app.members.inviting import enrolled
 from server_app.overview import messages
+from server_app.page import messages as page_messages
 from server_app.web.operations import OPERATIONS
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, operator, shard_bytes
 from tests.server_app.web.api_fixtures import (
@@ -42,13 +43,14 @@ from tests.server_app.web.api_fixtures import (
 
 def table() -> list[tuple[str, str]]:
     """``[(verb, path)]`` of the drawings in the docstrings of the messages."""
-    drawn = f"{protocol.__doc__}\n{messages.__doc__}"
-    return re.findall(r"^(GET|PUT|POST) +(/\S+)", drawn, flags=re.MULTILINE)
+    drawn = f"{protocol.__doc__}\n{messages.__doc__}\n{page_messages.__doc__}"
+    return re.findall(r"^(GET|PUT|POST) +(/\S*)", drawn, flags=re.MULTILINE)
 
 
 # Not of the run that is served.
 APART = (
     "/v1/openapi.json", "/docs", "/v1/infer", "/v1/authority", "/metrics",
+    "/", "/page/scripts/{script}", "/page/styles/{style}", "/page/icons/{icon}", "/v1/page",
     *(path for _, path in table() if "/operator/" in path or path.endswith(("/credential", "/extractor"))),
 )  # fmt: skip
 WITHOUT_TOKEN = (
@@ -59,7 +61,10 @@ WITHOUT_TOKEN = (
     "/v1/openapi.json",
     "/docs",
     "/v1/authority",
+    "/",
 )
+# Nor does what the page loads.
+OF_THE_PAGE = ("/page/scripts/{script}", "/page/styles/{style}", "/page/icons/{icon}")
 
 
 def rule_of(app: Flask, verb: str, path: str) -> str:
@@ -141,7 +146,7 @@ def test_messages_that_say_what_the_run_is(api: Api) -> None:
 PATHS = [
     (verb, path.replace("{round}", "1").replace("{n}", "0"))
     for verb, path in table()
-    if path not in WITHOUT_TOKEN
+    if path not in (*WITHOUT_TOKEN, *OF_THE_PAGE)
 ]
 
 
@@ -167,7 +172,7 @@ def test_nothing_else_needs_no_token(app: Flask) -> None:
     public = {name for name, operation in OPERATIONS.items() if not operation.needs_token}
     assert public == {
         "runs.health", "runs.live", "watching.healthz", "watching.readyz", "runs.authority",
-        "documents.openapi", "documents.page",
+        "documents.openapi", "documents.page", "page.index", "page.script", "page.style", "page.icon",
     }  # fmt: skip
     for path in WITHOUT_TOKEN:
         # No authority of its own: a server for tests is on this machine.
@@ -192,7 +197,8 @@ def test_another_run_is_not_found(api: Api) -> None:
 @pytest.mark.parametrize(
     ("verb", "path", "status", "error"),
     [
-        ("GET", "/", 404, "NotFound"),
+        ("GET", "/index.html", 404, "NotFound"),
+        ("GET", "/page/scripts/page.js", 404, "NotFound"),
         ("GET", "/v2/health", 404, "NotFound"),
         ("GET", "/static/app.py", 404, "NotFound"),
         ("DELETE", "/v1/runs", 405, "MethodNotAllowed"),
