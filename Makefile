@@ -8,7 +8,7 @@ PARALLEL ?= -n 3 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install js js-install js-types demo test test-fast coverage test-system test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
+.PHONY: help install js js-install js-types web demo test test-fast coverage test-system test-slow fuzz fuzz-device chaos bench-devices bench-ingest bench-web readme docs lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ js-install: edge_runtime/javascript/node_modules/.package-lock.json ## install w
 edge_runtime/javascript/node_modules/.package-lock.json: edge_runtime/javascript/package-lock.json
 	cd edge_runtime/javascript && ONNXRUNTIME_NODE_INSTALL_CUDA=skip npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+web: js-install ## build the page at /join, with which a phone takes part; what comes of it is committed
+	cd edge_runtime/javascript && node build-web.mjs
 
 js-types: install js-install ## write the types of the wire's messages for TypeScript, from the server's OpenAPI document
 	$(BIN)/python -m tests.edge_runtime.javascript.messages

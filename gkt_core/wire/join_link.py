@@ -3,7 +3,9 @@
 ::
 
     gkt+https://host:port/#enroll=NUMBER.SECRET&bundle=sha256:HEX&ca=sha256:HEX
+    https://host:port/join#enroll=NUMBER.SECRET&bundle=sha256:HEX&ca=sha256:HEX
 
+Both say the same; the second one is a page of the server's, for a phone.
 What stands behind ``#`` is never sent by what follows a link. ``bundle`` is the hash of the bundle's manifest
 (:func:`gkt_core.bundle.manifest.manifest_sha256`), ``ca`` that of the authority that signed the
 server's certificate; it is left out where a public authority did, and in ``gkt+http`` there is none.
@@ -21,6 +23,7 @@ from gkt_core.wire.credentials import ENROLMENT, Bearer, is_sha256
 
 SCHEMES = ("gkt+http", "gkt+https")
 _BEGINNING = re.compile(r"gkt\+https?://", re.IGNORECASE)
+_PAGE = re.compile(r"(https?://[^?#]*)/join/?(#enroll=.*)", re.IGNORECASE | re.DOTALL)
 _ENROL = re.compile(r"([0-9a-f]{8,32})\.([A-Za-z0-9_-]{20,128})")
 _HASHED = "sha256:"
 _LONGEST = 2000
@@ -48,9 +51,15 @@ class JoinLink:
 
     def text(self) -> str:
         """The link."""
+        return f"gkt+{self.url.rstrip('/')}/#{self._fragment()}"
+
+    def page(self) -> str:
+        """The link as the address of the server's page, which a phone opens."""
+        return f"{self.url.rstrip('/')}/join#{self._fragment()}"
+
+    def _fragment(self) -> str:
         pinned = f"&ca={_HASHED}{self.ca_sha256}" if self.ca_sha256 else ""
-        enrol = f"{self.enrolment}.{self.secret}"
-        return f"gkt+{self.url.rstrip('/')}/#enroll={enrol}&bundle={_HASHED}{self.bundle_sha256}{pinned}"
+        return f"enroll={self.enrolment}.{self.secret}&bundle={_HASHED}{self.bundle_sha256}{pinned}"
 
     @property
     def bearer(self) -> Bearer:
@@ -60,7 +69,8 @@ class JoinLink:
 
 def is_join_link(text: str) -> bool:
     """Say whether somebody means this as a link, whole or not."""
-    return _BEGINNING.match(text.strip()) is not None
+    text = text.strip()
+    return _BEGINNING.match(text) is not None or _PAGE.fullmatch(text) is not None
 
 
 def read_join_link(text: str) -> JoinLink:
@@ -71,6 +81,8 @@ def read_join_link(text: str) -> JoinLink:
             does not hold the token.
     """
     text = text.strip()
+    if page := _PAGE.fullmatch(text):
+        text = f"gkt+{page[1]}/{page[2]}"
     if not is_join_link(text):
         raise ConfigError(f"this is no link into a run: expected {_SHAPE}: {_AGAIN}")
     if len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:

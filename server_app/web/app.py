@@ -39,6 +39,7 @@ from server_app.web.routes import (
     documents,
     downloads,
     inference,
+    joining,
     operators,
     page,
     runs,
@@ -158,7 +159,8 @@ def create_app(
         close_unread()
         return response
 
-    for module in (runs, clients, uploads, downloads, inference, operators, watching, page, documents):
+    routed = (runs, clients, uploads, downloads, inference, operators, watching, page, documents, joining)
+    for module in routed:
         app.register_blueprint(module.blueprint)
     return app
 

@@ -283,6 +283,8 @@ OPERATIONS: dict[str, Operation] = {
     "page.icon": Operation("server", ICON_TYPE, _KEPT, refusals=(404,), access=EVERYBODY),
     "documents.openapi": Operation("server", "application/json", "this document", access=EVERYBODY),
     "documents.page": Operation("server", "text/html", "this document, for people", access=EVERYBODY),
+    "joining.page": Operation("server", "text/html", "the page with which a phone joins", access=EVERYBODY),
+    "joining.file": Operation("server", "*/*", "one of that page's files", refusals=(404,), access=EVERYBODY),
 }
 
 PATH_PARTS: dict[str, dict[str, Any]] = {
@@ -293,6 +295,7 @@ PATH_PARTS: dict[str, dict[str, Any]] = {
     "index": {"type": "integer", "minimum": 0},
     "name": {"enum": [*DEVICE_FILES, *ORT_FORMAT_FILES]},
     "part": {"enum": ["template", "server"]},
+    "file": {"type": "string"},
     "action": {"enum": list(ACTIONS)},
     "change": {"enum": list(RUN_ACTIONS)},
     "script": {"type": "string"},

@@ -48,7 +48,7 @@ def test_everything_is_in_it(wheel: Path) -> None:
     wanted = [
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
-        for pattern in ("*.py", "*.j2", "py.typed", "static/*")
+        for pattern in ("*.py", "*.j2", "py.typed", "static/*.*", "static/join/*")
         for path in (ROOT / package).rglob(pattern)
     ]
     assert set(wanted) <= names, sorted(set(wanted) - names)

@@ -35,11 +35,14 @@ TEXT = (
 def test_a_link_is_read_as_it_was_made(link: JoinLink) -> None:
     assert read_join_link(link.text()) == link
     assert read_join_link(f"  {link.text()}\n") == link
+    # As the address of the server's page.
+    assert is_join_link(link.page()) and read_join_link(link.page()) == link
     assert SECRET not in repr(link) and SECRET not in repr(link.bearer)
 
 
 def test_the_text_of_a_link() -> None:
     assert LINK.text() == TEXT
+    assert LINK.page() == TEXT.replace("gkt+", "").replace("/#", "/join#")
     assert LINK.bearer.text() == f"enroll~00aa11bb22cc~{SECRET}"
     # Whoever types it, or a mail program, may change the letters of scheme and host.
     assert read_join_link(TEXT.replace("gkt+https://s", "GKT+HTTPS://S")).url == "https://Server:8443"

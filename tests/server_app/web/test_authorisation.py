@@ -47,7 +47,7 @@ MINE, OTHER = CLIENTS
 PARTS_OF_PATHS = {
     "client_id": MINE, "round_num": "1", "split": "train", "index": "0", "name": "predict.onnx",
     "part": "template", "action": "revoke", "change": "resume", "script": "a.js", "style": "a.css",
-    "icon": "a.svg",
+    "icon": "a.svg", "file": "service-worker.js",
 }  # fmt: skip
 REFUSED = {401: "AuthenticationError", 403: "ForbiddenError"}
 

@@ -27,6 +27,7 @@ from server_app.members.inviting import enrolled
 from server_app.overview import messages
 from server_app.page import messages as page_messages
 from server_app.web.operations import OPERATIONS
+from server_app.web.routes import joining
 from tests.server_app.server_fixtures import CLIENTS, TOKEN, operator, shard_bytes
 from tests.server_app.web.api_fixtures import (
     JOIN,
@@ -42,14 +43,14 @@ from tests.server_app.web.api_fixtures import (
 
 
 def table() -> list[tuple[str, str]]:
-    """``[(verb, path)]`` of the drawings in the docstrings of the messages."""
-    drawn = f"{protocol.__doc__}\n{messages.__doc__}\n{page_messages.__doc__}"
+    """``[(verb, path)]`` of the drawings in the docstrings of the messages and pages."""
+    drawn = f"{protocol.__doc__}\n{messages.__doc__}\n{page_messages.__doc__}\n{joining.__doc__}"
     return re.findall(r"^(GET|PUT|POST) +(/\S*)", drawn, flags=re.MULTILINE)
 
 
 # Not of the run that is served.
 APART = (
-    "/v1/openapi.json", "/docs", "/v1/infer", "/v1/authority", "/metrics",
+    "/v1/openapi.json", "/docs", "/join", "/join/{file}", "/v1/infer", "/v1/authority", "/metrics",
     "/", "/page/scripts/{script}", "/page/styles/{style}", "/page/icons/{icon}", "/v1/page",
     *(path for _, path in table() if "/operator/" in path or path.endswith(("/credential", "/extractor"))),
 )  # fmt: skip
@@ -60,6 +61,8 @@ WITHOUT_TOKEN = (
     "/readyz",
     "/v1/openapi.json",
     "/docs",
+    "/join",
+    "/join/{file}",
     "/v1/authority",
     "/",
 )
@@ -173,10 +176,12 @@ def test_nothing_else_needs_no_token(app: Flask) -> None:
     assert public == {
         "runs.health", "runs.live", "watching.healthz", "watching.readyz", "runs.authority",
         "documents.openapi", "documents.page", "page.index", "page.script", "page.style", "page.icon",
+        "joining.page", "joining.file",
     }  # fmt: skip
     for path in WITHOUT_TOKEN:
         # No authority of its own: a server for tests is on this machine.
-        assert app.test_client().get(path).status_code == (404 if path == "/v1/authority" else 200)
+        url = path.replace("{file}", "service-worker.js")
+        assert app.test_client().get(url).status_code == (404 if path == "/v1/authority" else 200)
 
 
 def test_another_run_is_not_found(api: Api) -> None:

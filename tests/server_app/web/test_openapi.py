@@ -95,10 +95,20 @@ def test_every_documented_operation_answers_as_documented(
     app: Flask, checked: Api, documented: Documented, run: RunContext
 ) -> None:
     """A whole run, every answer of which is checked: status, media type, body."""
-    everybodys = ("/v1/health", "/v1/health/live", "/healthz", "/readyz", "/v1/authority", "/docs", "/")
+    everybodys = (
+        "/v1/health",
+        "/v1/health/live",
+        "/healthz",
+        "/readyz",
+        "/v1/authority",
+        "/docs",
+        "/",
+        "/join",
+    )
     files = page_files()
     parts = {"scripts": files.scripts, "styles": files.styles, "icons": files.icons}
-    of_the_page = [f"/page/{kind}/{name}" for kind, names in parts.items() for name in names]
+    of_the_page = ["/join/service-worker.js"]
+    of_the_page += [f"/page/{kind}/{name}" for kind, names in parts.items() for name in names]
     for path in (*everybodys, *of_the_page, "/v1/openapi.json"):
         assert checked.http.get(path, headers={"Authorization": ""}).status_code == 200
     served = checked.http.get("/v1/openapi.json").json()

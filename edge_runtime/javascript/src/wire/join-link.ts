@@ -2,7 +2,9 @@
  * The link that lets a device into a run: where the server is, whom to trust there, a token to enrol with.
  *
  *     gkt+https://host:port/#enroll=NUMBER.SECRET&bundle=sha256:HEX&ca=sha256:HEX
+ *     https://host:port/join#enroll=NUMBER.SECRET&bundle=sha256:HEX&ca=sha256:HEX
  *
+ * Both say the same; the second one is a page of the server's, for a phone.
  * What stands behind `#` is never sent by what follows a link.
  */
 
@@ -10,6 +12,7 @@ import { ConfigError } from "../errors.js";
 import { isPrintable } from "../printable.js";
 
 const BEGINNING = /^gkt\+https?:\/\//i;
+const PAGE = /^(https?:\/\/[^?#]*)\/join\/?(#enroll=.*)$/is;
 const ENROL = /^([0-9a-f]{8,32})\.([A-Za-z0-9_-]{20,128})$/;
 const HASH = /^sha256:([0-9a-f]{64})$/;
 const LONGEST = 2000;
@@ -32,7 +35,7 @@ export interface JoinLink {
 
 /** Say whether somebody means this as a link, whole or not. */
 export function isJoinLink(text: string): boolean {
-  return BEGINNING.test(text.trim());
+  return BEGINNING.test(text.trim()) || PAGE.test(text.trim());
 }
 
 /** Give what the server is shown until the device has a secret of its own. */
@@ -47,7 +50,7 @@ export function linkBearer(link: JoinLink): string {
  *   hold the token.
  */
 export function readJoinLink(given: string): JoinLink {
-  const text = given.trim();
+  const text = given.trim().replace(PAGE, "gkt+$1/$2");
   if (!isJoinLink(text)) throw new ConfigError(`this is no link into a run: expected ${SHAPE}: ${AGAIN}`);
   if (text.length > LONGEST || !isPrintable(text) || /[^!-~]/.test(text)) {
     throw new ConfigError(`the link is longer than any, or holds blanks or odd characters: ${AGAIN}`);

@@ -1,0 +1,107 @@
+/** A device's state in a browser: files by name in IndexedDB, one tab at a time. */
+
+import { DiskFullError, InputError } from "../errors.js";
+import type { Store } from "../state/store.js";
+
+const FILES = "files";
+
+/** A database of files. */
+export class IndexedStore implements Store {
+  private constructor(
+    readonly place: string,
+    private readonly database: IDBDatabase,
+    private readonly release: () => void,
+  ) {}
+
+  /**
+   * Make or open a database, and keep other tabs out of it as long as this one lives.
+   *
+   * @throws InputError Another tab runs on it, or the browser keeps nothing here.
+   */
+  static async open(place: string): Promise<IndexedStore> {
+    const release = await locked(place);
+    try {
+      return new IndexedStore(place, await opened(place), release);
+    } catch (error) {
+      release();
+      throw new InputError(
+        "this browser keeps nothing for this page, as in a private window: open the link in an ordinary one",
+        { cause: error },
+      );
+    }
+  }
+
+  /** Let another tab use the database. */
+  close(): void {
+    this.database.close();
+    this.release();
+  }
+
+  async read(name: string): Promise<Uint8Array | undefined> {
+    const found: unknown = await this.done("readonly", (files) => files.get(name));
+    return found instanceof Uint8Array ? found : undefined;
+  }
+
+  async write(name: string, data: Uint8Array): Promise<void> {
+    // A view of something larger would be stored with all of it.
+    await this.done("readwrite", (files) => files.put(data.slice(), name));
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.done("readwrite", (files) => files.delete(name));
+  }
+
+  async names(): Promise<string[]> {
+    return (await this.done("readonly", (files) => files.getAllKeys())).map(String);
+  }
+
+  /** Remove all files: the device is forgotten here. */
+  async clear(): Promise<void> {
+    await this.done("readwrite", (files) => files.clear());
+  }
+
+  /** Do one thing, whole or not at all: what was written is on the disk when this returns. */
+  private async done<T>(mode: IDBTransactionMode, ask: (files: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const transaction = this.database.transaction(FILES, mode, { durability: "strict" });
+      const request = ask(transaction.objectStore(FILES));
+      transaction.oncomplete = () => resolve(request.result);
+      const fail = (): void => reject(trouble(transaction.error ?? request.error));
+      transaction.onabort = fail;
+      transaction.onerror = fail;
+    });
+  }
+}
+
+function trouble(error: DOMException | null): Error {
+  if (error?.name === "QuotaExceededError") {
+    return new DiskFullError("there is no room left on this device; what was saved before is still there", {
+      cause: error,
+    });
+  }
+  return new InputError(`the browser's storage does not answer: ${error?.message ?? "no reason given"}`, {
+    cause: error,
+  });
+}
+
+async function opened(place: string): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(place, 1);
+    request.onupgradeneeded = () => void request.result.createObjectStore(FILES);
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error ?? new Error("no reason given"));
+  });
+}
+
+/** Hold a lock of this name until the function that comes back is called, or the tab ends. */
+async function locked(place: string): Promise<() => void> {
+  return new Promise((resolve, reject) => {
+    void navigator.locks.request(place, { ifAvailable: true }, async (lock) => {
+      if (!lock) {
+        reject(new InputError("this page is open in another tab, which takes part already: close one of them"));
+        return;
+      }
+      await new Promise<void>((release) => resolve(release));
+    });
+  });
+}

@@ -1,0 +1,97 @@
+"""Serve the page with which a phone joins, and its files: static, the same of every server of this version.
+
+None needs the token, as none says anything of the run: the page reads a link's secret from what stands behind
+``#`` in its own address, which no browser sends.
+
+====  ==============  =============================================
+verb  path            answer
+====  ==============  =============================================
+GET   /join           the page
+GET   /join/{file}    scripts, style, WebAssembly, licences
+====  ==============  =============================================
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import mimetypes
+from importlib import resources
+
+from flask import Blueprint, Response, abort, request
+
+from gkt_core.wire.paths import JOIN_FILE, JOIN_PAGE
+
+blueprint = Blueprint("joining", __name__)
+
+_PAGE = "index.html"
+# Those have no hash of their content in their names, and are asked for again.
+_UNHASHED = (_PAGE, "service-worker.js", "licences.txt", "onnxruntime-third-party.txt")
+_A_YEAR = "public, max-age=31536000, immutable"
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+}
+_HEADERS = {
+    # Scripts of its own alone, WebAssembly among them; a style sheet; questions to this server alone.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    # Both together isolate the page: only then may its threads share memory.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # The page may take photos, and keep the screen on; of all else of a phone it needs nothing.
+    "Permissions-Policy": "geolocation=(), microphone=()",
+}
+
+
+@blueprint.get(JOIN_PAGE)
+def page() -> Response:
+    """The page with which a phone joins."""
+    return _answer(_PAGE)
+
+
+@blueprint.get(JOIN_FILE)
+def file(file: str) -> Response:
+    """One of the files of the page at /join."""
+    return _answer(file)
+
+
+def _answer(name: str) -> Response:
+    packed = _files().get(name)
+    if packed is None:
+        abort(404, f"the page at {JOIN_PAGE} has no file {name[:64]!r}")
+    takes_gzip = request.accept_encodings["gzip"] > 0
+    suffix = name[name.rfind(".") :]
+    response = Response(
+        packed if takes_gzip else gzip.decompress(packed),
+        mimetype=_TYPES.get(suffix) or mimetypes.guess_type(name)[0],
+    )
+    if takes_gzip:
+        response.headers["Content-Encoding"] = "gzip"
+    response.headers["Vary"] = "Accept-Encoding"
+    if name not in _UNHASHED:
+        response.headers["Cache-Control"] = _A_YEAR
+    response.headers.update(_HEADERS)
+    if name == "service-worker.js":
+        # It is for the page, which stands one step above it.
+        response.headers["Service-Worker-Allowed"] = request.path.rpartition("/")[0]
+    return response
+
+
+@functools.cache
+def _files() -> dict[str, bytes]:
+    """Each file by name, compressed with gzip: few megabytes, read once."""
+    files = {}
+    for each in (resources.files("server_app.web") / "static" / "join").iterdir():
+        data = each.read_bytes()
+        is_packed = each.name.endswith(".gz")
+        files[each.name.removesuffix(".gz")] = data if is_packed else gzip.compress(data, mtime=0)
+    return files
