@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,7 +107,7 @@ def serve(
                 note_place(run.folder, log_options.log_file)
             secret_file = run.folder / run_folder.OPERATOR_SECRET_NAME
             if as_json:
-                told = {"url": url, "run_id": run.store.run_id, "join": link.text()}
+                told = {"url": url, "run_id": run.store.run_id, "join": link.text(), "page": link.page()}
                 emit_json({**told, "operator_secret_file": str(secret_file)})
             else:
                 _print_address(run, url, link)
@@ -310,7 +311,18 @@ def _print_address(run: RunContext, url: str, link: JoinLink) -> None:
     click.echo(f"  {link.text()}")
     click.echo("each device runs, with the link in the file join.txt:")
     click.echo("  gkt edge run --join join.txt --data FILE --state-dir DIR")
+    click.echo("a phone opens the same link as a page (its browser must trust the certificate):")
+    click.echo(f"  {link.page()}")
+    if sys.stdout.isatty():
+        _draw(link.page())
     click.echo(f"a link for one device alone: gkt enroll --data-dir {run.folder}")
+
+
+def _draw(address: str) -> None:
+    """Draw an address for a phone's camera."""
+    import segno  # noqa: PLC0415 - imports an extra
+
+    segno.make(address, error="l").terminal(compact=True)
 
 
 def _announce(line: str) -> None:

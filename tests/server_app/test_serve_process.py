@@ -50,6 +50,7 @@ def test_a_server_starts_stops_dies_and_goes_on(serve: Callable[..., Serve], ser
         "url": first.info["url"],
         "run_id": first.info["run_id"],
         "join": link,
+        "page": link.removeprefix("gkt+").replace("/#", "/join#"),
         "operator_secret_file": str(first.data_dir / "operator_secret"),
     }
     assert read_join_link(link).url == first.info["url"]

@@ -4,6 +4,7 @@ import { DiskFullError, InputError } from "../errors.js";
 import type { Store } from "../state/store.js";
 
 const FILES = "files";
+const OTHERS_SECONDS = 3;
 
 /** A database of files. */
 export class IndexedStore implements Store {
@@ -96,12 +97,14 @@ async function opened(place: string): Promise<IDBDatabase> {
 /** Hold a lock of this name until the function that comes back is called, or the tab ends. */
 async function locked(place: string): Promise<() => void> {
   return new Promise((resolve, reject) => {
-    void navigator.locks.request(place, { ifAvailable: true }, async (lock) => {
-      if (!lock) {
-        reject(new InputError("this page is open in another tab, which takes part already: close one of them"));
-        return;
-      }
+    // A worker that this page ended a moment ago may hold it still.
+    const signal = AbortSignal.timeout(1000 * OTHERS_SECONDS);
+    const held = navigator.locks.request(place, { signal }, async () => {
       await new Promise<void>((release) => resolve(release));
+    });
+    held.catch((error: unknown) => {
+      const what = "this page is open in another tab, which takes part already: close one of them";
+      reject(new InputError(what, { cause: error }));
     });
   });
 }

@@ -99,3 +99,47 @@ def test_a_phone_beside_a_python_device(
     (joined,) = (each for each in status.clients if each.client_id != "first")
     assert joined.client_id.startswith("phone-") and joined.engine == "portable"
     assert not status.quarantined
+
+
+def test_a_tab_that_is_closed_in_the_middle_goes_on(
+    chromium: Browser, bundle: Path, serve: Callable[..., Serve], tmp_path: Path
+) -> None:
+    """A photo that cannot be read, a pause, a closed tab: each is said, and nothing is lost."""
+    server = serve(
+        "--artifacts", bundle, "--host", "0.0.0.0", "--clients", "1", "--rounds", 2,
+        "--server-epochs", "1", "--batch-size", "4", "--local-epochs", "40",
+    )  # fmt: skip
+    with phone(chromium, "de-DE") as context:
+        page = context.new_page()
+        page.goto(page_link(server))
+        expect(page.get_by_role("heading", name="1. Ihre Fotos")).to_be_visible(timeout=LONGEST)
+        folder = photos(tmp_path / "photos", 2)
+        (broken := tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
+        (apple := tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+        page.locator('input[data-add="any"]').set_input_files([broken, apple])
+        expect(page.get_by_role("status")).to_contain_text("broken.png lässt sich nicht als Bild lesen")
+        expect(page.get_by_role("status")).to_contain_text("IMG_1.HEIC ist HEIC")
+        choose(page, folder)
+        page.get_by_role("button", name="Zeigen, was gesendet würde").click()
+        page.get_by_role("checkbox").check(timeout=LONGEST)
+        page.get_by_role("button", name="Mitmachen").click()
+        expect(page.locator('[data-phase="train"]')).to_be_visible(timeout=LONGEST)
+        page.get_by_role("button", name="Pause", exact=True).click()
+        expect(page.get_by_text("Pause. Alles ist gespeichert.")).to_be_visible(timeout=LONGEST)
+        (before,) = status_of(server).clients
+        page.close()
+
+        page = context.new_page()
+        page.goto(page_link(server).partition("#")[0])
+        page.get_by_text("Was geschah").click(timeout=LONGEST)
+        expect(
+            page.get_by_text(re.compile(r"goes on after round 0 and [1-9]\d* steps of the next"))
+        ).to_be_visible(timeout=LONGEST)
+        # A second tab does not take part a second time.
+        other = context.new_page()
+        other.goto(page_link(server).partition("#")[0])
+        expect(other.get_by_role("alert")).to_contain_text("open in another tab", timeout=LONGEST)
+        other.close()
+        expect(page.get_by_role("heading", name="4. Fertig")).to_be_visible(timeout=LONGEST)
+    (after,) = status_of(server).clients
+    assert after.client_id == before.client_id and status_of(server).phase == "finished"
