@@ -143,3 +143,34 @@ def test_a_tab_that_is_closed_in_the_middle_goes_on(
         expect(page.get_by_role("heading", name="4. Fertig")).to_be_visible(timeout=LONGEST)
     (after,) = status_of(server).clients
     assert after.client_id == before.client_id and status_of(server).phase == "finished"
+
+
+def test_once_loaded_it_opens_without_a_network(
+    chromium: Browser, bundle: Path, serve: Callable[..., Serve], tmp_path: Path
+) -> None:
+    server = serve("--artifacts", bundle, "--clients", "1", "--rounds", "1")
+    with phone(chromium) as context:
+        page = context.new_page()
+        page.goto(f"{server.info['url']}/join")
+        link = page.get_by_role("textbox", name="Link")
+        expect(link).to_be_visible(timeout=LONGEST)
+        # Resolves once everything is kept.
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        context.set_offline(True)
+        page.reload()
+        expect(link).to_be_visible(timeout=LONGEST)
+        # A link that was cut by a shell, and another server's, in words.
+        text = (server.data_dir / "join").read_text().strip()
+        link.fill(text.partition("&")[0])
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_role("alert")).to_contain_text("does not say bundle")
+        page.get_by_role("textbox", name="Link").fill(re.sub("//[^/]+", "//gkt.example.org", text))
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_role("link", name="gkt.example.org")).to_be_visible()
+        # The right one, without a network: it can be tried again.
+        page.get_by_role("textbox", name="Link").fill(text)
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_role("alert")).to_contain_text("Is this phone online?", timeout=LONGEST)
+        context.set_offline(False)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("heading", name="1. Your photos")).to_be_visible(timeout=LONGEST)
