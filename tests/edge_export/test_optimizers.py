@@ -24,6 +24,7 @@ OPTIMIZERS = (
 )
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{o.weight_decay}-{o.momentum}")
 def test_every_optimizer_is_exact_on_every_engine_or_refused(
     optimizer: EdgeOptimizer, tmp_path: Path

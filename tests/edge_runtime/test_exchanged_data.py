@@ -139,6 +139,7 @@ def test_between_two_rounds(
     assert not run.store.state().quarantined
 
 
+@pytest.mark.system
 def test_when_nearly_all_is_gone(server_bundle: Path, tmp_path: Path) -> None:
     """The soft labels are those of the round before, far more than the data that are left could have."""
     config = run_config(num_clients=1, rounds=2, batch_size=128, shard_samples=256, server_epochs=1)
@@ -163,6 +164,7 @@ class Joined(ServerClient):
         raise StoppedError
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("changed", [kinds.fewer, kinds.other_images, kinds.to_validation])
 @pytest.mark.parametrize("uploads", ["rounds=1", "drift=1000"])
 def test_where_not_every_round_has_an_upload(
@@ -192,6 +194,7 @@ class Cut(ServerClient):
         return super().put_shard(key, data, compressed=compressed)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("changed", [kinds.fewer, kinds.more, kinds.other_images])
 def test_in_the_middle_of_an_upload(
     run: RunContext, tmp_path: Path, changed: Callable[[], PrivateData]

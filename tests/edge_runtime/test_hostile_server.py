@@ -239,6 +239,7 @@ def longer(answer: Answer) -> Answer:
     return Answer(answer.body + bytes(1 << 26), answer.kind, headers=answer.headers)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("kind", "request_name"),
     [
@@ -258,6 +259,7 @@ def test_bodies_without_measure(
     assert sum(path.stat().st_size for path in kept) < 2_000_000 and not any("tmp" in p.name for p in kept)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("in_head", [False, True], ids=["body", "head"])
 @pytest.mark.parametrize("request_name", ["runs", "artifact"])
 def test_a_byte_now_and_then(
@@ -352,6 +354,7 @@ def test_texts_do_not_reach_the_terminal_as_they_are(
 # --- the model
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["garbage", "short", "nan", "external", "wide"])
 def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(

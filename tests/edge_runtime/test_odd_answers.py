@@ -152,6 +152,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_POLL_SECONDS", 0.005)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("hit", HIT, ids=lambda hit: hit[0])
 def test_every_odd_answer_to_every_request(
     folder: Path, undisturbed: tuple[bytes, bytes], hit: tuple[str, ...]
@@ -164,6 +165,7 @@ def test_every_odd_answer_to_every_request(
     assert any("captive portal" in line for line in lines)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["522", "portal"])
 def test_a_device_says_once_what_it_may_be(
     folder: Path, undisturbed: tuple[bytes, bytes], gkt: Gkt, tmp_path: Path, kind: str

@@ -132,6 +132,7 @@ def manifest_of(name: str) -> Any:
     return Manifest()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -184,7 +184,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "narrow tap": {"rounds": 2, "codec": "uint4", "feature_augmentation": "crop+flip"},
     "uploads by drift": {"rounds": 4, "uploads": "drift=0.15", "direction": "both"},
 }
-IN_SYSTEM = ("narrow tap", "one-cycle", "averaged", "views of features", "uploads by drift")
+IN_SYSTEM = ("narrow tap", "two uploads", "one-cycle", "averaged", "views of features", "uploads by drift")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_files_are_all_there(demo_dir: Path) -> None:
     assert (out / "server" / "trainer.log").stat().st_size > 0
 
 
+@pytest.mark.system
 def test_no_secret_is_in_what_it_leaves_and_prints(demo_dir: Path) -> None:
     """But where each belongs: who is shown a report or a log cannot join, speak for a device, or operate."""
     states = sorted(path.parent for path in demo_dir.rglob("credential.json"))

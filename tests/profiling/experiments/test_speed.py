@@ -16,6 +16,7 @@ from tests.conftest import ROOT, Gkt
 README = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.system
 def test_report(gkt: Gkt, tmp_path: Path) -> None:
     done = gkt(
         "profile", "simulation", "--examples", "64", "--server-examples", "16", "--clients", "4",

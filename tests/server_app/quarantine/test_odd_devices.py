@@ -25,6 +25,7 @@ def digits() -> Dataset:
     return load_dataset("digits", image_size=12, seed=0, data_root=Path("unused"), limit=None)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_fleet_of_odd_devices_is_left_alone(kind: Kind, digits: Dataset) -> None:
     found = measure_kind(kind, digits, 5, among=False, num_clients=6, num_samples=72, rounds=2)
@@ -58,6 +59,7 @@ def rounds(run: WatchedFedGKT, *numbers: int) -> None:
         run.run_devices(number, 1.0, lambda phase, num: None)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_device_that_poisons_from_the_first_round(attack: str, digits: Dataset, tmp_path: Path) -> None:
     run = run_of(digits, "usual", tmp_path, attack, CLIENTS[2])
@@ -67,6 +69,7 @@ def test_a_device_that_poisons_from_the_first_round(attack: str, digits: Dataset
     assert is_of_validation is (attack == "poisoned_validation")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("draw", ["usual", "camera"])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_device_that_turns_in_the_second_round(
