@@ -25,9 +25,10 @@ from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest
 from profiling.frame import Announce
 from profiling.frame.processes import ProcessGroup, arguments, free_port, wait_for_server, wait_until
 from profiling.server.waiting.options import WaitingOptions
+from profiling.server.waiting.watchers import small_answers, watched
 from profiling.server.web.process_cost import cpu_seconds
 from server_app.members.inviting import enrolled
-from server_app.run_folder import RunContext, create_run
+from server_app.run_folder import RunContext, create_run, operator_bearer
 
 _NUM_TRAIN, _NUM_VALIDATION, _NUM_CLASSES = 8, 2, 10
 _CLASS_NAMES = tuple(str(number) for number in range(_NUM_CLASSES))
@@ -130,12 +131,15 @@ def _waited(
             announce(f"{options.num_devices} devices wait for {options.seconds:g} s")
             assert real.process is not None
             device = psutil.Process(real.process.pid)
-            before = time.monotonic(), cpu_seconds(info["pid"]), _own_seconds(device)
-            time.sleep(options.seconds)
-            server.check()
-            after = time.monotonic(), cpu_seconds(info["pid"]), _own_seconds(device)
-            seconds = after[0] - before[0]
+            alone = _shares(info["pid"], device, options.seconds)
             num_requests = sum(each.num_requests for each in waiters)
+            announce(f"{options.num_pages} pages are open, gkt status and Prometheus look as well")
+            bearer = operator_bearer(run.folder)
+            with watched(info["url"], bearer, run.store.run_id, options.num_pages) as looks:
+                time.sleep(_CALM_SECONDS)
+                watching = _shares(info["pid"], device, options.seconds)
+            answers = small_answers(info["url"], options.answers)
+            server.check()
             _Waiter(info["url"], run, "last", stopping).join().close()
             turn_at = time.monotonic()
             wait_until(
@@ -149,11 +153,23 @@ def _waited(
     if len(heard) != options.num_devices - 1:
         raise RunFailedError("a device had no turn")
     return {
-        "server_share": (after[1] - before[1]) / seconds,
-        "device_share": (after[2] - before[2]) / seconds,
+        "server_share": alone[0],
+        "device_share": alone[1],
+        "watched_share": watching[0] - alone[0],
+        "num_looks": sum(looks),
+        "answer_seconds": {"median": statistics.median(answers), "p95": answers[len(answers) * 95 // 100]},
         "heard_seconds": {"median": max(0.0, statistics.median(heard)), "last": max(0.0, *heard, 0.0)},
         "num_requests": num_requests,
     }
+
+
+def _shares(pid: int, device: psutil.Process, seconds: float) -> tuple[float, float]:
+    """Wait, and say which share of a core the server's process and the device took meanwhile."""
+    before = time.monotonic(), cpu_seconds(pid), _own_seconds(device)
+    time.sleep(seconds)
+    after = time.monotonic(), cpu_seconds(pid), _own_seconds(device)
+    took = after[0] - before[0]
+    return (after[1] - before[1]) / took, (after[2] - before[2]) / took
 
 
 def _own_seconds(process: psutil.Process) -> float:

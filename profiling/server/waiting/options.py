@@ -14,12 +14,17 @@ class WaitingOptions(CheckedOptions):
 
     Attributes:
         num_devices: Devices that wait; one of them is a process of its own.
-        seconds: They are watched; several times as long as a question is kept.
+        seconds: They are watched, once alone and once beside pages; several times as long as a question is
+            kept.
+        num_pages: Open pages of the run, beside one gkt status --watch and one Prometheus.
+        answers: Small requests on one kept connection.
         image_size: Pixels; a multiple of 4.
     """
 
     num_devices: int = option(200, flag="--devices", low=2)
     seconds: float = option(200.0, low=1, unit="seconds")
+    num_pages: int = option(10, flag="--pages", low=1)
+    answers: int = option(400, low=20)
     image_size: int = 8
 
     def __post_init__(self) -> None:
