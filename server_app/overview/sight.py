@@ -11,6 +11,7 @@ from server_app.overview.document import Witness, overview
 from server_app.overview.exposition import Exposition
 from server_app.overview.messages import Overview
 from server_app.overview.seen import Ledger
+from server_app.overview.shared import SharedLook
 from server_app.run_folder import RunContext
 
 # What of its refusals a device should be looked at for: it asked for something that cannot be.
@@ -30,6 +31,7 @@ class Sight:
         ledger: Devices that were heard of.
         started_at: When the server began, in seconds since the epoch.
         exposition: The run's numbers.
+        shared: One look for all who watch.
     """
 
     run: RunContext
@@ -40,11 +42,13 @@ class Sight:
     ledger: Ledger = field(init=False)
     started_at: float = field(default_factory=time.time)
     exposition: Exposition = field(init=False)
+    shared: SharedLook = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with what an earlier server has seen."""
         self.ledger = Ledger(self.run.folder)
-        self.exposition = Exposition(self.look)
+        self.shared = SharedLook(self.look)
+        self.exposition = Exposition(self.shared.latest)
 
     def look(self) -> Overview:
         """See the run now.

@@ -17,10 +17,10 @@ from gkt_core.wire.protocol import RoundPage, to_json
 from server_app.logs.recent import RecentLines
 from server_app.overview.judging import next_step, waiting_for
 from server_app.overview.messages import Overview
+from server_app.overview.shared import LOOK_SHARE
 from server_app.page.messages import PageView
 from server_app.page.rounds import RoundColumns
 
-LOOK_SHARE = 0.01
 # A page is not drawn more often than this.
 _LEAST_SECONDS = 1.0
 

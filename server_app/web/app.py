@@ -109,7 +109,7 @@ def create_app(
         quota,
         TurnWatch(run.store),
         sight,
-        Feed(sight.look, partial(round_page, run.store)),
+        Feed(sight.shared.latest, partial(round_page, run.store)),
         classifier,
         authority,
         make_model,

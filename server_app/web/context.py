@@ -44,6 +44,11 @@ class RequestContext:
     authority: bytes = b""
     make_model: Callable[[], bool] = lambda: False
 
+    def renew(self) -> None:
+        """Let whoever watches the run see at once what a person has changed."""
+        self.sight.shared.renew()
+        self.feed.renew()
+
 
 def context() -> RequestContext:
     """The context of the current application."""

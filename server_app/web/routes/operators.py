@@ -49,7 +49,8 @@ def change(run_id: str, client_id: str, action: str) -> Response:
         # Seen by this server, perhaps a moment ago.
         forgotten = forget_client(run, client_id)
         context().sight.ledger.forget(client_id)
+        context().renew()
         return message_response(forgotten)
     changed = ClientChange(client_id, membership.change_client(run, client_id, action))
-    context().feed.renew()
+    context().renew()
     return message_response(changed)

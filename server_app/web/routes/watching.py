@@ -38,7 +38,7 @@ def metrics() -> Response:
 def overview(run_id: str) -> Response:
     """Everything at a glance: phase, devices, trainer, disk, what is wrong and what to do."""
     run_of(run_id)
-    return message_response(context().sight.look())
+    return message_response(context().sight.shared.latest())
 
 
 @blueprint.post(RUN + RUN_ACTION)
@@ -50,5 +50,5 @@ def change_of_run(run_id: str, change: str) -> Response:
     body = receive_message()
     wanted = received(RunChange, body) if body else RunChange()
     changed = change_run(run, change, wanted.reason)
-    context().feed.renew()
+    context().renew()
     return message_response(changed)

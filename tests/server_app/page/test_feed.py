@@ -15,7 +15,8 @@ from gkt_core.wire.protocol import RoundMetrics, RoundPage, from_json
 from server_app.logs.formats import event
 from server_app.logs.recent import RecentLines
 from server_app.overview.messages import Overview
-from server_app.page.feed import LOOK_SHARE, Feed
+from server_app.overview.shared import LOOK_SHARE
+from server_app.page.feed import Feed
 from server_app.page.messages import PageView
 from server_app.page.rounds import MOST_POINTS, RoundColumns
 from tests.conftest import LONGEST_SECONDS
