@@ -8,8 +8,11 @@ from pathlib import Path
 from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.run_config import CODECS
 from gkt_core.errors import ConfigError
+from gkt_core.networks import EDGE_LAYOUTS
 
 NUM_SHOWN = 10
+ATTACKER_NAMES = {"small": "small decoder", "large": "large decoder", "search": "search"}
+ATTACKERS = tuple(ATTACKER_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +25,18 @@ class PrivacyOptions:
         image_size: Scale images to this many pixels, a multiple of 4.
         limit: Images that the attacker has.
         data_root: Where downloads are kept.
+        networks: Whose tap is attacked; may be repeated.
         codecs: Codecs, without noise; may be repeated.
         noise: Gaussian noise on float32 features, in their standard deviations; may be repeated.
+        leakage_penalty: Weight of the distance correlation of images and features in the device's loss.
+        attackers: Who attacks: a small decoder and one of ten times its size, both trained on other images
+            with their features, and a search for images of which the known extractor makes what was
+            uploaded; may be repeated.
         epochs: Of each decoder's training.
+        steps: Of the search.
         extractor_epochs: Local epochs of the device before it uploads; 0 for fresh weights.
         num_victims: Test images to rebuild.
+        gallery: Test images among which an upload's own is looked for.
         seed: Of every random choice.
     """
 
@@ -34,11 +44,18 @@ class PrivacyOptions:
     image_size: int | None = None
     limit: int | None = 2000
     data_root: Path = Path("data")
-    codecs: tuple[str, ...] = option(CODECS, flag="--codec", choices=CODECS, shown_default="all")
-    noise: tuple[float, ...] = option((0.1, 0.5, 2.0), above=0)
+    networks: tuple[str, ...] = option(("resnet8",), flag="--model", choices=tuple(EDGE_LAYOUTS))
+    codecs: tuple[str, ...] = option(("fp32", "uint4", "uint2"), flag="--codec", choices=CODECS)
+    noise: tuple[float, ...] = option((0.5, 2.0), above=0)
+    leakage_penalty: float = option(0.0, low=0, high=1000)
+    attackers: tuple[str, ...] = option(
+        ATTACKERS, flag="--attacker", choices=ATTACKERS, shown_default="all three"
+    )
     epochs: int = option(10, low=1)
+    steps: int = option(200, low=1)
     extractor_epochs: int = option(1, low=0)
     num_victims: int = option(500, flag="--victims", low=NUM_SHOWN)
+    gallery: int = option(10_000, low=NUM_SHOWN)
     seed: int = option(0, low=0)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from profiling.frame import Document, Measurement, Plot, Section
 from profiling.frame.tables import table
-from profiling.privacy.options import PrivacyOptions
+from profiling.privacy.options import ATTACKER_NAMES, PrivacyOptions
 
 
 def _conditions(document: Document) -> Section:
@@ -15,25 +15,64 @@ def _conditions(document: Document) -> Section:
         document[key] for key in ("conditions_attacked", "without_features", "settings")
     )
     best = max(attacked, key=lambda each: float(each["ssim_median"]))
+    rows = [
+        {
+            **each,
+            "attacker": ATTACKER_NAMES[attacker],
+            "upload": f"{each['bytes_per_sample']:,.0f}",
+            **reached,
+        }
+        for each in attacked
+        for attacker, reached in each["attackers"].items()
+    ]
     return table(
         f"Reconstruction of {settings['num_attacked_images']} images that nobody trained on",
         {
             "features": "{name}",
-            "feature\nerror": "{feature_error:.3f}",
+            "bytes a\nsample": "{upload}",
+            "attacker": "{attacker}",
             "SSIM\nmedian": "{ssim_median:.3f}",
             "SSIM\np90": "{ssim_p90:.3f}",
             "PSNR\nmedian dB": "{psnr_median_db:.1f}",
             "PSNR\np90 dB": "{psnr_p90_db:.1f}",
+            "GMSD\nmedian": "{gmsd_median:.3f}",
         },
-        [*attacked, {"name": "no features: the mean image", "feature_error": "", **nothing}],
+        [*rows, {"name": "no features: the mean image", "upload": "", "attacker": "", **nothing}],
         notes=(
             "Feature maps AND LABELS leave the device: " + "; ".join(document["what_leaves"]) + ".",
-            f"A small decoder rebuilds images from {best['name']} features with a median SSIM of "
+            f"The strongest attacker rebuilds images from {best['name']} features with a median SSIM of "
             f"{best['ssim_median']:.2f} (1 is the image itself, {nothing['ssim_median']:.2f} needs no "
-            "features at all). Treat features as you would treat the images.",
-            f"The attacker has {settings['num_known_images']} other images with their features; decoders "
-            f"trained for {settings['epochs']} epochs, the extractor {settings['extractor_epochs']}. p90: "
-            "one image in ten came out better. Noise is in standard deviations of the features.",
+            "features at all). Treat features as you would treat the images. All figures are lower bounds: "
+            "there are stronger attackers.",
+            f"The attackers have {settings['num_known_images']} other images with their features and know "
+            f"the extractor; decoders trained for {settings['epochs']} epochs, the extractor "
+            f"{settings['extractor_epochs']}. p90: one image in ten came out better. GMSD: 0 looks the same, "
+            "more looks worse. Noise is in standard deviations of the features.",
+        ),
+    )
+
+
+def _recognised(document: Document) -> Section:
+    settings, nothing = document["settings"], document["without_features"]
+    chance = {
+        "name": "no features",
+        "error": "",
+        "identified": 1 / settings["num_candidates"],
+        "label_accuracy": nothing["label_accuracy"],
+    }
+    rows = [{**each, "error": f"{each['feature_error']:.3f}"} for each in document["conditions_attacked"]]
+    return table(
+        "What features say without a picture",
+        {
+            "features": "{name}",
+            "feature\nerror": "{error}",
+            f"its image is picked out\nof {settings['num_candidates']:,}": "{identified:.1%}",
+            "label told from\nfeatures alone": "{label_accuracy:.1%}",
+        },
+        [*rows, chance],
+        notes=(
+            "Picked out: whoever has the images compares what the extractor makes of each. Labels: a small "
+            "network that learned from the attacker's images; without features, the most frequent class.",
         ),
     )
 
@@ -54,17 +93,17 @@ def _draw(document: Document) -> Any:
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
-        label = name if name not in values else f"{name}\nSSIM {values[name]:.2f}"
+        label = name.replace(", ", "\n", 1) + (f"\nSSIM {values[name]:.2f}" if name in values else "")
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     return figure
 
 
 class Privacy(Measurement[PrivacyOptions]):
-    """Rebuild images from uploaded features with a small decoder, for each codec and noise level.
+    """Rebuild images from uploaded features, by three attackers, for each tap, codec and noise level.
 
-    Features AND LABELS leave a device. This shows how much of the images the features are: SSIM and PSNR of
-    the reconstructions, and ten of them as a picture (--out privacy.png). A minute for the digits, some for
-    CIFAR-10.
+    Features AND LABELS leave a device. This shows how much of the images the features are: SSIM, PSNR and
+    GMSD of the reconstructions, ten of them as a picture (--out privacy.png), how often an upload's image is
+    picked out of many, and how often its label is told. Some minutes for the digits, an hour for CIFAR-10.
     """
 
     name = "privacy"
@@ -72,9 +111,9 @@ class Privacy(Measurement[PrivacyOptions]):
     measured_by = "profiling.privacy.measure:measure_privacy"
     example = "gkt profile privacy --out privacy.json --out privacy.png"
     extra = "export,profile"
-    quick = ("--limit", "200", "--epochs", "1", "--victims", "50")
+    quick = ("--limit", "200", "--epochs", "1", "--victims", "50", "--steps", "5")
     not_measured = (
-        "larger attackers, which see more: these figures are a lower bound of what the features give away",
+        "stronger attackers, which see more: these figures are lower bounds of what the features give away",
         "attackers that know neither the extractor nor similar images, which see less",
         "augmented views (crop, flip), of which each round shows another",
         "what logits and soft labels give away beside the label, which travels as it is",
@@ -82,5 +121,5 @@ class Privacy(Measurement[PrivacyOptions]):
         "what noise costs in accuracy",
     )
     heading = "What features of {settings[dataset]} give away"
-    tables = (_conditions,)
+    tables = (_conditions, _recognised)
     plots = (Plot("Ten images, and what an attacker makes of their features", _draw),)
