@@ -40,6 +40,7 @@ SUMMARIES = {
         "enroll": "Make links with which devices join a run.",
         "clients": "List a run's devices; show, revoke, release, forget, rotate or enrol one again.",
         "runs": "Pause, stop or resume a run.",
+        "models": "Tell what a model file is and where it comes from.",
         "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
     },
     "Measure": {
@@ -50,7 +51,7 @@ SUMMARIES = {
     },
 }
 # Of these, those that are groups of commands.
-GROUPS = frozenset({"clients", "data", "edge", "profile", "runs"})
+GROUPS = frozenset({"clients", "data", "edge", "models", "profile", "runs"})
 _KNOWN = [name for summaries in SUMMARIES.values() for name in summaries]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 # In a context's meta: the level of -v, -vv or -q, for a command that writes a log of its own.

@@ -73,6 +73,8 @@ class SimulateOptions(CheckedOptions):
             that was measured to be faster, training is in bf16 and lasts a quarter of an hour or more. Where
             there is no C++ compiler, training goes on as it is.
         save_minutes: How often the run is saved within an epoch, beside after each one.
+        num_models: Combined models that are written to OUT/models as ONNX files: of the first so many
+            devices, or the one that all share.
         out: Output folder; an unfinished run goes on.
     """
 
@@ -118,6 +120,7 @@ class SimulateOptions(CheckedOptions):
     num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
     compiled: str = option("auto", flag="--compile", choices=COMPILE, group=_MACHINE)
     save_minutes: float = option(10.0, low=0, unit="minutes", group=_MACHINE)
+    num_models: int = option(1, flag="--models", low=0)
 
     def num_steps(self, config: RunConfig, num_examples: int) -> int:
         """How many steps of the large network a run is about to take, where there is one to compile."""

@@ -20,6 +20,7 @@ import pytest
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.files import lock_exclusively
+from gkt_core.models.describing import describe
 from profiling.experiments.demo import live
 from tests.conftest import LONGEST_SECONDS, Gkt, until
 from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
@@ -67,6 +68,17 @@ def test_files_are_all_there(demo_dir: Path) -> None:
     assert html.count("data:image/svg+xml;base64,") == 5
     assert (out / "logs" / "server.log").is_file()
     assert (out / "server" / "trainer.log").stat().st_size > 0
+
+
+@pytest.mark.system
+def test_its_models_say_which_run_they_are_of(demo_dir: Path, report: dict[str, Any]) -> None:
+    run_ids = set()
+    for model in (demo_dir / "models").iterdir():
+        identity = describe(model).identity
+        assert identity is not None and identity.rounds == 2
+        assert identity.class_names == report["class_names"] and "server" in identity.sources
+        run_ids.add(identity.run_id)
+    assert len(run_ids) == 1 and run_ids.pop().startswith("run-")
 
 
 @pytest.mark.system
