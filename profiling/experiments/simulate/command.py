@@ -52,6 +52,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         from profiling.experiments.simulate.curves import write_confusion, write_curves  # noqa: PLC0415
         from profiling.experiments.simulate.live import SimulationDisplay  # noqa: PLC0415
         from profiling.experiments.simulate.models import write_models  # noqa: PLC0415
+        from profiling.experiments.simulate.tracking import tracked  # noqa: PLC0415
     prepare_torch(options.device, options.num_threads)
     folder, out = options.split or options.out / "data", options.out
     if options.split is None and not (folder / SPLIT_NAME).is_file():
@@ -109,8 +110,11 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         **({"own_settings": own_settings} if own_settings else {}),
         **config.to_dict(),
     }
-    with SimulationDisplay(algorithm, config.rounds) as display:
-        listener = Listener(display.samples, display.round)
+    with (
+        tracked(options.tracking, out, settings) as tracking,
+        SimulationDisplay(algorithm, config.rounds) as display,
+    ):
+        listener = Listener(display.samples, tracking.heard(display.round))
         result = run_algorithm(
             built,
             federation,
@@ -120,6 +124,7 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
             listener=listener,
             save_minutes=options.save_minutes,
         )
+        tracking.end(result)
     written = write_models(built.models(), result, federation, networks, folder, out, options.num_models)
     metrics = [json.loads(line) for line in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     title = f"{algorithm}, {Path(described['dataset']).name}, {config.num_clients} devices"

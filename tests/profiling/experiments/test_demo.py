@@ -23,6 +23,7 @@ from gkt_core.files import lock_exclusively
 from gkt_core.models.describing import describe
 from profiling.experiments.demo import live
 from tests.conftest import LONGEST_SECONDS, Gkt, until
+from tests.gkt_core.tracking.test_tracking import scalars_of
 from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
 from tests.server_app.secrets_kept import secrets_of, shown_in
 
@@ -71,14 +72,19 @@ def test_files_are_all_there(demo_dir: Path) -> None:
 
 
 @pytest.mark.system
-def test_its_models_say_which_run_they_are_of(demo_dir: Path, report: dict[str, Any]) -> None:
-    run_ids = set()
+def test_its_rounds_are_tracked_by_its_server(demo_dir: Path, report: dict[str, Any]) -> None:
+    (folder,) = (demo_dir.parent / "logs").iterdir()
+    assert folder.name.startswith("run-")
+    scalars = scalars_of(folder)
+    for name, tag in (("validation_accuracy", "validation/accuracy"), ("upload_bytes", "bytes/upload")):
+        assert [step for step, _ in scalars[tag]] == [entry["round_num"] for entry in report["rounds"]]
+        values = [value for _, value in scalars[tag]]
+        assert values == pytest.approx([entry[name] for entry in report["rounds"]], rel=1e-6)
     for model in (demo_dir / "models").iterdir():
         identity = describe(model).identity
-        assert identity is not None and identity.rounds == 2
+        # Each model of a served run says which.
+        assert identity is not None and identity.run_id == folder.name and identity.rounds == 2
         assert identity.class_names == report["class_names"] and "server" in identity.sources
-        run_ids.add(identity.run_id)
-    assert len(run_ids) == 1 and run_ids.pop().startswith("run-")
 
 
 @pytest.mark.system

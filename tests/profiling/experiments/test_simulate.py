@@ -26,6 +26,7 @@ from gkt_core.nn import build_combined_network
 from gkt_core.nn.checkpoint import below
 from profiling.experiments.simulate.command import simulate
 from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.gkt_core.tracking.test_tracking import scalars_of
 from tests.killing import run_killed
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
@@ -119,15 +120,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.system
 def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
     """The process is gone at whatever moment of whatever round, and what it saved last is gone on from."""
-    out = tmp_path / "out"
+    out, track = tmp_path / "out", ("--track", f"tensorboard:{tmp_path / 'logs'}")
     run_killed(
-        "simulate", *FAST, "--seed", "3", "--save-minutes", "0", "--out", out,
+        "simulate", *FAST, "--seed", "3", "--save-minutes", "0", "--out", out, *track,
         after="gkt_core.algorithms.runner:save_state", calls=random.randint(1, 20),
         delay_seconds=random.uniform(0, 0.1),
     )  # fmt: skip
     assert not (out / "result.json").exists()
-    again = gkt("simulate", *FAST, "--seed", "3", "--out", out)
+    again = gkt("simulate", *FAST, "--seed", "3", "--out", out, *track)
     assert again.returncode == 0, again.stderr
+    # What was sent and not noted when it was killed is there twice; nothing is missing.
+    scalars = scalars_of(tmp_path / "logs" / "out")
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    expected = {line["round_num"]: line["validation_accuracy"] for line in metrics}
+    assert dict(scalars["validation/accuracy"]) == pytest.approx(expected, rel=1e-6)
+    ((step, test_accuracy),) = scalars["test/accuracy"]
+    result = json.loads((out / "result.json").read_text())
+    assert step == len(metrics) and test_accuracy == pytest.approx(result["test_accuracy"], rel=1e-6)
     for name in ("metrics.jsonl", "result.json", "checkpoint.safetensors"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
