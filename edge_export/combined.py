@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from onnx import numpy_helper
 
 from edge_export.combined_template import combined_template
 from gkt_core.bundle.manifest import load_bundle
+from gkt_core.bundle.model_identity import ModelIdentity
 from gkt_core.bundle.template import fill_template
 from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
 from gkt_core.nn import CombinedNetwork, build_combined_network
+from gkt_core.onnx_files.metadata import with_metadata
 
 
 def load_combined(model: Path | str, artifacts: Path | str) -> CombinedNetwork:
@@ -56,15 +59,30 @@ def load_combined(model: Path | str, artifacts: Path | str) -> CombinedNetwork:
     return network.eval()
 
 
-def save_combined(network: CombinedNetwork, path: Path | str, *, image_size: int) -> None:
+def save_combined(
+    network: CombinedNetwork,
+    path: Path | str,
+    *,
+    image_size: int,
+    class_names: Sequence[str] = (),
+    identity: ModelIdentity | None = None,
+) -> None:
     """Write a combined network, as a simulation ends with, as the ONNX file that a device would have.
 
     Input is ``images [N, 3, image_size, image_size] float32`` in 0..1, output ``logits [N, C]``.
+
+    Args:
+        network: What is written; it is left as it was.
+        path: The file.
+        image_size: In pixels.
+        class_names: In the order of the logits; none where they have no names.
+        identity: What the file says of itself; nothing by default.
 
     Raises:
         TemplateError: The network cannot be written with each weight in a place of its own.
     """
     own: Any = copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    template, slots = combined_template(own, image_size=image_size)
+    template, slots = combined_template(own, image_size=image_size, class_names=class_names)
     tensors = {name: value.numpy() for name, value in own.state_dict().items() if name in slots}
-    write_atomically(Path(path), fill_template(template, slots, tensors, ""))
+    model = fill_template(template, slots, tensors, "")
+    write_atomically(Path(path), model if identity is None else with_metadata(model, identity.metadata()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
 import logging
 import statistics
@@ -19,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_export.onnx_files import save_model
+from gkt_core.bundle.model_identity import COMBINED, EXTRACTOR, SERVER, read_identity
 from gkt_core.bundle.onnx_runtime import (
     cpu_session,
     onnxruntime_module,
@@ -30,11 +33,14 @@ from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import ArtifactError, UnsafeModelError
+from gkt_core.files import write_atomically
 from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.metadata import metadata_in, with_metadata
 from gkt_core.onnx_files.operators import DEPLOYED
 
 _BATCH = 64
 _LATENCY_SECONDS, _LEAST_RUNS = 1.0, 20
+_HALVES = {"extractor.onnx": EXTRACTOR, "server.onnx": SERVER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,41 @@ def measure(path: Path, test: Samples) -> Measured:
         times.append(time.perf_counter() - started)
     latency_ms = 1e3 * statistics.median(times)
     return Measured(path.name, path.stat().st_size, num_right / len(test), latency_ms)
+
+
+def identified(model: Path, folder: Path, measured: list[Measured]) -> list[Measured]:
+    """Let deployed files say of themselves what the model says, and what was measured.
+
+    Of a model that says nothing they say nothing.
+
+    Args:
+        model: What they were made of.
+        folder: Where they are.
+        measured: The files.
+
+    Returns:
+        The same with the sizes that they have now.
+    """
+    data = model.read_bytes()
+    whole = read_identity(metadata_in(data), str(model))
+    if whole is None:
+        return measured
+    sources = {**whole.sources, "model": hashlib.sha256(data).hexdigest()}
+    told = []
+    for each in measured:
+        path = folder / each.file
+        own = dataclasses.replace(
+            whole,
+            holds=_HALVES.get(each.file, COMBINED),
+            precision="int8" if "int8" in each.file else "fp32",
+            # A half by itself is right about nothing, and quantising changes what was known.
+            validation_accuracy=whole.validation_accuracy if each.file == "model_fp32.onnx" else None,
+            test_accuracy=each.accuracy,
+            sources=sources,
+        )
+        write_atomically(path, with_metadata(path.read_bytes(), own.metadata()))
+        told.append(dataclasses.replace(each, num_bytes=path.stat().st_size))
+    return told
 
 
 def _batches(samples: Samples) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:

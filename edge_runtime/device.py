@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,12 +28,14 @@ from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.turn import next_task
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
+from gkt_core.bundle.model_identity import COMBINED, identity_of_run
 from gkt_core.bundle.tap import TapRequirement
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
+from gkt_core.onnx_files.metadata import with_metadata
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
@@ -168,7 +171,7 @@ class Device:
             raise RunFailedError(
                 "the run ended before this device had taken part in a round: there is no model of its own"
             )
-        model, measured = self._take_model(self._deployed(engine, task), manifest)
+        model, measured = self._take_model(self._deployed(engine, task), manifest, state)
         return DeviceResult(
             self.client_id,
             info.run_id,
@@ -357,7 +360,7 @@ class Device:
         data = self.server.soft_labels(part.client_id, round_num, most_bytes=most_bytes)
         return read_soft_labels(data, part.client_id, round_num, part.num_classes)
 
-    def _take_model(self, weights: Arrays, manifest: Manifest) -> tuple[Path, Accuracy]:
+    def _take_model(self, weights: Arrays, manifest: Manifest, state: DeviceState) -> tuple[Path, Accuracy]:
         """Fill this device's extractor into the server's template, and try the model before it is kept."""
         self.listener.phase("model", 0, 0)
         num_bytes = manifest.file(COMBINED_TEMPLATE).num_bytes
@@ -370,7 +373,15 @@ class Device:
             num_threads=self.num_threads,
             around_step=self._step,
         )
-        path = self.state_dir.path / MODEL_NAME
+        said = identity_of_run(
+            manifest,
+            COMBINED,
+            run_id=state.run_id,
+            rounds=state.trained_round,
+            validation_accuracy=measured.accuracy,
+            sources={"server": hashlib.sha256(template).hexdigest()},
+        )
+        path, filled = self.state_dir.path / MODEL_NAME, with_metadata(filled, said.metadata())
         with full_disk_named(path):
             write_atomically(path, filled)
         return path, measured

@@ -35,10 +35,12 @@ SUMMARIES = {
         "verify": "Check a bundle: its files by hash, then 20 training steps of each engine against PyTorch.",
         "serve": "Serve one run: collect features, train the large network, answer with soft labels.",
         "edge": "Run on a device: train, upload features, take the combined model.",
+        "doctor": "Look for what is wrong with this installation and machine, and say what to do about it.",
         "status": "See a run at a glance: what it waits for, what is wrong, what to do next.",
         "enroll": "Make links with which devices join a run.",
         "clients": "List a run's devices; show, revoke, release, forget, rotate or enrol one again.",
         "runs": "Pause, stop or resume a run.",
+        "models": "Tell what a model file is and where it comes from.",
         "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
     },
     "Measure": {
@@ -49,7 +51,7 @@ SUMMARIES = {
     },
 }
 # Of these, those that are groups of commands.
-GROUPS = frozenset({"clients", "data", "edge", "profile", "runs"})
+GROUPS = frozenset({"clients", "data", "edge", "models", "profile", "runs"})
 _KNOWN = [name for summaries in SUMMARIES.values() for name in summaries]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 # In a context's meta: the level of -v, -vv or -q, for a command that writes a log of its own.
@@ -282,21 +284,24 @@ def run_command(command: click.Command) -> NoReturn:
     sys.exit(exit_code if isinstance(exit_code, int) else 0)
 
 
-def _name_clash() -> None:
-    """Say that another project's command has our name, as PyPI's ``gkt`` does: the last installed is run."""
-    for entry in entry_points(group="console_scripts", name="gkt"):
-        if entry.dist is not None and not entry.value.startswith("gkt_core."):
-            click.echo(
-                f"warning: {entry.dist.name} {entry.dist.version} is another project with a command gkt: pip "
-                f"uninstall {entry.dist.name}, then pip install --force-reinstall --no-deps gkt-edge",
-                err=True,
-            )
+def name_clashes() -> list[str]:
+    """Say of each other project's command of our name, as PyPI's ``gkt`` has one, how to get rid of it.
+
+    The last installed is the one that is run.
+    """
+    return [
+        f"{entry.dist.name} {entry.dist.version} is another project with a command gkt: pip uninstall "
+        f"{entry.dist.name}, then pip install --force-reinstall --no-deps gkt-edge"
+        for entry in entry_points(group="console_scripts", name="gkt")
+        if entry.dist is not None and not entry.value.startswith("gkt_core.")
+    ]
 
 
 def main() -> NoReturn:
     """Run ``gkt``."""
     wait_patiently()
-    _name_clash()
+    for clash in name_clashes():
+        click.echo(f"warning: {clash}", err=True)
     run_command(gkt)
 
 

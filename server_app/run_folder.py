@@ -17,6 +17,7 @@
     server.json     URL and process id while a server is up
 seen.json       when each device was last heard of, and how much it has sent
 told.json       up to where the log has told of everything
+track.json      up to where --track's tools have every round, if there are any
 logs.json       where the server's log is, if it is in a file
     trainer.log     what the trainer process printed
     server.lock     held by the one server process of the run

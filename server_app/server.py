@@ -84,6 +84,7 @@ class Server:
                     terms=terms_of(options),
                     access=access,
                     classifier=classifier,
+                    targets=options.tracking.targets,
                 )
             )
             self.join = link.text()

@@ -9,17 +9,22 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gkt_core.errors import AddressInUseError, InputError, RunFailedError
+from gkt_core.errors import AddressInUseError, GKTError, InputError, RunFailedError
 from gkt_core.files import lock_exclusively, write_atomically
+from gkt_core.tracking.about import About
+from gkt_core.tracking.options import Target
+from gkt_core.tracking.trackers import Trackers
 from gkt_core.wire.join_link import JoinLink
 from server_app.members.inviting import serve_link
 from server_app.overview.watcher import RunWatcher
 from server_app.quota import Limits
+from server_app.rounds.state import Phase
 from server_app.run_folder import SERVER_INFO_NAME, SERVER_LOCK_NAME, RunContext, operator_secret
+from server_app.storage_errors import STORAGE_ERRORS
 from server_app.trainer.supervisor import TrainerProcess
 from server_app.web.app import create_app
 from server_app.web.classifier import FeatureClassifier
@@ -94,6 +99,7 @@ def serve_run(
     on_ready: Callable[[str, JoinLink], None],
     access: Access,
     classifier: FeatureClassifier | None = None,
+    targets: Sequence[Target] = (),
 ) -> None:
     """Serve until interrupted.
 
@@ -105,12 +111,15 @@ def serve_run(
         on_ready: Called with the URL and the link for devices once the server listens.
         access: Who is let in, and how the server shows itself.
         classifier: What answers features; None for a server that does not.
+        targets: Where rounds go beside the log.
 
     Raises:
         ConfigError: Certificate and key cannot be used.
         KeyboardInterrupt: Always, in the end.
     """
-    serving = served(run, listener, trainer, terms=terms, access=access, classifier=classifier)
+    serving = served(
+        run, listener, trainer, terms=terms, access=access, classifier=classifier, targets=targets
+    )
     with serving as (url, link, web):
         on_ready(url, link)
         while web.is_alive():
@@ -127,6 +136,7 @@ def served(
     terms: Terms,
     access: Access,
     classifier: FeatureClassifier | None = None,
+    targets: Sequence[Target] = (),
 ) -> Iterator[tuple[str, JoinLink, threading.Thread]]:
     """Serve while the block runs; arguments are those of :func:`serve_run`.
 
@@ -153,7 +163,8 @@ def served(
     server = WebServer(app, listener, tls=access.tls)
     sight = app.extensions["gkt"].sight
     sight.url = url
-    watcher = RunWatcher(run, sight.ledger, sight.look)
+    trackers = Trackers(targets, run.folder, About(run.store.run_id, run.config.to_dict()))
+    watcher = RunWatcher(run, sight.ledger, sight.look, trackers=trackers)
     info = {
         "url": url,
         "pid": os.getpid(),
@@ -183,10 +194,19 @@ def served(
             info_path.unlink(missing_ok=True)
             trainer.stop()
             watcher.stop()
+            _end_tracking(run, trackers)
             # Requests that are being handled may end; devices repeat the others.
             server.stop()
             app.extensions["gkt"].turns.close()
             web.join(timeout=_LAST_REQUESTS_SECONDS)
+
+
+def _end_tracking(run: RunContext, trackers: Trackers) -> None:
+    """Send what is left; a run that is over is so in every tool, one that stops goes on there, too."""
+    phase = None
+    with contextlib.suppress(*STORAGE_ERRORS, GKTError):
+        phase = run.store.state().phase
+    trackers.close(ended=phase in (Phase.FINISHED, Phase.FAILED), failed=phase is Phase.FAILED)
 
 
 def _url_of(listener: socket.socket, access: Access) -> str:

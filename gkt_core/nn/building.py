@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.config.run_config import check_image_size
 from gkt_core.errors import ConfigError
 from gkt_core.networks import (
@@ -22,6 +24,7 @@ from gkt_core.networks import (
     registered_server,
     server_network_names,
 )
+from gkt_core.nn.initial_weights import load_weights
 from gkt_core.nn.resnet import FeatureExtractor, edge_extractor, edge_head, initialise, server_trunk
 
 _FULL_TO_SERVER = {"resnet56": "resnet55", "resnet110": "resnet109"}
@@ -129,20 +132,28 @@ def build_edge_network(
     return _seeded(build, seed)
 
 
-def build_server_network(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
-    """Build ``resnet55``, ``resnet109``, one for a narrow tap or a registered network, with fresh weights.
+def build_server_network(
+    name: str, num_classes: int, *, seed: int = 0, weights: Path | str | None = None
+) -> nn.Module:
+    """Build ``resnet55``, ``resnet109``, one for a narrow tap or a registered network.
+
+    Weights are fresh, drawn from the seed, or those of a file such as ``server.safetensors`` of a run.
 
     It maps the features of the edge network that it goes with to logits.
 
     Raises:
         ConfigError: The name is unknown or the class count is not at least 2.
+        ArtifactError: The weights are not of this network.
     """
     check_network(name, server_network_names(), num_classes)
     registered = registered_server(name)
+    built: nn.Module
     if registered is not None:
-        built: nn.Module = _registered(lambda: registered(num_classes), seed)
-        return built
-    return _seeded(lambda: server_trunk(SERVER_LAYOUTS[name], num_classes), seed)
+        built = _registered(lambda: registered(num_classes), seed)
+    else:
+        built = _seeded(lambda: server_trunk(SERVER_LAYOUTS[name], num_classes), seed)
+    load_weights(built, None if weights is None else Path(weights), prefix=SERVER_PREFIX)
+    return built
 
 
 def build_full_network(

@@ -11,7 +11,7 @@ from gkt_core.onnx_files.reading import Graph, Model, read_model, shown
 IMAGES = "images"
 # No file of a network that a device trains is as large; protobuf itself ends at 2^31.
 MOST_BYTES = 1 << 30
-_METADATA = ("class_names", "onnx.infer")
+_METADATA = ("class_names", "gkt", "onnx.infer")
 # Operators that mix many numbers into each: what is behind one is computed, and no copy.
 _MIXES = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 # What only depends on how large its input is.

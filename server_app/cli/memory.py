@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
-import psutil
-
+from gkt_core.bundle.machine_memory import machine_bytes
 from gkt_core.bundle.manifest import Manifest
 from gkt_core.bundle.memory import TRAINER, MemoryPlan, megabytes
 from gkt_core.config.run_config import RunConfig
@@ -14,7 +10,6 @@ from gkt_core.errors import ConfigError
 from server_app.cli.options import ServeOptions
 
 _OPTIONS = {"batch_size": "--batch-size", "server_batch_size": "--server-batch-size"}
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def fitting_batches(plan: MemoryPlan | None, shard_samples: int, *, on_cpu: bool) -> dict[str, int]:
@@ -28,15 +23,6 @@ def fitting_batches(plan: MemoryPlan | None, shard_samples: int, *, on_cpu: bool
     wanted = {name: getattr(usual, name) for name in _OPTIONS}
     sizes = plan.batch_sizes(wanted, shard_samples)
     return {name: size for name, size in sizes.items() if on_cpu or name == "batch_size"}
-
-
-def machine_bytes() -> int:
-    """Memory of this machine, or of the container that this process is in."""
-    total = int(psutil.virtual_memory().total)
-    with contextlib.suppress(OSError, ValueError):
-        # "max" without a limit.
-        total = min(total, int(_CONTAINER_LIMIT.read_text(encoding="ascii")))
-    return total
 
 
 def check_memory(manifest: Manifest, config: RunConfig, options: ServeOptions) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +10,7 @@ from gkt_core.config.dataclass_options import check_options, option
 from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.run_config import COMPILE
 from gkt_core.errors import ConfigError
+from gkt_core.tracking.options import TrackOptions
 from gkt_core.wire.addresses import is_loopback
 from server_app.heartbeat import LEAST_SILENCE_SECONDS
 
@@ -204,6 +205,7 @@ class ServeOptions(RunFolder):
             the run.
         silence_seconds: How long a trainer may give no sign of life before another takes its place; longer
             where its slowest step takes longer.
+        tracking: Where rounds go beside the log.
     """
 
     data_dir: Path = option(click_type=OUTPUT_FOLDER)
@@ -240,6 +242,7 @@ class ServeOptions(RunFolder):
     silence_seconds: float = option(
         LEAST_SILENCE_SECONDS, flag="--trainer-silence", low=1, unit="seconds", group=TRAINING
     )
+    tracking: TrackOptions = field(default_factory=TrackOptions)
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges, and half of a certificate.

@@ -23,6 +23,7 @@ from gkt_core.config.run_config import CODEC_BITS, RunConfig, build_run_config, 
 from gkt_core.data.augment import CROP_PADDING_WORDS, view_defaults
 from gkt_core.errors import ConfigError, needs
 from gkt_core.rounds.feature_views import inexact_views
+from gkt_core.tracking.trackers import writer_of
 from gkt_core.wire.addresses import is_loopback
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
@@ -120,6 +121,7 @@ def serve(
             on_ready=on_ready,
             access=access,
             classifier=classifier,
+            targets=options.tracking.targets,
         )
 
 
@@ -162,6 +164,9 @@ def opened(
         from server_app.web.classifier import FeatureClassifier  # noqa: PLC0415 - imports an extra
     if options.tls is not None:
         server_context(*options.tls)
+    for target in options.tracking.targets:
+        # One that is not installed is no reason to begin a run.
+        writer_of(target)
     # What is wrong with them is said before anything is bound or read.
     build_run_config(hyper_parameters, file=options.config_file)
     classifier = None if options.deployed is None else FeatureClassifier(options.deployed)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from gkt_core.errors import GKTError
 from gkt_core.files import write_atomically
+from gkt_core.tracking.numbers import served_numbers
+from gkt_core.tracking.trackers import Trackers
 from server_app.logs.formats import event
 from server_app.overview.amounts import as_duration
 from server_app.overview.events import Line, changes, round_line
@@ -45,6 +47,7 @@ class RunWatcher:
         look: Gives the document that waiting is told of from.
         look_seconds: Between two looks.
         first_wait_seconds: After which silence is broken.
+        trackers: Where rounds go beside the log.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class RunWatcher:
         *,
         look_seconds: float = LOOK_SECONDS,
         first_wait_seconds: float = FIRST_WAIT_SECONDS,
+        trackers: Trackers | None = None,
     ) -> None:
+        self._trackers, self._tracked_round = trackers, trackers.last_round if trackers else -1
         self._store, self._ledger, self._look = run.store, ledger, look
         self._told_path = run.folder / TOLD_NAME
         self._look_seconds = look_seconds
@@ -64,7 +69,7 @@ class RunWatcher:
         self._last_round, self._saved_at = 0, 0.0
         # Of the rounds that were seen while they were open: who was awaited.
         self._drawn: dict[int, tuple[str, ...]] = {}
-        self._told_of = ""
+        self._told_of, self._has_looked = "", False
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="run-watch", daemon=True)
 
@@ -106,6 +111,9 @@ class RunWatcher:
             self._begin()
         assert self._before is not None
         state = self._store.state()
+        if self._tracked_round >= 0 and (state != self._before or not self._has_looked):
+            self._track()
+        self._has_looked = True
         if state != self._before:
             lines = [*self._rounds(state), *changes(self._before, state, self._store.clients())]
             for line in lines:
@@ -138,6 +146,17 @@ class RunWatcher:
                 lines.append(round_line(metrics, state, reported, drawn))
             if not page.next_after:
                 return lines
+
+    def _track(self) -> None:
+        """Send the rounds that tools do not have, those of before this server too."""
+        assert self._trackers is not None
+        while True:
+            page = round_page(self._store, self._tracked_round, _ROUNDS_AT_ONCE)
+            for metrics in page.rounds:
+                self._tracked_round = metrics.round_num
+                self._trackers.round(metrics.round_num, served_numbers(metrics))
+            if not page.next_after:
+                return
 
     def _say_what_is_waited_for(self) -> None:
         document = self._look()

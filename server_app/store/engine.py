@@ -114,12 +114,12 @@ def compact(engine: sa.Engine) -> bool:
 def migrate(engine: sa.Engine) -> None:
     """Bring an empty or older database to the newest tables; several processes may try at once."""
     with engine.begin() as connection:
-        if _revision(connection) == HEAD_REVISION:
+        if revision_of(connection) == HEAD_REVISION:
             return
     with write_transaction(engine) as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        if _revision(connection) == HEAD_REVISION:
+        if revision_of(connection) == HEAD_REVISION:
             return
         # Slow to import, and needed once a run.
         from alembic import command  # noqa: PLC0415
@@ -131,7 +131,8 @@ def migrate(engine: sa.Engine) -> None:
         command.upgrade(config, "head")
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def revision_of(connection: sa.Connection) -> str | None:
+    """Name the newest migration that a database has had; None for one without our tables."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

@@ -11,11 +11,11 @@ from safetensors.torch import save
 from torch import nn
 
 from gkt_core.algorithms import DivergedError, Evaluation, ServerUpdate
+from gkt_core.bundle.model_identity import SERVER, identity_of_run
 from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.errors import ConfigError
 from gkt_core.nn import build_server_network
 from gkt_core.nn.averaging import deployed, trained_with
-from gkt_core.nn.initial_weights import load_weights
 from gkt_core.seal import OPEN_SEAL, close_seal
 from server_app.run_folder import (
     SERVER_INIT_NAME,
@@ -29,11 +29,13 @@ from server_app.run_folder import (
 def build_network(run: RunContext, torch_device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The run's server network with its first weights, and its optimizer."""
     manifest = run.bundle.manifest
-    network: nn.Module = build_server_network(
-        manifest.server_network, manifest.num_classes, seed=run.config.seed
-    )
     first = run.folder / SERVER_INIT_NAME
-    load_weights(network, first if first.is_file() else None, prefix=SERVER_PREFIX)
+    network = build_server_network(
+        manifest.server_network,
+        manifest.num_classes,
+        seed=run.config.seed,
+        weights=first if first.is_file() else None,
+    )
     # The faster layout of convolutions on CPUs; the numbers it holds are the same.
     network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return trained_with(network, run.config, run.config.server_lr)
@@ -75,14 +77,34 @@ def is_finite(network: nn.Module) -> bool:
     return all(bool(value.isfinite().all()) for value in network.state_dict().values())
 
 
-def publish_model(run: RunContext, network: nn.Module) -> None:
-    """Store the trained model: the template, filled with the server's weights, and the weights alone."""
+def publish_model(run: RunContext, network: nn.Module, accuracy: float | None = None) -> None:
+    """Store the trained model: the template, filled with the server's weights, and the weights alone.
+
+    Args:
+        run: The run.
+        network: Its server network.
+        accuracy: On the devices' validation samples; by default that of the last step that has one.
+    """
+    if accuracy is None:
+        accuracy = _last_accuracy(run)
     tensors = {
         SERVER_PREFIX + name: value.cpu().contiguous()
         for name, value in deployed(network).state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    sealed = save(tensors, metadata={"gkt": json.dumps(OPEN_SEAL)})
+    # No run's name: wherever a run is kept, equal training gives equal bytes.
+    said = identity_of_run(
+        run.bundle.manifest,
+        SERVER,
+        rounds=run.config.rounds,
+        validation_accuracy=accuracy,
+    )
+    sealed = save(tensors, metadata={"gkt": json.dumps({**said.to_dict(), **OPEN_SEAL}, sort_keys=True)})
     weights = close_seal(sealed)
     run.blobs.put(TEMPLATE_BLOB, filled_template(run.bundle, weights))
     run.blobs.put(SERVER_WEIGHTS_BLOB, weights)
+
+
+def _last_accuracy(run: RunContext) -> float | None:
+    measured = (record.metrics for record in run.store.rounds() if record.trained_at)
+    return next((each["validation_accuracy"] for each in reversed(list(measured)) if each), None)

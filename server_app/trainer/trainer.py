@@ -244,7 +244,7 @@ class Trainer:
             average_extractors(run, state)
             self._save(round_num)
             if rounds.is_last(store.state()):
-                publish_model(run, self._network)
+                publish_model(run, self._network, evaluation.accuracy)
         except StorageUnavailableError:
             raise
         except GKTError as error:
@@ -254,7 +254,7 @@ class Trainer:
         trained = self._apply(Trained(round_num))
         if trained.phase is Phase.FINISHED and not rounds.is_last(state):
             # Those that were still waited for have been revoked while it trained.
-            publish_model(run, self._network)
+            publish_model(run, self._network, evaluation.accuracy)
         log.info(
             "round %d: validation accuracy %.4f, %.0f samples/s",
             round_num,

@@ -18,7 +18,7 @@ from tests.docs.pages import blocks_of, text_of
 
 EXAMPLES = ROOT / "docs" / "examples"
 NOTEBOOK = EXAMPLES / "first_round.ipynb"
-FIRST, LAST = blocks_of("docs/python.md", "python")
+FIRST, LAST, _LOADING = blocks_of("docs/python.md", "python")
 
 
 def lines_of(code: str) -> list[str]:

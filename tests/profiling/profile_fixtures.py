@@ -32,7 +32,7 @@ def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def run(folder: Path) -> None:
         command = [sys.executable, "-m", "gkt_core.cli", *DEMO, "--meter-wire", "--json"]
-        command += ["--out", str(folder / "demo")]
+        command += ["--out", str(folder / "demo"), "--track", f"tensorboard:{folder / 'logs'}"]
         done = subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
         (folder / "stdout").write_bytes(done.stdout)
         (folder / "stderr").write_bytes(done.stderr)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gkt_core.bundle import machine_memory
 from gkt_core.bundle.manifest import load_bundle, write_manifest
 from gkt_core.bundle.memory import TRAINER, MemoryNeed, MemoryPlan
 from gkt_core.config.run_config import RunConfig
@@ -97,10 +98,13 @@ def test_a_real_bundle_of_small_images_has_the_usual_batches(server_bundle: Path
 
 
 def test_a_containers_limit_is_the_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", tmp_path / "memory.max")
-    whole = memory.machine_bytes()
+    monkeypatch.setattr(machine_memory, "_CONTAINER_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(machine_memory, "_CONTAINER_TAKEN", tmp_path / "memory.current")
+    whole = machine_memory.machine_bytes()
     assert whole > 10**8
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.machine_bytes() == whole
+    assert machine_memory.machine_bytes() == whole
     (tmp_path / "memory.max").write_text("50000000\n")
-    assert memory.machine_bytes() == 50_000_000
+    assert machine_memory.machine_bytes() == 50_000_000
+    (tmp_path / "memory.current").write_text("20000000\n")
+    assert machine_memory.free_bytes() == 30_000_000

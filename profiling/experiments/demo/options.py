@@ -15,6 +15,7 @@ from gkt_core.config.run_config import RunConfig
 from gkt_core.data.augment import view_defaults
 from gkt_core.data.options import DatasetOptions
 from gkt_core.data.split import SplitOptions
+from gkt_core.tracking.options import TrackOptions
 
 # Fields of the options without an option of their own: hyper-parameters, or of no use here.
 LEFT_OUT = ("num_clients", "seed", "pretraining_share")
@@ -42,6 +43,7 @@ class DemoOptions(CheckedOptions):
             accuracy stops rising.
         meter_wire: Let devices connect through a relay that counts every byte, HTTP heads included, into
             wire.json.
+        tracking: Where rounds go beside the screen.
     """
 
     images: DatasetOptions = field(default_factory=DatasetOptions)
@@ -55,6 +57,7 @@ class DemoOptions(CheckedOptions):
     device_threads: int = option(1, low=1, high=256, group=_MACHINE)
     server_threads: int = option(0, low=0, high=256, group=_MACHINE)
     meter_wire: bool = option(False, group=_MACHINE)
+    tracking: TrackOptions = field(default_factory=TrackOptions)
 
     @property
     def trainer_threads(self) -> int:
@@ -64,6 +67,8 @@ class DemoOptions(CheckedOptions):
     def describe(self, config: RunConfig) -> dict[str, Any]:
         """Options and hyper-parameters in one JSON-compatible object."""
         own = asdict(self)
+        # No part of what is run.
+        del own["tracking"]
         parts = own.pop("images") | own.pop("split") | own.pop("networks")
         shown = {name: parts[name] for name in parts if name not in (*LEFT_OUT, "networks")} | own
         texts = {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}

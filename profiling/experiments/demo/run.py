@@ -245,6 +245,7 @@ class DemoRun:
             config=self._out / "run.toml",
         )
         words += arguments_of(RegisteredNetworks(networks=self._options.networks.networks))
+        words += arguments_of(self._options.tracking)
         # What it prints holds the link into the run; logs are shown around.
         nowhere = Path(os.devnull)
         return processes.start("gkt serve", words, log=self._logs / "server.log", stdout=nowhere)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkt_core.config.dataclass_options import CheckedOptions, option
 from gkt_core.config.output_path import OUTPUT_FOLDER
 from gkt_core.config.precision import machine_precision
 from gkt_core.config.run_config import AUTO, PRECISIONS
+from gkt_core.tracking.options import TrackOptions
 from profiling.experiments.reproduce.scales import SCALES, Scale
 
 _DATA, _MACHINE = "Data", "This machine"
@@ -36,6 +37,7 @@ class ReproduceOptions(CheckedOptions):
         precision: Of the large networks' training. auto: bf16 on a GPU or a CPU with AMX, else fp32.
         num_jobs: Runs at a time.
         num_threads: CPU threads of each.
+        tracking: Where the rounds of all runs go.
     """
 
     scale_name: str = option("small", flag="--scale", choices=tuple(SCALES))
@@ -62,6 +64,7 @@ class ReproduceOptions(CheckedOptions):
     num_threads: int | None = option(
         None, flag="--threads", low=1, shown_default="cores / jobs", group=_MACHINE
     )
+    tracking: TrackOptions = field(default_factory=TrackOptions)
 
     @property
     def scale(self) -> Scale:

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from gkt_core.config.dataclass_options import arguments_of
 from gkt_core.data.private_data import SPLIT_NAME
 from gkt_core.errors import GKTError, RunFailedError
 from gkt_core.files import HeldLock, lock_exclusively, write_atomically
@@ -101,6 +102,7 @@ class RunFolder:
             threads=options.threads,
             data_root=options.data_root,
         )
+        words += arguments_of(options.tracking)
         return words + job.spec.arguments(self.scale, job.seed, options.sources[job.spec.dataset])
 
     def num_rounds(self, job: Job) -> int:

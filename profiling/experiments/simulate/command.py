@@ -36,12 +36,11 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     """Run an algorithm over simulated devices and measure it.
 
     Writes metrics.jsonl, timings.jsonl, result.json (accuracy by class and the confusion matrix included),
-    curves.png, confusion.png and the split into --out. The same command goes on where a stopped one was,
-    within a round too, with the same final numbers. The test set is looked at once.
+    curves.png, confusion.png, the split and a combined ONNX model into --out. The same command goes on where
+    a stopped one was, within a round too, with the same final numbers. The test set is looked at once.
     """
-    algorithm, given = options.algorithm, hyper_parameters
+    algorithm, given, own_settings = options.algorithm, hyper_parameters, options.settings
     defaults = simulation_defaults(algorithm)
-    own_settings = options.settings
     build_run_config(given, defaults=defaults)
     with needs("all"):
         # torch is an extra, and slow to load
@@ -52,6 +51,8 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         from gkt_core.nn.execution import prepare_torch  # noqa: PLC0415
         from profiling.experiments.simulate.curves import write_confusion, write_curves  # noqa: PLC0415
         from profiling.experiments.simulate.live import SimulationDisplay  # noqa: PLC0415
+        from profiling.experiments.simulate.models import write_models  # noqa: PLC0415
+        from profiling.experiments.simulate.tracking import tracked  # noqa: PLC0415
     prepare_torch(options.device, options.num_threads)
     folder, out = options.split or options.out / "data", options.out
     if options.split is None and not (folder / SPLIT_NAME).is_file():
@@ -109,8 +110,11 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
         **({"own_settings": own_settings} if own_settings else {}),
         **config.to_dict(),
     }
-    with SimulationDisplay(algorithm, config.rounds) as display:
-        listener = Listener(display.samples, display.round)
+    with (
+        tracked(options.tracking, out, settings) as tracking,
+        SimulationDisplay(algorithm, config.rounds) as display,
+    ):
+        listener = Listener(display.samples, tracking.heard(display.round))
         result = run_algorithm(
             built,
             federation,
@@ -120,6 +124,8 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
             listener=listener,
             save_minutes=options.save_minutes,
         )
+        tracking.end(result)
+    written = write_models(built.models(), result, federation, networks, folder, out, options.num_models)
     metrics = [json.loads(line) for line in (out / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     title = f"{algorithm}, {Path(described['dataset']).name}, {config.num_clients} devices"
     write_curves(out / "curves.png", metrics, result, title)
@@ -127,6 +133,12 @@ def simulate(options: SimulateOptions, hyper_parameters: dict[str, Any], as_json
     if as_json:
         emit_json(result)
         return
+    _print(algorithm, result, out)
+    for path in written:
+        click.echo(f"combined model {path}: gkt models show {path}")
+
+
+def _print(algorithm: str, result: dict[str, Any], out: Path) -> None:
     click.echo(
         f"{algorithm}: test accuracy {result['test_accuracy']:.4f}, "
         f"validation {result['validation_accuracy']:.4f}, "

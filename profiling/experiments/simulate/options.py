@@ -19,6 +19,7 @@ from gkt_core.data.options import IMAGES, DatasetOptions
 from gkt_core.data.sent_images import SENT_AS
 from gkt_core.data.split import SplitOptions
 from gkt_core.errors import ConfigError
+from gkt_core.tracking.options import TrackOptions
 from gkt_core.wire.feature_noise import FeatureNoise
 
 # Fields of the options without an option of their own: hyper-parameters, or a secret of a device.
@@ -73,6 +74,9 @@ class SimulateOptions(CheckedOptions):
             that was measured to be faster, training is in bf16 and lasts a quarter of an hour or more. Where
             there is no C++ compiler, training goes on as it is.
         save_minutes: How often the run is saved within an epoch, beside after each one.
+        tracking: Where rounds go beside the screen.
+        num_models: Combined models that are written to OUT/models as ONNX files: of the first so many
+            devices, or the one that all share.
         out: Output folder; an unfinished run goes on.
     """
 
@@ -118,6 +122,8 @@ class SimulateOptions(CheckedOptions):
     num_threads: int = option(0, flag="--threads", low=0, group=_MACHINE)
     compiled: str = option("auto", flag="--compile", choices=COMPILE, group=_MACHINE)
     save_minutes: float = option(10.0, low=0, unit="minutes", group=_MACHINE)
+    num_models: int = option(1, flag="--models", low=0)
+    tracking: TrackOptions = field(default_factory=TrackOptions)
 
     def num_steps(self, config: RunConfig, num_examples: int) -> int:
         """How many steps of the large network a run is about to take, where there is one to compile."""

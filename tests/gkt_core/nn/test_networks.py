@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,7 @@ from profiling.counted.network_cost import (
     count_with_fvcore,
 )
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "resnet4": build_edge_network,
     "resnet6": build_edge_network,
     "resnet8": build_edge_network,

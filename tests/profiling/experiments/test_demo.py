@@ -20,8 +20,10 @@ import pytest
 from gkt_core.bundle.onnx_runtime import onnxruntime_module
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.files import lock_exclusively
+from gkt_core.models.describing import describe
 from profiling.experiments.demo import live
 from tests.conftest import LONGEST_SECONDS, Gkt, until
+from tests.gkt_core.tracking.test_tracking import scalars_of
 from tests.profiling.profile_fixtures import DEMO, NUM_SAMPLES
 from tests.server_app.secrets_kept import secrets_of, shown_in
 
@@ -67,6 +69,22 @@ def test_files_are_all_there(demo_dir: Path) -> None:
     assert html.count("data:image/svg+xml;base64,") == 5
     assert (out / "logs" / "server.log").is_file()
     assert (out / "server" / "trainer.log").stat().st_size > 0
+
+
+@pytest.mark.system
+def test_its_rounds_are_tracked_by_its_server(demo_dir: Path, report: dict[str, Any]) -> None:
+    (folder,) = (demo_dir.parent / "logs").iterdir()
+    assert folder.name.startswith("run-")
+    scalars = scalars_of(folder)
+    for name, tag in (("validation_accuracy", "validation/accuracy"), ("upload_bytes", "bytes/upload")):
+        assert [step for step, _ in scalars[tag]] == [entry["round_num"] for entry in report["rounds"]]
+        values = [value for _, value in scalars[tag]]
+        assert values == pytest.approx([entry[name] for entry in report["rounds"]], rel=1e-6)
+    for model in (demo_dir / "models").iterdir():
+        identity = describe(model).identity
+        # Each model of a served run says which.
+        assert identity is not None and identity.run_id == folder.name and identity.rounds == 2
+        assert identity.class_names == report["class_names"] and "server" in identity.sources
 
 
 @pytest.mark.system

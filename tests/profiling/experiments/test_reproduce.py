@@ -163,11 +163,14 @@ def test_what_is_there_is_not_run_again(
 
 @pytest.mark.system
 def test_dry_run_names_what_is_missing(reproduced: Path, images: Path, gkt_here: Gkt) -> None:
-    done = gkt_here(*arguments(images, reproduced, "--dry-run", "--seeds", "2"))
+    track = "--track", "tensorboard:logs"
+    done = gkt_here(*arguments(images, reproduced, "--dry-run", "--seeds", "2", *track))
     named, command, other, _ = done.stdout.splitlines()
     # As long as the run of the other seed took.
     assert re.fullmatch(r"fedgkt-cifar10-iid-s2e-sync-seed1: not begun, \d\.\d\d hours left", named)
     assert command.strip().startswith("gkt simulate ") and " --seed 1 " in command
+    # Each run is tracked by itself, under its name.
+    assert " --track tensorboard:logs " in command
     assert other.startswith("fedgkt-cifar10-iid-s2e-async-seed1: not begun")
     assert "2 runs are missing: " in done.stderr
     some = gkt_here(

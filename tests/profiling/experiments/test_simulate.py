@@ -10,14 +10,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from gkt_core.algorithm_names import SIMULATION_DEFAULTS
 from gkt_core.config.dataclass_options import FieldOption
 from gkt_core.config.precision import machine_precision
 from gkt_core.config.run_config import RunConfig
+from gkt_core.data.augment import to_float_nchw
+from gkt_core.data.private_data import load_test_data
+from gkt_core.models.describing import describe
+from gkt_core.nn import build_combined_network
+from gkt_core.nn.checkpoint import below
 from profiling.experiments.simulate.command import simulate
 from tests.conftest import LONGEST_SECONDS, Gkt
+from tests.gkt_core.tracking.test_tracking import scalars_of
 from tests.killing import run_killed
 
 pytest_plugins = ["tests.profiling.profile_fixtures"]
@@ -111,17 +120,62 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.system
 def test_killed_run_goes_on_with_the_same_numbers(undisturbed: Path, gkt: Gkt, tmp_path: Path) -> None:
     """The process is gone at whatever moment of whatever round, and what it saved last is gone on from."""
-    out = tmp_path / "out"
+    out, track = tmp_path / "out", ("--track", f"tensorboard:{tmp_path / 'logs'}")
     run_killed(
-        "simulate", *FAST, "--seed", "3", "--save-minutes", "0", "--out", out,
+        "simulate", *FAST, "--seed", "3", "--save-minutes", "0", "--out", out, *track,
         after="gkt_core.algorithms.runner:save_state", calls=random.randint(1, 20),
         delay_seconds=random.uniform(0, 0.1),
     )  # fmt: skip
     assert not (out / "result.json").exists()
-    again = gkt("simulate", *FAST, "--seed", "3", "--out", out)
+    again = gkt("simulate", *FAST, "--seed", "3", "--out", out, *track)
     assert again.returncode == 0, again.stderr
+    # What was sent and not noted when it was killed is there twice; nothing is missing.
+    scalars = scalars_of(tmp_path / "logs" / "out")
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    expected = {line["round_num"]: line["validation_accuracy"] for line in metrics}
+    assert dict(scalars["validation/accuracy"]) == pytest.approx(expected, rel=1e-6)
+    ((step, test_accuracy),) = scalars["test/accuracy"]
+    result = json.loads((out / "result.json").read_text())
+    assert step == len(metrics) and test_accuracy == pytest.approx(result["test_accuracy"], rel=1e-6)
     for name in ("metrics.jsonl", "result.json", "checkpoint.safetensors"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+@pytest.mark.system
+def test_the_model_that_it_leaves_is_the_one_that_was_tested(undisturbed: Path) -> None:
+    """Logits are those of PyTorch with the weights of the checkpoint: of the average, which answers."""
+    result = json.loads((undisturbed / "result.json").read_text())
+    (model,) = (undisturbed / "models").iterdir()
+    described = describe(model)
+    identity = described.identity
+    assert identity is not None and described.details["class_names"] == identity.class_names
+    assert identity.test_accuracy == result["test_accuracies"][model.stem]
+    assert identity.validation_accuracy == result["validation_accuracy"]
+    assert (identity.run_id, identity.rounds) == ("simulated fedgkt", result["rounds"])
+    split = json.loads((undisturbed / "data" / "partition.json").read_text())
+    network = build_combined_network(
+        identity.edge_network, identity.server_network, identity.num_classes,
+        pixel_mean=tuple(split["pixel_mean"]), pixel_std=tuple(split["pixel_std"]),
+    )  # fmt: skip
+    tensors = load_file(undisturbed / "checkpoint.safetensors")
+    weights = {
+        **{f"server.{name}": each for name, each in below(tensors, "module/server/average.").items()},
+        **{
+            name: each
+            for name, each in below(tensors, f"module/{model.stem}/").items()
+            if "extractor" in name
+        },
+    }
+    assert set(weights) == set(network.state_dict())
+    network.load_state_dict(weights)
+    test = load_test_data(undisturbed / "data" / "test.npz")
+    images = to_float_nchw(test.images)
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(images)).numpy()
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"images": images})
+    assert np.abs(logits - expected).max() < 1e-3
+    assert np.mean(logits.argmax(axis=1) == test.labels) == pytest.approx(identity.test_accuracy, abs=1e-9)
 
 
 @pytest.mark.slow  # every day `test_saving` stops it at any step, and the test above kills a process

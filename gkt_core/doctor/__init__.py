@@ -1,0 +1,1 @@
+"""``gkt doctor``: what is wrong where gkt is installed, and what to do about it; a check a function."""

@@ -1,0 +1,1 @@
+"""Rounds in the tools that people have: TensorBoard, MLflow, Weights & Biases."""

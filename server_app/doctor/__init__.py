@@ -1,0 +1,1 @@
+"""What ``gkt doctor`` looks at on a server: its port, certificate, database, secrets, disk and memory."""
