@@ -65,6 +65,12 @@ class Past:
         with self._engine.begin() as connection:
             return sorted(connection.execute(query).scalars())
 
+    def shard_blobs(self) -> set[str]:
+        """The blobs of all shards that are known, those that are dropped by now among them."""
+        query = sa.select(tables.shards.c.blob).where(tables.shards.c.run_id == self._run_id)
+        with self._engine.begin() as connection:
+            return set(connection.execute(query).scalars())
+
     def last_rounds(self, limit: int) -> list[RoundRecord]:
         """Give the finished rounds that ended last, oldest first."""
         newest_first = self._finished().order_by(tables.rounds.c.round_num.desc())
