@@ -34,12 +34,14 @@ from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
+from gkt_core.printable import printable
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.rounds.label_privacy import with_private_labels
 from gkt_core.rounds.shared_extractor import ExtractorSpec, read_extractor, write_extractor
+from gkt_core.version import __version__
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
@@ -119,6 +121,9 @@ class Device:
         """
         self.server.part_folder = self.state_dir.path
         info = self.server.run_info()
+        if info.gkt_version not in ("", __version__):
+            theirs = printable(info.gkt_version[:40])
+            self.listener.note(f"the server runs gkt-edge {theirs}, here is {__version__}")
         with place_kept_named(self.state_dir.path):
             config = agreed_config(info.config)
             manifest = Manifest.from_dict(info.manifest)
