@@ -49,9 +49,26 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
         # Devices that were not drawn for a while still need the labels of their last round.
         if answered := before.last_answer(client_id):
             delete_with_hash(run.blobs, soft_labels_blob(answered, client_id))
+    _drop_rows(run, before)
     # That of the round before is kept, should the last one be damaged.
     if before.round_num >= 3:
         run.checkpoint_path(before.round_num - 2).unlink(missing_ok=True)
+
+
+def _drop_rows(run: RunContext, before: RunState) -> None:
+    """Forget rows of rounds that are long over, whose blobs are gone."""
+    rounds, views = rounds_of(before), dict(before.views)
+    used = (rounds.parts(before), rounds.uploads(before), rounds.validation_parts(before))
+    needed = {
+        client_id: {
+            before.last_answer(client_id),
+            before.last_upload(client_id),
+            views.get(client_id, 0),
+            *(each[client_id] for each in used if client_id in each),
+        }
+        for client_id in (*before.clients, *before.revoked)
+    }
+    run.store.past.drop_spent(dict(before.answered), needed)
 
 
 def _drop_replaced(run: RunContext, before: RunState) -> None:
