@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,25 @@ def task(round_num: int, answered: int = 0, action: str = "train") -> Task:
     return Task(action, round_num, answered, 0.0, "")
 
 
+def writing(data: bytes) -> Callable[[Path], None]:
+    """Weights that are these bytes."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
+
+
 def after_rounds(path: Path, most_bytes: int = 1000) -> StateDir:
     """A folder after round 5 and some steps of round 6, with weights that say of which round they are."""
     folder = StateDir(path)
     folder.past = PastRounds(path, most_bytes)
     for number in range(1, 6):
         state = dataclasses.replace(FIVE, trained_round=number)
-        folder.save(state, lambda file: file.write_bytes(b"after %d" % number) and None)  # noqa: B023
+        folder.save(state, writing(b"after %d" % number))
         folder.keep_upload(number, KeptUpload({"w": np.zeros(1, np.float32)}))
     begun = dataclasses.replace(FIVE, partial=LocalProgress(2), partial_round=6)
-    folder.save(begun, lambda file: file.write_bytes(b"in 6") and None)
+    folder.save(begun, writing(b"in 6"))
     return folder
 
 
