@@ -115,6 +115,10 @@ def _alone(run: RunContext, note: Callable[[str], None]) -> HeldLock:
             note("waiting for another backup, or for the trainer, which drops what is spent")
             begun = float("inf")
         time.sleep(_LOOK_SECONDS)
+    if os.geteuid() == 0:
+        # The trainer, which runs as whoever the folder belongs to, has to be able to take it as well.
+        owner = run.folder.stat()
+        os.chown(run.folder / BACKUP_LOCK_NAME, owner.st_uid, owner.st_gid)
     return lock
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import stat
 import sys
@@ -193,6 +194,15 @@ def test_what_is_no_backup_is_said_so(tmp_path: Path) -> None:
         with writing_backup(tmp_path / "empty") as archive:
             archive.add_json("backup.json", json.loads(HEADER))
         restore_backup(tmp_path / "empty", tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_a_lock_that_root_leaves_is_the_owners_of_the_folder(run: RunContext, tmp_path: Path) -> None:
+    """A backup by root beside a server of another user: its trainer meets no lock that it may not open."""
+    os.chown(run.folder, 10_001, 10_001)
+    take_backup(run, tmp_path / "backup")
+    assert (run.folder / BACKUP_LOCK_NAME).stat().st_uid == 10_001
+    run.store.close()
 
 
 def test_nothing_is_dropped_while_a_backup_is_taken(run: RunContext) -> None:
