@@ -13,8 +13,11 @@ import click
 
 from gkt_core.cli import Command, emit_json, json_option
 from gkt_core.config.dataclass_options import dataclass_options, option
+from gkt_core.config.output_path import OUTPUT_FOLDER, OutputPath
 from gkt_core.errors import needs
 from server_app.cli.options import RunFolder
+
+_ARCHIVE = OutputPath(is_folder=True, file_suffix=".tar.zst")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,7 @@ class BackupOptions(RunFolder):
         out: The archive, NAME.tar.zst, or a folder; it must not exist.
     """
 
-    out: Path
+    out: Path = option(click_type=_ARCHIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class RestoreOptions:
         blobs: Bucket and folder for the blobs, s3://bucket/folder; by default --data-dir.
     """
 
-    data_dir: Path
+    data_dir: Path = option(click_type=OUTPUT_FOLDER)
     database: str | None = option(None, envvar="GKT_DATABASE")
     blobs: str | None = None
 
