@@ -17,6 +17,7 @@ from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import memory_note, try_for_memory
 from edge_runtime.machine.pauses import Pauses
 from edge_runtime.own_data import check_data
+from edge_runtime.returning import check_place, go_back, is_ahead, other_folder
 from edge_runtime.server_client import MOST_FILE_BYTES, ServerClient
 from edge_runtime.state.credential import place_kept_named
 from edge_runtime.state.known_samples import KnownData, take_up
@@ -36,12 +37,14 @@ from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
 from gkt_core.onnx_files.metadata import with_metadata
+from gkt_core.printable import printable
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.rounds.label_privacy import with_private_labels
 from gkt_core.rounds.shared_extractor import ExtractorSpec, read_extractor, write_extractor
+from gkt_core.version import __version__
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import PROTOCOL_VERSION, JoinRequest, RunInfo, Task
@@ -110,6 +113,7 @@ class Device:
     listener: DeviceListener
     sleep: Callable[[float], None] = time.sleep
     _known: KnownData = field(init=False, repr=False)
+    _came_back: bool = field(init=False, default=False, repr=False)
 
     def run(self) -> DeviceResult:
         """Take part until the run has ended.
@@ -120,6 +124,9 @@ class Device:
         """
         self.server.part_folder = self.state_dir.path
         info = self.server.run_info()
+        if info.gkt_version not in ("", __version__):
+            theirs = printable(info.gkt_version[:40])
+            self.listener.note(f"the server runs gkt-edge {theirs}, here is {__version__}")
         with place_kept_named(self.state_dir.path):
             config = agreed_config(info.config)
             manifest = Manifest.from_dict(info.manifest)
@@ -152,8 +159,15 @@ class Device:
         # Other devices' classes count where the bundle names none.
         with place_kept_named(self.state_dir.path):
             task = self.server.join(self.client_id, request)
-        while (task := self._without_lost(task, state)).action != "finish":
-            if task.action == "train":
+        while (ahead := is_ahead(state, task := self._without_lost(task, state), config.mode)) or (
+            task.action != "finish"
+        ):
+            if ahead:
+                state, self._came_back = go_back(self.state_dir, state, task, self.listener.note), True
+                engine = self._open(info, part, state)
+                # What was said since the backup was taken, the server does not know.
+                task = self.server.join(self.client_id, request)
+            elif task.action == "train":
                 state, task = self._round(engine, part, state, task)
             elif task.action == "wait":
                 self.listener.phase("wait", task.round_num, 0, task.reason)
@@ -166,7 +180,7 @@ class Device:
                 )
         # The template would take the weights of any round, fresh ones too.
         if state.trained_round < task.soft_labels_round:
-            raise _other_folder(task.soft_labels_round, state)
+            raise other_folder(task.soft_labels_round, state)
         if state.trained_round == 0:
             raise RunFailedError(
                 "the run ended before this device had taken part in a round: there is no model of its own"
@@ -227,13 +241,11 @@ class Device:
     ) -> tuple[DeviceState, Task]:
         """Do lines 17 to 30 of Algorithm 1, from wherever an earlier process left off."""
         round_num = task.round_num
-        # A device takes part in every round, or where it was drawn; its weights never lag behind its answers.
-        if not task.soft_labels_round <= state.trained_round <= round_num:
-            raise _other_folder(round_num, state)
-        if round_num > state.trained_round:
-            state = self._train(engine, part, state, task)
-        held_round = self._held_round(engine, part, task)
+        check_place(state, task)
         try:
+            if round_num > state.trained_round:
+                state = self._train(engine, part, state, task)
+            held_round = self._held_round(engine, part, task)
             after = upload(
                 self.server,
                 engine,
@@ -249,6 +261,12 @@ class Device:
         except RoundClosedError as error:
             self.listener.note(f"{self.client_id} is too late for round {round_num}: {error}")
             return state, self.server.task(self.client_id)
+        except ProtocolError:
+            after = self.server.task(self.client_id)
+            if after.round_num >= round_num:
+                raise
+            # What it asked for was of a round that the server has not come to, as of the backup.
+            return state, after
 
     def _without_lost(self, task: Task, state: DeviceState) -> Task:
         """Begin anew where the server knows this device and its folder is new: what it had is lost."""
@@ -286,6 +304,9 @@ class Device:
             return 0
         held, round_num = task.upload_round, task.round_num
         samples = self._known.samples_sha256()
+        if self._came_back and held and not self.state_dir.has_upload(held):
+            # Longer ago than anything is kept of: it sends a new one.
+            held = 0
         then = self.state_dir.upload(held) if held else None
         if then is not None and then.samples_sha256 not in ("", samples):
             held, then = 0, None
@@ -385,10 +406,3 @@ class Device:
         with full_disk_named(path):
             write_atomically(path, filled)
         return path, measured
-
-
-def _other_folder(round_num: int, state: DeviceState) -> ProtocolError:
-    return ProtocolError(
-        f"the server is in round {round_num}, this device's state folder after round {state.trained_round}: "
-        "the folder is not this run's"
-    )

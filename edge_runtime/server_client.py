@@ -17,19 +17,20 @@ import httpx
 from edge_runtime.connection.answers import LEAST_BYTES, message_of, text_of
 from edge_runtime.connection.deadlines import HeadDeadline
 from edge_runtime.connection.downloads import Download
-from edge_runtime.connection.failures import failure_words, trusting
+from edge_runtime.connection.failures import failure_words, trusting, unanswered
 from edge_runtime.connection.kept_part import kept_part
 from edge_runtime.connection.proxies import ChosenProxy, choose_proxy
 from edge_runtime.connection.trouble import TroubleError, judge
 from gkt_core import errors
 from gkt_core.bundle.bundle_files import FileEntry
 from gkt_core.bundle.manifest import check_manifest_sha256
-from gkt_core.errors import MessageError, ServerUnavailableError, UnsafeModelError
+from gkt_core.errors import MessageError, UnsafeModelError
 from gkt_core.printable import printable
 from gkt_core.wire import paths
 from gkt_core.wire.credentials import ROTATE_HEADER, Enrolled, NewCredential
 from gkt_core.wire.levels.frame import LevelFeatures
 from gkt_core.wire.levels.transport import wire_body
+from gkt_core.wire.message_json import PROTOCOL_HEADER, SPOKEN, minor_of
 from gkt_core.wire.paths import fill
 from gkt_core.wire.protocol import (
     LEVELS,
@@ -78,7 +79,7 @@ class ServerClient:
     Args:
         url: Such as ``http://10.0.0.5:8080``.
         token: What is shown to the server as bearer token; None for nothing.
-        patience_seconds: How long a call is retried before :class:`ServerUnavailableError`; may be infinite.
+        patience_seconds: How long a call is retried before ``ServerUnavailableError``; may be infinite.
         stall_seconds: How long nothing may move in the middle of a call before it is tried again; one that
             moves may take as long as it likes.
         ca_file: Certificates (PEM) to trust in place of the public authorities', for https.
@@ -132,7 +133,7 @@ class ServerClient:
         try:
             self._http = httpx.Client(
                 base_url=base,
-                headers={"Accept-Encoding": "identity"}
+                headers={"Accept-Encoding": "identity", PROTOCOL_HEADER: SPOKEN}
                 | ({} if token is None else {"Authorization": f"Bearer {token}"}),
                 timeout=httpx.Timeout(stall_seconds, connect=10.0),
                 transport=transport
@@ -151,12 +152,11 @@ class ServerClient:
         self._stall_seconds, self._head = stall_seconds, HeadDeadline(stall_seconds)
         self._keep_seconds = int(min(_KEEP_SECONDS, 11 / 12 * stall_seconds))
         self._manifest_sha256, self._patience_seconds = expected_manifest_sha256, patience_seconds
-        self._on_retry, self._sleep = on_retry, sleep
-        self._run_path = self._run_id = ""
+        self._on_retry, self._sleep, self._run_path, self._run_id = on_retry, sleep, "", ""
         self.part_folder: Path | None = None
         self.on_rotate: Callable[[], None] | None = None
-        self._shall_rotate = False
-        self._takes_levels = False
+        # What the server said: to draw another secret, that it reads coded levels, its version of messages.
+        self._shall_rotate, self._takes_levels, self._minor = False, False, 0
         self.levels: LevelFeatures | None = None
         self.upload_bytes = self.download_bytes = 0
 
@@ -199,13 +199,14 @@ class ServerClient:
 
     def authority(self) -> bytes:
         """Ask for the certificate (PEM) of the server's own authority, which anybody may say."""
-        read = functools.partial(text_of, stall_seconds=self._stall_seconds)
-        return self._call(read, "GET", paths.AUTHORITY)
+        return self._call(
+            functools.partial(text_of, stall_seconds=self._stall_seconds), "GET", paths.AUTHORITY
+        )
 
     def enrol(self, client_id: str, credential: NewCredential) -> None:
         """Be known by another secret from here on."""
-        path = self._of_run(paths.CREDENTIAL, client_id=client_id)
-        self._message(Enrolled, "PUT", path, to_json(credential))
+        body = to_json(credential, self._minor)
+        self._message(Enrolled, "PUT", self._of_run(paths.CREDENTIAL, client_id=client_id), body)
         self._shall_rotate = False  # What was asked for before is done with it.
 
     def status(self) -> RunStatus:
@@ -224,7 +225,8 @@ class ServerClient:
 
     def join(self, client_id: str, request: JoinRequest) -> Task:
         """Introduce a device."""
-        return self._message(Task, "PUT", self._of_run(paths.CLIENT, client_id=client_id), to_json(request))
+        path = self._of_run(paths.CLIENT, client_id=client_id)
+        return self._message(Task, "PUT", path, to_json(request, self._minor))
 
     def task(self, client_id: str, *, waits: bool = False) -> Task:
         """Ask what to do next; with ``waits``, the answer may take as long as there is nothing to do."""
@@ -270,12 +272,12 @@ class ServerClient:
     def report(self, client_id: str, round_num: int, report: RoundReport) -> Task:
         """Close this device's part of a round."""
         path = self._of_run(paths.REPORT, round_num=round_num, client_id=client_id)
-        return self._message(Task, "PUT", path, to_json(report))
+        return self._message(Task, "PUT", path, to_json(report, self._minor))
 
     def soft_labels(self, client_id: str, round_num: int, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
         """Download the server's answer to a round."""
-        path = self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
-        return self._downloaded(path, most_bytes)
+        where = self._of_run(paths.SOFT_LABELS, round_num=round_num, client_id=client_id)
+        return self._downloaded(where, most_bytes)
 
     def extractor(self, round_num: int, *, most_bytes: int = MOST_FILE_BYTES) -> bytes:
         """Download the mean of all devices' extractors after a round."""
@@ -342,7 +344,9 @@ class ServerClient:
             # A lid that was closed in between is not a server that was silent.
             waited += min(time.monotonic() - began, _LONGEST_TRY_SECONDS)
             if waited + pause > self._patience_seconds:
-                raise trouble.refusal or self._unavailable(str(trouble))
+                raise trouble.refusal or unanswered(
+                    self._url, self.proxy_name, self._patience_seconds, str(trouble)
+                )
             if not trouble.is_odd:
                 self._on_retry(f"{method} {path}: {trouble}; next try in {pause:.1f} s")
             elif str(trouble) not in said:
@@ -361,13 +365,14 @@ class ServerClient:
         headers: dict[str, str] | None,
     ) -> AnswerT:
         before = self.download_bytes
+        self.upload_bytes += len(body or b"")
+        self._head.begin()
         try:
-            self.upload_bytes += len(body or b"")
-            self._head.begin()
             with self._http.stream(
                 method, path, content=body, headers=headers, extensions={"trace": self._head}
             ) as response:
                 try:
+                    self._minor = minor_of(response.headers.get(PROTOCOL_HEADER))
                     self._shall_rotate |= ROTATE_HEADER in response.headers
                     self._takes_levels |= LEVELS in response.headers.get("Accept-Encoding", "")
                     return judge(response, read, self._stall_seconds)
@@ -391,10 +396,3 @@ class ServerClient:
                 rotate()
             finally:
                 self.on_rotate, self._shall_rotate = rotate, False
-
-    def _unavailable(self, trouble: str) -> ServerUnavailableError:
-        by_way_of = f" through the proxy {self.proxy_name}" if self.proxy_name else ""
-        return ServerUnavailableError(
-            f"{self._url} did not answer{by_way_of} for {self._patience_seconds:.0f} s ({trouble}): "
-            "is gkt serve running, and can this device reach it?"
-        )

@@ -9,6 +9,7 @@
     |   +-- PartitionError             a split that cannot be made
     |   +-- ArtifactError              an artifact bundle
     |   |   +-- UnsafeModelError           an ONNX file or a bundle that would do what nobody agreed to
+    |   +-- BackupError                  a backup that is damaged, cut short or of another kind
     |   +-- TemplateError              a model template and the weights meant for it
     |   +-- AddressInUseError          a port that another process holds
     |   +-- MissingExtraError          an optional dependency is not installed
@@ -90,6 +91,10 @@ class ArtifactError(InputError):
 
 class UnsafeModelError(ArtifactError):
     """An ONNX file or a bundle would do what the device did not agree to."""
+
+
+class BackupError(InputError):
+    """A backup is damaged, cut short, of a later version, or none."""
 
 
 class TemplateError(InputError):

@@ -22,6 +22,7 @@ logs.json       where the server's log is, if it is in a file
     trainer.log     what the trainer process printed
     server.lock     held by the one server process of the run
     trainer.lock    held by the one trainer process that may train
+    backup.lock     held while a backup is taken, and while the trainer drops what is spent
 
 Nobody but its owner reads the folder or a file in it.
 """
@@ -67,6 +68,8 @@ JOIN_NAME = "join"
 SERVER_INFO_NAME = "server.json"
 TRAINER_LOG_NAME = "trainer.log"
 TRAINER_LOCK_NAME = "trainer.lock"
+# Held by who reads all files of a run, or drops some that others may read.
+BACKUP_LOCK_NAME = "backup.lock"
 SERVER_LOCK_NAME = "server.lock"
 
 
@@ -183,6 +186,11 @@ def shard_blob(key: ShardKey, sha256: str) -> str:
 def round_blobs(round_num: int) -> str:
     """Common beginning of the names of all shards of a round."""
     return f"rounds/{round_num:06d}"
+
+
+def is_shard_blob(name: str) -> bool:
+    """Whether a blob is what a device sent: without a row that names it, nobody needs it."""
+    return name.startswith("rounds/")
 
 
 def soft_labels_blob(round_num: int, client_id: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from edge_runtime.connection.proxies import proxy_hint
-from gkt_core.errors import ConfigError
+from gkt_core.errors import ConfigError, ServerUnavailableError
 
 # No device of this version was switched on before; a board without a battery begins in 1970, or when its
 # system was built.
@@ -76,3 +76,12 @@ def _certificate_hint(error: ssl.SSLCertVerificationError) -> str:
             "the certificate of who did with --ca-file"
         )
     return error.verify_message
+
+
+def unanswered(url: str, proxy_name: str, seconds: float, trouble: str) -> ServerUnavailableError:
+    """Say that a server did not answer for as long as it was waited for."""
+    by_way_of = f" through the proxy {proxy_name}" if proxy_name else ""
+    return ServerUnavailableError(
+        f"{url} did not answer{by_way_of} for {seconds:.0f} s ({trouble}): "
+        "is gkt serve running, and can this device reach it?"
+    )

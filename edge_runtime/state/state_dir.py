@@ -9,7 +9,8 @@
     bundle/              downloaded artifacts, verified
     download.part        what has come of a file that is being downloaded; download.json says of which
     state.json           run, device, last trained round and how it went
-    checkpoint-000003    weights and optimizer state after local training of round 3
+    checkpoint-000003    weights and optimizer state after local training of round 3; some of rounds before,
+                         should the server come back from a backup (past_rounds.py)
     checkpoint-000004-000120    the same in the middle of round 4, after 120 steps of it
     upload-000003.safetensors    weights that made the upload of round 3, and features of fixed samples, in a
                          run where not every round has an upload
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from edge_runtime.state.past_rounds import PastRounds
 from gkt_core.bundle.bundle_files import FileEntry, check_file
 from gkt_core.bundle.manifest import MANIFEST_NAME, MOST_BUNDLE_BYTES, Bundle, Manifest, load_bundle
 from gkt_core.errors import ArtifactError, ConfigError, InputError, MessageError, UnsafeModelError
@@ -97,6 +99,7 @@ class StateDir:
 
     def __init__(self, path: Path) -> None:
         self.path, self._state_path = path, path / "state.json"
+        self.past = PastRounds(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_exclusively(
@@ -143,9 +146,36 @@ class StateDir:
         with full_disk_named(kept):
             save_checkpoint(kept)
             self._write(state)
-        for old in self.path.glob("checkpoint-*"):
-            if old != kept:
-                old.unlink(missing_ok=True)
+        self.past.tidy(kept)
+
+    def back_to(self, state: DeviceState, last_round: int, answered_round: int) -> tuple[DeviceState, bool]:
+        """Go back to what stood after a round, as the server has: a backup of it was restored.
+
+        Args:
+            state: Where this device stands, after a later round.
+            last_round: The last round that the device may have behind it.
+            answered_round: The last round whose soft labels the server has for it; 0 for none.
+
+        Returns:
+            The state, and whether it is the very one of then; otherwise the weights are those of now.
+
+        Raises:
+            DiskFullError: It cannot be written.
+        """
+        kept = self.past.last_round(last_round)
+        is_exact = kept is not None and kept >= answered_round
+        if not is_exact and not answered_round:
+            # The server never had anything of it that counts: it begins, as it did then.
+            kept, is_exact = 0, True
+        if not is_exact:
+            kept = last_round
+            with full_disk_named(self.path):
+                self.past.rename(self.checkpoint_path(state), kept)
+        back = DeviceState(state.run_id, state.client_id, kept or 0, engine=state.engine)
+        with full_disk_named(self._state_path):
+            self._write(back)
+        self.past.drop_after(back.trained_round)
+        return back, is_exact
 
     def forget_place(self, state: DeviceState) -> DeviceState:
         """Forget how far a round has come that was under way; the weights stay as they are.
@@ -196,10 +226,12 @@ class StateDir:
         return KeptUpload(weights, tensors.get(_FIXED), samples)
 
     def drop_uploads(self, before: int) -> None:
-        """Forget what made the uploads of the rounds before this one."""
-        for path in self.path.glob("upload-*.safetensors"):
-            if path.name < self._upload_path(before).name:
-                path.unlink(missing_ok=True)
+        """Forget what made the uploads before that of a round, and no round needs that is kept."""
+        self.past.drop_uploads(before)
+
+    def has_upload(self, round_num: int) -> bool:
+        """Whether what made the upload of a round is kept."""
+        return self._upload_path(round_num).exists()
 
     def _upload_path(self, round_num: int) -> Path:
         return self.path / f"upload-{round_num:06d}.safetensors"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from gkt_core.config.run_config import RunConfig
-from gkt_core.errors import MessageError
+from gkt_core.errors import MessageError, ProtocolVersionError
+from gkt_core.printable import printable
+from gkt_core.version import __version__
 
 # A thousand times what a run of any size wants; batches and shards are of samples that a device has.
 MOST: Mapping[str, float] = {
@@ -26,9 +29,15 @@ def agreed_config(values: Mapping[str, Any]) -> RunConfig:
     """Read the settings of a server's run.
 
     Raises:
-        ConfigError: A key is unknown, or a value is none that a run can have.
+        ProtocolVersionError: The run has a setting that this version does not know: it cannot leave it out.
+        ConfigError: A value is none that a run can have.
         MessageError: The run asks for more than a device does.
     """
+    if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(RunConfig)}):
+        raise ProtocolVersionError(
+            f"the run has settings that this device does not know ({printable(', '.join(unknown)[:200])}): "
+            f"its server is newer than gkt-edge {__version__} here: pip install --upgrade gkt-edge"
+        )
     config = RunConfig.from_dict(values)
     for name, most in MOST.items():
         value = getattr(config, name)

@@ -44,18 +44,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from gkt_core.errors import MessageError, ProtocolVersionError
+from gkt_core.errors import MessageError
 
 # Part of the protocol: whoever imports a message reads and writes it with these.
 from gkt_core.wire.message_json import LONGEST_TEXT as LONGEST_TEXT
 from gkt_core.wire.message_json import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from gkt_core.wire.message_json import PROTOCOL_VERSION as PROTOCOL_VERSION
 from gkt_core.wire.message_json import Message as Message
-from gkt_core.wire.message_json import Range, Shown
+from gkt_core.wire.message_json import Range, Shown, other_version, since
 from gkt_core.wire.message_json import from_dict as from_dict
 from gkt_core.wire.message_json import from_json as from_json
 from gkt_core.wire.message_json import to_json as to_json
 
-PROTOCOL_VERSION = 1
 SHA256_HEADER = "X-Content-SHA256"
 ZSTD, LEVELS = "zstd", "gkt-levels"
 MAX_MISSING_SHARDS, MOST_ROUNDS = 10_000, 1_000_000
@@ -95,12 +95,13 @@ class RunList(Message):
 
 @dataclass(frozen=True, slots=True)
 class RunInfo(Message):
-    """What a device must know before it joins."""
+    """What a device must know before it joins; ``gkt_version`` is the server's, empty from 1.0."""
 
     protocol_version: int
     run_id: str
     config: dict[str, Any]
     manifest: dict[str, Any]
+    gkt_version: str = field(default="", metadata=since(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,10 +358,7 @@ def check_protocol_version(theirs: int) -> None:
         ProtocolVersionError: Names both versions and the remedy.
     """
     if theirs != PROTOCOL_VERSION:
-        raise ProtocolVersionError(
-            f"the other side speaks protocol version {theirs}, this one {PROTOCOL_VERSION}: "
-            "install the same version of gkt-edge on both"
-        )
+        raise other_version(theirs)
 
 
 def check_run_id(run_id: str) -> str:

@@ -47,6 +47,7 @@ MEASUREMENTS: Mapping[str, Entry] = {
     "peers": Entry("profiling.server.peers.report:Peers", "Silent and trickling peers, and who is answered."),
     "poisoning": Entry("profiling.server.poisoning.report:Poisoning", "What a poisoned device costs a run."),
     "privacy": Entry("profiling.privacy.report:Privacy", "What an attacker makes of uploaded features."),
+    "retention": Entry("profiling.server.retention.report:Retention", "What a run of 10,000 rounds keeps."),
     "simulation": Entry("profiling.experiments.speed.report:Speed", "How fast gkt simulate trains."),
     "traffic": Entry("profiling.traffic.report:Traffic", "Bytes of FedGKT, split learning and FedAvg."),
     "trainer": Entry(

@@ -33,6 +33,7 @@ from gkt_core.wire.credentials import (
     Enrolments,
     read_bearer,
 )
+from gkt_core.wire.message_json import PROTOCOL_HEADER, SPOKEN
 from gkt_core.wire.paths import CLIENT_ACTION, CLIENTS, ENROLMENTS, OVERVIEW, RUN, RUN_ACTION, RUNS, fill
 from gkt_core.wire.protocol import ErrorBody, RunList, from_json, to_json
 from server_app.cli.enroll import make_links
@@ -200,6 +201,7 @@ class RemoteRun:
 
     def _ask(self, kind: type[MessageT], verb: str, path: str, body: bytes | None = None) -> MessageT:
         headers = {"Authorization": f"Bearer {self._bearer.text()}", "Content-Type": "application/json"}
+        headers[PROTOCOL_HEADER] = SPOKEN
         request = urllib.request.Request(self._url + path, body, headers, method=verb)
         try:
             with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:

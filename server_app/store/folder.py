@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from gkt_core.errors import StorageUnavailableError
 from gkt_core.files import write_atomically
@@ -86,6 +87,21 @@ class BlobStore:
         if not exists:
             raise FileNotFoundError(name)
         return path
+
+    def opened(self, name: str) -> tuple[BinaryIO, int]:
+        """The bytes of a blob as a stream to close, of which no copy is kept, and how many there are.
+
+        Raises:
+            FileNotFoundError: There is no such blob.
+        """
+        stream = self.local_path(name).open("rb")
+        return stream, os.fstat(stream.fileno()).st_size
+
+    def names(self) -> list[str]:
+        """Names of all blobs, sorted."""
+        below = (path for path in self._root.rglob("*") if path.is_file())
+        names = (path.relative_to(self._root).parts for path in below)
+        return sorted("/".join(parts) for parts in names if not any(part.startswith(".") for part in parts))
 
     def drop_copy(self, name: str) -> None:
         """Remove the copy that :meth:`local_path` keeps of a blob that is stored elsewhere; here is none."""

@@ -7,13 +7,14 @@ gives.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from gkt_core.wire.protocol import RoundReport, from_json
 from server_app.store import tables
+from server_app.store.engine import write_transaction
 from server_app.store.records import RoundRecord
 from server_app.store.uploads import TOTAL
 
@@ -27,6 +28,10 @@ KINDS = (
 )
 # Of the names that a statement may be given at once.
 _AT_ONCE = 500
+
+
+# Of what devices sent and reported, rows of so many rounds are kept: for people, and for who counts bytes.
+KEPT_ROUNDS = 100
 
 
 class Past:
@@ -57,13 +62,68 @@ class Past:
             return float(connection.execute(query).scalar() or 0.0)
 
     def rounds_of(self, client_id: str) -> list[int]:
-        """The rounds that a device has closed its part of, ascending."""
+        """The rounds that a device has closed its part of, ascending: the first one, and those kept."""
         reports = tables.reports.c
         query = sa.select(reports.round_num).where(
             reports.run_id == self._run_id, reports.client_id == client_id
         )
         with self._engine.begin() as connection:
             return sorted(connection.execute(query).scalars())
+
+    def drop_spent(self, last: Mapping[str, int], needed: Mapping[str, Collection[int]]) -> None:
+        """Forget rows of shards and reports of long ago; the first report of each device stays.
+
+        Args:
+            last: Each device's last round with soft labels.
+            needed: Rounds of each device whose upload is trained on, answered or evaluated still.
+        """
+        newest = max(last.values(), default=0)
+        if newest <= KEPT_ROUNDS:
+            return
+        reports = tables.reports.c
+        firsts = sa.select(reports.client_id, sa.func.min(reports.round_num)).where(
+            reports.run_id == self._run_id
+        )
+        with write_transaction(self._engine) as connection:
+            first = {
+                client_id: number for client_id, number in connection.execute(firsts.group_by("client_id"))
+            }
+            for table in (tables.shards, tables.reports):
+                old = sa.select(table.c.client_id, table.c.round_num).where(
+                    table.c.run_id == self._run_id, table.c.round_num < newest - KEPT_ROUNDS
+                )
+                spent = [
+                    {"its": client_id, "number": number}
+                    for client_id, number in connection.execute(old.distinct())
+                    if number < last.get(client_id, newest) - KEPT_ROUNDS
+                    and number not in needed.get(client_id, ())
+                    and not (table is tables.reports and number == first[client_id])
+                ]
+                if spent:
+                    gone = sa.delete(table).where(
+                        table.c.run_id == self._run_id,
+                        table.c.client_id == sa.bindparam("its"),
+                        table.c.round_num == sa.bindparam("number"),
+                    )
+                    connection.execute(gone, spent)
+
+    def num_rows(self) -> dict[str, int]:
+        """Count the rows of each table."""
+        with self._engine.begin() as connection:
+            return {
+                table.name: int(
+                    connection.execute(
+                        sa.select(sa.func.count()).where(table.c.run_id == self._run_id)
+                    ).scalar_one()
+                )
+                for table in tables.metadata.sorted_tables
+            }
+
+    def shard_blobs(self) -> set[str]:
+        """The blobs of all shards that are known, those that are dropped by now among them."""
+        query = sa.select(tables.shards.c.blob).where(tables.shards.c.run_id == self._run_id)
+        with self._engine.begin() as connection:
+            return set(connection.execute(query).scalars())
 
     def last_rounds(self, limit: int) -> list[RoundRecord]:
         """Give the finished rounds that ended last, oldest first."""

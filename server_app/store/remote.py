@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import fsspec
 
@@ -103,6 +103,21 @@ class RemoteBlobStore(BlobStore):
             data = self._fs.cat_file(path, **self._bounded())
         super().put(name, data)
         return super().local_path(name)
+
+    def opened(self, name: str) -> tuple[BinaryIO, int]:
+        """A stream from the bucket, whatever copy there is."""
+        with self._reachable():
+            stream = self._fs.open(self._remote_path(name), "rb")
+            return cast(BinaryIO, stream), int(stream.size)
+
+    def names(self) -> list[str]:
+        """Names of all blobs, sorted; those of copies that the bucket does not have are none."""
+        begin = self._remote_root + "/"
+        try:
+            with self._reachable():
+                return sorted(str(path).removeprefix(begin) for path in self._fs.find(self._remote_root))
+        except FileNotFoundError:
+            return []
 
     def drop_copy(self, name: str) -> None:
         """Remove the local copy; it is fetched again where it is needed again."""

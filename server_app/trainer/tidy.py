@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
+from gkt_core.files import HeldLock, try_to_lock
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import RunState
-from server_app.run_folder import RunContext, round_blobs, soft_labels_blob
+from server_app.run_folder import BACKUP_LOCK_NAME, RunContext, round_blobs, soft_labels_blob
 from server_app.store import delete_with_hash
+
+_LOOK_SECONDS = 0.1
+
+
+def after_backups(run: RunContext, still_waits: Callable[[], None]) -> HeldLock:
+    """Wait until no backup reads what may be dropped, and let none begin until the lock is closed.
+
+    Devices go on with their next round meanwhile.
+
+    Args:
+        run: The run.
+        still_waits: Called again and again; what it raises ends the waiting.
+    """
+    while (lock := try_to_lock(run.folder / BACKUP_LOCK_NAME)) is None:
+        still_waits()
+        time.sleep(_LOOK_SECONDS)
+    return lock
 
 
 def drop_what_is_spent(run: RunContext, before: RunState) -> None:
@@ -28,9 +49,26 @@ def drop_what_is_spent(run: RunContext, before: RunState) -> None:
         # Devices that were not drawn for a while still need the labels of their last round.
         if answered := before.last_answer(client_id):
             delete_with_hash(run.blobs, soft_labels_blob(answered, client_id))
+    _drop_rows(run, before)
     # That of the round before is kept, should the last one be damaged.
     if before.round_num >= 3:
         run.checkpoint_path(before.round_num - 2).unlink(missing_ok=True)
+
+
+def _drop_rows(run: RunContext, before: RunState) -> None:
+    """Forget rows of rounds that are long over, whose blobs are gone."""
+    rounds, views = rounds_of(before), dict(before.views)
+    used = (rounds.parts(before), rounds.uploads(before), rounds.validation_parts(before))
+    needed = {
+        client_id: {
+            before.last_answer(client_id),
+            before.last_upload(client_id),
+            views.get(client_id, 0),
+            *(each[client_id] for each in used if client_id in each),
+        }
+        for client_id in (*before.clients, *before.revoked)
+    }
+    run.store.past.drop_spent(dict(before.answered), needed)
 
 
 def _drop_replaced(run: RunContext, before: RunState) -> None:

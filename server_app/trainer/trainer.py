@@ -56,7 +56,7 @@ from server_app.trainer.step_report import (
     step_metrics,
     waiting_words,
 )
-from server_app.trainer.tidy import drop_what_is_spent
+from server_app.trainer.tidy import after_backups, drop_what_is_spent
 
 log = logging.getLogger("gkt.trainer")
 
@@ -261,9 +261,15 @@ class Trainer:
             evaluation.accuracy,
             update.samples_per_second,
         )
-        self._watch.tidy(rounds.uploads(state), state.answered_uploads())
-        drop_what_is_spent(run, state)
+        with after_backups(run, self._waits_for_backup):
+            self._watch.tidy(rounds.uploads(state), state.answered_uploads())
+            drop_what_is_spent(run, state)
         return trained
+
+    def _waits_for_backup(self) -> None:
+        check_parent(self._parent_pid)
+        self._heartbeat.waits("waiting for the end of a backup")
+        self._lease.keep()
 
     def _compiler_for(self, state: RunState, num_samples: int) -> Compiler:
         """One for the life of this process, made when it is known how much there is to train on."""

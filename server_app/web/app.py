@@ -19,6 +19,7 @@ from gkt_core.errors import (
     RoundError,
     StorageUnavailableError,
 )
+from gkt_core.wire.message_json import PROTOCOL_HEADER, SPOKEN, minor_of
 from gkt_core.wire.protocol import ErrorBody, to_json
 from server_app.logs.requests import watch_requests
 from server_app.overview.sight import Sight
@@ -150,6 +151,16 @@ def create_app(
         if isinstance(error, RequestEntityTooLarge):
             message = f"the body exceeds {request.max_content_length} bytes, the most that is expected here"
         return _error_response(error.code or 500, type(error).__name__, message)
+
+    @app.before_request
+    def _spoken() -> None:
+        """Refuse who speaks none of our versions, whatever it wants, with the command that helps."""
+        minor_of(request.headers.get(PROTOCOL_HEADER))
+
+    @app.after_request
+    def _speaks(response: Response) -> Response:
+        response.headers[PROTOCOL_HEADER] = SPOKEN
+        return response
 
     @app.after_request
     def _never_cached(response: Response) -> Response:

@@ -102,6 +102,8 @@ def _document(routes: tuple[tuple[str, str, str, str], ...]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "gkt", "version": str(PROTOCOL_VERSION), "description": _ABOUT},
+        # From where the document is: behind a proxy, a path may stand before all of them.
+        "servers": [{"url": ".."}],
         "security": [{"bearer": []}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,

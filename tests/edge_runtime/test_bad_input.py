@@ -93,7 +93,7 @@ def test_a_server_of_another_protocol_version(
         done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert f"speaks protocol version {protocol.PROTOCOL_VERSION + 1}, this one" in done.stderr
-    assert "install the same version of gkt-edge on both" in done.stderr
+    assert "pip install --upgrade gkt-edge" in done.stderr
     assert RunList.__name__ not in done.stderr
 
 

@@ -81,8 +81,8 @@ def _answer(name: str) -> Response:
         response.headers["Cache-Control"] = _A_YEAR
     response.headers.update(_HEADERS)
     if name == "service-worker.js":
-        # It is for the page, which stands one step above it.
-        response.headers["Service-Worker-Allowed"] = request.path.rpartition("/")[0]
+        # It is for the page, one step above it, wherever that is: a proxy may put a path before it.
+        response.headers["Service-Worker-Allowed"] = "../join"
     return response
 
 

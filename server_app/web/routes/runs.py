@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, request
 
 from gkt_core.errors import MessageError
+from gkt_core.version import __version__
 from gkt_core.wire.paths import AUTHORITY, HEALTH, LIVE, ROUNDS, RUN, RUNS, STATUS
 from gkt_core.wire.protocol import PROTOCOL_VERSION, Health, RunInfo, RunList
 from server_app.status import own_lines, round_page, run_status
@@ -54,7 +55,7 @@ def info(run_id: str) -> Response:
     """What a device must know before it joins."""
     run = run_of(run_id)
     manifest = run.bundle.manifest.to_dict()
-    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.told_config.told(), manifest))
+    return message_response(RunInfo(PROTOCOL_VERSION, run_id, run.told_config.told(), manifest, __version__))
 
 
 @blueprint.get(RUN + STATUS)

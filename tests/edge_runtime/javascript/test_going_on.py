@@ -104,9 +104,31 @@ def federation(gkt_edge: list[str], honest: Bundle, template: bytes, tmp_path: P
 
 
 def checkpoint(state: Path) -> bytes:
-    (path,) = state.glob("checkpoint-*")
-    assert path.name == "checkpoint-000002"
-    return path.read_bytes()
+    # That of the round before is for a server that comes back from a backup.
+    assert sorted(path.name for path in state.glob("checkpoint-*")) == [
+        "checkpoint-000001",
+        "checkpoint-000002",
+    ]
+    return (state / "checkpoint-000002").read_bytes()
+
+
+def test_it_goes_back_with_a_server_that_came_back_from_a_backup(
+    federation: Federation, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    first = federation.server()
+    assert federation.node(first, state).returncode == 0
+    ended = {name: (state / name).read_bytes() for name in ("checkpoint-000001", "checkpoint-000002")}
+    # In round 2 it begins from what stood after round 1; in round 1 anew.
+    for back, after in ((federation.server(), 0), (federation.server(SECOND, first), 1)):
+        if after:
+            made = json.loads((state / "state.json").read_text())
+            (state / "state.json").write_text(json.dumps(made | {"trained_round": 3}))
+            (state / "checkpoint-000003").write_bytes(ended["checkpoint-000002"])
+        done = federation.node(back, state)
+        assert done.returncode == 0, done.stderr
+        assert f"from a backup: going back after round {after}, with the weights of then" in done.stderr
+    assert {name: (state / name).read_bytes() for name in ended} == ended
 
 
 def test_a_killed_device_ends_with_the_bytes_of_one_that_was_left_alone(

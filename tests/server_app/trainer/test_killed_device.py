@@ -13,9 +13,11 @@ import pytest
 from edge_runtime.device import DeviceResult
 from edge_runtime.server_client import ServerClient
 from edge_runtime.state import state_dir
+from edge_runtime.state.past_rounds import PastRounds
 from edge_runtime.state.state_dir import DeviceState, StateDir
 from gkt_core.errors import ArtifactError, DatasetError, GKTError, InputError, ProtocolError, RunFailedError
 from gkt_core.files import write_atomically
+from gkt_core.rounds.client_round import LocalProgress
 from gkt_core.wire.protocol import Task
 from server_app import create_run
 from server_app.rounds.state import Failed, Joined
@@ -197,12 +199,18 @@ def test_a_state_is_kept_with_its_weights_and_older_ones_go(tmp_path: Path) -> N
         path.write_bytes(b"weights")
 
     folder = StateDir(tmp_path)
+    folder.past = PastRounds(tmp_path, most_bytes=15)
     assert folder.state("run-1", "client-a") == DeviceState("run-1", "client-a", 0)
-    for round_num in (1, 2):
+    for round_num in (1, 2, 3, 4):
+        begun = DeviceState("run-1", "client-a", round_num - 1, partial=LocalProgress(3))
+        folder.save(begun, write_weights)
         state = DeviceState("run-1", "client-a", round_num)
         folder.save(state, write_weights)
         assert folder.state("run-1", "client-a") == state
-    assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == ["checkpoint-000002"]
+    # Of rounds before, as many as there is room for: a server may come back from a backup.
+    assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == [
+        f"checkpoint-00000{number}" for number in (2, 3, 4)
+    ]
     folder.close()
 
 

@@ -71,7 +71,8 @@ def test_devices_upload_in_those_rounds_alone(scheduled: FinishedRun) -> None:
         reports = [run.run.store.reports(number)[client_id].upload_round for number in (1, 2, 3, 4)]
         assert reports == [0, 1, 0, 3]
         files = sorted(path.name for path in (run.devices / client_id).glob("upload-*"))
-        assert files == ["upload-000003.safetensors"]
+        # Those before it are for a server that comes back from a backup.
+        assert files == ["upload-000001.safetensors", "upload-000003.safetensors"]
         # What is answered in a round without an upload is what was uploaded before.
         for each in run.exchanges[client_id]:
             if re.fullmatch(r".*/rounds/2/.*/soft-labels", each.path):

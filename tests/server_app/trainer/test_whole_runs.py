@@ -93,7 +93,16 @@ def test_what_no_later_round_needs_is_gone(undisturbed: FinishedRun) -> None:
     assert kept == ["round-000001.safetensors", "round-000002.safetensors"]
     for client_id in CLIENTS:
         found = {path.name for path in (undisturbed.of.devices / client_id).iterdir()}
-        assert found == {"bundle", "checkpoint-000002", "lock", "model.onnx", "samples.npz", "state.json"}
+        assert found == {
+            "bundle",
+            # Should the server come back from a backup.
+            "checkpoint-000001",
+            "checkpoint-000002",
+            "lock",
+            "model.onnx",
+            "samples.npz",
+            "state.json",
+        }
 
 
 def test_the_metrics_of_a_run_are_plausible(undisturbed: FinishedRun) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pwd
 import re
@@ -14,6 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
@@ -25,8 +27,8 @@ from gkt_core.wire.shards import ShardKey, write_feature_shard
 from server_app import create_app, create_run
 from server_app.members.inviting import enrolled
 from server_app.run_folder import RunContext
-from tests.conftest import LONGEST_SECONDS, ROOT, free_port
-from tests.server_app.served import SMALL, SmallFederation, StartServer
+from tests.conftest import LONGEST_SECONDS, ROOT, Gkt, free_port
+from tests.server_app.served import SMALL, Serve, SmallFederation, StartServer
 from tests.server_app.server_fixtures import FEATURE_SHAPE, NUM_CLASSES, run_config
 from tests.server_app.waiting import until
 from tests.server_app.web.api_fixtures import JOIN
@@ -41,7 +43,7 @@ PROXIES = ("nginx", "caddy")
 
 
 def recipe(name: str) -> str:
-    """What stands in the documentation."""
+    """What stands in the documentation; ``nginx several`` for several runs."""
     (block,) = re.findall(rf"```{name}\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     return str(block)
 
@@ -53,9 +55,16 @@ def changed(text: str, *changes: tuple[str, str]) -> str:
     return text
 
 
-def _nginx(folder: Path, port: int, to_port: int, certificate: Files) -> list[str]:
+def _nginx(folder: Path, port: int, to_port: int, certificate: Files, several: str = "") -> list[str]:
+    text = recipe("nginx")
+    if several:
+        begin, end = text.index("    location / {"), text.rindex("}")
+        settings = text[text.index("        proxy_http_version", begin) : text.index("    }", begin)]
+        (folder / "gkt-proxy.conf").write_text(settings)
+        # What another program behind it would need is not there: the text stands for itself.
+        text = text[:begin] + several + text[end:] + "# proxy_pass http://127.0.0.1:8080\n"
     text = changed(
-        recipe("nginx"),
+        text,
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("gkt.example.org;", "127.0.0.1;"),
         ("/etc/letsencrypt/live/gkt.example.org/fullchain.pem", str(certificate[0])),
@@ -74,9 +83,12 @@ def _nginx(folder: Path, port: int, to_port: int, certificate: Files) -> list[st
     return ["-e", str(folder / "error.log"), "-c", str(config)]
 
 
-def _caddy(folder: Path, port: int, to_port: int, certificate: Files) -> list[str]:
+def _caddy(folder: Path, port: int, to_port: int, certificate: Files, several: str = "") -> list[str]:
+    text = recipe("caddy")
+    if several:
+        text = text[: text.index("gkt.example.org {")] + several + "# 127.0.0.1:8080\n"
     text = changed(
-        recipe("caddy"),
+        text,
         # It would get a certificate for the name, and listen on port 80 for that.
         ("gkt.example.org {", f"https://127.0.0.1:{port} {{\n    tls {certificate[0]} {certificate[1]}"),
         (
@@ -91,13 +103,15 @@ def _caddy(folder: Path, port: int, to_port: int, certificate: Files) -> list[st
 
 
 @contextlib.contextmanager
-def proxy(name: str, folder: Path, port: int, to_port: int, certificate: Files) -> Iterator[str]:
-    """A recipe with these ports and this certificate; gives the URL."""
+def proxy(
+    name: str, folder: Path, port: int, to_port: int, certificate: Files, several: str = ""
+) -> Iterator[str]:
+    """A recipe with these ports and this certificate, in front of several servers if given; the URL."""
     program = shutil.which(name, path=_PATH)
     if program is None:
         pytest.skip(f"{name} is not installed (apt-get install {name}): its recipe was NOT tested")
     folder.mkdir()
-    words = {"nginx": _nginx, "caddy": _caddy}[name](folder, port, to_port, certificate)
+    words = {"nginx": _nginx, "caddy": _caddy}[name](folder, port, to_port, certificate, several)
     log = folder / "error.log"
     environment = {
         **os.environ,
@@ -186,6 +200,64 @@ def test_a_device_takes_part_through_it(
         device = server.device(small.data(0), tmp_path / "a", "--ca-file", certificate[0])
         assert device.ended() == 0, device.log.read_text()
     assert server.status().phase == "finished"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("name", PROXIES)
+def test_two_runs_have_a_path_each(
+    name: str, small: SmallFederation, certificate: Files, tmp_path: Path, gkt: Gkt
+) -> None:
+    """Links, devices, pages, interface and operator: everything is found behind the path of its run."""
+    port, places = free_port(), ("birds", "signs")
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for place in places:
+            url = f"https://127.0.0.1:{port}/{place}"
+            options = ("--clients", "1", "--rounds", "1", "--public-url", url, *SMALL)
+            server = Serve(tmp_path / place, tmp_path / f"run-{place}", "--artifacts", small.bundle, *options)
+            stack.callback(server.abandon)
+            servers[place] = server
+        ports = [server.info["url"].rpartition(":")[2] for server in servers.values()]
+        several = changed(recipe(f"{name} several"), ("8081", ports[0]), ("8082", ports[1]))
+        root = stack.enter_context(proxy(name, tmp_path / "proxy", port, 0, certificate, several))
+        trust = ssl.create_default_context(cafile=str(certificate[0]))
+        http = stack.enter_context(httpx.Client(verify=trust, timeout=LONGEST_SECONDS, trust_env=False))
+        devices = {
+            place: server.device(small.data(0), tmp_path / f"device-{place}", "--ca-file", certificate[0])
+            for place, server in servers.items()
+        }
+        for place, server in servers.items():
+            assert devices[place].ended() == 0, devices[place].log.read_text()
+            assert f"/{place}/#enroll=" in (server.data_dir / "join").read_text()
+            url = f"{root}/{place}"
+            # Without the slash behind it, what the page names would be another run's.
+            moved = http.get(url)
+            assert moved.status_code in (301, 302) and moved.headers["Location"].endswith(f"/{place}/")
+            for page in (f"{url}/", f"{url}/join", f"{url}/docs"):
+                assert_found(http, page)
+            worker = http.get(f"{url}/join/service-worker.js")
+            allowed = urljoin(f"{url}/join/service-worker.js", worker.headers["Service-Worker-Allowed"])
+            assert allowed == f"{url}/join"
+            document = f"{url}/v1/openapi.json"
+            (served,) = http.get(document).json()["servers"]
+            base = urljoin(document, served["url"])
+            known = {"Authorization": f"Bearer {server.operator()}"}
+            runs = http.get(urljoin(base, "v1/runs"), headers=known)
+            assert runs.json()["run_ids"] == [server.info["run_id"]]
+            secret = ("--operator-secret-file", server.data_dir / "operator_secret")
+            shown = gkt("status", "--server", url, *secret, "--ca-file", certificate[0], "--json")
+            assert shown.returncode == 0, shown.stdout + shown.stderr
+            assert json.loads(shown.stdout)["run_id"] == server.info["run_id"]
+
+
+def assert_found(http: httpx.Client, page: str) -> None:
+    """A page, and every file that it names."""
+    answer = http.get(page)
+    assert answer.status_code == 200, page
+    named = [each for each in re.findall(r'(?:href|src)="([^"#]+)"', answer.text) if ":" not in each]
+    for each in named:
+        assert not each.startswith("/"), each
+        assert http.get(urljoin(page, each)).status_code == 200, (page, each)
 
 
 def test_it_waits_longer_than_a_device_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from urllib.parse import urljoin
 
 import pytest
 from flask import Flask
@@ -75,4 +76,5 @@ def test_another_file_is_not_found(app: Flask, name: str) -> None:
 def test_the_service_worker_is_for_the_page(app: Flask) -> None:
     """It stands below the page, and a browser lets it go no higher than this header says."""
     answer = app.test_client().get("/join/service-worker.js")
-    assert answer.headers["Service-Worker-Allowed"] == "/join"
+    place = "https://host/birds/join/service-worker.js"
+    assert urljoin(place, answer.headers["Service-Worker-Allowed"]) == "https://host/birds/join"

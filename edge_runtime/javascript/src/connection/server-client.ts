@@ -8,6 +8,8 @@ import { printable } from "../printable.js";
 import type { Store } from "../state/store.js";
 import {
   checkProtocolVersion,
+  PROTOCOL_HEADER,
+  SPOKEN,
   checkRunId,
   ENROLLED,
   MISSING_SHARDS,
@@ -267,6 +269,7 @@ export class ServerClient {
         url: this.base + path,
         headers: {
           "Accept-Encoding": "identity",
+          [PROTOCOL_HEADER]: SPOKEN,
           ...(this.token === undefined ? {} : { Authorization: `Bearer ${this.token}` }),
           ...headers,
         },

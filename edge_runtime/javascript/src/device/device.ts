@@ -1,5 +1,6 @@
 /** A device in a run: join, train, upload, wait, and in the end take the model; `edge_runtime/device.py`. */
 
+import type { Bundle } from "../bundle/bundle.js";
 import { COMBINED_TEMPLATE, Manifest } from "../bundle/manifest.js";
 import type { TapRequirement } from "../bundle/tap.js";
 import { EXTRACTOR_PREFIX, fillTemplate, type Weights } from "../bundle/template.js";
@@ -25,6 +26,7 @@ import { mostSoftLabelBytes, readSoftLabels, type SoftLabels } from "../wire/sha
 import { tryModel, type Accuracy } from "./evaluation.js";
 import type { Listener } from "./listener.js";
 import { checkData } from "./own-data.js";
+import { checkPlace, goBack, isAhead, otherFolder } from "./returning.js";
 import { nextTask } from "./turn.js";
 import { upload } from "./upload.js";
 
@@ -72,7 +74,9 @@ export class Device {
   private manifest!: Manifest;
   private part!: ClientPart;
   private known!: KnownData;
+  private files!: Bundle["files"];
   private samplesSha256 = "";
+  private cameBack = false;
 
   constructor(private readonly options: DeviceOptions) {
     this.keeper = new StateKeeper(options.store);
@@ -104,8 +108,18 @@ export class Device {
     };
     // Other devices' classes count where the bundle names none.
     let task = await placeKeptNamed(store, () => server.join(clientId, request));
-    for (task = this.withoutLost(task, state); task.action !== "finish"; task = this.withoutLost(task, state)) {
-      if (task.action === "train") {
+    const { mode } = this.part.config;
+    for (;;) {
+      task = this.withoutLost(task, state);
+      if (isAhead(state, task, mode)) {
+        state = await goBack(this.keeper, state, task, (line) => this.options.listener.note(line));
+        this.cameBack = true;
+        await this.open(state);
+        // What was said since the backup was taken, the server does not know.
+        task = await server.join(clientId, request);
+      } else if (task.action === "finish") {
+        break;
+      } else if (task.action === "train") {
         [state, task] = await this.round(state, task);
       } else if (task.action === "wait") {
         this.options.listener.phase("wait", task.round_num, 0, task.reason);
@@ -140,7 +154,7 @@ export class Device {
 
   /** Look at everything before joining: settings, data, what is kept, the bundle and its graphs. */
   private async begin(info: RunInfo): Promise<DeviceState> {
-    const { server, store, clientId, data, noise, tap, listener, ort, numThreads = 1 } = this.options;
+    const { server, store, clientId, data, noise, tap, listener } = this.options;
     const config = agreedConfig(info.config);
     this.manifest = Manifest.from(info.manifest);
     await placeKeptNamed(store, async () => {
@@ -162,8 +176,17 @@ export class Device {
       firstRounds: this.known.firstRounds,
     };
     const bundle = await this.keeper.bundle(info.manifest, (name, entry) => server.artifact(name, entry));
+    this.files = bundle.files;
+    await this.open(state);
+    return state;
+  }
+
+  /** Open the engine with the weights that belong to a state. */
+  private async open(state: DeviceState): Promise<void> {
+    const { clientId, listener, ort, numThreads = 1 } = this.options;
+    const { noise: keyed } = this.part;
     const checkpoint = await this.keeper.checkpoint(state);
-    const opened = await PortableEngine.open(ort, this.manifest, bundle.files, numThreads, checkpoint);
+    const opened = await PortableEngine.open(ort, this.manifest, this.files, numThreads, checkpoint);
     this.engine = new GuardedEngine(opened, this.manifest);
     await this.engine.tryNow();
     let line = `${clientId} ${checkpoint ? `goes on after round ${state.trained_round}` : "begins"}`;
@@ -173,7 +196,6 @@ export class Device {
     if (!this.engine.isKnown) line += `; ${this.engine.stranger}`;
     if (!this.manifest.isVerified) line += "; nobody verified this engine when it was exported (gkt verify does it)";
     listener.note(line);
-    return state;
   }
 
   /** Do lines 17 to 30 of Algorithm 1, from wherever an earlier process left off. */
@@ -181,11 +203,7 @@ export class Device {
     const { server, clientId, listener, pause } = this.options;
     let state = before;
     const roundNum = task.round_num;
-    // A device takes part in every round, or where it was drawn; its weights never lag behind its answers.
-    if (!(task.soft_labels_round <= state.trained_round && state.trained_round <= roundNum))
-      throw otherFolder(roundNum, state);
-    if (roundNum > state.trained_round) state = await this.train(state, task);
-    const heldRound = await this.heldRound(task);
+    checkPlace(state, task);
     const uploading = {
       server,
       engine: this.engine,
@@ -195,12 +213,20 @@ export class Device {
       pause: async () => pause?.(async () => undefined),
     };
     try {
+      if (roundNum > state.trained_round) state = await this.train(state, task);
+      const heldRound = await this.heldRound(task);
       const after = await upload(uploading, state, heldRound);
       if (after.upload_round)
         await this.keeper.dropUploads(Math.min(after.upload_round, after.view_round || after.upload_round));
       return [state, after];
     } catch (error) {
-      if (!(error instanceof RoundClosedError)) throw error;
+      if (!(error instanceof ProtocolError)) throw error;
+      if (!(error instanceof RoundClosedError)) {
+        const after = await server.task(clientId);
+        if (after.round_num >= roundNum) throw error;
+        // What it asked for was of a round that the server has not come to, as of the backup.
+        return [state, after];
+      }
       listener.note(`${clientId} is too late for round ${roundNum}: ${error.message}`);
       return [state, await server.task(clientId)];
     }
@@ -226,6 +252,8 @@ export class Device {
     const schedule = UploadSchedule.parse(this.part.config.uploads);
     if (schedule.isEvery) return 0;
     let held = task.upload_round;
+    // Longer ago than anything is kept of: it sends a new one.
+    if (this.cameBack && held && !(await this.keeper.hasUpload(held))) held = 0;
     let then = held ? await this.keeper.upload(held) : undefined;
     if (then && !["", this.samplesSha256].includes(then.samplesSha256)) [held, then] = [0, undefined];
     if (!(await uploadsNow(this.engine, this.part, task.round_num, held, then?.features))) return held;
@@ -317,11 +345,4 @@ export class Device {
     await store.write(MODEL_NAME, filled);
     return measured;
   }
-}
-
-function otherFolder(roundNum: number, state: DeviceState): ProtocolError {
-  return new ProtocolError(
-    `the server is in round ${roundNum}, this device's state folder after round ${state.trained_round}: the folder is not ` +
-      "this run's",
-  );
 }

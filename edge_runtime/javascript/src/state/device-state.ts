@@ -64,6 +64,12 @@ export interface KeptUpload {
   readonly samplesSha256: string;
 }
 
+/** Of checkpoints of rounds before the last one: a server that is restored from a backup goes back to one. */
+const MOST_PAST_BYTES = 16_000_000;
+const AFTER_ROUND = /^checkpoint-(\d{6,})$/;
+const UPLOAD = /^upload-(\d{6,})\.safetensors$/;
+/** Of uploads before the oldest round that is kept: what is trained on, and what answers are of. */
+const UPLOADS_BEFORE = 2;
 const count = whole(0);
 const READ = record<DeviceState>(
   "DeviceState",
@@ -138,9 +144,48 @@ export class StateKeeper {
     const kept = checkpointName(state);
     await this.store.write(kept, checkpoint);
     await writeText(this.store, STATE, JSON.stringify(state));
+    const rounds = await this.numbered(AFTER_ROUND);
+    const past = [...rounds.keys()].filter((round) => rounds.get(round) !== kept).sort((one, other) => other - one);
+    const spent = past.slice(Math.floor(MOST_PAST_BYTES / checkpoint.length));
     for (const name of await this.store.names()) {
-      if (name.startsWith("checkpoint-") && name !== kept) await this.store.remove(name);
+      if (!name.startsWith("checkpoint-") || name === kept) continue;
+      // In the middle of a round that is over, or longer ago than there is room for.
+      if (!AFTER_ROUND.test(name) || spent.some((round) => rounds.get(round) === name)) await this.store.remove(name);
     }
+  }
+
+  /**
+   * Go back to what stood after a round, as the server has: a backup of it was restored.
+   *
+   * @param lastRound The last round that the device may have behind it.
+   * @param answeredRound The last round whose soft labels the server has for it; 0 for none.
+   * @returns The state, and whether it is the very one of then; otherwise the weights are those of now.
+   */
+  async backTo(state: DeviceState, lastRound: number, answeredRound: number): Promise<[DeviceState, boolean]> {
+    const rounds = await this.numbered(AFTER_ROUND);
+    let kept = Math.max(-1, ...[...rounds.keys()].filter((round) => round <= lastRound));
+    let isExact = kept >= 0 && kept >= answeredRound;
+    // The server never had anything of it that counts: it begins, as it did then.
+    if (!isExact && !answeredRound) [kept, isExact] = [0, true];
+    if (!isExact) {
+      kept = lastRound;
+      const now = await this.checkpoint(state);
+      if (now) await this.store.write(checkpointName({ ...state, partial: null, trained_round: kept }), now);
+    }
+    const { run_id, client_id, engine } = state;
+    const back = READ({ run_id, client_id, engine, trained_round: new JsonNumber(String(kept)) }, "DeviceState");
+    await writeText(this.store, STATE, JSON.stringify(back));
+    for (const name of await this.store.names()) {
+      const after = AFTER_ROUND.exec(name) ?? UPLOAD.exec(name);
+      if (after ? Number(after[1]) > kept : name.startsWith("checkpoint-")) await this.store.remove(name);
+    }
+    return [back, isExact];
+  }
+
+  /** Names in the store by the number in them. */
+  private async numbered(pattern: RegExp): Promise<Map<number, string>> {
+    const matches = (await this.store.names()).map((name) => pattern.exec(name));
+    return new Map(matches.filter((match) => match !== null).map((match) => [Number(match[1]), match[0]]));
   }
 
   /**
@@ -201,12 +246,17 @@ export class StateKeeper {
     }
   }
 
-  /** Forget what made the uploads of the rounds before this one. */
+  /** Forget what made the uploads before that of a round, and no round needs that is kept. */
   async dropUploads(before: number): Promise<void> {
-    for (const name of await this.store.names()) {
-      if (/^upload-\d{6,}\.safetensors$/.test(name) && Number(name.slice(7, -12)) < before)
-        await this.store.remove(name);
-    }
+    const uploads = await this.numbered(UPLOAD);
+    const oldest = Math.min(before, ...(await this.numbered(AFTER_ROUND)).keys());
+    const earlier = [...uploads.keys()].filter((round) => round < oldest).sort((one, other) => one - other);
+    for (const round of earlier.slice(0, -UPLOADS_BEFORE)) await this.store.remove(uploadName(round));
+  }
+
+  /** Whether what made the upload of a round is kept. */
+  async hasUpload(roundNum: number): Promise<boolean> {
+    return (await this.store.names()).includes(uploadName(roundNum));
   }
 
   /**

@@ -20,6 +20,9 @@ export type NewCredential = Schemas["NewCredential"];
 export type Enrolled = Schemas["Enrolled"];
 
 export const PROTOCOL_VERSION = 1;
+/** Says what a side speaks, `1.1`; who says nothing is of 1.0 and refuses fields that it does not know. */
+export const PROTOCOL_HEADER = "GKT-Protocol";
+export const SPOKEN = "1.1";
 export const SHA256_HEADER = "X-Content-SHA256";
 /** In answers to a device whose operator wants it to draw another secret. */
 export const ROTATE_HEADER = "X-GKT-Rotate";
@@ -44,17 +47,22 @@ function message<T>(
   fields: { [Name in keyof T]-?: Reader<T[Name]> },
   defaults: Partial<T> = {},
 ): MessageType<T> {
-  return { name, read: record<T>(name, fields, defaults), fields: Object.keys(fields) };
+  return { name, read: record<T>(name, fields, defaults, true), fields: Object.keys(fields) };
 }
 
 export const ERROR_BODY = message<ErrorBody>("ErrorBody", { error: text, message: text });
 export const RUN_LIST = message<RunList>("RunList", { protocol_version: whole(), run_ids: list(text) });
-export const RUN_INFO = message<RunInfo>("RunInfo", {
-  protocol_version: whole(),
-  run_id: text,
-  config: anyObject,
-  manifest: anyObject,
-});
+export const RUN_INFO = message<RunInfo>(
+  "RunInfo",
+  {
+    protocol_version: whole(),
+    run_id: text,
+    config: anyObject,
+    manifest: anyObject,
+    gkt_version: text,
+  },
+  { gkt_version: "" },
+);
 export const TASK = message<Task>(
   "Task",
   {
@@ -89,9 +97,10 @@ const CLIENT_ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
  */
 export function checkProtocolVersion(theirs: number): void {
   if (theirs !== PROTOCOL_VERSION) {
+    const [older, newer] = theirs > PROTOCOL_VERSION ? ["this side", "the other"] : ["the other side", "this one"];
     throw new ProtocolVersionError(
-      `the other side speaks protocol version ${theirs}, this one ${PROTOCOL_VERSION}: install the same version of ` +
-        "gkt-edge on both",
+      `the other side speaks protocol version ${theirs}, this one ${PROTOCOL_VERSION}: ${older} is older than ${newer}: ` +
+        "there, pip install --upgrade gkt-edge, or npm install gkt-edge@latest",
     );
   }
 }

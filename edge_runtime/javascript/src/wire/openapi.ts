@@ -150,7 +150,7 @@ export interface components {
         };
         /**
          * RunInfo
-         * @description What a device must know before it joins.
+         * @description What a device must know before it joins; ``gkt_version`` is the server's, empty from 1.0.
          */
         RunInfo: {
             /** Protocol Version */
@@ -165,6 +165,11 @@ export interface components {
             manifest: {
                 [key: string]: unknown;
             };
+            /**
+             * Gkt Version
+             * @default
+             */
+            gkt_version: string;
         };
         /**
          * RunList

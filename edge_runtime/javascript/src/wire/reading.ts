@@ -72,11 +72,21 @@ export function dictionary<T>(reader: Reader<T>): Reader<Map<string, T>> {
   };
 }
 
-/** Read an object with exactly these fields; those with a default may be missing. */
-export function record<T>(name: string, fields: Fields<T>, defaults: Partial<T> = {}): Reader<T> {
+/**
+ * Read an object with exactly these fields; those with a default may be missing.
+ *
+ * @param isOpen Whether others may stand beside them, which are left unread: of a neighbouring version.
+ */
+export function record<T>(
+  name: string,
+  fields: Fields<T>,
+  defaults: Partial<T> = {},
+  isOpen: boolean = false,
+): Reader<T> {
   return (value, where) => {
     if (!isObject(value)) throw new MessageError(`${where}: expected a JSON object with the fields of ${name}`);
-    const given = Object.keys(value);
+    const known = Object.keys(value).filter((each) => Object.hasOwn(fields, each));
+    const given = isOpen ? known : Object.keys(value);
     const unknown = given.filter((each) => !Object.hasOwn(fields, each)).sort();
     const missing = Object.keys(fields).filter((each) => !Object.hasOwn(value, each) && !Object.hasOwn(defaults, each));
     if (unknown.length || missing.length) {

@@ -1,0 +1,1 @@
+"""What a long run keeps, and how long a look at it takes."""
