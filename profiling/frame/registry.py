@@ -29,6 +29,9 @@ class Entry:
 
 # By the name of the command `gkt profile NAME`.
 MEASUREMENTS: Mapping[str, Entry] = {
+    "browser": Entry(
+        "profiling.device.browser.report:Browser", "A step in a page's worker and in Node, beside Python."
+    ),
     "busy": Entry("profiling.experiments.busy.report:Busy", "The trainer beside a busy core, and alone."),
     "chaos": Entry("profiling.server.chaos.report:Chaos", "Disturb a run at random: nothing may be lost."),
     "codecs": Entry(

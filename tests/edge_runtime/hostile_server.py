@@ -149,10 +149,13 @@ class HostileServer:
 
     Args:
         begin: Makes the session of a number.
+        page: Answers what is no device's request, by its path; None for those.
     """
 
-    def __init__(self, begin: Callable[[int], Session]) -> None:
-        self._begin = begin
+    def __init__(
+        self, begin: Callable[[int], Session], page: Callable[[str], Answer | None] = lambda path: None
+    ) -> None:
+        self._begin, self._page = begin, page
         self.sessions: dict[int, Session] = {}
 
     @contextlib.contextmanager
@@ -183,6 +186,9 @@ class HostileServer:
             yield f"http://127.0.0.1:{port}"
 
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        if (static := self._page(handler.path)) is not None:
+            self._send(handler, static)
+            return
         numbered = re.search(r"Bearer session-(\d+)$", handler.headers["Authorization"])
         number = int(numbered[1]) if numbered else 0
         if number not in self.sessions:
@@ -193,6 +199,10 @@ class HostileServer:
             handler.close_connection = True
             answer.raw(handler.wfile)
             return
+        self._send(handler, answer)
+
+    @staticmethod
+    def _send(handler: http.server.BaseHTTPRequestHandler, answer: Answer) -> None:
         handler.send_response_only(answer.status)
         handler.send_header("Content-Type", answer.kind)
         for name, value in answer.headers.items():

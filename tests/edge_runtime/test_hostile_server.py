@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gkt_core.bundle.manifest import COMBINED_TEMPLATE, Bundle, load_bundle, manifest_sha256
+from gkt_core.bundle.manifest import Bundle, load_bundle, manifest_sha256
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import UnsafeModelError
 from gkt_core.wire.protocol import RunInfo, RunList, Task, to_json
@@ -26,6 +24,19 @@ from tests.edge_runtime.hostile import (
     concatenated,
     copied_by_convolution,
     external_data,
+)
+from tests.edge_runtime.hostile_cases import (
+    BODIES,
+    MODELS,
+    RUN_IDS,
+    TASKS,
+    TEXT,
+    WORK,
+    bad_model,
+    instead,
+    straight,
+    task,
+    trickled,
 )
 from tests.edge_runtime.hostile_server import (
     Answer,
@@ -61,19 +72,6 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "client-a.npz"
     save_private_data(path, private_data(1))
     return path
-
-
-def straight(name: str, times: int, answer: Answer) -> Answer:
-    return answer
-
-
-def instead(wanted: str, other: Callable[[Answer], Answer], nth: int = 0) -> Bend:
-    """Another answer to one kind of request, from the nth on."""
-
-    def bend(name: str, times: int, answer: Answer) -> Answer:
-        return other(answer) if name == wanted and times >= nth else answer
-
-    return bend
 
 
 def device(
@@ -205,50 +203,8 @@ def test_a_bundle_that_was_agreed_upon(honest: Bundle, template: bytes, data: Pa
 # --- bodies
 
 
-def bomb(answer: Answer) -> Answer:
-    """Two gigabytes as two megabytes."""
-    packed = gzip.compress(bytes(1 << 20), 9) * 2048
-    return Answer(packed, answer.kind, headers={**answer.headers, "Content-Encoding": "gzip"})
-
-
-def endless(answer: Answer) -> Answer:
-    def send(stream: Any) -> None:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {answer.kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        stream.write(head.encode())
-        while True:
-            stream.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
-
-    return Answer(b"", raw=send)
-
-
-def trickled(answer: Answer, *, in_head: bool = False) -> Answer:
-    def send(stream: Any) -> None:
-        head = b"HTTP/1.1 200 OK\r\n"
-        if not in_head:
-            head += f"Content-Type: {answer.kind}\r\nContent-Length: 50000\r\n\r\n".encode()
-        stream.write(head)
-        while True:
-            stream.write(b"X")
-            stream.flush()
-            time.sleep(0.05)
-
-    return Answer(b"", raw=send)
-
-
-def longer(answer: Answer) -> Answer:
-    return Answer(answer.body + bytes(1 << 26), answer.kind, headers=answer.headers)
-
-
 @pytest.mark.system
-@pytest.mark.parametrize(
-    ("kind", "request_name"),
-    [
-        (bomb, "runs"), (bomb, "artifact"), (bomb, "model"),
-        (endless, "task"), (endless, "artifact"), (endless, "soft labels"), (endless, "model"),
-        (longer, "runs"), (longer, "artifact"), (longer, "soft labels"),
-    ],
-    ids=lambda each: getattr(each, "__name__", each),
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "request_name"), BODIES, ids=lambda each: getattr(each, "__name__", each))
 def test_bodies_without_measure(
     honest: Bundle, template: bytes, data: Path, request_name: str, kind: Callable[[Answer], Answer]
 ) -> None:
@@ -288,22 +244,7 @@ def test_a_bundle_larger_than_the_memory(honest: Bundle, template: bytes, data: 
 # --- numbers and texts
 
 
-def task(**changes: Any) -> Callable[[Answer], Answer]:
-    def changed(answer: Answer) -> Answer:
-        return Answer(json.dumps(json.loads(answer.body) | changes).encode())
-
-    return changed
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"retry_after_seconds": 1e308}, {"retry_after_seconds": -1}, {"round_num": 2**62}, {"round_num": -1},
-        {"learning_rate_scale": 1e300}, {"soft_labels_round": 10**18}, {"action": "\x1b[2Jdance"},
-        {"view_round": -5},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("changes", TASKS, ids=str)
 def test_numbers_that_no_task_has(
     honest: Bundle, template: bytes, data: Path, changes: dict[str, Any]
 ) -> None:
@@ -311,14 +252,14 @@ def test_numbers_that_no_task_has(
     assert done.returncode == 3, done.stderr
 
 
-@pytest.mark.parametrize("run_id", ["run\n7", "../../etc", "a b", ""])
+@pytest.mark.parametrize("run_id", RUN_IDS)
 def test_ids_that_no_run_has(honest: Bundle, template: bytes, data: Path, run_id: str) -> None:
     bend = instead("runs", lambda _: Answer(to_json(RunList(1, [run_id]))))
     done, _ = device(served(honest, template, bend), data)
     assert done.returncode == 3 and "the server's run is" in done.stderr
 
 
-@pytest.mark.parametrize("changes", [{"local_epochs": 10**9}, {"rounds": 10**12}, {"edge_lr": 1e30}], ids=str)
+@pytest.mark.parametrize("changes", WORK, ids=str)
 def test_work_without_measure(honest: Bundle, template: bytes, data: Path, changes: dict[str, Any]) -> None:
     info = RunInfo(1, "run-of-nobody", CONFIG.to_dict() | changes, honest.manifest.to_dict())
     done, _ = device(served(honest, template, instead("run", lambda _: message(info))), data)
@@ -340,7 +281,7 @@ def test_shards_that_are_asked_for_without_end(honest: Bundle, template: bytes, 
 def test_texts_do_not_reach_the_terminal_as_they_are(
     honest: Bundle, template: bytes, data: Path, status: int
 ) -> None:
-    text = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\r\nall is well"
+    text = TEXT
     body = {"error": "RoundError", "message": text}
     answer = Answer(json.dumps(body).encode(), status=status)
     if status == 200:
@@ -356,19 +297,11 @@ def test_texts_do_not_reach_the_terminal_as_they_are(
 
 @pytest.mark.system
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", ["garbage", "short", "nan", "external", "wide"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
     honest: Bundle, template: bytes, data: Path, tmp_path: Path, engine: str, kind: str
 ) -> None:
-    size = honest.manifest.file(COMBINED_TEMPLATE).num_bytes
-    bad = {
-        "garbage": bytes(range(256)) * (size // 256),
-        "short": template[: size // 2],
-        # As it was exported: nobody trained it.
-        "nan": honest.file(COMBINED_TEMPLATE).read_bytes(),
-        "external": template.replace(b"\x08\x01", b"\x70\x01", 1),
-        "wide": template + b"\x00",
-    }[kind]
+    bad = bad_model(kind, honest, template)
     options = ("--engine", ENGINES[engine])
     state = data.parent / "state"
     done, _ = device(served(honest, template, instead("model", lambda _: file(bad))), data, *options)

@@ -15,8 +15,9 @@ from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import ConfigError, UnsafeModelError
 from gkt_core.wire.protocol import JoinRequest, to_json
 from tests.edge_runtime.hostile import FEATURE_FILES, changed_bundle, copied_by_convolution, thinned_images
+from tests.edge_runtime.hostile_cases import straight
 from tests.edge_runtime.hostile_server import HostileServer, session_of, trained_template
-from tests.edge_runtime.test_hostile_server import ENGINES, device, straight, uploads
+from tests.edge_runtime.test_hostile_server import ENGINES, device, uploads
 from tests.server_app.server_fixtures import private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]

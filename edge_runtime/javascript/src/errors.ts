@@ -156,6 +156,12 @@ export function errorClass(name: string): (new (message: string) => GKTError) | 
   return BY_NAME.get(name);
 }
 
+/** Give the names of an error's kinds, its own first, then those that it is one of. */
+export function kindsOf(error: GKTError): string[] {
+  const wider = ALL.filter((each) => error instanceof each).map((each) => new each().name);
+  return [...new Set([error.name, ...wider.reverse()])];
+}
+
 /** Every name with its exit code, to compare with Python's. */
 export function exitCodes(): Record<string, number> {
   return Object.fromEntries(ALL.map((each) => [new each().name, new each().exitCode]));

@@ -157,7 +157,7 @@ test("shards are those of Python, byte for byte, and decode to the same features
   const key = { clientId: "client-a", roundNum: 3, split: "train", index: 7 } as const;
   assert.deepEqual(
     cases.map((each: { codec: string }) => each.codec),
-    ["fp32", "fp16", "uint8", "uint4"],
+    ["fp32", "fp16", "uint8", "uint4", "uint3", "uint2", "uint1"],
   );
   for (const each of cases) {
     assert.deepEqual(writeFeatureShard(key, content, each.codec), bytesOf(each.bytes), each.codec);

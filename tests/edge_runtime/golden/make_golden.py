@@ -23,7 +23,7 @@ from edge_runtime.trust.features import readable_share
 from edge_runtime.trust.known_networks import known_features
 from gkt_core import errors
 from gkt_core.bundle.manifest import manifest_sha256
-from gkt_core.config.run_config import RunConfig
+from gkt_core.config.run_config import CODECS, RunConfig
 from gkt_core.config.upload_schedule import UploadSchedule
 from gkt_core.data.augment import augmented_view, batch_order, view_places
 from gkt_core.data.pack import _digests, _held_out, sample_ids
@@ -40,9 +40,8 @@ from gkt_core.wire.feature_noise import gaussian
 from gkt_core.wire.join_link import read_join_link
 from gkt_core.wire.protocol import Task, as_client_id, from_json
 from gkt_core.wire.shards import ShardKey, SoftLabels, write_feature_shard, write_soft_labels
+from tests.edge_runtime.golden.frames import frames
 
-# The codecs that the TypeScript device has as well; it refuses runs of others.
-IN_BOTH = ("fp32", "fp16", "uint8", "uint4")
 GOLDEN = Path(__file__).with_name("device.json")
 CLIENT, CLASSES, SIZE = "client-a", 3, 8
 
@@ -151,7 +150,7 @@ def shards() -> dict[str, Any]:
     sample_ids_ = np.array([2**62, 4, 900, 5, 0], np.int64)
     key, outside = ShardKey(CLIENT, 3, "train", 7), numbers(2)
     cases = []
-    for codec in IN_BOTH:
+    for codec in CODECS:
         encoded = encode(features, codec)
         cases.append(
             {
@@ -416,6 +415,7 @@ def made() -> dict[str, Any]:
             {name: value for name, value in case.items() if name != "learning_rates"} for case in trained
         ],
         "shards": shards(),
+        "frames": frames(),
         "known_data": known_data(),
         "json": [[each, manifest_sha256(json.loads(each))] for each in JSON_TEXTS],
         "links": links(),

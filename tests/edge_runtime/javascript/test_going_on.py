@@ -19,6 +19,7 @@ from gkt_core.data.pack import PackOptions, pack, target_of
 from gkt_core.data.private_data import load_private_data, owner_key_of, save_private_data
 from gkt_core.wire.protocol import Task
 from tests.conftest import LONGEST_SECONDS, until
+from tests.edge_runtime.hostile_cases import instead, straight
 from tests.edge_runtime.hostile_server import (
     Bend,
     HostileServer,
@@ -28,7 +29,6 @@ from tests.edge_runtime.hostile_server import (
     trained_template,
 )
 from tests.edge_runtime.javascript.node_package import DIST
-from tests.edge_runtime.test_hostile_server import instead, straight
 from tests.server_app.server_fixtures import private_data, run_config
 
 pytestmark = pytest.mark.system

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from gkt_core.bundle.manifest import (
-    COMBINED_TEMPLATE,
     INITIAL_STATE,
     PREDICT,
     Bundle,
@@ -31,6 +30,19 @@ from tests.edge_runtime.hostile import (
     hidden_in_features,
     thinned_images,
 )
+from tests.edge_runtime.hostile_cases import (
+    BODIES,
+    MODELS,
+    RUN_IDS,
+    TASKS,
+    TEXT,
+    WORK,
+    bad_model,
+    instead,
+    straight,
+    task,
+    trickled,
+)
 from tests.edge_runtime.hostile_server import (
     Answer,
     Bend,
@@ -40,7 +52,6 @@ from tests.edge_runtime.hostile_server import (
     session_of,
     trained_template,
 )
-from tests.edge_runtime.test_hostile_server import bomb, endless, instead, longer, straight, task, trickled
 from tests.server_app.server_fixtures import private_data, run_config
 
 pytestmark = pytest.mark.system
@@ -187,15 +198,7 @@ def test_another_bundle_than_the_links(device: Device, honest: Bundle, template:
 # --- bodies
 
 
-@pytest.mark.parametrize(
-    ("kind", "request_name"),
-    [
-        (bomb, "runs"), (bomb, "artifact"), (bomb, "model"),
-        (endless, "task"), (endless, "artifact"), (endless, "soft labels"), (endless, "model"),
-        (longer, "runs"), (longer, "artifact"), (longer, "soft labels"),
-    ],
-    ids=lambda each: getattr(each, "__name__", each),
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "request_name"), BODIES, ids=lambda each: getattr(each, "__name__", each))
 def test_bodies_without_measure(
     device: Device, honest: Bundle, template: bytes, request_name: str, kind: Callable[[Answer], Answer]
 ) -> None:
@@ -228,15 +231,7 @@ def test_a_file_that_is_not_the_manifests_is_not_kept(
 # --- numbers and texts
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"retry_after_seconds": 1e308}, {"retry_after_seconds": -1}, {"round_num": 2**62}, {"round_num": -1},
-        {"learning_rate_scale": 1e300}, {"soft_labels_round": 10**18}, {"action": "\x1b[2Jdance"},
-        {"view_round": -5},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("changes", TASKS, ids=str)
 def test_numbers_that_no_task_has(
     device: Device, honest: Bundle, template: bytes, changes: dict[str, Any]
 ) -> None:
@@ -244,13 +239,13 @@ def test_numbers_that_no_task_has(
     assert ran.code == 3, ran.stderr
 
 
-@pytest.mark.parametrize("run_id", ["run\n7", "../../etc", "a b", ""])
+@pytest.mark.parametrize("run_id", RUN_IDS)
 def test_ids_that_no_run_has(device: Device, honest: Bundle, template: bytes, run_id: str) -> None:
     ran = device.of(honest, template, instead("runs", lambda _: Answer(to_json(RunList(1, [run_id])))))
     assert ran.code == 3 and "the server's run is" in ran.stderr
 
 
-@pytest.mark.parametrize("changes", [{"local_epochs": 10**9}, {"rounds": 10**12}, {"edge_lr": 1e30}], ids=str)
+@pytest.mark.parametrize("changes", WORK, ids=str)
 def test_work_without_measure(
     device: Device, honest: Bundle, template: bytes, changes: dict[str, Any]
 ) -> None:
@@ -273,7 +268,7 @@ def test_shards_that_are_asked_for_without_end(device: Device, honest: Bundle, t
 def test_texts_do_not_reach_the_terminal_as_they_are(
     device: Device, honest: Bundle, template: bytes, status: int
 ) -> None:
-    text = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\r\nall is well"
+    text = TEXT
     answer = Answer(json.dumps({"error": "RoundError", "message": text}).encode(), status=status)
     if status == 200:
         answer = message(Task("stop", 0, 0, 0.0, text))
@@ -286,19 +281,11 @@ def test_texts_do_not_reach_the_terminal_as_they_are(
 # --- the model
 
 
-@pytest.mark.parametrize("kind", ["garbage", "short", "nan", "external", "wide"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
     device: Device, honest: Bundle, template: bytes, kind: str
 ) -> None:
-    size = honest.manifest.file(COMBINED_TEMPLATE).num_bytes
-    bad = {
-        "garbage": bytes(range(256)) * (size // 256),
-        "short": template[: size // 2],
-        # As it was exported: nobody trained it.
-        "nan": honest.file(COMBINED_TEMPLATE).read_bytes(),
-        "external": template.replace(b"\x08\x01", b"\x70\x01", 1),
-        "wide": template + b"\x00",
-    }[kind]
+    bad = bad_model(kind, honest, template)
     ran = device.of(honest, template, instead("model", lambda _: file(bad)))
     assert ran.code in (2, 4), ran.stderr
     assert (ran.code == 4) is (kind == "wide")

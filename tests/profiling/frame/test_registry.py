@@ -20,6 +20,7 @@ from profiling.frame.command import measurement_command
 from profiling.frame.diff.changes import compare_documents
 from profiling.frame.machine import describe_machine
 from profiling.frame.measurement import Announce, Measurement
+from profiling.frame.measuring.step_time import summarise
 from profiling.frame.registry import MEASUREMENTS, OTHERS, measurement, page_of, report_of
 from profiling.frame.sections import Document, Section
 from profiling.readme.tables import RESULTS, block
@@ -58,8 +59,13 @@ def _busy() -> dict[str, Any]:
 
 def _waiting() -> dict[str, Any]:
     """A document of ``gkt profile waiting``, likewise."""
-    shares = {"server_share": 0.01, "device_share": 0.001, "heard_seconds": {"median": 0.5, "last": 1.0}}
-    settings = {"num_devices": 200, "seconds": 200.0, "image_size": 8}
+    shares: dict[str, Any] = {
+        "server_share": 0.01,
+        "device_share": 0.001,
+        "heard_seconds": {"median": 0.5, "last": 1.0},
+    }
+    shares |= {"watched_share": 0.01, "num_looks": 700, "answer_seconds": {"median": 0.001, "p95": 0.002}}
+    settings = {"num_devices": 200, "seconds": 200.0, "image_size": 8, "num_pages": 10, "answers": 400}
     every = {"not_measured": ["https"], "settings": settings, "machine": describe_machine()}
     return {"schema": "gkt-profile-waiting/1", "num_requests": 800, **shares, **every}
 
@@ -78,7 +84,25 @@ def _retention() -> dict[str, Any]:
     return {"schema": "gkt-profile-retention/1", "looks": [look], **every}
 
 
+def _browser() -> dict[str, Any]:
+    """A document of ``gkt profile browser``, likewise."""
+    places = ("python", "node", "chromium")
+    time = summarise([60.0, 61.0, 62.0]).to_dict()
+    settings = {"edge_network": "resnet8", "batch_size": 64, "threads": 1}
+    every = {"not_measured": ["a phone"], "settings": settings, "machine": describe_machine()}
+    return {
+        "schema": "gkt-profile-browser/1",
+        "step_ms": dict.fromkeys(places, time),
+        "over_python": dict.fromkeys(places, 1.0),
+        "peak_memory_bytes": dict.fromkeys(places, 200_000_000),
+        "empty_page_memory_bytes": 90_000_000,
+        "noise": {"too_noisy_to_quote": False, "reasons": []},
+        **every,
+    }
+
+
 DOCUMENTS: dict[str, dict[str, Any]] = {
+    "browser": _browser(),
     "busy": _busy(),
     "retention": _retention(),
     "waiting": _waiting(),
@@ -94,7 +118,7 @@ def test_every_report_has_a_document() -> None:
     schemas = {measurement(name).schema for name in MEASUREMENTS} | set(OTHERS)
     assert schemas == {document["schema"] for document in DOCUMENTS.values()}
     without = schemas - {document["schema"] for document in COMMITTED.values()}
-    without -= {"gkt-profile-busy/1", "gkt-profile-retention/1", "gkt-profile-waiting/1"}
+    without -= {f"gkt-profile-{name}/1" for name in ("browser", "busy", "retention", "waiting")}
     assert without == {"gkt-profile-web/1", "gkt-profile-diff/1"}, "commit what is measured"
 
 

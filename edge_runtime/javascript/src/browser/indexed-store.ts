@@ -3,6 +3,16 @@
 import { DiskFullError, InputError } from "../errors.js";
 import type { Store } from "../state/store.js";
 
+/** Another tab of this browser is this device. */
+export class OtherTabError extends InputError {
+  override name = "OtherTabError";
+}
+
+/** The browser keeps nothing for this page. */
+export class NothingKeptError extends InputError {
+  override name = "NothingKeptError";
+}
+
 const FILES = "files";
 const OTHERS_SECONDS = 3;
 
@@ -17,7 +27,9 @@ export class IndexedStore implements Store {
   /**
    * Make or open a database, and keep other tabs out of it as long as this one lives.
    *
-   * @throws InputError Another tab runs on it, or the browser keeps nothing here.
+   * @throws OtherTabError Another tab runs on it.
+   * @throws NothingKeptError The browser keeps nothing here.
+   * @throws DiskFullError There is no room for it.
    */
   static async open(place: string): Promise<IndexedStore> {
     const release = await locked(place);
@@ -25,7 +37,8 @@ export class IndexedStore implements Store {
       return new IndexedStore(place, await opened(place), release);
     } catch (error) {
       release();
-      throw new InputError(
+      if (error instanceof DOMException && error.name === "QuotaExceededError") throw trouble(error);
+      throw new NothingKeptError(
         "this browser keeps nothing for this page, as in a private window: open the link in an ordinary one",
         { cause: error },
       );
@@ -104,7 +117,7 @@ async function locked(place: string): Promise<() => void> {
     });
     held.catch((error: unknown) => {
       const what = "this page is open in another tab, which takes part already: close one of them";
-      reject(new InputError(what, { cause: error }));
+      reject(new OtherTabError(what, { cause: error }));
     });
   });
 }

@@ -12,12 +12,24 @@ export interface SortedPhoto {
   readonly pixels: Uint8Array;
 }
 
+/** What an owner wants of a run beyond what every device checks; zeros and no text for nothing. */
+export interface Guards {
+  /** Features are limited to -featureClip..featureClip. */
+  readonly featureClip: number;
+  /** Deviation of the Gaussian noise on them. */
+  readonly featureNoise: number;
+  /** Of which network the features have to be, or of which shape. */
+  readonly requireTap: string;
+  /** As how many bits each number of them may leave. */
+  readonly maxBits: number;
+}
+
 /** What a page asks for. */
 export type Request =
   /** Look at the run of a link, or at what is kept here. */
   | { readonly kind: "open"; readonly link: string | undefined; readonly place: string }
   /** Take these photos, and say what would leave. */
-  | { readonly kind: "pack"; readonly photos: readonly SortedPhoto[] }
+  | { readonly kind: "pack"; readonly photos: readonly SortedPhoto[]; readonly guards?: Guards | undefined }
   /** Take part: the owner has agreed. */
   | { readonly kind: "go" }
   | { readonly kind: "pause" }
@@ -57,9 +69,11 @@ export type Told =
     }
   | { readonly kind: "images"; readonly done: number }
   | { readonly kind: "paused" }
+  /** The server does not answer, and is asked again; or it does again. */
+  | { readonly kind: "away"; readonly isAway: boolean }
   | { readonly kind: "note"; readonly line: string }
   | { readonly kind: "finished"; readonly result: DeviceResult }
   | { readonly kind: "classified"; readonly scores: readonly number[] }
   | { readonly kind: "forgotten" }
-  /** Something went wrong: the name of an error of the device's, and what to do, in words. */
-  | { readonly kind: "failed"; readonly name: string; readonly message: string };
+  /** Something went wrong: the kinds of an error of the device's, its own first, and what to do, in words. */
+  | { readonly kind: "failed"; readonly kinds: readonly string[]; readonly message: string };

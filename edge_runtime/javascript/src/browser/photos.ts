@@ -7,6 +7,7 @@
  */
 
 import { fitted, type Fit } from "../data/resize.js";
+import { lying, turn } from "./webp.js";
 
 /** Of a canvas, what every phone holds. */
 export const MOST_PIXELS = 16_000_000;
@@ -35,23 +36,26 @@ export class UnreadablePhotoError extends Error {
  */
 export async function readPhoto(file: File, size: number, fit: Fit): Promise<Uint8Array> {
   let bitmap: ImageBitmap;
+  const { photo, orientation } = await lying(file);
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+    bitmap = await createImageBitmap(photo, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch (error) {
     const isHeic = HEIC.test(file.name) || /hei[cf]/i.test(file.type);
     throw new UnreadablePhotoError(isHeic ? "heic" : "damaged", { cause: error });
   }
   try {
     const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
-    const width = Math.max(1, Math.floor(bitmap.width * scale));
-    const height = Math.max(1, Math.floor(bitmap.height * scale));
+    const drawn = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.floor(side * scale)));
+    const [width, height] = orientation > 4 ? [drawn[1], drawn[0]] : drawn;
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [width, height];
     const context = canvas.getContext("2d", { willReadFrequently: true });
     if (!context) throw new UnreadablePhotoError("damaged");
     context.fillStyle = "#ffffff";
     context.fillRect(0, 0, width, height);
-    context.drawImage(bitmap, 0, 0, width, height);
+    turn(context, orientation, drawn[0], drawn[1]);
+    context.imageSmoothingEnabled = scale < 1;
+    context.drawImage(bitmap, 0, 0, drawn[0], drawn[1]);
     const { data } = context.getImageData(0, 0, width, height);
     const pixels = new Uint8Array(width * height * 3);
     for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {

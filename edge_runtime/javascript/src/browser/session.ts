@@ -24,13 +24,15 @@ import { FeatureNoise } from "../wire/feature-noise.js";
 import { readJoinLink, type JoinLink } from "../wire/join-link.js";
 import type { RunInfo } from "../wire/messages.js";
 import { IndexedStore } from "./indexed-store.js";
-import type { Request, ShownRun, SortedPhoto, Told } from "./messages.js";
+import type { Guards, Request, ShownRun, SortedPhoto, Told } from "./messages.js";
 import { Pausing } from "./pausing.js";
 
 const PACKED = "packed.npz";
 const LINK = "join.txt";
 const RUN = "run.json";
 const CONSENT = "consent.json";
+const GUARDS = "guards.json";
+const NO_GUARDS: Guards = { featureClip: 0, featureNoise: 0, requireTap: "", maxBits: 0 };
 const PACK = { maps: new Map<string, string>(), fit: "crop", validationShare: 0.1 } as const;
 // A tab may be closed at any moment.
 const CHECKPOINT_SECONDS = 10;
@@ -62,7 +64,7 @@ export class Session {
       case "open":
         return this.open(request.place, request.link);
       case "pack":
-        return this.pack(request.photos);
+        return this.pack(request.photos, request.guards);
       case "go":
         return this.takePart();
       case "pause":
@@ -117,9 +119,15 @@ export class Session {
     return this.link;
   }
 
-  private async pack(photos: readonly SortedPhoto[]): Promise<void> {
+  private async pack(photos: readonly SortedPhoto[], wanted: Guards | undefined): Promise<void> {
+    if (wanted) {
+      guarding(wanted);
+      await writeText(this.store, GUARDS, JSON.stringify(wanted));
+    }
+    const { noise, tap } = guarding(await this.guards());
     const info = await this.runInfo();
     const manifest = Manifest.from(info.manifest);
+    tap.check(manifest, agreedConfig(info.config).codec);
     const before = await this.store.read(PACKED);
     if (photos.length || !before) {
       const earlier = before && readPrivateData(before, PACKED);
@@ -140,7 +148,6 @@ export class Session {
       const bundle = await keeper.bundle(info.manifest, (name, entry) => server.artifact(name, entry));
       const { clientId } = await identityOf(this.store, "", "phone");
       const config = agreedConfig(info.config);
-      const noise = new FeatureNoise();
       this.tell({
         kind: "previewed",
         preview: await preview({ ...this.machine, bundle, data, config, clientId, noise }),
@@ -148,6 +155,12 @@ export class Session {
     } finally {
       server.close();
     }
+  }
+
+  /** What the owner wants of the run. */
+  private async guards(): Promise<Guards> {
+    const text = await this.text(GUARDS);
+    return text === undefined ? NO_GUARDS : (JSON.parse(text) as Guards);
   }
 
   private async data(): Promise<PrivateData> {
@@ -158,7 +171,8 @@ export class Session {
 
   private async member(wire: Wire): Promise<ServerClient> {
     const identity = await identityOf(this.store, "", "phone");
-    const own = new OwnData(identity.clientId, () => this.data(), this.store, new TapRequirement());
+    const { tap } = guarding(await this.guards());
+    const own = new OwnData(identity.clientId, () => this.data(), this.store, tap);
     const note = (line: string): void => this.tell({ kind: "note", line });
     // The link's address is where this page came from.
     const link = this.link;
@@ -177,8 +191,7 @@ export class Session {
         server,
         data: await this.data(),
         store: this.store,
-        noise: new FeatureNoise(),
-        tap: new TapRequirement(),
+        ...guarding(await this.guards()),
         checkpointSeconds: CHECKPOINT_SECONDS,
         pause: (save) => this.pausing.between(save, () => this.tell({ kind: "paused" })),
         listener: {
@@ -229,6 +242,8 @@ export class Session {
           patienceSeconds,
           bundleSha256,
           note,
+          away: (isAway) => this.tell({ kind: "away", isAway }),
+          sleep: untilOnline,
         }),
     };
   }
@@ -237,6 +252,27 @@ export class Session {
     const data = await this.store.read(name);
     return data && new TextDecoder().decode(data);
   }
+}
+
+/** Make of what an owner wants what a device does. */
+function guarding(guards: Guards): { readonly noise: FeatureNoise; readonly tap: TapRequirement } {
+  return {
+    noise: new FeatureNoise(guards.featureClip, guards.featureNoise),
+    tap: new TapRequirement(guards.requireTap, guards.maxBits),
+  };
+}
+
+/** Wait, but not any longer once a phone that had no network has one. */
+async function untilOnline(seconds: number): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      globalThis.removeEventListener("online", done);
+      resolve();
+    };
+    const timer = setTimeout(done, 1000 * seconds);
+    globalThis.addEventListener("online", done);
+  });
 }
 
 function shown(info: RunInfo): ShownRun {

@@ -1,6 +1,6 @@
 /** The worker of the page: a {@link Session} behind messages. */
 
-import { GKTError } from "../errors.js";
+import { GKTError, kindsOf } from "../errors.js";
 import { printable } from "../printable.js";
 import type { Request, Told } from "./messages.js";
 import { onnxRuntime, usefulThreads } from "./onnx-runtime.js";
@@ -22,8 +22,7 @@ const session = new Session({ ort, numThreads }, (told) => scope.postMessage(tol
 
 scope.onmessage = ({ data }) => {
   session.handle(data).catch((error: unknown) => {
-    const isMeant = error instanceof GKTError;
     const message = printable(error instanceof Error ? error.message : String(error)).slice(0, 2000);
-    scope.postMessage({ kind: "failed", name: isMeant ? error.name : "Error", message });
+    scope.postMessage({ kind: "failed", kinds: error instanceof GKTError ? kindsOf(error) : [], message });
   });
 };

@@ -30,6 +30,7 @@ import {
 } from "../wire/messages.js";
 import * as paths from "../wire/paths.js";
 import { writeMessage } from "../wire/reading.js";
+import { LEVELS_ENCODING, wireBody, type Compress, type LevelFeatures } from "../wire/levels/frame.js";
 import type { ShardKey } from "../wire/shards.js";
 import { certificateOf, LEAST_BYTES, messageOf } from "./answers.js";
 import { Download } from "./downloads.js";
@@ -45,8 +46,7 @@ const KEEP_SECONDS = 50;
 /** Of a file of which nothing else is known. */
 export const MOST_FILE_BYTES = 1 << 30;
 
-/** Compresses shards with Zstandard for the wire. */
-export type Compress = (data: Uint8Array) => Promise<Uint8Array>;
+export type { Compress };
 
 export interface ServerClientOptions {
   /** Such as `https://10.0.0.5:8080`. */
@@ -60,10 +60,12 @@ export interface ServerClientOptions {
   readonly stallSeconds?: number;
   /** The pin of the run's bundle; empty for none. */
   readonly bundleSha256?: string;
-  /** Compresses shards; undefined where they go as they are, which a server takes as well. */
+  /** Compresses with Zstandard; undefined where shards go as they are, which a server takes as well. */
   readonly compress?: Compress | undefined;
   /** Called with a line for the log before each wait. */
   readonly note?: (line: string) => void;
+  /** Called when a call has to wait for a server that does not answer, and when it answers again. */
+  readonly away?: (isAway: boolean) => void;
   readonly sleep?: (seconds: number) => Promise<void>;
 }
 
@@ -85,6 +87,9 @@ export class ServerClient {
   partStore: Store | undefined;
   /** Called when the server's operator wants this device to draw another secret. */
   onRotate: (() => Promise<void>) | undefined;
+  /** What levels the run's features have, if a server that knows how may get them coded. */
+  levels: LevelFeatures | undefined;
+  private takesLevels = false;
   private readonly base: string;
   private readonly stallSeconds: number;
   private readonly patienceSeconds: number;
@@ -191,12 +196,12 @@ export class ServerClient {
 
   /** Upload one shard; the server keeps it once however often it arrives. */
   async putShard(key: ShardKey, data: Uint8Array, compressed: boolean): Promise<ShardReceipt> {
-    const compress = compressed ? this.options.compress : undefined;
-    const body = compress ? await compress(data) : data;
-    const headers: Record<string, string> = { [SHA256_HEADER]: await sha256Hex(body) };
-    if (compress) headers["Content-Encoding"] = "zstd";
+    const levels = compressed && this.takesLevels ? this.levels : undefined;
+    const body = await wireBody(data, levels, compressed ? this.options.compress : undefined);
+    const headers: Record<string, string> = { [SHA256_HEADER]: await sha256Hex(body.data) };
+    if (body.encoding) headers["Content-Encoding"] = body.encoding;
     const path = paths.shard(key.roundNum, key.clientId, key.split, key.index);
-    return this.message(SHARD_RECEIPT, "PUT", this.ofRun(path), { body, headers });
+    return this.message(SHARD_RECEIPT, "PUT", this.ofRun(path), { body: body.data, headers });
   }
 
   /** Close this device's part of a round. */
@@ -235,6 +240,7 @@ export class ServerClient {
       let trouble: TroubleError;
       try {
         const answer = await this.try(read, method, path, body);
+        if (said.size) this.options.away?.(false);
         await this.rotateIfAsked();
         return answer;
       } catch (error) {
@@ -250,9 +256,10 @@ export class ServerClient {
       if (!trouble.about.isOdd) {
         this.note(`${method} ${path}: ${trouble.message}; next try in ${pause.toFixed(1)} s`);
       } else if (!said.has(trouble.message)) {
-        said.add(trouble.message);
         this.note(`${method} ${path}: ${trouble.message}; asked again until the server answers`);
       }
+      if (!said.size) this.options.away?.(true);
+      said.add(trouble.message);
       await this.sleep(pause);
       waited += pause;
       wait = Math.min(wait * 2, LONGEST_WAIT_SECONDS);
@@ -276,6 +283,7 @@ export class ServerClient {
         ...(body && { body }),
       });
       if (response.header(ROTATE_HEADER) !== undefined) this.shallRotate = true;
+      if (response.header("accept-encoding")?.includes(LEVELS_ENCODING)) this.takesLevels = true;
       return await judge(this.counted(response), read, this.stallSeconds);
     } catch (error) {
       if (!(error instanceof TransportError)) throw error;

@@ -21,6 +21,7 @@ import { samplesSha256, takeUp, type KnownData } from "../state/known-samples.js
 import type { Store } from "../state/store.js";
 import { GuardedEngine } from "../trust/features.js";
 import type { FeatureNoise } from "../wire/feature-noise.js";
+import { levelFeatures } from "../wire/levels/frame.js";
 import { PROTOCOL_VERSION, type JoinRequest, type RunInfo, type Task } from "../wire/messages.js";
 import { mostSoftLabelBytes, readSoftLabels, type SoftLabels } from "../wire/shards.js";
 import { tryModel, type Accuracy } from "./evaluation.js";
@@ -161,6 +162,7 @@ export class Device {
       tap.check(this.manifest, config.codec);
       checkData(data, this.manifest, clientId);
     });
+    server.levels = levelFeatures(config.codec, this.manifest.featureShape);
     let state = await this.keeper.state(info.run_id, clientId);
     const keyed = await this.keeper.featureNoise(noise, state);
     [this.known, state] = await takeUp(this.keeper, data, state);

@@ -4,7 +4,6 @@ import type { Bundle } from "../bundle/bundle.js";
 import { describedTap } from "../bundle/tap.js";
 import { cropsFeatures, type RunConfig } from "../config/run-config.js";
 import { UploadSchedule } from "../config/upload-schedule.js";
-import type { Compress } from "../connection/server-client.js";
 import type { PrivateData } from "../data/private-data.js";
 import { PortableEngine } from "../engine/portable.js";
 import type { OrtRuntime } from "../engine/runtime.js";
@@ -13,6 +12,7 @@ import { clientSeed, type ClientPart } from "../rounds/client-part.js";
 import { encodedShard, shards } from "../rounds/client-shards.js";
 import { GuardedEngine } from "../trust/features.js";
 import { type FeatureNoise, newKey } from "../wire/feature-noise.js";
+import { levelFeatures, wireBody, type Compress } from "../wire/levels/frame.js";
 
 /** What would leave in a round that has an upload; all samples do. The fields of `DryRun` in Python. */
 export interface DryRun {
@@ -34,6 +34,8 @@ export interface DryRun {
   readonly rounds: number;
   readonly codec: string;
   readonly compressed: boolean;
+  /** How: `zstd`, `gkt-levels` (if the server takes it), or empty. */
+  readonly encoding: string;
   readonly feature_clip: number;
   readonly feature_noise: number;
   /** Standard deviation of that shard's features before both, to compare the noise with. */
@@ -68,8 +70,9 @@ export async function dryRun(options: DryRunOptions): Promise<DryRun> {
   if (next.done) throw new Error("a device has training samples");
   const shard = next.value;
   const encoded = encodedShard(shard, part);
-  const isCompressed = config.compress && options.compress !== undefined;
-  const shardBytes = isCompressed && options.compress ? (await options.compress(encoded)).length : encoded.length;
+  const levels = config.compress ? levelFeatures(config.codec, manifest.featureShape) : undefined;
+  const body = await wireBody(encoded, levels, config.compress ? options.compress : undefined);
+  const shardBytes = body.data.length;
   const { content } = shard;
   const num = content.labels.length;
   const numSamples = data.train.labels.length + data.validation.labels.length;
@@ -105,7 +108,8 @@ export async function dryRun(options: DryRunOptions): Promise<DryRun> {
     run_bytes: roundBytes * UploadSchedule.parse(config.uploads).numUploads(config.rounds),
     rounds: config.rounds,
     codec: config.codec,
-    compressed: isCompressed,
+    compressed: body.encoding !== "",
+    encoding: body.encoding,
     feature_clip: noise.clip,
     feature_noise: noise.noise,
     feature_spread: spread,

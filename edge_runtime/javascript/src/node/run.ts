@@ -115,7 +115,7 @@ async function dry(options: RunOptions, link: JoinLink | undefined, source: Sour
 }
 
 function dryRunLines(shown: DryRun, clientId: string): string[] {
-  const compressed = shown.compressed ? " + zstd" : "";
+  const compressed = shown.encoding ? ` + ${shown.encoding}` : "";
   return [
     `${clientId} would train with ${shown.engine}.`,
     `The tap of this run: ${shown.tap}.`,

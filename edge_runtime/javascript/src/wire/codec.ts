@@ -1,12 +1,23 @@
-/** Features <-> arrays that travel: fp32, fp16, uint8, uint4, with one scale per channel; `gkt_core/wire/codec.py`. */
+/** Features <-> arrays that travel: fp32, fp16, whole numbers of 8 to 1 bits, a scale a channel; `gkt_core/wire/codec.py`. */
 
 import { CodecError } from "../errors.js";
 import { allFinite, fromHalf, roundHalfEven, toHalf } from "../numbers.js";
+import { clippedRange } from "./levels/clipping.js";
+import { channelBytes, pack, unpack } from "./levels/packing.js";
 
-export const CODEC_BITS: Readonly<Record<string, number>> = { fp32: 32, fp16: 16, uint8: 8, uint4: 4 };
+export const CODEC_BITS: Readonly<Record<string, number>> = {
+  fp32: 32,
+  fp16: 16,
+  uint8: 8,
+  uint4: 4,
+  uint3: 3,
+  uint2: 2,
+  uint1: 1,
+};
 export type FeatureShape = readonly [channels: number, height: number, width: number];
 
-const LEVELS: Readonly<Record<string, number>> = { uint8: 255, uint4: 15 };
+/** Whose few levels lie where they round least; those of the others reach from the least value to the greatest. */
+const MOST_CLIPPED_BITS = 3;
 const LARGEST_HALF = 65504;
 const LARGEST_FLOAT = 3.4028234663852886e38;
 const TINIEST_FLOAT = 1.1754943508222875e-38;
@@ -14,7 +25,7 @@ const TINIEST_FLOAT = 1.1754943508222875e-38;
 /** Features as they travel. */
 export interface EncodedFeatures {
   readonly codec: string;
-  /** In the codec's type; of `uint4` two neighbours a byte, the even one in the low half. */
+  /** In the codec's type; of 4 bits and fewer several neighbours a byte, the first one in its lowest bits. */
   readonly values: Float32Array | Uint16Array | Uint8Array;
   /** Shape of one sample as it travels. */
   readonly sampleShape: readonly number[];
@@ -56,12 +67,12 @@ export function encode(features: Float32Array, shape: FeatureShape, codec: strin
     }
     return { codec, values: Uint16Array.from(features, toHalf), sampleShape: shape, scale, offset };
   }
-  chooseScales(features, channels, pixels, LEVELS[codec], scale, offset);
-  const levels = quantised(features, channels, pixels, LEVELS[codec], scale, offset);
-  if (codec === "uint8") return { codec, values: levels, sampleShape: shape, scale, offset };
-  const packed = new Uint8Array(levels.length / 2);
-  for (let index = 0; index < packed.length; index++) packed[index] = levels[2 * index] | (levels[2 * index + 1] << 4);
-  return { codec, values: packed, sampleShape: [channels, pixels / 2], scale, offset };
+  const bits = CODEC_BITS[codec];
+  chooseScales(features, channels, pixels, bits, scale, offset);
+  const levels = quantised(features, channels, pixels, 2 ** bits - 1, scale, offset);
+  if (bits === 8) return { codec, values: levels, sampleShape: shape, scale, offset };
+  const sampleShape = [channels, channelBytes(pixels, bits)];
+  return { codec, values: pack(levels, pixels, bits), sampleShape, scale, offset };
 }
 
 /** Decode to features `[N, C, H, W]`: what the server sees. */
@@ -71,12 +82,12 @@ export function decode(encoded: EncodedFeatures, shape: FeatureShape): Float32Ar
   const { values, scale, offset } = encoded;
   if (encoded.codec === "fp32") return Float32Array.from(values);
   if (encoded.codec === "fp16") return Float32Array.from(values, fromHalf);
-  const num = encoded.codec === "uint4" ? 2 * values.length : values.length;
-  const decoded = new Float32Array(num);
-  for (let index = 0; index < num; index++) {
-    const level = encoded.codec === "uint4" ? (values[index >> 1] >> (4 * (index & 1))) & 15 : values[index];
+  const bits = CODEC_BITS[encoded.codec];
+  const levels = bits === 8 ? values : unpack(values as Uint8Array, pixels, bits);
+  const decoded = new Float32Array(levels.length);
+  for (let index = 0; index < levels.length; index++) {
     const channel = Math.floor(index / pixels) % channels;
-    decoded[index] = Math.fround(level * scale[channel]) + offset[channel];
+    decoded[index] = Math.fround(levels[index] * scale[channel]) + offset[channel];
   }
   return decoded;
 }
@@ -85,30 +96,38 @@ function chooseScales(
   features: Float32Array,
   channels: number,
   pixels: number,
-  levels: number,
+  bits: number,
   scale: Float32Array,
   offset: Float32Array,
 ): void {
-  const low = new Float64Array(channels).fill(Infinity);
-  const high = new Float64Array(channels).fill(-Infinity);
-  for (let begin = 0, channel = 0; begin < features.length; begin += pixels, channel = (channel + 1) % channels) {
-    for (let index = begin; index < begin + pixels; index++) {
-      const value = features[index];
-      if (value < low[channel]) low[channel] = value;
-      if (value > high[channel]) high[channel] = value;
-    }
-  }
+  const levels = 2 ** bits - 1;
   for (let channel = 0; channel < channels; channel++) {
+    const values = ofChannel(features, channels, pixels, channel);
+    let [low, high] = [Infinity, -Infinity];
+    for (const value of values) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    if (bits <= MOST_CLIPPED_BITS) [low, high] = clippedRange(values, [low, high], levels);
     // In float64, so that the difference of large values neither overflows nor rounds to no levels.
-    const step = (high[channel] - low[channel]) / levels;
+    const step = (high - low) / levels;
     scale[channel] = Math.max(Math.fround(step > 0 ? step : 1), TINIEST_FLOAT);
-    offset[channel] = low[channel];
+    offset[channel] = low;
     // Decoding multiplies before it adds: both the product and the sum must fit.
     const span = scale[channel] * levels;
     if (!(Math.max(span, Math.abs(span + offset[channel])) < LARGEST_FLOAT)) {
       throw new CodecError("the features of a channel span more than float32 can decode: choose fp32");
     }
   }
+}
+
+/** Give a channel's values, in the order of the samples. */
+function ofChannel(features: Float32Array, channels: number, pixels: number, channel: number): Float32Array {
+  const values = new Float32Array(features.length / channels);
+  for (let to = 0, from = channel * pixels; to < values.length; to += pixels, from += channels * pixels) {
+    values.set(features.subarray(from, from + pixels), to);
+  }
+  return values;
 }
 
 function quantised(

@@ -5,6 +5,7 @@ import { watchConditions, WakeLock, type Obstacle } from "../conditions.js";
 import type { Request, ShownRun, SortedPhoto, Told } from "../messages.js";
 import { DoneView } from "./done-view.js";
 import { element } from "./dom.js";
+import { GuardsView } from "./guards-view.js";
 import { beginning, forgetPlace, fromLink, OtherServerError, type Beginning } from "./links.js";
 import { PhotoView } from "./photo-view.js";
 import { previewView } from "./preview-view.js";
@@ -31,6 +32,7 @@ class Page {
   private training: TrainingView | undefined;
   private done: DoneView | undefined;
   private photos: PhotoView | undefined;
+  private guards: GuardsView | undefined;
   private obstacle: Obstacle | undefined;
   private last: Request | undefined;
 
@@ -86,7 +88,7 @@ class Page {
     this.worker?.terminate();
     this.worker = new Worker(WORKER, { type: "module" });
     this.worker.onmessage = ({ data }: MessageEvent<Told>) => this.hear(data);
-    this.worker.onerror = (event) => this.failed("Error", event.message || "the worker cannot be loaded");
+    this.worker.onerror = (event) => this.failed([], event.message || "the worker cannot be loaded");
     this.ask({ kind: "open", ...this.begun });
   }
 
@@ -140,7 +142,7 @@ class Page {
         this.worker?.terminate();
         return this.show(element("p", { role: "status" }, this.texts.forgotten));
       case "failed":
-        return this.failed(told.name, told.message);
+        return this.failed(told.kinds, told.message);
       default:
         return this.training?.hear(told);
     }
@@ -148,13 +150,14 @@ class Page {
 
   private choose(): void {
     this.photos ??= new PhotoView(this.run, this.texts, (photos) => this.preview(photos));
+    this.guards ??= new GuardsView(this.texts);
     const { numDevices, rounds } = this.run;
-    this.show(element("p", {}, this.texts.run(numDevices, rounds)), this.photos.root);
+    this.show(element("p", {}, this.texts.run(numDevices, rounds)), this.photos.root, this.guards.root);
   }
 
   private preview(photos: readonly SortedPhoto[]): void {
     this.show(element("p", { role: "status" }, this.texts.working));
-    this.ask({ kind: "pack", photos });
+    this.ask({ kind: "pack", photos, guards: this.guards?.values() });
   }
 
   private train(): void {
@@ -179,9 +182,10 @@ class Page {
     return element("p", {}, element("button", { type: "button", class: "quiet", click: forget }, this.texts.forget));
   }
 
-  private failed(name: string, message: string): void {
+  private failed(kinds: readonly string[], message: string): void {
     void this.wakeLock.letGo();
     const { texts, last } = this;
+    const kind = kinds.find((each) => Object.hasOwn(texts.troubles, each));
     const again = (): void => {
       this.training = undefined;
       if (last?.kind === "pack" && this.photos) this.choose();
@@ -192,7 +196,7 @@ class Page {
         "section",
         { role: "alert" },
         element("h2", {}, texts.trouble),
-        element("p", {}, texts.troubles[name] ?? ""),
+        element("p", {}, kind === undefined ? texts.unforeseen : texts.troubles[kind]),
         element("p", { lang: "en", class: "message" }, message),
         element("button", { type: "button", class: "main", click: again }, texts.again),
       ),

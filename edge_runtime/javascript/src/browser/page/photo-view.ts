@@ -10,6 +10,7 @@ export const LEAST_PHOTOS = 3;
 const IMAGES = "image/*,.heic,.heif";
 
 interface Photo {
+  readonly id: number;
   readonly name: string;
   readonly pixels: Uint8Array;
   label: number | undefined;
@@ -20,7 +21,8 @@ export class PhotoView {
   readonly root = element("section", { "aria-labelledby": "photos" });
   private readonly photos: Photo[] = [];
   private readonly troubles: string[] = [];
-  private readonly status = element("p", { role: "status" });
+  private lastId = 0;
+  private readonly status = element("p", { role: "status", tabindex: "-1" });
   private readonly lists = element("div");
   private readonly next: HTMLButtonElement;
 
@@ -58,7 +60,7 @@ export class PhotoView {
       const named = folder === undefined ? undefined : labelOf(folder, this.run.classNames, new Map());
       try {
         const pixels = await readPhoto(file, this.run.imageSize, "crop");
-        this.photos.push({ name: file.name, pixels, label: label ?? named });
+        this.photos.push({ id: ++this.lastId, name: file.name, pixels, label: label ?? named });
       } catch (error) {
         if (!(error instanceof UnreadablePhotoError)) throw error;
         this.troubles.push(error.reason === "heic" ? this.texts.heic(file.name) : this.texts.unreadable(file.name));
@@ -69,6 +71,7 @@ export class PhotoView {
 
   private show(): void {
     const { classNames } = this.run;
+    const focused = (document.activeElement as HTMLElement | null)?.dataset.key;
     const unsorted = this.photos.filter(({ label }) => label === undefined);
     this.lists.replaceChildren(
       ...(unsorted.length ? [this.list(this.texts.unsorted, undefined, unsorted)] : []),
@@ -86,6 +89,8 @@ export class PhotoView {
     if (num && empty.length) lines.push(this.texts.emptyClass(empty.join(", ")));
     this.status.replaceChildren(...lines.map((line) => element("span", { class: "line" }, line)));
     this.next.disabled = num < LEAST_PHOTOS;
+    // What was made anew is where the keyboard was; what is gone has no place.
+    if (focused) (this.lists.querySelector<HTMLElement>(`[data-key="${focused}"]`) ?? this.status).focus();
   }
 
   private list(name: string, label: number | undefined, photos: readonly Photo[]): HTMLElement {
@@ -100,13 +105,17 @@ export class PhotoView {
     );
     if (label !== undefined) {
       const add = (files: readonly File[]): void => void this.add(files, label);
-      const more = { multiple: true, accept: IMAGES, "data-add": String(label) };
+      const more = { multiple: true, accept: IMAGES, "data-add": String(label), "data-key": `add-${label}` };
       box.append(
         element(
           "p",
           { class: "row" },
           fileButton(this.texts.add(name), more, add),
-          fileButton(this.texts.camera(name), { accept: "image/*", capture: "environment" }, add),
+          fileButton(
+            this.texts.camera(name),
+            { accept: "image/*", capture: "environment", "data-key": `camera-${label}` },
+            add,
+          ),
         ),
       );
     }
@@ -119,7 +128,11 @@ export class PhotoView {
     const none = element("option", { value: "" }, "–");
     const select = element(
       "select",
-      { "aria-label": `${this.texts.classOf}: ${photo.name}`, change: () => this.move(photo, select.value) },
+      {
+        "aria-label": `${this.texts.classOf}: ${photo.name}`,
+        "data-key": `class-${photo.id}`,
+        change: () => this.move(photo, select.value),
+      },
       none,
       ...this.run.classNames.map((name, label) => element("option", { value: String(label) }, name)),
     );
@@ -136,7 +149,16 @@ export class PhotoView {
       },
       picture(photo.pixels, this.run.imageSize, photo.name),
       select,
-      element("button", { type: "button", "aria-label": `${this.texts.remove}: ${photo.name}`, click: remove }, "×"),
+      element(
+        "button",
+        {
+          type: "button",
+          "aria-label": `${this.texts.remove}: ${photo.name}`,
+          "data-key": `remove-${photo.id}`,
+          click: remove,
+        },
+        "×",
+      ),
     );
   }
 

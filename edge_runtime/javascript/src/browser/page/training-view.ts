@@ -17,6 +17,7 @@ export class TrainingView {
   /** What the owner has said to train in spite of. */
   private overruled: Obstacle | undefined;
   private images = 0;
+  private isAway = false;
 
   constructor(
     private readonly run: ShownRun,
@@ -57,6 +58,9 @@ export class TrainingView {
       this.bar.value = Math.min(1, told.done / this.images);
     } else if (told.kind === "paused") {
       if (this.pausedFor) this.state.textContent = this.texts[this.pausedFor === "owner" ? "paused" : this.pausedFor];
+    } else if (told.kind === "away") {
+      this.isAway = told.isAway;
+      if (!this.pausedFor) this.state.textContent = this.isAway ? this.texts.away : "";
     } else if (told.kind === "note") {
       this.log.append(element("li", {}, told.line));
       while (this.log.children.length > 200) this.log.firstChild?.remove();
@@ -71,7 +75,7 @@ export class TrainingView {
   private become(pausedFor: Obstacle | "owner" | undefined): void {
     this.pausedFor = pausedFor;
     this.button.textContent = pausedFor ? this.texts.resume : this.texts.pause;
-    this.state.textContent = pausedFor ? this.texts.pausing : "";
+    this.state.textContent = pausedFor ? this.texts.pausing : this.isAway ? this.texts.away : "";
     this.ask({ kind: pausedFor ? "pause" : "resume" });
   }
 }

@@ -43,6 +43,13 @@ export const de: Texts = {
     `Oben einige Ihrer Fotos, wie das Netz sie sieht. Unten, was der Server aus dem machen könnte, was ankommt, hier auf die einfachste Art (eine lineare Abbildung, angepasst an Ihre anderen Fotos): Darin stecken ${percent} % der Unterschiede zwischen den Bildpunkten. Ein Server, der sich mehr Mühe gibt, bekommt mehr. Machen Sie nur mit, wenn er das sehen darf.`,
   noPicture:
     "Bei diesem Netz lässt sich so einfach kein Bild machen. Das heißt nicht, dass der Server keines machen kann.",
+  guards: "Mehr Schutz, für alle, die wissen, was er kostet",
+  guardsHow:
+    "Unscharfe Merkmale verraten weniger und lehren weniger. All das gilt vom Anfang eines Laufs bis zu seinem Ende; leere Felder ändern nichts.",
+  featureClip: "Merkmale begrenzen auf (von minus dieser Zahl bis zu ihr)",
+  featureNoise: "Merkmale mit Rauschen dieser Streuung verwischen",
+  requireTap: "Nur mitmachen, wenn Merkmale von diesem Netz oder dieser Form sind, etwa 16x8x8",
+  maxBits: "Nur mitmachen, wenn jede Zahl in höchstens so vielen Bit das Telefon verlässt",
   original: "Foto",
   made: "Rekonstruiert",
   consent: "Ich bin einverstanden, dass der Server das bekommt, mit den Klassen, in die ich die Fotos sortiert habe.",
@@ -64,6 +71,7 @@ export const de: Texts = {
   paused: "Pause. Alles ist gespeichert.",
   battery: "Pause: Der Akku ist unter 20 %. Weiter geht es, wenn das Telefon lädt oder Sie es sagen.",
   metered: "Pause: Dieses Netz kostet vielleicht Geld. Weiter geht es in einem anderen, oder wenn Sie es sagen.",
+  away: "Der Server antwortet nicht. Er wird immer wieder gefragt; nichts ist verloren, und es geht von selbst weiter.",
   done: "4. Fertig",
   result: (percent, num) =>
     `Das Netz, das alle Geräte trainiert haben, ist auf diesem Telefon. Von ${num} Ihrer Fotos, die es nie gesehen hat, benennt es ${percent} % richtig.`,
@@ -76,6 +84,8 @@ export const de: Texts = {
   forgotten: "Vergessen. Um wieder mitzumachen, öffnen Sie den Link noch einmal.",
   trouble: "Etwas ging schief",
   again: "Noch einmal versuchen",
+  unforeseen:
+    "Etwas geschah, womit niemand gerechnet hat. Was gespeichert war, ist nicht verloren; zeigen Sie die Zeile unten der Person, die den Server betreibt.",
   details: "Was geschah (auf Englisch)",
   language: "Sprache",
   troubles: {
@@ -89,5 +99,13 @@ export const de: Texts = {
     RunFailedError: "Der Lauf endete ohne dieses Telefon oder ist gescheitert. Fragen Sie, wer den Server betreibt.",
     UnsafeModelError: "Der Server will etwas von diesem Telefon, was es nicht tut. Nichts wurde gesendet.",
     DatasetError: "Diese Fotos lassen sich so nicht verwenden.",
+    OtherTabError: "Diese Seite ist in einem anderen Tab offen, der schon mitmacht. Schließen Sie einen der beiden.",
+    NothingKeptError:
+      "Dieser Browser behält für diese Seite nichts, wie in einem privaten Fenster. Öffnen Sie den Link in einem gewöhnlichen.",
+    ConfigError: "Etwas, das eingegeben wurde oder wohin der Link führt, lässt sich nicht verwenden.",
+    ProtocolError:
+      "Die Antworten des Servers ergeben für diese Seite keinen Sinn. Laden Sie die Seite neu; hilft das nicht, sagen Sie es der Person, die den Server betreibt.",
+    ArtifactError:
+      "Das Netz dieses Laufs passt nicht zu dem, was auf diesem Telefon liegt. Fragen Sie, wer den Server betreibt.",
   },
 };

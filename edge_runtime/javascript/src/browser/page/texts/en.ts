@@ -40,6 +40,13 @@ export const en = {
   rebuiltHow: (percent: number) =>
     `On top some of your photos as the network sees them. Below what the server could make of what arrives, here by the simplest way there is (a linear map, fitted to your other photos): it holds ${percent}% of the differences between pixels. A server that tries harder gets more. Take part only if it may see this.`,
   noPicture: "For this network no picture can be made that simply. That does not mean that the server cannot make one.",
+  guards: "More protection, for those who know what it costs",
+  guardsHow:
+    "Blurred features tell less and teach less. All of this holds from the start of a run to its end; empty fields change nothing.",
+  featureClip: "Limit features to (from minus this number to it)",
+  featureNoise: "Blur features with noise of this deviation",
+  requireTap: "Take part only if features are of this network or shape, such as 16x8x8",
+  maxBits: "Take part only if each number leaves in so many bits at most",
   original: "Photo",
   made: "Rebuilt",
   consent: "I agree that the server gets this, with the classes that I sorted the photos into.",
@@ -60,6 +67,7 @@ export const en = {
   paused: "Paused. Everything is saved.",
   battery: "Paused: the battery is below 20%. It goes on when the phone is charged, or when you say so.",
   metered: "Paused: this network may cost money. It goes on in another one, or when you say so.",
+  away: "The server does not answer. It is asked again and again; nothing is lost, and it goes on by itself.",
   done: "4. Done",
   result: (percent: number, num: number) =>
     `The network that all devices trained is on this phone. Of ${num} of your photos that it never saw, it names ${percent}% rightly.`,
@@ -72,6 +80,8 @@ export const en = {
   forgotten: "Forgotten. To take part again, open the link again.",
   trouble: "Something went wrong",
   again: "Try again",
+  unforeseen:
+    "Something happened that nobody foresaw. Nothing that was saved is lost; show the line below to whoever runs the server.",
   details: "What happened",
   language: "Language",
   troubles: {
@@ -82,6 +92,13 @@ export const en = {
     RunFailedError: "The run has ended without this phone, or failed. Ask whoever runs the server.",
     UnsafeModelError: "The server wants something of this phone that it does not do. Nothing was sent.",
     DatasetError: "These photos cannot be used as they are.",
+    OtherTabError: "This page is open in another tab, which takes part already. Close one of the two.",
+    NothingKeptError:
+      "This browser keeps nothing for this page, as in a private window. Open the link in an ordinary one.",
+    ConfigError: "Something that was entered, or that the link leads to, cannot be used.",
+    ProtocolError:
+      "The server's answers make no sense to this page. Load the page again; if that does not help, tell whoever runs the server.",
+    ArtifactError: "The network of this run does not fit what is kept on this phone. Ask whoever runs the server.",
   } as Record<string, string>,
 };
 

@@ -1,0 +1,1 @@
+"""``gkt profile browser``: a step in a page's worker and in Node, beside Python's portable engine."""
