@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.engines.choice import choose_engine
-from edge_runtime.evaluation import Accuracy, try_model
+from edge_runtime.evaluation import Accuracy, named_model, try_model
 from edge_runtime.listener import DeviceListener
 from edge_runtime.machine.limits import memory_note, try_for_memory
 from edge_runtime.machine.pauses import Pauses
@@ -29,14 +28,12 @@ from edge_runtime.trust.features import GuardedEngine
 from edge_runtime.turn import next_task
 from edge_runtime.upload import upload
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, MOST_BUNDLE_BYTES, Manifest
-from gkt_core.bundle.model_identity import COMBINED, identity_of_run
 from gkt_core.bundle.tap import TapRequirement
 from gkt_core.bundle.template import EXTRACTOR_PREFIX, fill_template
 from gkt_core.config.upload_schedule import NEVER
 from gkt_core.data.private_data import PrivateData
 from gkt_core.errors import ProtocolError, RoundClosedError, RunFailedError
 from gkt_core.files import full_disk_named, write_atomically
-from gkt_core.onnx_files.metadata import with_metadata
 from gkt_core.printable import printable
 from gkt_core.rounds.client_part import ClientPart
 from gkt_core.rounds.client_round import LocalProgress, client_update
@@ -394,15 +391,8 @@ class Device:
             num_threads=self.num_threads,
             around_step=self._step,
         )
-        said = identity_of_run(
-            manifest,
-            COMBINED,
-            run_id=state.run_id,
-            rounds=state.trained_round,
-            validation_accuracy=measured.accuracy,
-            sources={"server": hashlib.sha256(template).hexdigest()},
-        )
-        path, filled = self.state_dir.path / MODEL_NAME, with_metadata(filled, said.metadata())
+        named = named_model(filled, template, manifest, measured, state.run_id, state.trained_round)
+        path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
-            write_atomically(path, filled)
+            write_atomically(path, named)
         return path, measured

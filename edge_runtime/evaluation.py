@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gkt_core.bundle.manifest import Manifest
 from gkt_core.bundle.memory import images_at_once
+from gkt_core.bundle.model_identity import COMBINED, identity_of_run
 from gkt_core.bundle.onnx_runtime import cpu_session, is_out_of_memory, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import ArtifactError, UnsafeModelError
 from gkt_core.onnx_files.judging import check_model, check_model_file
+from gkt_core.onnx_files.metadata import with_metadata
 from gkt_core.onnx_files.operators import DEPLOYED, STANDARD
 from gkt_core.printable import printable
 
@@ -92,6 +96,30 @@ def try_model(
             f"{error}. Nothing was written; the state folder is as it was: give the same command again when "
             "the server has a model"
         ) from error
+
+
+def named_model(
+    model: bytes, template: bytes, manifest: Manifest, measured: Accuracy, run_id: str, rounds: int
+) -> bytes:
+    """Write into a device's combined model what it is and which run it is of.
+
+    Args:
+        model: The server's template with the device's extractor.
+        template: As the server sent it.
+        manifest: Of the run's bundle.
+        measured: On the device's own validation samples.
+        run_id: Of the run.
+        rounds: Until which the device has trained.
+    """
+    said = identity_of_run(
+        manifest,
+        COMBINED,
+        run_id=run_id,
+        rounds=rounds,
+        validation_accuracy=measured.accuracy,
+        sources={"server": hashlib.sha256(template).hexdigest()},
+    )
+    return with_metadata(model, said.metadata())
 
 
 def _measured(
