@@ -40,6 +40,8 @@ SUMMARIES = {
         "enroll": "Make links with which devices join a run.",
         "clients": "List a run's devices; show, revoke, release, forget, rotate or enrol one again.",
         "runs": "Pause, stop or resume a run.",
+        "backup": "Take a backup of a run, also while its server is at work and in the middle of a round.",
+        "restore": "Make a run of what gkt backup took: all of it, or nothing where anything is damaged.",
         "models": "Tell what a model file is and where it comes from.",
         "deploy": "Write a combined model as fp32 and int8, and measure accuracy, size and latency of both.",
     },

@@ -20,12 +20,14 @@ from edge_runtime.connection.proxies import proxy_hint
 from gkt_core import errors
 from gkt_core.errors import GKTError, MessageError
 from gkt_core.printable import printable
+from gkt_core.wire.message_json import PROTOCOL_HEADER
 from gkt_core.wire.protocol import LONGEST_TEXT, MAX_MESSAGE_BYTES, ErrorBody, from_json
 
 MessageT = TypeVar("MessageT")
 
 # Of a body within the time that nothing may move: 17 bytes a second, slower than any link that trains.
 LEAST_BYTES = 1024
+_ERROR_FIELDS = len(dataclasses.fields(ErrorBody))
 JSON, BINARY, PEM = "application/json", "application/octet-stream", "application/x-pem-file"
 
 _ELSEWHERE = "another server answers at this address: is it the one that gkt serve printed?"
@@ -94,7 +96,11 @@ def refusal_of(response: httpx.Response, *, stall_seconds: float) -> GKTError:
     """
     try:
         check_type(response, JSON)
-        body = from_json(ErrorBody, _body(response, stall_seconds))
+        data = _body(response, stall_seconds)
+        body = from_json(ErrorBody, data)
+        # Of 1.0, whose servers do not say what they speak, an error has no more: many others' have these two.
+        if PROTOCOL_HEADER not in response.headers and len(json.loads(data)) != _ERROR_FIELDS:
+            raise MessageError("an error with more fields than those of 1.0")
     except (MessageError, OddAnswerError) as error:
         raise OddAnswerError(_refused_between(response)) from error
     error_type = getattr(errors, body.error, None)

@@ -78,6 +78,11 @@ def since(minor: int) -> dict[str, int]:
     return {_MINOR: minor}
 
 
+def added_later(message_type: type) -> frozenset[str]:
+    """Name the fields of a message that not every peer of this version knows."""
+    return frozenset(each.name for each in dataclasses.fields(message_type) if each.metadata.get(_MINOR, 0))
+
+
 def minor_of(said: str | None) -> int:
     """Give the minor version that a peer knows, by what it said in ``GKT-Protocol``.
 

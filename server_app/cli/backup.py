@@ -84,7 +84,7 @@ def backup(options: BackupOptions, as_json: bool) -> None:
 @dataclass_options(RestoreOptions)
 @json_option()
 def restore(backup: Path, options: RestoreOptions, as_json: bool) -> None:
-    """Make a run of a backup of gkt backup: all of it, or nothing where anything of it is damaged.
+    """Make a run of what gkt backup took: all of it, or nothing where anything is damaged.
 
     Start its server with the options of before (address, port, --public-url), so that devices find it: they
     come back to the round of the backup by themselves, and the run ends with the same bytes. Whoever was

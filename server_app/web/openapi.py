@@ -13,6 +13,7 @@ from flask import Flask
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
+from gkt_core.wire.message_json import added_later
 from gkt_core.wire.protocol import PROTOCOL_VERSION, ErrorBody
 from server_app.web.operations import OPERATIONS, PATH_PARTS, REFUSALS, USUAL_REFUSALS, Operation
 from server_app.web.validation import adapter
@@ -131,6 +132,11 @@ def _schemas(operations: list[Operation]) -> tuple[dict[str, Any], dict[tuple[ty
         else:
             schemas[name] = schema
             references[cast(type, kind), mode] = {"$ref": _SCHEMAS + name}
+        if "required" in (said := schemas.get(name, {})):
+            # Who speaks the first minor version, or says nothing, is not sent what was added later.
+            said["required"] = [
+                each for each in said["required"] if each not in added_later(cast(type, kind))
+            ]
     return dict(sorted(schemas.items())), references
 
 

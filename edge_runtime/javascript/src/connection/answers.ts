@@ -10,7 +10,7 @@ import { errorClass, GKTError, MessageError } from "../errors.js";
 import { joined } from "../hashing.js";
 import { isObject, parseJsonBytes, type Json } from "../json.js";
 import { cut, isPrintable, printable } from "../printable.js";
-import { ERROR_BODY, type MessageType } from "../wire/messages.js";
+import { ERROR_BODY, PROTOCOL_HEADER, type MessageType } from "../wire/messages.js";
 import { LONGEST_TEXT, MAX_MESSAGE_BYTES, readMessage } from "../wire/reading.js";
 import { TransportError, type Response } from "./transport.js";
 
@@ -85,7 +85,13 @@ export async function certificateOf(response: Response, stallSeconds: number): P
 export async function refusalOf(response: Response, stallSeconds: number): Promise<GKTError> {
   try {
     checkType(response, JSON_TYPE);
-    const body = readMessage(ERROR_BODY.read, ERROR_BODY.name, await wholeBody(response, stallSeconds));
+    const data = await wholeBody(response, stallSeconds);
+    const body = readMessage(ERROR_BODY.read, ERROR_BODY.name, data);
+    // Of 1.0, whose servers do not say what they speak, an error has no more fields: many others' have these two.
+    const isNamed = response.header(PROTOCOL_HEADER) !== undefined;
+    if (!isNamed && Object.keys(parseJsonBytes(data, ERROR_BODY.name) as object).length !== 2) {
+      throw new MessageError("an error with more fields than those of 1.0");
+    }
     const message = printable(cut(body.message, LONGEST_TEXT));
     const found = errorClass(body.error);
     return found ? new found(message) : new MessageError(`the server answered ${response.status}: ${message}`);
