@@ -32,11 +32,10 @@ from gkt_core.bundle.onnx_runtime import (
 from gkt_core.bundle.template import SERVER_PREFIX
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
-from gkt_core.errors import ArtifactError, UnsafeModelError
+from gkt_core.errors import ArtifactError
 from gkt_core.files import write_atomically
-from gkt_core.onnx_files.judging import check_model_file
+from gkt_core.onnx_files.combined import read_combined_model
 from gkt_core.onnx_files.metadata import metadata_in, with_metadata
-from gkt_core.onnx_files.operators import DEPLOYED
 
 _BATCH = 64
 _LATENCY_SECONDS, _LEAST_RUNS = 1.0, 20
@@ -68,9 +67,7 @@ def fold(model: Path, out: Path) -> None:
     """
     options = optimising_options(out)
     try:
-        cpu_session(check_model_file(model, DEPLOYED), options)
-    except UnsafeModelError as error:
-        raise UnsafeModelError(f"{error}; what can be deployed: give model.onnx of gkt edge run") from error
+        cpu_session(read_combined_model(model), options)
     except ArtifactError:
         raise
     # ONNX Runtime's exceptions have no common base of their own.

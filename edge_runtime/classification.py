@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from gkt_core.bundle.manifest import MANIFEST_NAME
 from gkt_core.bundle.model_metadata import class_names_in
-from gkt_core.bundle.onnx_runtime import cpu_session, session_options
+from gkt_core.bundle.onnx_runtime import cpu_session, is_out_of_memory, session_options
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.reading.images import UnreadableImageError, read_image
 from gkt_core.errors import ArtifactError
-from gkt_core.onnx_files.judging import check_model_file
-from gkt_core.onnx_files.operators import DEPLOYED
+from gkt_core.onnx_files.combined import EXPECTED, read_combined_model
+from gkt_core.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +74,20 @@ def classify(
 
 def _opened(model: Path, bundle: Path | None, num_threads: int) -> _Model:
     try:
-        session = cpu_session(check_model_file(model, DEPLOYED), session_options(num_threads))
+        session = cpu_session(read_combined_model(model), session_options(num_threads))
         (image_size,) = {int(side) for side in session.get_inputs()[0].shape[2:4]}
-        inputs = {each.name for each in session.get_inputs()}
         num_classes = {each.name: int(each.shape[-1]) for each in session.get_outputs()}
         metadata = dict(session.get_modelmeta().custom_metadata_map)
     except ArtifactError:
         raise
     # ONNX Runtime's exceptions have no common base of their own.
     except Exception as error:
-        raise ArtifactError(f"{model} is no model that takes images: {str(error)[:300]}") from error
-    if "images" not in inputs or "logits" not in num_classes:
-        raise ArtifactError(f"{model} is no combined model: give model.onnx of gkt edge run")
+        raise _no_model(model, error) from error
     return _Model(session, image_size, class_names_of(model, metadata, bundle, num_classes["logits"]))
+
+
+def _no_model(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{path} is no model that takes images: {printable(str(error))[:300]}; {EXPECTED}")
 
 
 def _one(photo: Path, model: _Model, fit: str, path: Path) -> Classified | Unread:
@@ -95,9 +96,15 @@ def _one(photo: Path, model: _Model, fit: str, path: Path) -> Classified | Unrea
     except UnreadableImageError as error:
         return Unread(str(photo), str(error))
     images = to_float_nchw(read.pixels[None])
-    logits: NDArray[np.float32] = model.session.run(["logits"], {"images": images})[0][0]
+    try:
+        logits: NDArray[np.float32] = model.session.run(["logits"], {"images": images})[0][0]
+    # ONNX Runtime's exceptions have no common base of their own.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise _no_model(path, error) from error
     if not np.isfinite(logits).all():
-        raise ArtifactError(f"{path} gives NaN: is it a template that was not filled?")
+        raise ArtifactError(f"{path} gives NaN: it is a template that was not filled, or damaged; {EXPECTED}")
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
     probabilities = shifted / shifted.sum()
     order = np.argsort(-probabilities, kind="stable")

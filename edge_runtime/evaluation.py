@@ -18,9 +18,10 @@ from gkt_core.bundle.onnx_runtime import cpu_session, is_out_of_memory, session_
 from gkt_core.data.augment import to_float_nchw
 from gkt_core.data.private_data import Samples
 from gkt_core.errors import ArtifactError, UnsafeModelError
-from gkt_core.onnx_files.judging import check_model, check_model_file
+from gkt_core.onnx_files.combined import read_combined_model
+from gkt_core.onnx_files.judging import check_model
 from gkt_core.onnx_files.metadata import with_metadata
-from gkt_core.onnx_files.operators import DEPLOYED, STANDARD
+from gkt_core.onnx_files.operators import STANDARD
 from gkt_core.printable import printable
 
 AroundStep = Callable[[], contextlib.AbstractContextManager[None]]
@@ -50,11 +51,7 @@ def evaluate_model(path: Path, test: Samples, *, num_threads: int) -> Accuracy:
         ArtifactError: The model does not load, or takes other images.
         UnsafeModelError: It would do more than arithmetic; it is not opened.
     """
-    try:
-        data = check_model_file(path, DEPLOYED)
-    except OSError as error:
-        raise ArtifactError(f"{path} is no model for this test set: {error}") from error
-    return _measured(data, test, str(path), num_threads=num_threads)
+    return _measured(read_combined_model(path), test, str(path), num_threads=num_threads)
 
 
 def try_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkt_core.errors import ArtifactError, UnsafeModelError
+from gkt_core.errors import UnsafeModelError
 from gkt_core.onnx_files.operators import Operators
 from gkt_core.onnx_files.reading import Graph, Model, read_model, shown
 
@@ -33,27 +33,45 @@ def check_model(data: bytes, name: str, operators: Operators) -> Model:
         UnsafeModelError: It reads other files, has other operators, functions, or is no ONNX file; says what.
     """
     try:
-        if len(data) > MOST_BYTES:
-            raise UnsafeModelError(f"{len(data):,} bytes, allowed are {MOST_BYTES:,}")
-        model = read_model(data)
-        for node in model.graph.all_nodes():
-            if node.operator not in operators.get(node.domain, ()):
-                whose = f" of {shown(node.domain)}" if node.domain else ""
-                raise UnsafeModelError(f"the operator {shown(node.operator)}{whose} is none of those allowed")
-            if node.bodies and node.operator != "Scan":
-                raise UnsafeModelError(f"a graph inside of the operator {shown(node.operator)}")
-        for key in sorted(set(model.metadata) - set(_METADATA)):
-            raise UnsafeModelError(f"metadata {shown(key)}, which no export has")
+        return judged(data, operators)
     except UnsafeModelError as error:
         raise UnsafeModelError(
             f"{name} is not opened: {error}. Whoever runs the server must export again, or somebody between "
             "has changed it"
         ) from error
+
+
+def judged(data: bytes, operators: Operators) -> Model:
+    """Judge a file as :func:`check_model` does, for callers with a remedy of their own.
+
+    Raises:
+        UnsafeModelError: Says what is wrong, and neither whose it is nor what helps.
+    """
+    check_size(len(data))
+    model = read_model(data)
+    for node in model.graph.all_nodes():
+        if node.operator not in operators.get(node.domain, ()):
+            whose = f" of {shown(node.domain)}" if node.domain else ""
+            raise UnsafeModelError(f"the operator {shown(node.operator)}{whose} is none of those allowed")
+        if node.bodies and node.operator != "Scan":
+            raise UnsafeModelError(f"a graph inside of the operator {shown(node.operator)}")
+    for key in sorted(set(model.metadata) - set(_METADATA)):
+        raise UnsafeModelError(f"metadata {shown(key)}, which no export has")
     return model
 
 
+def check_size(num_bytes: int) -> None:
+    """Refuse what is too large to be a network that a device trains.
+
+    Raises:
+        UnsafeModelError: It is.
+    """
+    if num_bytes > MOST_BYTES:
+        raise UnsafeModelError(f"{num_bytes:,} bytes, allowed are {MOST_BYTES:,}")
+
+
 def check_model_file(path: Path, operators: Operators, *, computes: str = "") -> bytes:
-    """Read and judge an ONNX file, and give the bytes that were judged: those are to be opened.
+    """Read and judge an ONNX file of a bundle, and give the bytes that were judged: those are to be opened.
 
     Args:
         path: The file.
@@ -62,16 +80,12 @@ def check_model_file(path: Path, operators: Operators, *, computes: str = "") ->
 
     Raises:
         UnsafeModelError: See :func:`check_model`.
-        ArtifactError: There is no such file.
         OSError: It cannot be read.
     """
-    if not path.is_file():
-        raise ArtifactError(
-            f"there is no {path}: gkt edge run writes model.onnx to its --state-dir in the end"
-        )
-    num_bytes = path.stat().st_size
-    if num_bytes > MOST_BYTES:
-        raise UnsafeModelError(f"{path} is not opened: {num_bytes:,} bytes, allowed are {MOST_BYTES:,}")
+    try:
+        check_size(path.stat().st_size)
+    except UnsafeModelError as error:
+        raise UnsafeModelError(f"{path} is not opened: {error}") from error
     data = path.read_bytes()
     model = check_model(data, str(path), operators)
     if computes:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from gkt_core.bundle.manifest import ENGINE_FILES, MANIFEST_NAME, TRAIN_STEP
+from gkt_core.bundle.manifest import ENGINE_FILES, MANIFEST_NAME, PREDICT, TRAIN_STEP
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import DiskFullError
 from gkt_core.wire import protocol
@@ -129,6 +130,27 @@ def test_a_model_that_is_not_there_yet(
     assert done.returncode == 2, done.stderr
     message = "there is no state/model.onnx: gkt edge run writes model.onnx to its --state-dir in the end"
     assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", [("classify", "photo.png"), ("evaluate", "--data", "data.npz")])
+def test_a_model_that_is_another_file(
+    gkt: Gkt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], server_bundle: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data.npz")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    shutil.copy(server_bundle / PREDICT, "predict.onnx")
+    shutil.copytree(server_bundle, "artifacts")
+    for model, kind in (
+        (f"artifacts/{PREDICT}", "is a file of the bundle artifacts, which devices train with"),
+        (PREDICT, "takes 'images', 'parameters', 'statistics' and gives"),
+        ("artifacts", "is an artifact bundle"),
+        ("data.npz", "is a device's private data, which --data takes"),
+    ):
+        done = gkt("edge", *words, "--model", model)
+        said = " ".join(done.stderr.split())
+        assert (done.returncode, "Traceback" in said) == (2, False), done.stderr
+        assert f"{model} {kind}" in said and "gkt edge run writes model.onnx to its --state-dir" in said
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
