@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import ssl
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.cli.options import ConnectionOptions
 from gkt_core.bundle.manifest import MANIFEST_NAME, Manifest, load_bundle
-from gkt_core.errors import ConfigError, needs
+from gkt_core.errors import ArtifactError, ConfigError, needs
 from gkt_core.wire.addresses import is_readable_on_the_way
-from gkt_core.wire.join_link import given_join_link
+from gkt_core.wire.join_link import JOIN_NAME, given_join_link
 
 if TYPE_CHECKING:
     from edge_runtime.cli.options import RunOptions
@@ -138,7 +139,7 @@ def manifest_for(place: str, connect: Connect) -> Manifest:
         connect: Opens the wire, if it takes one.
 
     Raises:
-        ArtifactError: There is no bundle, or its manifest is not valid.
+        ArtifactError: There is no such place, no bundle, or its manifest is not valid.
         GKTError: The server cannot be asked.
     """
     read = next(read for pattern, read in _PLACES if pattern.match(place))
@@ -152,6 +153,15 @@ def _of_server(url: str, connect: Connect) -> Manifest:
 
 def _of_folder(place: str, connect: Connect) -> Manifest:
     path = Path(place)
+    if not os.path.exists(path):
+        raise ArtifactError(
+            f"there is no {place}: expected the folder of gkt export, or the link that gkt serve prints, or "
+            f"a file that holds it; a server writes {JOIN_NAME} into its --data-dir as soon as it answers"
+        )
+    if (path / JOIN_NAME).is_file() and not (path / MANIFEST_NAME).exists():
+        raise ArtifactError(
+            f"{place} is the folder of a server: give the link that it keeps, {path / JOIN_NAME}"
+        )
     if path.is_file() and path.name != MANIFEST_NAME:
         return _of_server(place, connect)
     return load_bundle(path.parent if path.name == MANIFEST_NAME else path, ()).manifest

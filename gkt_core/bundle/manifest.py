@@ -366,9 +366,8 @@ def load_bundle(path: Path, names: Iterable[str] | None = None) -> Bundle:
     try:
         values = json.loads(manifest_path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ArtifactError(
-            f"{path} is no artifact bundle ({MANIFEST_NAME} cannot be read): make one with gkt export"
-        ) from error
+        why = f"{MANIFEST_NAME} cannot be read" if path.exists() else "there is no such folder"
+        raise ArtifactError(f"{path} is no artifact bundle ({why}): make one with gkt export") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{manifest_path} is not JSON: export the artifacts again") from error
     manifest = Manifest.from_dict(values)

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from gkt_core.errors import ConfigError
 from gkt_core.wire.credentials import ENROLMENT, Bearer, is_sha256
 
+# The file in a server's --data-dir that keeps the link.
+JOIN_NAME = "join"
 SCHEMES = ("gkt+http", "gkt+https")
 _BEGINNING = re.compile(r"gkt\+https?://", re.IGNORECASE)
 _PAGE = re.compile(r"(https?://[^?#]*)/join/?(#enroll=.*)", re.IGNORECASE | re.DOTALL)

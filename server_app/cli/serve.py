@@ -25,6 +25,7 @@ from gkt_core.errors import ConfigError, needs
 from gkt_core.rounds.feature_views import inexact_views
 from gkt_core.tracking.trackers import writer_of
 from gkt_core.wire.addresses import is_loopback
+from gkt_core.wire.join_link import JOIN_NAME
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.going_on import check_machine, check_same_places, differences, go_on
 from server_app.cli.memory import check_memory, fitting_batches
@@ -298,8 +299,6 @@ def _codec(manifest: Manifest) -> str:
 
 
 def _print_address(run: RunContext, url: str, link: JoinLink) -> None:
-    from server_app.run_folder import JOIN_NAME  # noqa: PLC0415 - imports an extra
-
     click.echo(
         f"serving {run.store.run_id} on {url}: {run.config.rounds} rounds, {run.config.num_clients} devices"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from gkt_core.errors import ConfigError
 from gkt_core.wire.credentials import DEVICE, Bearer, new_secret, secret_sha256
-from gkt_core.wire.join_link import JoinLink, read_join_link
+from gkt_core.wire.join_link import JOIN_NAME, JoinLink, read_join_link
 from server_app.members.membership import authority_sha256, bundle_sha256
-from server_app.run_folder import JOIN_NAME, RunContext, write_secret
+from server_app.run_folder import RunContext, write_secret
 
 # Long enough to carry it to the last device, and short enough to be forgotten.
 LINK_SECONDS = 7 * 86_400.0

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from gkt_core.wire.credentials import ClientRow
+from gkt_core.wire.join_link import JOIN_NAME
 from gkt_core.wire.protocol import RoundReport, RunStatus
 from server_app.heartbeat import ALIVE_NAME, read_beat
 from server_app.members.membership import client_list
@@ -22,7 +23,7 @@ from server_app.overview.messages import DeviceLine, DiskLine, Overview, Trainer
 from server_app.overview.seen import Seen, read_seen
 from server_app.rounds.machine import rounds_of
 from server_app.rounds.state import Phase, RunState
-from server_app.run_folder import JOIN_NAME, SERVER_INFO_NAME, RunContext
+from server_app.run_folder import SERVER_INFO_NAME, RunContext
 from server_app.status import run_status
 
 

@@ -152,3 +152,25 @@ def test_every_command_is_in_the_readme_or_among_the_measurements() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_what_the_readme_says_of_all(command: str) -> None:
     assert {"--help", "--json", "-v", "-q"} <= options_of(COMMANDS[command])
+
+
+@pytest.mark.parametrize("page", [page for page in LIVING if page.name != "CHANGELOG.md"], ids=name_of)
+def test_nothing_is_installed_from_an_index_that_does_not_hold_it(page: Path) -> None:
+    """Neither PyPI nor npm has the package: what they give under its name is somebody else's."""
+    lines = [line for block in blocks_of(page, "bash") for line in shell_lines(block)]
+    lines += inline_code(page)
+    for line in lines:
+        assert not re.search(r"(pip|npm) install .*\bgkt(-edge)?\b", line), line
+        # In the package's own folder npx runs what was built there.
+        assert "npx gkt-edge" not in line or page.parent.name == "javascript", line
+
+
+@pytest.mark.parametrize("page", [page for page in LIVING if blocks_of(page, "bash")], ids=name_of)
+def test_who_takes_the_link_of_a_server_in_the_background_waits_for_it(page: Path) -> None:
+    for block in blocks_of(page, "bash"):
+        text = block.replace("\\\n", " ")
+        for folder, after in re.findall(
+            r"^gkt serve .*--data-dir (\S+).* &(?: .*)?\n((?:.*\n)*)", text, re.MULTILINE
+        ):
+            used = [line for line in after.splitlines() if f" {folder}/join" in line.split("#")[0]]
+            assert not used or used[0].startswith(f"until [ -s {folder}/join ]"), used[0]

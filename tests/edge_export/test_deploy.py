@@ -110,5 +110,5 @@ def test_no_model_and_nothing_is_written(gkt: Gkt, digits_split: Path, tmp_path:
     out = tmp_path / "deployed"
     done = gkt("deploy", "--model", data, "--data", data, "--test", test_file, "--out", out)
     assert done.returncode == 2
-    assert "give model.onnx of gkt edge run" in done.stderr
+    assert "is a device's private data, which --data takes, expected a combined model" in done.stderr
     assert not out.exists()

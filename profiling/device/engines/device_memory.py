@@ -8,9 +8,9 @@ import numpy as np
 
 from edge_runtime.machine.process_status import status_bytes
 from gkt_core.bundle.manifest import PORTABLE
+from gkt_core.wire.join_link import JOIN_NAME
 from profiling.device.engines.options import EnginesOptions
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server, wait_until
-from server_app.run_folder import JOIN_NAME
 
 _SECONDS = 300.0
 

@@ -18,12 +18,13 @@ from gkt_core.bundle.onnx_runtime import can_train
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from gkt_core.wire.codec import encoded_layout
+from gkt_core.wire.join_link import JOIN_NAME
 from profiling.device.peak_memory import engine_peak_bytes
 from profiling.experiments.memory.options import MemoryOptions
 from profiling.experiments.memory.textures import write_textures
 from profiling.frame import Announce
 from profiling.frame.processes import Child, ProcessGroup, arguments, wait_for_server, wait_until
-from server_app.run_folder import JOIN_NAME, open_run
+from server_app.run_folder import open_run
 
 _SECONDS = 3600.0
 _EDGE_NETWORK = "resnet8"

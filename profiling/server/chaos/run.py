@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gkt_core.errors import ResourceError, RunFailedError
+from gkt_core.wire.join_link import JOIN_NAME
 from profiling.frame.processes import Child, ProcessGroup, arguments, free_port
 from profiling.server.chaos.outcome import left_over, run_hashes
 from server_app.members.inviting import serve_link
 from server_app.own_certificate import names_of_this_machine, own_certificate
 from server_app.rounds.state import Phase
-from server_app.run_folder import JOIN_NAME, RunContext, open_run
+from server_app.run_folder import RunContext, open_run
 
 _POLL_SECONDS = 0.02
 _DEVICE_POLL_SECONDS = 0.2

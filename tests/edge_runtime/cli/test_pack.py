@@ -148,13 +148,19 @@ def test_a_server_says_what_its_run_wants(run_of_named_classes: RunContext, gkt:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("nowhere", "nowhere is no artifact bundle (manifest.json cannot be read): make one with gkt export"),
+        ("nowhere", "there is no nowhere: expected the folder of gkt export, or the link that gkt serve"),
+        # A server that was started in the background a moment ago.
+        ("run/join", "there is no run/join: expected the folder of gkt export, or the link that gkt serve"),
+        ("served", "served is the folder of a server: give the link that it keeps, served/join"),
+        ("photos", "photos is no artifact bundle (manifest.json cannot be read): make one with gkt export"),
         ("https://", "server URL is 'https://', expected one such as http://10.0.0.5:8080"),
-        ("ftp://server", "is no artifact bundle"),
+        ("ftp://server", "there is no ftp://server: expected the folder of gkt export, or the link"),
     ],
 )
 def test_a_place_that_names_no_classes(gkt: Gkt, tmp_path: Path, place: str, words: str) -> None:
     photos(tmp_path / "photos")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "join").write_text("a link")
     done = gkt("data", "pack", "photos", "--for", place, "--token", "t", "--out", "mine.npz")
     assert done.returncode == 2 and words in done.stderr
     assert not (tmp_path / "mine.npz").exists()
