@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gkt_core.data.reading.unknown_files import kind_of_unknown
 from gkt_core.errors import needs
 
 if TYPE_CHECKING:
@@ -69,13 +69,12 @@ def read_image(source: Any, image_size: int, fit: str = "crop") -> ReadImage:
     """
     with needs("data", "Pillow"):
         from PIL import Image  # noqa: PLC0415 - an extra
-    # Asked for every picture: phones call HEIC .jpg as well.
-    if not can_read_heif() and isinstance(source, Path) and source.suffix.lower() in HEIF_SUFFIXES:
-        raise UnreadableImageError("HEIC, which needs pillow-heif: pip install 'gkt-edge[data]'")
     if isinstance(source, Image.Image):
-        with _reasons_named():
+        with _reasons_named(source):
             return _converted(source, image_size, fit)
-    with _reasons_named(), Image.open(source) as opened:
+    # Whatever a picture is called: phones call HEIC .jpg, and JPEG .heic, as well.
+    can_read_heif()
+    with _reasons_named(source), Image.open(source) as opened:
         return _converted(opened, image_size, fit)
 
 
@@ -90,7 +89,7 @@ def can_read_heif() -> bool:
 
 
 @contextmanager
-def _reasons_named() -> Iterator[None]:
+def _reasons_named(source: Any) -> Iterator[None]:
     """Turn what Pillow raises for files that are none, or damaged, into one error."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - an extra
 
@@ -100,7 +99,8 @@ def _reasons_named() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("damaged, or no image at all") from error
+        kind = kind_of_unknown(source, can_read_heif=can_read_heif())
+        raise UnreadableImageError(kind) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
     except PermissionError as error:

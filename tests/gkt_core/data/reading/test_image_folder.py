@@ -133,16 +133,23 @@ def test_heic_beside_others_is_counted_where_it_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = photos(tmp_path / "photos")
-    for number in range(3):
-        (root / "dog" / f"{number:02d}.png").rename(root / "dog" / f"{number:02d}.HEIC")
+
+    def becomes_heic(number: int, name: str) -> None:
+        (root / "dog" / f"{number:02d}.png").unlink()
+        (root / "dog" / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+
+    for number, name in enumerate(("00.HEIC", "01.HEIC", "02.jpg")):
+        becomes_heic(number, name)
+    Image.init()
+    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != "HEIF"])
     monkeypatch.setattr(images, "can_read_heif", lambda: False)
     ((reason, names),) = left_out(root).items()
     assert "pip install 'gkt-edge[data]'" in reason
-    assert names == ["dog/00.HEIC", "dog/01.HEIC", "dog/02.HEIC"]
+    assert names == ["dog/00.HEIC", "dog/01.HEIC", "dog/02.jpg"]
     with pytest.raises(DatasetError, match=r"3 images cannot be taken \(HEIC"):
         load_dataset(str(root), strict=True)
     for number in range(3, 6):
-        (root / "dog" / f"{number:02d}.png").rename(root / "dog" / f"{number:02d}.HEIC")
+        becomes_heic(number, f"{number:02d}.HEIC")
     with pytest.raises(DatasetError, match=r"dog holds no images that can be read \(6: HEIC, which needs"):
         load_dataset(str(root))
 

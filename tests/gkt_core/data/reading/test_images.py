@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -173,13 +174,72 @@ def test_heic_is_read_whatever_its_suffix(tmp_path: Path) -> None:
         assert near(pixels[away_from_the_edge], TWO[away_from_the_edge], within=12)
 
 
-def test_heic_without_its_plug_in_is_named_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without pillow-heif, whatever was registered in this process before."""
+    Image.init()
+    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != "HEIF"])
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     monkeypatch.setattr(images, "can_read_heif", lambda: False)
-    with pytest.raises(UnreadableImageError, match=r"HEIC, which needs pillow-heif: pip install"):
-        read_image(tmp_path / "a.heic", 16)
+
+
+def container(*brands: bytes) -> bytes:
+    first, *others = brands
+    body = b"ftyp" + first + bytes(4) + b"".join(others)
+    return (len(body) + 4).to_bytes(4, "big") + body + bytes(64)
+
+
+@pytest.mark.usefixtures("without_heif")
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "whatsapp.jpg", "no suffix"])
+def test_heic_without_its_plug_in_is_named_with_the_remedy_whatever_its_suffix(
+    tmp_path: Path, name: str
+) -> None:
+    written = [container(b"heic", b"mif1"), container(b"mif1", b"miaf", b"heic"), container(b"msf1")]
+    for content in written:
+        (tmp_path / name).write_bytes(content)
+        for source in (tmp_path / name, io.BytesIO(content)):
+            with pytest.raises(UnreadableImageError, match=r"^HEIC, which needs pillow-heif: pip install"):
+                read_image(source, 16)
+
+
+@pytest.mark.usefixtures("without_heif")
+def test_a_real_heic_without_its_plug_in(tmp_path: Path) -> None:
+    heic(tmp_path / "whatsapp.jpg")
+    with pytest.raises(UnreadableImageError, match=r"^HEIC, which needs pillow-heif: pip install"):
+        read_image(tmp_path / "whatsapp.jpg", 16)
+    Image.fromarray(TWO).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "jpeg in fact.heic")
+    assert read_image(tmp_path / "jpeg in fact.heic", 16).pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"%PDF-1.7", "a PDF: save its pictures as JPEG or PNG"),
+        (container(b"qt  "), "a film: save frames of it as JPEG or PNG"),
+        (container(b"isom", b"mp42"), "a film: save frames of it as JPEG or PNG"),
+        (b"\x1a\x45\xdf\xa3webm", "a film: save frames of it as JPEG or PNG"),
+        (b"PK\x03\x04", "an archive: unpack it"),
+        (b"\xff\x0a" + bytes(9), "JPEG XL: save it as JPEG or PNG"),
+        (b"\n<!DOCTYPE html><p>log in first", "a page (HTML): get the picture in it"),
+        (b'<?xml version="1.0"?><svg>', "a drawing (SVG): save it as PNG"),
+        (b"<?xml version='1.0'?><other>", "damaged, or no image at all"),
+        (b"not a picture", "damaged, or no image at all"),
+    ],
+)
+def test_what_is_called_a_picture_and_is_none_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=f"^{re.escape(reason)}$"):
+        read_image(tmp_path / "a.jpg", 16)
+
+
+def test_avif_that_pillow_was_built_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.init()
+    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each not in ("AVIF", "HEIF")])
+    (tmp_path / "a.jpg").write_bytes(container(b"avif", b"mif1"))
+    with pytest.raises(UnreadableImageError, match=r"^AVIF that cannot be read here: save it as JPEG or PNG"):
+        read_image(tmp_path / "a.jpg", 16)
 
 
 def test_without_pillow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
