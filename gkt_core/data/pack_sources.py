@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,14 @@ import numpy as np
 from gkt_core.data.pack_functions import read_function
 from gkt_core.data.pack_target import Labelled, PackTarget, SourceParts, composed, no_images
 from gkt_core.data.reading.array_file import ArrayFile, ArrayPart, read_array_file
-from gkt_core.data.reading.image_folder import TEST, TRAIN, VALIDATION, ClassFolder, FolderReader
+from gkt_core.data.reading.image_folder import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    ClassFolder,
+    FolderReader,
+    folders_below,
+)
 from gkt_core.data.reading.images import fitted_array
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError
@@ -64,6 +72,8 @@ def _from_folder(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
             f"the photos lie in {path} itself: make a folder for each class, {first}/ and {second}/ and so "
             "on, and move each photo into that of its class"
         )
+    if all(target.label(folder.name) is None for folder in main):
+        _refuse_too_high(path, target)
     unused = {composed(name) for name in target.maps}
     train = _read_classes(reader, main, target, unused)
     validation = no_images(target)
@@ -74,6 +84,19 @@ def _from_folder(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
         report.leave_out(_TEST_PART, f"{TEST}/")
     _refuse_unused(unused, [folder.name for folder in main])
     return SourceParts(train, validation)
+
+
+def _refuse_too_high(path: Path, target: PackTarget) -> None:
+    """Refuse a folder whose folders hold the class folders: mapped, all photos would be of one class."""
+    below = folders_below(path, lambda name: target.label(name) is not None)
+    if not below:
+        return
+    named = [f"{shlex.quote(str(folder))} ({', '.join(names[:3])})" for folder, names in below.items()]
+    others = f", or one of {len(named)}: {', '.join(named[1:6])}" if len(named) > 1 else ""
+    raise DatasetError(
+        f"no folder in {path} is a class of the bundle; the class folders lie deeper, in {named[0]}{others}: "
+        f"give that folder, gkt data pack {shlex.quote(str(next(iter(below))))}"
+    )
 
 
 def _read_classes(

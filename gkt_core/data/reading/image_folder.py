@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from gkt_core.data.reading.report import ReadingReport, named
 from gkt_core.errors import DatasetError
 
 TRAIN, VALIDATION, TEST = "train", ("val", "valid", "validation"), "test"
-_PARTS = (TRAIN, *VALIDATION, TEST)
+PARTS = (TRAIN, *VALIDATION, TEST)
 # What systems and archives leave in folders, beside names that begin with a dot.
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 _SYSTEM = "hidden, or the computer's own (._*, __MACOSX, Thumbs.db)"
 _LOOP = "a link to a folder that is read already, or above"
 _NO_CLASS = "in no class folder"
+# How far down class folders are looked for where there are none, and among how many.
+_LEVELS, _MOST_FOLDERS = 3, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ class FolderReader:
             DatasetError: One part only.
         """
         there = {child.name: child for child in _visible(self.root) if os.path.isdir(child)}
-        parts = {name: path for name, path in there.items() if name in _PARTS}
+        parts = {name: path for name, path in there.items() if name in PARTS}
         if parts and set(there) == set(parts) and (TRAIN not in parts or len(parts) == 1):
             raise DatasetError(
                 f"{self.root} has a {' and a '.join(sorted(parts))} folder only, "
                 "expected train and test, or class folders"
+                + (f": give {self.root / TRAIN} if the class folders are in it" if TRAIN in parts else "")
             )
         if TRAIN not in parts or len(parts) == 1:
             # A class may be called train, beside bus and tram.
@@ -160,6 +163,38 @@ class FolderReader:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix().encode(errors="replace").decode()
+
+
+def folders_below(root: Path, is_class: Callable[[str], bool]) -> dict[Path, list[str]]:
+    """Find folders below a root, not far, that hold class folders, or train and others that do.
+
+    Args:
+        root: Where to begin; class folders of its own are not looked for.
+        is_class: Says whether a folder's name is that of a class.
+
+    Returns:
+        The nearest ones, with the names of some classes in them.
+    """
+    level = [root]
+    for _ in range(_LEVELS):
+        level = [child for folder in level for child in _folders_in(folder)][:_MOST_FOLDERS]
+        below: dict[Path, list[str]] = {}
+        for folder in level:
+            if names := [child.name for child in _folders_in(folder) if is_class(child.name)]:
+                beside = [child.name for child in _folders_in(folder.parent) if child.name in PARTS]
+                is_part = folder.name in beside and TRAIN in beside and len(beside) > 1
+                whole = folder.parent if is_part and folder.parent != root else folder
+                below.setdefault(whole, names)
+        if below:
+            return below
+    return {}
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return [child for child in _visible(folder) if child.is_dir() and not child.is_symlink()]
+    except OSError:
+        return []
 
 
 def refuse_unread(report: ReadingReport) -> None:

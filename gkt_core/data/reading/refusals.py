@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
+from gkt_core.data.reading.image_folder import PARTS, folders_below
 from gkt_core.errors import DatasetError
 
 
@@ -53,8 +54,15 @@ def check_several_classes(path: Path, labels: NDArray[np.int64], num_classes: in
     if num_classes >= 2 or not len(labels) or labels.min() < 0:
         return
     declared = "class_names in the file" if path.suffix == ".npz" else "a folder for each"
+    deeper = ""
+    if path.is_dir():
+        below = folders_below(path, lambda name: name not in PARTS)
+        folder, inside = max(below.items(), key=lambda each: len(each[1]), default=(path, []))
+        if len(inside) > 1 and folder.name not in PARTS:
+            deeper = f"if the folders in {folder} ({', '.join(inside[:3])}) are the classes, give {folder}; "
     raise DatasetError(
         f"{path.name}: there is 1 class, expected at least 2: all {len(labels)} training images are of it; "
-        f"if there are others that these images lack, {declared}; a device that has one class of several "
-        f"makes its file with gkt data pack {shlex.quote(str(path))} --for BUNDLE-OR-LINK --out mine.npz"
+        f"{deeper}if there are others that these images lack, {declared}; a device that has one class of "
+        f"several makes its file with gkt data pack {shlex.quote(str(path))} --for BUNDLE-OR-LINK "
+        "--out mine.npz"
     )

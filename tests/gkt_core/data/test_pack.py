@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 import unicodedata
 from pathlib import Path
@@ -421,6 +422,39 @@ def test_photos_that_lie_beside_each_other_are_told_to_be_sorted(tmp_path: Path)
     # Where there are folders, whatever lies beside them is no reason to say so.
     Image.new("RGB", (8, 8)).save(tmp_path / "stray.png")
     assert not any("itself" in line for line in packed(tmp_path)[1].lines())
+
+
+@pytest.mark.parametrize("inner", ["photos", "2026/my photos", "photos/train"])
+def test_one_folder_too_high_is_told_where_the_class_folders_are(tmp_path: Path, inner: str) -> None:
+    photos(tmp_path / "up" / inner, ("cat", "Dog"))
+    if inner.endswith("/train"):
+        photos(tmp_path / "up" / inner.replace("train", "val"), ("cat",))
+    (tmp_path / "up" / "__MACOSX" / "cat").mkdir(parents=True)
+    right = (tmp_path / "up" / inner.removesuffix("/train")).as_posix()
+    with pytest.raises(DatasetError) as caught:
+        packed(tmp_path / "up")
+    said = f"the class folders lie deeper, in {shlex.quote(right)} ("
+    assert said in str(caught.value) and "--map" not in str(caught.value)
+    assert str(caught.value).endswith(f"give that folder, gkt data pack {shlex.quote(right)}")
+    assert len(packed(right)[0].train) >= 18
+
+
+def test_train_alone_is_told_to_be_given(tmp_path: Path) -> None:
+    photos(tmp_path / "train")
+    said = f"has a train folder only, expected train and test, or class folders: give {tmp_path / 'train'} if"
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        packed(tmp_path)
+
+
+def test_of_several_folders_with_class_folders_all_are_named(tmp_path: Path) -> None:
+    photos(tmp_path / "a")
+    photos(tmp_path / "b", ("owl",))
+    with pytest.raises(DatasetError, match=r"/a \(cat, dog\), or one of 2: .*/b \(owl\): give that folder"):
+        packed(tmp_path)
+    # Whoever maps one of them means it, and whoever has a class here is not too high.
+    assert set(every(packed(tmp_path, maps=("a=dog",))[0])[1].tolist()) == {2}
+    photos(tmp_path, ("cat",))
+    assert any(reason.startswith("no class of the bundle: a/") for reason in packed(tmp_path)[1].left_out)
 
 
 def test_a_bundle_without_names_and_a_map_to_no_class_are_refused(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gkt_core.data.datasets import load_dataset
 from gkt_core.errors import DatasetError
@@ -60,6 +61,18 @@ def test_images_of_one_class(tmp_path: Path) -> None:
     assert f"gkt data pack {tmp_path / 'one.npz'} --for BUNDLE-OR-LINK --out mine.npz" in said
     named = write(tmp_path / "named.npz", 8, 8, np.zeros(NUM, int), class_names=np.array(["cat", "dog"]))
     assert load_dataset(str(named)).class_names == ("cat", "dog")
+
+
+def test_one_folder_too_high_may_be_why_there_is_one_class(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        folder = tmp_path / "up" / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    said = refusal(tmp_path / "up")
+    inner = tmp_path / "up" / "photos"
+    assert f"if the folders in {inner} (cat, dog) are the classes, give {inner}; if there are others" in said
+    assert load_dataset(str(inner)).class_names == ("cat", "dog")
 
 
 def test_labels_below_0_are_counted(tmp_path: Path) -> None:
