@@ -151,7 +151,10 @@ class ExportOptions(NetworkOptions):
             if len(values) != 3 or not all(math.isfinite(v) and low <= v <= 1 for v in values):
                 raise ConfigError(f"{name} is {list(values)}, expected three numbers from {low:g} to 1")
         if self.class_names and len(self.class_names) != self.num_classes:
-            raise ConfigError(f"{len(self.class_names)} class names, expected {self.num_classes}")
+            raise ConfigError(
+                f"--classes names {len(self.class_names)} classes, --num-classes says {self.num_classes}: "
+                "leave out --num-classes"
+            )
         for name in self.class_names:
             if not name.isprintable() or self.class_names.count(name) > 1:
                 raise ConfigError(f"the class {name!r} is there twice, or no name that can be printed")

@@ -11,7 +11,7 @@ from gkt_core.errors import MessageError, NoRoomError, ShardError
 from gkt_core.wire.shards import ShardKey
 from server_app.store import ClientRecord
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("gkt.server")
 
 NO_ROOM = "the server's disk has no room for uploads"
 

@@ -22,7 +22,7 @@ STORAGE_ERRORS = (
     StorageUnavailableError,
 )
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("gkt.server")
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 
 # EFBIG is what a limit on file sizes gives.

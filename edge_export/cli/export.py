@@ -40,6 +40,11 @@ def export(files: ExportFiles, given: dict[str, Any], backend: tuple[str, ...] |
     if backend is not None:
         given.setdefault("engines", backend)
     if names := given.get("class_names"):
+        if len(names) == 1:
+            raise ConfigError(
+                f"--classes names 1 class ({names[0]}), expected at least 2: name what it is told from as "
+                f"well, as --classes {names[0]},other"
+            )
         given.setdefault("num_classes", len(names))
     if files.split is not None:
         given |= _of_split(files.split, given)

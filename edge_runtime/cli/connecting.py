@@ -58,7 +58,8 @@ def connect(
         MissingExtraError: What it needs is not installed.
     """
     with needs("edge"):
-        from edge_runtime.server_client import ServerClient  # noqa: PLC0415 - imports an extra
+        from edge_runtime.connection.failures import clock_words  # noqa: PLC0415 - imports an extra
+        from edge_runtime.server_client import ServerClient  # noqa: PLC0415
     server = ServerClient(
         url,
         token,
@@ -71,6 +72,9 @@ def connect(
         stall_seconds=options.stall_seconds,
         on_retry=note,
     )
+    if words := clock_words():
+        # Over plain http nothing fails of it, and what is written down says a wrong time.
+        note(f"WARNING: {words}")
     if server.proxy_name:
         note(f"goes through the proxy {server.proxy_name}")
     if is_readable_on_the_way(url) and token is not None:

@@ -55,6 +55,11 @@ _HINTS = {
     504: _GATEWAY,
     511: _PORTAL,
 }
+# The same of a request that brings nothing.
+_OF_QUESTIONS = {
+    411: f"a proxy that wants a length where nothing is sent, or {_ELSEWHERE}",
+    413: _DENIED,
+}
 
 
 class OddAnswerError(Exception):
@@ -171,8 +176,13 @@ def _refused_between(response: httpx.Response) -> str:
     elif 520 <= status <= 530:
         hint = "a CDN does not reach the server: is gkt serve running?"
     else:
-        hint = _HINTS.get(status, _DENIED if status < 500 else _GATEWAY)
+        hints = _HINTS if _has_body(response) else _HINTS | _OF_QUESTIONS
+        hint = hints.get(status, _DENIED if status < 500 else _GATEWAY)
     return f"status {status} without an error of gkt serve: {hint}"
+
+
+def _has_body(response: httpx.Response) -> bool:
+    return response.request.method not in ("GET", "HEAD")
 
 
 def _media_type(response: httpx.Response) -> str:

@@ -55,11 +55,26 @@ def failure_words(error: httpx.TransportError) -> str:
     return words
 
 
+def clock_words() -> str:
+    """Say that this device's clock is off by years, with the remedy; empty where it is not."""
+    now = _now()
+    if now >= _EARLIEST:
+        return ""
+    return f"{_clock(now)}: set it (timedatectl set-ntp true, or date -s), the device goes on by itself"
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+
+
+def _clock(now: datetime.datetime) -> str:
+    return f"this device's clock says {now:%Y-%m-%d %H:%M} UTC"
+
+
 def _certificate_hint(error: ssl.SSLCertVerificationError) -> str:
-    now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
-    clock = f"this device's clock says {now:%Y-%m-%d %H:%M} UTC"
-    if now < _EARLIEST and error.verify_code in (_NOT_YET_VALID, _EXPIRED):
-        return f"{clock}: set it (timedatectl set-ntp true, or date -s), the device goes on by itself"
+    if error.verify_code in (_NOT_YET_VALID, _EXPIRED) and (words := clock_words()):
+        return words
+    clock = _clock(_now())
     if error.verify_code == _NOT_YET_VALID:
         return f"the certificate is not valid yet, and {clock}: one of both is wrong"
     if error.verify_code == _EXPIRED:

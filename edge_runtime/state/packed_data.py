@@ -39,7 +39,13 @@ def is_packed(source: str) -> bool:
             "NAME.npz makes a device's file; or give a folder with one folder of photos a class, an .npz "
             "with images and labels, or MODULE:FUNCTION"
         )
-    return is_private_data(Path(source))
+    try:
+        return is_private_data(Path(source))
+    except DatasetError:
+        if Path(source).suffix == ".npz":
+            raise
+        # A picture or an archive: whoever packs it says what to give instead.
+        return False
 
 
 def packed_data(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from gkt_core.config.run_config import check_image_size
 from gkt_core.data.private_data import check_images, check_integers
 from gkt_core.data.reading.array_file import ArrayPart, check_classes_shown, read_array_file
-from gkt_core.data.reading.arrays import MAX_CLASSES
+from gkt_core.data.reading.arrays import MAX_CLASSES, to_size
 from gkt_core.data.reading.duplicates import note_duplicates
 from gkt_core.data.reading.folder_dataset import read_whole_folder
 from gkt_core.data.reading.image_folder import FolderReader
 from gkt_core.data.reading.images import FITS, fitted_array
-from gkt_core.data.reading.refusals import check_several_classes, check_sides
+from gkt_core.data.reading.refusals import check_several_classes, check_sides, not_a_source
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError, needs
 
@@ -141,10 +141,8 @@ def load_dataset(
     elif os.path.isdir(source):  # unlike Path.is_dir, also answers where reading is not allowed
         dataset = _load_folder(path, request)
     else:
-        raise DatasetError(
-            f"no dataset {source!r}: expected {', '.join(NAMED_DATASETS)}, a path to an .npz file, "
-            "or a folder with one folder of images a class"
-        )
+        expected = f"{', '.join(NAMED_DATASETS)}, a path to an .npz file, or a folder with one folder a class"
+        raise DatasetError(not_a_source(source, "no dataset", expected))
     if image_size is not None and dataset.image_size != image_size:
         x_train, x_test = (fitted_array(images, image_size) for images in (dataset.x_train, dataset.x_test))
         dataset = replace(dataset, x_train=x_train, x_test=x_test)
@@ -288,7 +286,9 @@ def _load_npz(path: Path, request: _Request) -> Dataset:
         shown = int(train.labels.max()) + 1
         check_several_classes(path, train.labels, len(names) if names else shown)
     images = [
-        part.images if size is None else fitted_array(part.images, size, request.fit)
+        part.images
+        if size is None
+        else to_size(part.image_key, part.images, size, request.fit, request.report)
         for part in (train, test)
     ]
     note_duplicates(images[0], train.labels, request.report, test=images[1])

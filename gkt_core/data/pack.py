@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.data.reading.duplicates import note_duplicates
 from gkt_core.data.reading.image_folder import refuse_unread
 from gkt_core.data.reading.images import FITS
-from gkt_core.data.reading.report import ReadingReport
+from gkt_core.data.reading.report import ReadingReport, counted
 from gkt_core.errors import ArtifactError, ConfigError, DatasetError
 
 PHOTOS = "Photos of this device"
@@ -130,8 +131,9 @@ def pack(
         refuse_unread(report)
     if len(labelled.train) < _LEAST - bool(len(labelled.validation)):
         raise DatasetError(
-            f"{source} holds {len(labelled.train)} images of the bundle's classes "
+            f"{source} holds {counted(len(labelled.train), 'image')} of the bundle's classes "
             f"({', '.join(target.class_names)}), expected at least {_LEAST}: two to train and one to validate"
+            + _where_more(source, target, _LEAST - len(labelled.train))
             + "".join(f"; {line.strip()}" for line in list(report.lines())[1:])
             + (
                 "; --map NAME=CLASS maps what is one of them"
@@ -155,6 +157,12 @@ def pack(
     else:
         note_duplicates(labelled.train.images, labelled.train.labels, report)
     return PrivateData(first, second, target.class_names), report
+
+
+def _where_more(source: str, target: PackTarget, num: int) -> str:
+    if not os.path.isdir(source):
+        return ""
+    return f": put {max(1, num)} more into {Path(source) / target.class_names[0]}/ or that of another class"
 
 
 def sample_ids(digests: list[bytes]) -> NDArray[np.int64]:

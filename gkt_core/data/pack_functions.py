@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.data.pack_target import Labelled, PackTarget, SourceParts, no_images
-from gkt_core.data.reading.arrays import to_images
-from gkt_core.data.reading.images import UnreadableImageError, fitted_array, read_image
+from gkt_core.data.reading.arrays import to_images, to_size
+from gkt_core.data.reading.images import UnreadableImageError, read_image
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import ConfigError, DatasetError
 
@@ -97,7 +97,7 @@ def _pixels(owner: str, image: Any, target: PackTarget, report: ReadingReport) -
                 '0 to 1: yield image.astype("uint8") if 255 is white'
             )
         rgb = to_images(owner, "image", image[None], 1, report)
-        return np.asarray(fitted_array(rgb, target.image_size, target.fit)[0])
+        return np.asarray(to_size("image", rgb, target.image_size, target.fit, report)[0])
     if isinstance(image, bytes | bytearray):
         image = io.BytesIO(image)
     elif isinstance(image, str):

@@ -14,6 +14,7 @@ import numpy as np
 from gkt_core.data.pack_functions import read_function
 from gkt_core.data.pack_target import Labelled, PackTarget, SourceParts, composed, no_images
 from gkt_core.data.reading.array_file import ArrayFile, ArrayPart, read_array_file
+from gkt_core.data.reading.arrays import to_size
 from gkt_core.data.reading.image_folder import (
     TEST,
     TRAIN,
@@ -22,11 +23,12 @@ from gkt_core.data.reading.image_folder import (
     FolderReader,
     folders_below,
 )
-from gkt_core.data.reading.images import fitted_array
-from gkt_core.data.reading.report import ReadingReport
+from gkt_core.data.reading.refusals import not_a_source, unreadable_folder
+from gkt_core.data.reading.report import ReadingReport, counted
 from gkt_core.errors import ConfigError, DatasetError
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_EXPECTED = "a folder with one folder of photos a class, an .npz file, or module:function"
 _TEST_PART = "a test part: nothing is trained on it"
 
 
@@ -49,14 +51,11 @@ def read_source(source: str, target: PackTarget, report: ReadingReport) -> Sourc
         try:
             parts = _from_folder(path, target, report)
         except OSError as error:
-            raise DatasetError(f"cannot read the image folder {path}: {error}") from error
+            raise unreadable_folder(path, error) from error
     elif path.suffix == ".npz":
         parts = _from_arrays(path, target, report)
     else:
-        raise DatasetError(
-            f"no images at {source!r}: expected a folder with one folder of photos a class, an .npz file, or "
-            "module:function"
-        )
+        raise DatasetError(not_a_source(source, "no images at", _EXPECTED))
     if not len(parts.train) and not report.refused:
         report.notes.append(f"the bundle's classes are {', '.join(target.class_names)}")
     return parts
@@ -130,9 +129,13 @@ def _from_arrays(path: Path, target: PackTarget, report: ReadingReport) -> Sourc
     else:
         _refuse_unused(set(target.maps), ["names, and these labels are numbers"])
         if file.class_names and len(file.class_names) != len(target.class_names):
+            key = next(iter(file.parts.values())).label_key
+            counted = ", ".join(f"{number} {name}" for number, name in enumerate(target.class_names[:20]))
             raise DatasetError(
                 f"{path} has {len(file.class_names)} classes, the bundle {len(target.class_names)}: "
-                f"{', '.join(target.class_names)}"
+                f"{key} = {key}.argmax(axis=1)   # if they count as the bundle does: {counted}; else "
+                f"{key} = np.array([...])[{key}.argmax(axis=1)]   # with the names of these "
+                f"{len(file.class_names)} in their order"
             )
         names = ", ".join(f"{number} {name}" for number, name in enumerate(target.class_names[:10]))
         report.notes.append(f"labels are numbers, and taken as the bundle counts: {names}")
@@ -157,13 +160,14 @@ def _array_part(
             )
         for number, name in enumerate(file.class_names):
             if by_number[number] is None and (num := int((numbers == number).sum())):
-                report.refuse(target.no_class(name), f"{part.label_key} {name} ({num} images)")
+                report.refuse(target.no_class(name), f"{part.label_key} {name} ({counted(num, 'image')})")
         lookup = np.asarray([-1 if label is None else label for label in by_number], dtype=np.int64)
         numbers = lookup[numbers]
     else:
         _check_numbers(path, part, target)
     chosen = numbers >= 0
-    return Labelled(fitted_array(part.images[chosen], target.image_size, target.fit), numbers[chosen])
+    images = to_size(part.image_key, part.images[chosen], target.image_size, target.fit, report)
+    return Labelled(images, numbers[chosen])
 
 
 def _check_numbers(path: Path, part: ArrayPart, target: PackTarget) -> None:
@@ -185,8 +189,9 @@ def _check_numbers(path: Path, part: ArrayPart, target: PackTarget) -> None:
         mend = f"if they count from {low}, {shift}"
     else:
         keep = f"({key} >= 0) & ({key} <= {last})" if low < 0 else f"{key} <= {last}"
+        first = f"if they count from 1, first {shift}; " if low == 1 else ""
         mend = (
-            f"if the others are no classes, keep = {keep}; {part.image_key}, {key} = "
+            f"{first}if the others are no classes, keep = {keep}; {part.image_key}, {key} = "
             f"{part.image_key}[keep], {key}[keep]"
         )
     names = ", ".join(target.class_names[:20])

@@ -30,7 +30,7 @@ _PART = ("images", "labels", "sample_ids")
 _KEYS = (*_PART, *(f"validation_{key}" for key in _PART), "class_names")
 
 # What numpy and zipfile raise for files that are none, or damaged. TypeError: a .npy of another name.
-_BROKEN_NPZ = (OSError, ValueError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
+_BROKEN_NPZ = (ValueError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ def load_private_data(path: Path) -> PrivateData:
     train = _check_samples(path, "", arrays, len(class_names))
     validation = _check_samples(path, "validation_", arrays, len(class_names))
     if len(train) < 2:
-        raise DatasetError(f"{path} holds {len(train)} training images, expected at least 2")
+        num = "1 training image" if len(train) == 1 else "no training images"
+        raise DatasetError(f"{path} holds {num}, expected at least 2: pack or split more of them")
     if train.images.shape[1:] != validation.images.shape[1:]:
         raise DatasetError(f"{path}: training and validation images differ in size")
     if np.intersect1d(train.sample_ids, validation.sample_ids).size:
@@ -154,6 +155,11 @@ def owner_key_of(path: Path) -> bytes:
 def _check_there(path: Path, remedy: str) -> None:
     if not os.path.exists(path):
         raise DatasetError(f"cannot read {path}: there is no such file: {remedy}")
+    if os.path.isdir(path):
+        raise DatasetError(
+            f"{path} is a folder: {remedy}; of a folder of photos gkt data pack {path} --for BUNDLE-OR-LINK "
+            "--out mine.npz makes one"
+        )
 
 
 def _check_version(path: Path) -> None:
@@ -218,6 +224,8 @@ def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as archive:
                 yield archive
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     except _BROKEN_NPZ as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
 

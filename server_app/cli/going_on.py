@@ -92,10 +92,11 @@ def go_on(
     Raises:
         InputError: A server of this run is up, or a finished run is given devices and no rounds.
     """
-    from server_app.rounds.state import Grown, Phase, Resumed  # noqa: PLC0415 - imports an extra
+    from server_app.overview.watcher import tells_changes  # noqa: PLC0415 - imports an extra
+    from server_app.rounds.state import Grown, Phase, Resumed  # noqa: PLC0415
     from server_app.run_folder import SERVER_LOCK_NAME, SERVER_WEIGHTS_BLOB, TEMPLATE_BLOB  # noqa: PLC0415
 
-    changes = differences(wanted, run.config)
+    changes, is_told_of = differences(wanted, run.config), tells_changes(run.folder)
     refusal = f"another gkt serve runs on {run.folder}: stop it, then give this command again"
     with lock_exclusively(run.folder / SERVER_LOCK_NAME, refusal):
         if changes:
@@ -104,7 +105,8 @@ def go_on(
             except RoundError as error:
                 # Here it is not a peer that misunderstood something, but what a person asked for.
                 raise InputError(str(error)) from error
-            announce(f"from here on: {state.history[-1].text}")
+            if not is_told_of:
+                announce(f"from here on: {state.history[-1].text}")
             for blob in (TEMPLATE_BLOB, SERVER_WEIGHTS_BLOB):
                 # Of a bucket: the trained model gets other bytes at its next end.
                 run.blobs.drop_copy(blob)
@@ -112,7 +114,8 @@ def go_on(
             state = run.store.state()
             if state.phase is Phase.FAILED:
                 run.store.apply(Resumed())
-                announce(f"the run goes on; it had failed: {state.error}")
+                if not is_told_of:
+                    announce(f"the run goes on; it had failed: {state.error}")
             else:
                 announce(f"--resume-failed: the run has not failed, it is {state.phase}")
     if failure := _failure_of(run.store.state()):

@@ -180,9 +180,12 @@ def _opened_at(run: RunContext, state: RunState) -> float:
 
 
 def _waits_seconds(run: RunContext, state: RunState, witness: Witness, now: float) -> float:
-    """How long the run has waited for devices, beginning with the start of its server at the earliest."""
+    """How long the run has waited for devices, beginning with the start of its server at the earliest.
+
+    Devices that have joined go on asking: what counts is when the last one came.
+    """
     if state.halt or state.phase not in (Phase.JOINING, Phase.COLLECTING):
         return 0.0
     since = [witness.started_at, run.store.past.opened_at(state.round_num)]
-    since += [] if state.round_num else [each.at for each in witness.seen.values()]
+    since += [] if state.round_num else [each.since for each in witness.seen.values()]
     return max(0.0, now - max(since)) if any(since) else 0.0

@@ -29,12 +29,14 @@ class Seen:
         upload_bytes: Bodies that it has sent.
         download_bytes: Bodies that it has taken.
         refused: Why the last request was refused; empty where it was not.
+        since: When the first one came; 0 where an earlier version counted.
     """
 
     at: float = 0.0
     upload_bytes: int = 0
     download_bytes: int = 0
     refused: str = ""
+    since: float = 0.0
 
 
 class Ledger:
@@ -53,12 +55,14 @@ class Ledger:
     ) -> None:
         """Count one request of a device."""
         with self._lock:
-            before = self._devices.get(client_id, Seen())
+            now = time.time()
+            before = self._devices.get(client_id, Seen(since=now))
             self._devices[client_id] = Seen(
-                time.time(),
+                now,
                 before.upload_bytes + upload_bytes,
                 before.download_bytes + download_bytes,
                 refused,
+                before.since,
             )
             self._has_changed = True
 

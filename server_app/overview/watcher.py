@@ -177,6 +177,11 @@ class RunWatcher:
         log.log(line.level, "%s", line.text, extra=event(line.name, **line.fields))
 
 
+def tells_changes(folder: Path) -> bool:
+    """Say whether a watcher that begins now tells of what changes of a run before it begins."""
+    return _read_told(folder / TOLD_NAME)[0] is not None
+
+
 def _read_told(path: Path) -> tuple[RunState | None, int]:
     """The state that all was told of, and the last round; None where nobody knows."""
     try:

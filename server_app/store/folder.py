@@ -14,7 +14,7 @@ from typing import BinaryIO
 from gkt_core.errors import StorageUnavailableError
 from gkt_core.files import write_atomically
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("gkt.server")
 
 # Files that are being received; no blob's name begins so.
 INCOMING = ".incoming"

@@ -31,7 +31,7 @@ from server_app.store.prepared import PreparedStatement, driver_cursor
 from server_app.store.records import ClientRecord, RoundRecord, ShardRecord, UploadView
 from server_app.store.uploads import CONTENT, KEY, TOTAL, UploadStatements, read_state
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("gkt.server")
 
 
 class RunStore:
@@ -249,11 +249,10 @@ class RunStore:
         if not any(identity.has_other_samples(before) for before in known):
             return []
         blobs = forget_open_parts(connection, self.run_id, identity.client_id)
-        _logger.warning(
-            "%s has other samples than before; %d shards that it sent of those are forgotten",
-            identity.client_id,
-            len(blobs),
+        forgotten = {0: "", 1: "; 1 shard that it sent of those is forgotten"}.get(
+            len(blobs), f"; {len(blobs)} shards that it sent of those are forgotten"
         )
+        _logger.warning("%s has other samples than before%s", identity.client_id, forgotten)
         return blobs
 
     def clients(self) -> dict[str, ClientRecord]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gkt_core.errors import ConfigError
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("gkt.server")
 _Stamp = tuple[tuple[int, int, int], ...]
 
 

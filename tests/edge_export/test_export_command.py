@@ -89,8 +89,14 @@ def test_classes_by_name_or_from_a_file(exported: Any, tmp_path: Path) -> None:
     [
         (("--classes", "cat,dog,cat"), "the class 'cat' is there twice"),
         (("--classes", "cat,\x1bdog"), "no name that can be printed"),
-        (("--classes", "cat,dog", "--num-classes", "3"), "2 class names, expected 3"),
-        (("--classes", "cat"), "num-classes is 1, expected 2 to 100000"),
+        (
+            ("--classes", "cat,dog", "--num-classes", "3"),
+            "--classes names 2 classes, --num-classes says 3: leave",
+        ),
+        (
+            ("--classes", "cat"),
+            "--classes names 1 class (cat), expected at least 2: name what it is told from",
+        ),
     ],
 )
 def test_classes_that_are_none_are_refused(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:

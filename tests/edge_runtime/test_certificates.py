@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import time
 from pathlib import Path
 
 import pytest
 
+from edge_runtime.cli.connecting import connect
+from edge_runtime.cli.options import ConnectionOptions
 from edge_runtime.server_client import ServerClient
 from gkt_core.errors import ServerUnavailableError
 from tests.edge_runtime.certificates import make_certificate, one_run
@@ -68,6 +71,20 @@ def test_a_clock_in_1970(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr("edge_runtime.connection.failures.time.time", lambda: time.monotonic() - booted)
         words = refusal(f"https://127.0.0.1:{port}", made.certificate)
     only(words, "clock says", "this device's clock says 1970-01-01 00:00 UTC: set it")
+
+
+def test_a_clock_in_1970_is_told_over_plain_http_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    connect_as_a_device = functools.partial(
+        connect, "http://127.0.0.1:9", "a.secret", ConnectionOptions(), patience_seconds=0.0, note=said.append
+    )
+    connect_as_a_device().close()
+    assert said == []
+    booted = time.monotonic()
+    monkeypatch.setattr("edge_runtime.connection.failures.time.time", lambda: time.monotonic() - booted)
+    connect_as_a_device().close()
+    (line,) = said
+    assert line.startswith("WARNING: this device's clock says 1970-01-01 00:00 UTC: set it (timedatectl")
 
 
 def test_http_where_https_was_asked_for() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from edge_runtime.state.packed_data import is_packed, packed_data
 from gkt_core.bundle.manifest import MANIFEST_NAME, Manifest, load_bundle
 from gkt_core.data.pack import PackOptions
 from gkt_core.data.private_data import PrivateData, load_private_data, save_private_data
-from gkt_core.errors import ArtifactError
+from gkt_core.errors import ArtifactError, DatasetError
 from tests.conftest import LONGEST_SECONDS, until
 from tests.edge_runtime.test_edge_isolated import isolated
 from tests.server_app.server_fixtures import private_data
@@ -104,6 +105,23 @@ def test_what_needs_packing(tmp_path: Path) -> None:
     np.savez(tmp_path / "arrays.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.arange(4))
     assert is_packed(str(tmp_path / "device.npz"))
     assert not any(map(is_packed, (str(tmp_path / "arrays.npz"), str(tmp_path), "camera:frames")))
+    (tmp_path / "damaged.npz").write_bytes(b"no")
+    with pytest.raises(DatasetError, match=r"it is no \.npz file"):
+        is_packed(str(tmp_path / "damaged.npz"))
+
+
+def test_a_picture_or_an_archive_as_data_is_told_what_to_give(tmp_path: Path, manifest: Manifest) -> None:
+    photo(tmp_path / "1.png", 1, 1)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(tmp_path / "1.png", "cat/1.png")
+    for name, said in (
+        ("1.png", "is one picture: give a folder"),
+        ("photos.zip", "is an archive: unpack it"),
+    ):
+        source = str(tmp_path / name)
+        assert not is_packed(source)
+        with pytest.raises(DatasetError, match=f"{name} {said}"):
+            packed_data(source, manifest, PackOptions(), None, print)
 
 
 def test_a_bundle_without_names_cannot_take_folders(tmp_path: Path, server_bundle: Path) -> None:

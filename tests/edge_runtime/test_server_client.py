@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from edge_runtime.connection.answers import OddAnswerError, refusal_of
 from edge_runtime.server_client import ServerClient
 from gkt_core import errors
 from gkt_core.errors import (
@@ -40,6 +41,7 @@ from gkt_core.wire.protocol import (
     to_json,
 )
 from gkt_core.wire.shards import ShardKey
+from tests.conftest import LONGEST_SECONDS
 
 TASK = Task("wait", 1, 0, 0.5, "the others")
 JOIN = JoinRequest(1, 12, 5, 3, "ort_training")
@@ -304,6 +306,17 @@ def test_an_error_that_is_none_of_ours_is_a_message_error(connect: Connect, name
 # --- what something between answers
 
 
+@pytest.mark.parametrize(
+    ("status", "hint"), [(411, "does not let such uploads through"), (413, "client_max_body_size")]
+)
+def test_what_is_said_of_uploads_is_said_of_uploads_alone(status: int, hint: str) -> None:
+    for method, is_said in (("PUT", True), ("POST", True), ("GET", False), ("HEAD", False)):
+        answer = httpx.Response(status, text=HTML, request=httpx.Request(method, "http://server"))
+        with pytest.raises(OddAnswerError) as caught:
+            refusal_of(answer, stall_seconds=LONGEST_SECONDS)
+        assert (hint in str(caught.value)) is is_said
+
+
 HTML = "<html>one moment please</html>"
 CUT = httpx.Response(200, content=to_json(TASK)[:20], headers={"Content-Type": "application/json"})
 
@@ -319,8 +332,8 @@ CUT = httpx.Response(200, content=to_json(TASK)[:20], headers={"Content-Type": "
         (httpx.Response(403, json={"error": "no", "message": "no", "statusCode": 403}), "a firewall"),
         (httpx.Response(403, text='{"error": "no", "message": "no"}'), "a firewall"),
         (httpx.Response(407, headers={"Proxy-Authenticate": "Basic"}), "a user name and a password"),
-        (httpx.Response(411), "does not let such uploads through"),
-        (httpx.Response(413, text=HTML), "client_max_body_size"),
+        (httpx.Response(411), "wants a length where nothing is sent, or another server answers"),
+        (httpx.Response(413, text=HTML), "a firewall"),
         (httpx.Response(418), "a firewall"),
         (httpx.Response(502, text=HTML), "is gkt serve running"),
         (

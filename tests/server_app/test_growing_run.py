@@ -57,6 +57,7 @@ def test_a_finished_run_grows_and_its_device_takes_part_again(
         "edge_lr 0.001 -> 0.0002",
     ):
         assert words in changed.text
+    assert second.err.read_text().count("rounds 1 -> 3") == 1, "it is said once"
     # A device that was told the first rate is given the new one with its task.
     run = open_run(second.data_dir)
     with contextlib.closing(run.store):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.data.reading.images import ON_WHITE
+from gkt_core.data.reading.images import ON_WHITE, fitted_array, scaling
 from gkt_core.data.reading.report import ReadingReport
 from gkt_core.errors import DatasetError
 
@@ -56,6 +56,31 @@ def to_images(
         report.converted[f"{key}: RGBA, {ON_WHITE}"] += len(images)
         return _on_white(images)
     return np.ascontiguousarray(images)
+
+
+def to_size(
+    key: str, images: NDArray[np.uint8], image_size: int, fit: str, report: ReadingReport
+) -> NDArray[np.uint8]:
+    """Scale images to squares, which is told: arrays are mostly of the size that their owner wants.
+
+    Args:
+        key: Name of the array.
+        images: ``[N, H, W, 3] uint8``.
+        image_size: Pixels of each side.
+        fit: One of :data:`gkt_core.data.reading.images.FITS`.
+        report: Told what was done.
+
+    Returns:
+        ``[N, S, S, 3] uint8``.
+    """
+    height, width = images.shape[1:3]
+    if len(images) and (height, width) != (image_size, image_size):
+        words = scaling(width, height, image_size, fit)
+        if max(height, width) >= image_size:
+            words.append(f"of {height} x {width} px: scaled to {image_size} px")
+        for each in words:
+            report.converted[f"{key}: {each}"] += len(images)
+    return fitted_array(images, image_size, fit)
 
 
 def _refuse(owner: str, what: str, remedy: str) -> DatasetError:

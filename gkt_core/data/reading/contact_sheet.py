@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gkt_core.data.reading.report import counted
 from gkt_core.errors import needs
 from gkt_core.files import write_atomically
 
@@ -48,7 +49,7 @@ def write_contact_sheet(
     for number, (label, name) in enumerate(shown):
         members = np.flatnonzero(labels == label)
         top = number * row + _MARGIN
-        text = f"{label} {_drawable(name)}: {len(members)} images"
+        text = f"{label} {_drawable(name)}: {counted(len(members), 'image')}"
         pen.text((_MARGIN, top), text, fill="black", font=font)
         chosen = members[np.linspace(0, len(members) - 1, min(_COLUMNS, len(members))).astype(np.intp)]
         for column, index in enumerate(chosen):

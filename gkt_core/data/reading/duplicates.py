@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.data.reading.report import ReadingReport
+from gkt_core.data.reading.report import ReadingReport, are, counted
 
 _NONE = np.zeros((0, 1, 1, 3), np.uint8)
 
@@ -31,13 +31,16 @@ def note_duplicates(
     for image, label in zip(images, labels.tolist(), strict=True):
         classes.setdefault(_digest(image), set()).add(label)
     if num := len(images) - len(classes):
-        report.notes.append(f"{num} of {len(images)} images are there a second time")
+        report.notes.append(f"{num} of {counted(len(images), 'image')} {are(num)} there a second time")
     if num := sum(len(each) > 1 for each in classes.values()):
-        report.notes.append(f"{num} images have more than one label, of which one is right at most")
+        have = "has" if num == 1 else "have"
+        report.notes.append(
+            f"{counted(num, 'image')} {have} more than one label, of which one is right at most"
+        )
     if num := sum(_digest(image) in classes for image in test):
         report.notes.append(
-            f"{num} of {len(test)} images that are not trained on are equal to one that is: accuracy on them "
-            "says little"
+            f"{num} of {counted(len(test), 'image')} that {are(len(test))} not trained on {are(num)} equal "
+            "to one that is: accuracy on them says little"
         )
 
 

@@ -16,6 +16,7 @@ from gkt_core.data.reading.image_folder import (
     left_out_of,
     refuse_unread,
 )
+from gkt_core.data.reading.refusals import unreadable_folder
 from gkt_core.errors import DatasetError
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -46,7 +47,7 @@ def read_whole_folder(
         images, labels = train = _read_part(reader, folders, names)
         test = _read_test_part(reader, parts, names) if parts else None
     except OSError as error:
-        raise DatasetError(f"cannot read the image folder {root}: {error}") from error
+        raise unreadable_folder(root, error) from error
     if strict:
         refuse_unread(report)
     _refuse_empty(reader, parts.get(TRAIN, root), images)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.data.reading.images import IMAGE_SUFFIXES, UnreadableImageError, read_image
-from gkt_core.data.reading.report import ReadingReport, named
+from gkt_core.data.reading.report import ReadingReport, counted, named
 from gkt_core.errors import DatasetError
 
 TRAIN, VALIDATION, TEST = "train", ("val", "valid", "validation"), "test"
@@ -22,6 +22,7 @@ _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin
 _SYSTEM = "hidden, or the computer's own (._*, __MACOSX, Thumbs.db)"
 _LOOP = "a link to a folder that is read already, or above"
 _NO_CLASS = "in no class folder"
+_CLOSED = "a folder that may not be read, with all that is in it (chmod -R u+rX)"
 # How far down class folders are looked for where there are none, and among how many.
 _LEVELS, _MOST_FOLDERS = 3, 1000
 
@@ -100,6 +101,9 @@ class FolderReader:
 
         Returns:
             ``[N, S, S, 3] uint8`` and ``[N] int64``; N may be 0.
+
+        Raises:
+            PermissionError: A class folder itself may not be read.
         """
         images: list[NDArray[np.uint8]] = []
         labels: list[int] = []
@@ -107,6 +111,8 @@ class FolderReader:
         # A link to one of them, or to what is above them, would give images the label of another class.
         others = {_identity(each) for _, folder in folders for each in (folder, *folder.absolute().parents)}
         for label, folder in folders:
+            # A whole class that is left out would be one file less in a summary that nobody reads.
+            os.listdir(folder)
             for file in self._files(folder, others):
                 try:
                     image = read_image(file, self.image_size, self.fit)
@@ -154,7 +160,7 @@ class FolderReader:
         try:
             return sorted(folder.iterdir())
         except PermissionError:
-            self.report.refuse("may not be read", f"{self._name(folder)}/")
+            self.report.refuse(_CLOSED, f"{self._name(folder)}/")
             return []
 
     def _leave_out_other(self, path: Path) -> None:
@@ -207,7 +213,7 @@ def refuse_unread(report: ReadingReport) -> None:
         reasons = "; ".join(f"{reason}: {named(names)}" for reason, names in sorted(report.refused.items()))
         num = sum(map(len, report.refused.values()))
         raise DatasetError(
-            f"{num} images cannot be taken ({reasons}): mend or remove them, or leave out --strict"
+            f"{counted(num, 'image')} cannot be taken ({reasons}): mend or remove them, or leave out --strict"
         )
 
 

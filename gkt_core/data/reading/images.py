@@ -182,12 +182,23 @@ def to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _square(picture: Picture, image_size: int, fit: str, changes: list[str]) -> NDArray[np.uint8]:
-    width, height = picture.size
-    if width != height:
-        changes.append(_FIT_WORDS[fit])
-    if max(width, height) < image_size:
-        changes.append(f"smaller than {image_size} px: enlarged")
+    changes += scaling(*picture.size, image_size, fit)
     return np.asarray(fitted(picture, image_size, fit), dtype=np.uint8)
+
+
+def scaling(width: int, height: int, image_size: int, fit: str) -> list[str]:
+    """Say what is worth telling of a picture's way to a square: photos are larger, as a rule.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        image_size: Pixels of each side of the square.
+        fit: One of :data:`FITS`.
+    """
+    words = [_FIT_WORDS[fit]] if width != height else []
+    if max(width, height) < image_size:
+        words.append(f"smaller than {image_size} px: enlarged")
+    return words
 
 
 def fitted(picture: Picture, image_size: int, fit: str) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,42 @@ from numpy.typing import NDArray
 
 from gkt_core.config.run_config import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from gkt_core.data.reading.image_folder import PARTS, folders_below
+from gkt_core.data.reading.images import IMAGE_SUFFIXES
 from gkt_core.errors import DatasetError
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+
+def not_a_source(source: str, what: str, expected: str) -> str:
+    """Say why what was given holds no images, with what helps.
+
+    Args:
+        source: What was given: neither a folder nor an ``.npz``.
+        what: Begins the sentence where there is no such file: there is no dataset, or no images.
+        expected: What can be given.
+    """
+    path = Path(source)
+    if not os.path.exists(source):
+        return f"{what} {source!r}: expected {expected}"
+    if path.suffix.lower() in _ARCHIVES:
+        return f"{source} is an archive: unpack it, and give the folder that the class folders are in"
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return (
+            f"{source} is one picture: give a folder with one folder of photos a class, as photos for "
+            f"photos/cat/{path.name}"
+        )
+    return f"{source} holds no images that can be read: expected {expected}"
+
+
+def unreadable_folder(path: Path, error: OSError) -> DatasetError:
+    """Make the error of a folder that cannot be listed."""
+    if isinstance(error, PermissionError):
+        named = Path(error.filename or path)
+        return DatasetError(
+            f"the folder {named} may not be read by this user: chmod -R u+rX {shlex.quote(str(named))}, as "
+            "its owner"
+        )
+    return DatasetError(f"cannot read the image folder {path}: {error.strerror or error}")
 
 
 def check_sides(path: Path, key: str, images: NDArray[Any]) -> None:

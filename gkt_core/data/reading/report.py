@@ -65,6 +65,16 @@ class ReadingReport:
             yield f"  {note}"
 
 
+def counted(num: int, noun: str) -> str:
+    """Say how many: ``1 image``, ``2 images``."""
+    return f"{num:,} {noun}" + ("" if num == 1 else "s")
+
+
+def are(num: int) -> str:
+    """Say the verb that goes with a number."""
+    return "is" if num == 1 else "are"
+
+
 def named(names: list[str]) -> str:
     """Name the first few, and count the others."""
     shown = ", ".join(sorted(names)[:_MOST_NAMED])

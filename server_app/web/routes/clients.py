@@ -22,7 +22,7 @@ from server_app.web.context import context, message_response, run_of, task_respo
 from server_app.web.receiving import receive_message
 from server_app.web.validation import received
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("gkt.server")
 _LONGEST_KEY = 128
 # RFC 7240. Proxies wait for a minute as they come.
 _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,3})(?:$|[,;\s])")

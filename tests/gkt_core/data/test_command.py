@@ -216,7 +216,7 @@ def test_a_folder_with_a_broken_image_leaves_nothing_behind(here: Path, tmp_path
         Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / "0.png")
     (tmp_path / "images" / "cat" / "1.png").write_bytes(b"no image")
     message = refused("--dataset", tmp_path / "images", "--strict", "--out", "split")
-    assert "1 images cannot be taken (damaged, or no image at all: cat/1.png)" in message
+    assert "1 image cannot be taken (damaged, or no image at all: cat/1.png)" in message
     assert list(here.iterdir()) == []
 
 

@@ -474,7 +474,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
     draw_folder(tmp_path)
     monkeypatch.setattr(Path, "iterdir", forbidden)
-    refused(tmp_path, "cannot read the image folder .*Permission denied")
+    refused(tmp_path, r"the folder .* may not be read by this user: chmod -R u\+rX ")
 
 
 # --- CIFAR through torchvision

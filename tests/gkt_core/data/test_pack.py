@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +159,7 @@ def test_equal_images_have_ids_of_their_own_and_stay_on_one_side(tmp_path: Path)
     assert train & validation == set()
     assert report.notes == [
         "21 of 61 images are there a second time",
-        "1 images have more than one label, of which one is right at most",
+        "1 image has more than one label, of which one is right at most",
     ]
 
 
@@ -176,6 +178,92 @@ def test_no_class_goes_to_one_side_as_a_whole_because_its_images_are_equal(tmp_p
         [9, 9],
         [1, 1],
     ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((8, 8), []),
+        ((6, 6), ["images: smaller than 8 px: enlarged"]),
+        ((12, 12), ["images: of 12 x 12 px: scaled to 8 px"]),
+        (
+            (8, 12),
+            [
+                "images: not square: cut to the middle square (--fit crop; pad and stretch keep everything)",
+                "images: of 8 x 12 px: scaled to 8 px",
+            ],
+        ),
+    ],
+)
+def test_arrays_of_another_size_are_scaled_and_told(
+    tmp_path: Path, shape: tuple[int, int], told: list[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, *shape, 3)).astype(np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=np.array([0, 1, 2] * 2))
+    private, report = packed(tmp_path / "d.npz")
+    assert private.image_size == 8
+    assert dict(report.converted) == dict.fromkeys(told, 6)
+
+
+def test_one_hot_of_another_width_is_told_the_line_that_mends_it(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+    labels = np.eye(2, dtype=np.int64)[[0, 1, 0, 1, 0, 1]]
+    np.savez(tmp_path / "d.npz", images=images, labels=labels)
+    with pytest.raises(DatasetError) as caught:
+        packed(tmp_path / "d.npz")
+    said = str(caught.value)
+    assert "has 2 classes, the bundle 3: labels = labels.argmax(axis=1)   # if they count as" in said
+    names: dict[str, Any] = {"labels": labels}
+    exec(re.findall(r"labels = labels\.argmax\(axis=1\)", said)[0], names)
+    np.savez(tmp_path / "d.npz", images=images, labels=names["labels"])
+    assert np.bincount(every(packed(tmp_path / "d.npz")[0])[1]).tolist() == [3, 3]
+
+
+def test_numbers_from_1_of_more_classes_are_told_both(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=np.zeros((10, 8, 8, 3), np.uint8), labels=np.arange(1, 11))
+    said = "if they count from 1, first labels -= 1; if the others are no classes, keep = labels <= 2"
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        packed(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("photos.zip", "is an archive: unpack it, and give the folder that the class folders are in"),
+        ("photos.tar.gz", "is an archive: unpack it"),
+        (
+            "1.PNG",
+            "is one picture: give a folder with one folder of photos a class, as",
+        ),
+        ("notes.txt", "holds no images that can be read: expected a folder with one folder"),
+    ],
+)
+def test_what_is_no_folder_is_told_what_to_give(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(DatasetError, match=re.escape(f"{tmp_path / name} {said}")):
+        packed(tmp_path / name)
+
+
+@pytest.mark.parametrize("closed", ["", "cat"])
+def test_a_folder_that_may_not_be_read_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """A whole class less would be one line in a summary; whoever runs the tests may read everything."""
+    shut, listed = str(photos(tmp_path) / closed).rstrip("/"), os.listdir
+
+    def listdir(path: Any = ".") -> list[str]:
+        if str(path) == shut:
+            raise PermissionError(13, "Permission denied", shut)
+        return listed(path)
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        return iter([path / name for name in listdir(path)])
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    said = f"the folder {shut} may not be read by this user: chmod -R u+rX {shut}, as its owner"
+    with pytest.raises(DatasetError, match=f"^{re.escape(said)}$"):
+        packed(tmp_path)
 
 
 def test_a_test_part_is_not_even_looked_at(tmp_path: Path) -> None:
@@ -255,7 +343,10 @@ def test_labels_of_an_array_file_are_matched_by_name_or_number(
             np.arange(12) % 2 * 99,
             r"labels holds 0 to 99, .*: if the others are no classes, keep = labels <= 2; images, labels = ",
         ),
-        (np.eye(5)[np.arange(12) % 3], "has 5 classes, the bundle 3: owl, cat, dog"),
+        (
+            np.eye(5)[np.arange(12) % 3],
+            r"has 5 classes, the bundle 3: .*argmax\(axis=1\) .*: 0 owl, 1 cat, 2 dog; else",
+        ),
         (np.array(["emu"] * 12), "holds 0 images of the bundle's classes .*emu.*; --map NAME=CLASS maps"),
     ],
     ids=["from 1", "from -1", "gaps", "another width", "other names"],
@@ -407,7 +498,8 @@ def test_too_few_images_are_refused_with_what_was_left_out(tmp_path: Path) -> No
     photos(tmp_path, ("cat",), num=2)
     (tmp_path / "cat" / "bad.png").write_bytes(b"no")
     with pytest.raises(
-        DatasetError, match=r"holds 2 images .*expected at least 3.*damaged, or no image at all"
+        DatasetError,
+        match=r"holds 2 images .*at least 3.*: put 1 more into .*/owl/ or that of.*damaged, or no image",
     ):
         packed(tmp_path)
 

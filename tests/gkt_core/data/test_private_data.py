@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from gkt_core.data.command import data
-from gkt_core.data.private_data import load_private_data, load_test_data
+from gkt_core.data.private_data import is_private_data, load_private_data, load_test_data
 from gkt_core.errors import DatasetError
 
 
@@ -80,7 +80,7 @@ IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
         ),
         (
             {"images": IMAGES[:1], "labels": np.array([0]), "sample_ids": np.array([1])},
-            "holds 1 training images, expected at least 2",
+            "holds 1 training image, expected at least 2",
         ),
         ({"labels": np.array([None] * 4)}, "cannot read .*Object arrays"),
     ],
@@ -120,3 +120,19 @@ def test_what_is_no_device_file(tmp_path: Path, content: Any) -> None:
 def test_a_test_set_that_is_wrong(tmp_path: Path, changes: Any, match: str) -> None:
     with pytest.raises(DatasetError, match=match):
         load_test_data(device_file(tmp_path / "d.npz", **changes))
+
+
+def test_a_folder_is_told_how_a_file_is_made_of_it(tmp_path: Path) -> None:
+    for read in (load_private_data, load_test_data, is_private_data):
+        with pytest.raises(DatasetError, match=r" is a folder: give .* gkt data pack .* --for BUNDLE"):
+            read(tmp_path)
+
+
+def test_errors_of_the_system_are_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "mine.npz").touch()
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(DatasetError, match=r"^cannot read .*mine\.npz: Permission denied$"):
+        load_private_data(tmp_path / "mine.npz")

@@ -18,7 +18,7 @@ from gkt_core.errors import InputError
 from server_app.logs.formats import event
 from server_app.logs.piped import PipeHandler, relay
 from server_app.logs.setup import LogOptions, Repeats, logging_to
-from tests.conftest import LONGEST_SECONDS
+from tests.conftest import LONGEST_SECONDS, ROOT
 
 RUN, REQUESTS, TRAINER = map(logging.getLogger, ("gkt.run", "gkt.requests", "gkt.trainer"))
 LIBRARY = logging.getLogger("a_library")
@@ -197,3 +197,9 @@ def test_a_pipe_that_nobody_reads_any_more() -> None:
     os.close(reads)
     handler.emit(logging.makeLogRecord({"msg": "into nothing"}))
     os.close(writes)
+
+
+def test_no_module_of_the_server_logs_under_its_own_name() -> None:
+    """A plain line would begin with it; what a program needs of where it came from are the events."""
+    for path in (ROOT / "server_app").rglob("*.py"):
+        assert "getLogger(__name__)" not in path.read_text(encoding="utf-8"), path

@@ -10,7 +10,7 @@ from server_app.members.membership import change_client
 from server_app.operating import change_run, forget_client
 from server_app.overview.document import Witness, overview
 from server_app.overview.seen import SEEN_NAME, Ledger, read_seen
-from server_app.overview.watcher import TOLD_NAME, RunWatcher, Silence
+from server_app.overview.watcher import TOLD_NAME, RunWatcher, Silence, tells_changes
 from server_app.rounds.state import (
     AnswerLost,
     Claimed,
@@ -146,7 +146,9 @@ def test_a_server_that_was_killed_or_down_tells_the_rest_later(
     said = [each.getMessage() for each in caplog.records if each.name == "gkt.run"]
     assert [line.partition(" ")[0] for line in said] == ["round", "client-b", "the", "the"], said
     assert said[-1] == "the run is paused: lunch" and second.look() == []
+    assert tells_changes(run.folder)
     (run.folder / TOLD_NAME).write_text("{damaged")
+    assert not tells_changes(run.folder)
     assert Lines(run, caplog).look() == [], "it begins with what is now"
 
 
@@ -160,6 +162,29 @@ def test_silence_is_broken_by_what_is_waited_for(
     for client_id in CLIENTS:
         api.join(client_id)
     assert any("round 1 waits for client-a" in line for line in lines.look())
+
+
+def test_how_long_nobody_came_does_not_begin_anew_with_each_question(
+    api: Api, run: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1e9]
+    monkeypatch.setattr("server_app.overview.seen.time.time", lambda: now[0])
+    monkeypatch.setattr("server_app.overview.document.time.time", lambda: now[0])
+    api.join("client-a")
+    ledger = Ledger(run.folder)
+    for _ in range(4):
+        # A device that has joined asks again and again whether the run begins.
+        ledger.note("client-a")
+        now[0] += 20
+
+    def waits_seconds() -> float:
+        return overview(run, Witness(ledger.devices(), "http://here", 1e9 - 50)).waits_seconds
+
+    assert waits_seconds() == 80
+    ledger.note("client-b")
+    assert waits_seconds() == 0, "another one came"
+    ledger.save()
+    assert Ledger(run.folder).devices() == ledger.devices()
 
 
 def test_pauses_grow_until_something_happens() -> None:

@@ -125,9 +125,7 @@ def test_what_was_sent_of_other_samples_is_forgotten_but_in_a_closed_part(
     assert api.join("client-a", holding("the first")).status_code == 200
     assert "other samples" not in caplog.text and missing(api, "client-a") == ([1], [0])
     assert api.join("client-a", holding("the second", num_examples=4)).status_code == 200
-    assert (
-        "client-a has other samples than before; 1 shards that it sent of those are forgotten" in caplog.text
-    )
+    assert "client-a has other samples than before; 1 shard that it sent of those is forgotten" in caplog.text
     assert missing(api, "client-a") == ([0], [0]) and missing(api, "client-b") == ([1], [0])
     api.put_parts("client-a", 2, [("train", 0, 4, 50), PARTS[2]])
     report = dataclasses.replace(REPORT, num_train_shards=1, num_examples=4)

@@ -198,4 +198,6 @@ def test_a_folder_that_may_not_be_read_is_left_out_by_name(
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     labels_are_right(root, 12)
-    assert left_out(root) == {"may not be read": ["cat/private/"]}
+    assert left_out(root) == {
+        "a folder that may not be read, with all that is in it (chmod -R u+rX)": ["cat/private/"]
+    }
