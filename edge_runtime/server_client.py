@@ -27,7 +27,7 @@ from gkt_core.bundle.manifest import check_manifest_sha256
 from gkt_core.errors import MessageError, UnsafeModelError
 from gkt_core.printable import printable
 from gkt_core.wire import paths
-from gkt_core.wire.credentials import ROTATE_HEADER, Enrolled, NewCredential
+from gkt_core.wire.credentials import PROCESS_HEADER, ROTATE_HEADER, Enrolled, NewCredential, new_process
 from gkt_core.wire.levels.frame import LevelFeatures
 from gkt_core.wire.levels.transport import wire_body
 from gkt_core.wire.message_json import PROTOCOL_HEADER, SPOKEN, minor_of
@@ -134,6 +134,7 @@ class ServerClient:
             self._http = httpx.Client(
                 base_url=base,
                 headers={"Accept-Encoding": "identity", PROTOCOL_HEADER: SPOKEN}
+                | {PROCESS_HEADER: new_process()}
                 | ({} if token is None else {"Authorization": f"Bearer {token}"}),
                 timeout=httpx.Timeout(stall_seconds, connect=10.0),
                 transport=transport

@@ -17,10 +17,17 @@ from gkt_core.wire.protocol import Message
 
 # In answers to a device whose operator wants it to draw another secret.
 ROTATE_HEADER = "X-GKT-Rotate"
+# In requests of a device: which process of it asks, 16 hexadecimal digits that it draws when it starts.
+PROCESS_HEADER = "X-GKT-Process"
 DEVICE, ENROLMENT, OPERATOR = "device", "enroll", "operator"
 _SECRET_BYTES = 32
 _NAMED = re.compile(rf"({DEVICE}|{ENROLMENT}|{OPERATOR})~([A-Za-z0-9_.-]{{0,64}})~([A-Za-z0-9_-]{{20,128}})")
 _SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def new_process() -> str:
+    """Draw the number by which a process of a device is told from another one; it says nothing else."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def _devices(
     rows = client_list(run.store).clients
     last = {each: shown[each].last_reported_round for each in shown}
     reports = run.store.past.reports({each: number for each, number in last.items() if number})
-    rounds = rounds_of(state)
+    rounds, twins = rounds_of(state), run.store.credentials.twins()
 
     def line(row: ClientRow) -> DeviceLine:
         seen, report = witness.seen.get(row.client_id), reports.get(row.client_id)
@@ -143,6 +143,8 @@ def _devices(
             seen.upload_bytes if seen else 0,
             seen.download_bytes if seen else 0,
             seen.refused if seen else "",
+            max(0.0, now - seen.copied_at) if seen and seen.copied_at else -1.0,
+            twins.get(row.client_id, ""),
         )
 
     return [line(row) for row in rows]

@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from statistics import median
 
 from gkt_core.errors import AttentionError, GKTError, ResourceError, RunFailedError, ServerUnavailableError
+from server_app.members.copies import copied_words
 from server_app.overview.amounts import as_bytes, as_duration, listed
 from server_app.overview.messages import ERROR, INFO, WARNING, DeviceLine, Finding, Overview
+from server_app.store.joining import same_samples
 
 # A device is slow once it was awaited for so long, and for so many times as long as rounds usually wait.
+# What was ended by itself is shown for so long; the log keeps it.
+COPIED_SECONDS = 3600.0
 SLOW_SECONDS, _SLOW_FACTOR = 600.0, 3.0
 # As much room again as stays reserved: uploads are not refused yet.
 _NEARLY_FULL_FACTOR = 3
@@ -170,12 +174,26 @@ def _of_devices(document: Overview) -> Iterator[Finding]:
             f"checks), or gkt clients revoke {device.client_id}"
         )
         yield Finding("quarantined", WARNING, text, remedy, device.client_id)
+    yield from _of_copies(document)
     for device in document.devices:
         if device.refused and device.state not in ("quarantined", "revoked"):
             text = f"the last request of {device.client_id} was refused: {device.refused}"
             yield Finding("refused", WARNING, text, "", device.client_id)
     if document.phase == "collecting" and document.is_served and not document.halt:
         yield from _of_late_devices(document)
+
+
+def _of_copies(document: Overview) -> Iterator[Finding]:
+    for device in document.devices:
+        if 0 <= device.copied_seconds < COPIED_SECONDS and device.state != "revoked":
+            text = f"{copied_words(device.client_id)}; the one that began later was ended"
+            remedy = "give it another --state-dir and a link of its own (gkt enroll)"
+            yield Finding("copied", WARNING, text, remedy, device.client_id)
+        # Each pair once.
+        if device.client_id < device.twin:
+            text = same_samples(device.client_id, device.twin)
+            remedy = "if it is one file, leave one of the two out: its images count twice"
+            yield Finding("same-samples", INFO, text, remedy, device.client_id)
 
 
 def _of_late_devices(document: Overview) -> Iterator[Finding]:

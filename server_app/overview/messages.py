@@ -44,6 +44,8 @@ class DeviceLine(Message):
         upload_bytes: Bodies that it has sent.
         download_bytes: Bodies that it has taken.
         refused: Why its last request was refused; empty where it was not.
+        copied_seconds: Since two processes showed its secret by turns; -1 for never.
+        twin: Another device that has said the very same samples; empty for none.
     """
 
     client_id: str
@@ -62,6 +64,8 @@ class DeviceLine(Message):
     upload_bytes: int = 0
     download_bytes: int = 0
     refused: str = ""
+    copied_seconds: float = -1.0
+    twin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

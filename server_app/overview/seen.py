@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import threading
 import time
 from collections.abc import Collection
@@ -16,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.files import write_atomically
+from server_app.logs.formats import event
+from server_app.members.copies import copied_words
 
 SEEN_NAME = "seen.json"
+log = logging.getLogger("gkt.run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Seen:
         download_bytes: Bodies that it has taken.
         refused: Why the last request was refused; empty where it was not.
         since: When the first one came; 0 where an earlier version counted.
+        copied_at: When two processes showed its secret by turns; 0 for never.
     """
 
     at: float = 0.0
@@ -37,6 +42,7 @@ class Seen:
     download_bytes: int = 0
     refused: str = ""
     since: float = 0.0
+    copied_at: float = 0.0
 
 
 class Ledger:
@@ -63,8 +69,22 @@ class Ledger:
                 before.download_bytes + download_bytes,
                 refused,
                 before.since,
+                before.copied_at,
             )
             self._has_changed = True
+
+    def note_copy(self, client_id: str) -> None:
+        """Remember, and say, that two processes showed a device's secret by turns."""
+        with self._lock:
+            now = time.time()
+            before = self._devices.get(client_id, Seen(now, since=now))
+            self._devices[client_id] = dataclasses.replace(before, copied_at=now)
+            self._has_changed = True
+        log.warning(
+            "%s; the one that began later is ended",
+            copied_words(client_id),
+            extra=event("copied", client_id=client_id),
+        )
 
     def devices(self) -> dict[str, Seen]:
         """All of them, by name."""

@@ -16,7 +16,7 @@ from gkt_core.wire.credentials import Bearer, is_secret, new_secret, secret_sha2
 from server_app.remembered import Remembered, Revision
 from server_app.store import tables
 from server_app.store.engine import write_transaction
-from server_app.store.identities import forget_key, forget_open_parts, known_identities
+from server_app.store.identities import forget_key, forget_open_parts, known_identities, twins_of
 from server_app.store.joining import check_key
 from server_app.store.prepared import PreparedStatement, driver_cursor
 
@@ -208,6 +208,11 @@ class CredentialStore:
         for identity in known_identities(connection, self._run_id):
             if identity.client_id == client_id:
                 check_key(identity, key_sha256)
+
+    def twins(self) -> dict[str, str]:
+        """Pair devices that said the very same samples; see :func:`server_app.store.identities.twins_of`."""
+        with self._engine.connect() as connection:
+            return twins_of(known_identities(connection, self._run_id))
 
     def replace(self, client_id: str, secret: str, sha256: str) -> None:
         """Let a device be known by another secret; repeating it with the new one changes nothing.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
 from server_app.store import tables
-from server_app.store.joining import Identity
+from server_app.store.joining import Identity, same_samples
+
+_logger = logging.getLogger("gkt.server")
 
 
 def known_identities(connection: sa.Connection, run_id: str) -> list[Identity]:
@@ -18,6 +22,29 @@ def known_identities(connection: sa.Connection, run_id: str) -> list[Identity]:
         Identity(row.client_id, row.key_sha256, tuple(json.loads(row.class_names)), row.samples_sha256)
         for row in rows
     ]
+
+
+def twins_of(known: Iterable[Identity]) -> dict[str, str]:
+    """Pair devices that said the very same samples, by name; of three, each with the first of the others."""
+    alike: dict[str, list[str]] = {}
+    for each in sorted(known, key=lambda one: one.client_id):
+        if each.samples_sha256:
+            alike.setdefault(each.samples_sha256, []).append(each.client_id)
+    return {
+        name: next(other for other in names if other != name)
+        for names in alike.values()
+        if len(names) > 1
+        for name in names
+    }
+
+
+def say_twin(joining: Identity, known: Iterable[Identity]) -> None:
+    """Log that a device joins with the very samples of another one; once, not at each of its starts."""
+    if joining in known:
+        return
+    others = [each for each in known if each.client_id != joining.client_id]
+    if twin := twins_of([*others, joining]).get(joining.client_id):
+        _logger.warning("%s", same_samples(joining.client_id, twin))
 
 
 def forget_key(connection: sa.Connection, run_id: str, client_id: str) -> None:

@@ -39,6 +39,11 @@ class Identity:
         return before.client_id == self.client_id and before.samples_sha256 != self.samples_sha256
 
 
+def same_samples(first: str, second: str) -> str:
+    """Say of two devices that they have said the very same samples."""
+    return f"{first} and {second} say the same samples: one file, or two whose sample ids count alike"
+
+
 def check_joining(joining: Identity, known: Iterable[Identity]) -> None:
     """Refuse a name that another device has, and classes that differ from another device's.
 

@@ -24,7 +24,7 @@ from server_app.storage_errors import is_passing, named
 from server_app.store import tables
 from server_app.store.credentials import CredentialStore
 from server_app.store.engine import compact, database_time, migrate, open_engine, shown, write_transaction
-from server_app.store.identities import erase_rows, forget_open_parts, known_identities
+from server_app.store.identities import erase_rows, forget_open_parts, known_identities, say_twin
 from server_app.store.joining import Identity, check_joining
 from server_app.store.past import Past
 from server_app.store.prepared import PreparedStatement, driver_cursor
@@ -246,6 +246,7 @@ class RunStore:
         key = {"client_id": said.pop("client_id")}
         said["class_names"] = json.dumps(identity.class_names)
         self._upsert(connection, tables.identities, key, said)
+        say_twin(identity, known)
         if not any(identity.has_other_samples(before) for before in known):
             return []
         blobs = forget_open_parts(connection, self.run_id, identity.client_id)

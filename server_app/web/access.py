@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from flask import Response, g, request
 
 from gkt_core.errors import AuthenticationError, ForbiddenError
-from gkt_core.wire.credentials import DEVICE, ENROLMENT, OPERATOR, ROTATE_HEADER, Bearer, read_bearer
+from gkt_core.wire.credentials import (
+    DEVICE,
+    ENROLMENT,
+    OPERATOR,
+    PROCESS_HEADER,
+    ROTATE_HEADER,
+    Bearer,
+    read_bearer,
+)
+from server_app.members.copies import Copies
 from server_app.page.local import is_asked_here
 from server_app.store import RunStore
 from server_app.store.credentials import Credential
@@ -127,13 +136,20 @@ class Gate:
         store: Knows credentials and enrolments.
         shared_token: As of :func:`server_app.web.app.create_app`; empty for none.
         operator_secret: What operators show; empty where there are none.
+        copies: Notices two processes that show one secret.
         shows_locally: As of :func:`server_app.web.app.create_app`.
     """
 
     def __init__(
-        self, store: RunStore, shared_token: str, operator_secret: str, *, shows_locally: bool = False
+        self,
+        store: RunStore,
+        shared_token: str,
+        operator_secret: str,
+        copies: Copies,
+        *,
+        shows_locally: bool = False,
     ) -> None:
-        self._shows_locally = shows_locally
+        self._shows_locally, self._copies = shows_locally, copies
         self._credentials, self.transfers = store.credentials, Transfers(store.credentials)
         self._shared_token, self._operator_secret = shared_token.encode(), operator_secret.encode()
 
@@ -142,7 +158,7 @@ class Gate:
 
         Raises:
             AuthenticationError: It shows no secret, or one that does not hold.
-            ForbiddenError: The secret is somebody's who may not do this.
+            ForbiddenError: The secret is somebody's who may not do this, or two processes show it by turns.
         """
         operation = OPERATIONS.get(request.endpoint or "")
         if request.endpoint is None or (operation is not None and not operation.needs_token):
@@ -160,6 +176,8 @@ class Gate:
         access = OPERATORS if operation is None else operation.access
         if asks.kind not in _MAY[access]:
             raise ForbiddenError(f"{_WHO[asks.kind]} may not do this: it takes {_wanted(access)}")
+        if asks.client_id:
+            self._copies.hear(asks.client_id, request.headers.get(PROCESS_HEADER, ""))
         if access in (OWN_DEVICE, NEWCOMER):
             asks = self._own(asks, str((request.view_args or {}).get("client_id", "")))
             g.caller = asks

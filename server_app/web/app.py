@@ -22,6 +22,7 @@ from gkt_core.errors import (
 from gkt_core.wire.message_json import PROTOCOL_HEADER, SPOKEN, minor_of
 from gkt_core.wire.protocol import ErrorBody, to_json
 from server_app.logs.requests import watch_requests
+from server_app.members.copies import Copies
 from server_app.overview.sight import Sight
 from server_app.page.feed import Feed
 from server_app.quota import NO_ROOM, Limits, Quota
@@ -115,7 +116,8 @@ def create_app(
         authority,
         make_model,
     )
-    gate = Gate(run.store, shared_token or "", operator_secret, shows_locally=shows_locally)
+    copies = Copies(sight.ledger.note_copy)
+    gate = Gate(run.store, shared_token or "", operator_secret, copies, shows_locally=shows_locally)
     # First, so that it hears of what the gate refuses.
     watch_requests(app, caller_named, sight.hear)
     app.before_request(gate.admit)
