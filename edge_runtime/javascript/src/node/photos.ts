@@ -31,7 +31,10 @@ const SUFFIXES = new Set([
   ".heif",
   ".hif",
 ]);
-const HEIF = new Set([".heic", ".heif", ".hif"]);
+// Brands of ISO/IEC 23008-12, as in `gkt_core/data/reading/unknown_files.py`; the last ones are of any coding.
+const HEIC = new Set(["heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1", "mif2"]);
+const AVIF = ["avif", "avis"];
+const HEAD_BYTES = 512;
 const SYSTEM = new Set(["__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"]);
 const MOST_PIXELS = 178_956_970;
 const MOST_NAMED = 5;
@@ -177,7 +180,7 @@ async function read(
 
 /** Read a picture: upright, on white, 8 bits a channel, square. */
 async function readPhoto(file: string, size: number, options: PackOptions): Promise<Uint8Array> {
-  if (HEIF.has(path.extname(file).toLowerCase())) {
+  if (await isHeic(file)) {
     throw new UnreadableImageError(
       "HEIC, which this program does not read: save it as JPEG, or pack it with gkt data pack",
     );
@@ -200,6 +203,26 @@ async function readPhoto(file: string, size: number, options: PackOptions): Prom
       : "damaged, cut short, or no image at all";
     throw new UnreadableImageError(reason, { cause: error });
   }
+}
+
+/** Say whether a file is HEIC, by its content: phones call it .jpg, and JPEG .heic, as well. */
+async function isHeic(file: string): Promise<boolean> {
+  const head = Buffer.alloc(HEAD_BYTES);
+  try {
+    const opened = await fs.open(file);
+    try {
+      await opened.read(head, 0, HEAD_BYTES, 0);
+    } finally {
+      await opened.close();
+    }
+  } catch {
+    return false; // Whoever reads it says why it cannot be read.
+  }
+  if (head.toString("latin1", 4, 8) !== "ftyp") return false;
+  const end = Math.min(head.readUInt32BE(0), HEAD_BYTES);
+  const brands = new Set([head.toString("latin1", 8, 12)]);
+  for (let begin = 16; begin + 4 <= end; begin += 4) brands.add(head.toString("latin1", begin, begin + 4));
+  return [...brands].some((brand) => HEIC.has(brand)) && !AVIF.some((brand) => brands.has(brand));
 }
 
 function reportLines(taken: number, leftOut: LeftOut): string[] {
