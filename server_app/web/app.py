@@ -63,6 +63,7 @@ _STATUSES: dict[type, int] = {
 }
 # Of the web server's 64 threads some are always free for what only asks.
 _UPLOADS_OF_A_DEVICE, _UPLOADS = 4, 48
+_SLOW_MESSAGES_OF_A_DEVICE, _SLOW_MESSAGES = 2, 8
 # Of a storage that does not answer; devices wait longer by themselves when it goes on.
 _RETRY_AFTER_SECONDS = 2
 
@@ -108,6 +109,7 @@ def create_app(
         poll_seconds,
         health,
         Admission(_UPLOADS_OF_A_DEVICE, _UPLOADS),
+        Admission(_SLOW_MESSAGES_OF_A_DEVICE, _SLOW_MESSAGES),
         quota,
         TurnWatch(run.store),
         sight,

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from server_app.turns import Turn
+from server_app.web.peers.answering import SendsLater
 
 # Beyond it, what a peer sends behind a request is no request.
 MOST_HEAD_BYTES, PIECE_BYTES = 64 * 1024, 16 * 1024
@@ -29,7 +30,7 @@ _DATE = re.compile(rb"(?<=\r\nDate: )[^\r]*")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Asked:
+class Asked(SendsLater):
     """What a request handler asks of its connection; see :func:`send_continue` and :func:`close_after`."""
 
     message: Any = None
@@ -39,7 +40,7 @@ class Asked:
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send, but for an answer that is kept until its device's turn has come."""
         if self.turn is None:
-            super().sendall(data, flags)  # type: ignore[misc] # the socket that this stands before
+            super().sendall(data, flags)
         else:
             self.turn.answer += data
 
@@ -152,5 +153,4 @@ class KeepsQuestions:
     def _answer(self, peer: Any, turn: Turn) -> None:
         peer.sock.turn, peer.kept_until = None, 0.0
         with contextlib.suppress(OSError):
-            # Far smaller than any buffer: one that takes it not at once is of a peer that reads nothing.
-            peer.sock.send(_DATE.sub(formatdate(usegmt=True).encode(), bytes(turn.answer), count=1))
+            peer.sock.sendall(_DATE.sub(formatdate(usegmt=True).encode(), bytes(turn.answer), count=1))

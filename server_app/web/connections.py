@@ -4,7 +4,8 @@ gunicorn's threaded worker gives each new connection a thread, which then waits 
 head. As many silent peers as there are threads would keep everybody out. Here its loop reads both without
 waiting, and discards what a refused peer still sends: a peer that says nothing, or a byte now and then,
 costs a descriptor until its deadline, and the one that has waited longest gives way when there are too many.
-So does a device that waits for its turn (:mod:`server_app.web.asking`).
+So does a device that waits for its turn (:mod:`server_app.web.asking`), a message whose body does not come,
+and a peer that does not read its answer (:mod:`server_app.web.peers.answering`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import re
 import selectors
 import socket
 import ssl
+import struct
 import time
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -26,32 +30,23 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from server_app.turns import Turn
 from server_app.web.asking import MOST_HEAD_BYTES, PIECE_BYTES, Asked, KeepsQuestions
 from server_app.web.certificates import Certificates
+from server_app.web.peers.answering import SendsAnswers, busy_answer, limit_ahead
 
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
+# A body of so many bytes is a message: it has come as a whole before there is a thread for it, in so many
+# seconds. What is longer is an upload, whose thread its route gives it or not.
+MESSAGE_BYTES, MESSAGE_SECONDS = 32 * 1024, 33.0
+# Requests that have or await a thread; each takes milliseconds.
+MOST_ASKED = 1024
 # What a refused peer still sends is read, so that it comes to read why; so much, and for so long.
 _LINGER_SECONDS, _MOST_LINGER_BYTES = 30.0, 256 << 20
-# Descriptors that are no connection's: files, the database, what a request opens.
-_OTHER_DESCRIPTORS, _SPARE = 256, 32
+# Descriptors that are made free at once when there is none.
+_SPARE = 32
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+_EXPECTS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def raise_descriptor_limit(wanted: int) -> int:
-    """Raise the limit of open files as far as this process may; how many connections that allows.
-
-    Args:
-        wanted: Connections.
-    """
-    import resource  # noqa: PLC0415 - there is none on Windows
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = wanted + _OTHER_DESCRIPTORS
-    if soft < target:
-        soft = target if hard == resource.RLIM_INFINITY else min(target, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(wanted, soft - _OTHER_DESCRIPTORS))
 
 
 class _PlainSocket(Asked, socket.socket):
@@ -78,28 +73,40 @@ class Peer(TConn):  # type: ignore[misc]
         self.initialized = self.data_ready = True
         self.shakes_hands = isinstance(sock, ssl.SSLSocket)
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
+        # How long head and body are, once the head is there; whether a thread has its request, or will.
+        self.wanted_bytes, self.is_asking = 0, False
+        self.num_delivered = 0
         # Until when its request is kept, from the first time on; 0 for one that is not.
         self.kept_until = 0.0
         # Its last request that was kept until its time was over, if nothing has been asked since.
         self.last_kept: tuple[bytes, Turn] | None = None
+
+    def close(self, graceful: bool = False) -> None:
+        """Close; an answer that is not sent to its end is waited for by nobody, nor by the kernel."""
+        if self.sock.has_unsent:
+            self.sock.forget_unsent()
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+        super().close(graceful)
 
 
 def _want_length(sock: socket.socket) -> None:
     util.write_error(sock, 411, "Length Required", "send the body with a Content-Length")
 
 
-class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
+class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker, its own master; ``gkt serve`` handles signals and knows its parent."""
 
     certificates: Certificates | None = None
-    head_seconds, silence_seconds = HEAD_SECONDS, 30.0
+    head_seconds, message_seconds, silence_seconds = HEAD_SECONDS, MESSAGE_SECONDS, 30.0
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         # In the order of their deadlines, as each is put at the end with the same time to go.
         self._waiting: dict[Peer, None] = {}
+        self._with_body: dict[Peer, None] = {}
         self._lingering: dict[Peer, None] = {}
-        self._rests_until = 0.0
+        self._rests_until, self._num_asking = 0.0, 0
 
     def init_signals(self) -> None:
         """Leave signals to the process."""
@@ -125,11 +132,18 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
                 key.data(key.fileobj)
 
     def enqueue_req(self, conn: Peer) -> None:
-        """Let a thread handle a request, unless the process is about to end and starts none any more."""
+        """Let a thread handle a request, unless too many wait for one, or the process is about to end."""
+        if self._num_asking >= MOST_ASKED:
+            with contextlib.suppress(OSError):
+                conn.sock.sendall(busy_answer(f"{MOST_ASKED} requests are being answered"))
+            self._go_on(conn, kept=False)
+            return
         try:
             super().enqueue_req(conn)
         except RuntimeError:
             self._drop(conn)
+        else:
+            conn.is_asking, self._num_asking = True, self._num_asking + 1
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept, unless there was no descriptor a moment ago."""
@@ -150,6 +164,7 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
         try:
             # An answer is two writes, of which the second would wait for the peer's delayed ACK: 44 ms.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            limit_ahead(sock)
             if self.certificates is not None:
                 sock = self._with_tls(sock, self.certificates.context())
             peer = Peer(self, sock, address, listener)
@@ -174,7 +189,10 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
         if self.keepalived_conns:
             peer = self.keepalived_conns.popleft()
         else:
-            peer = next(iter(self._waiting or self._lingering or self._kept.values()), None)
+            # Of those that are many: a few honest ones are among them only if there is no crowd.
+            crowds = (self._waiting, self._with_body, self._lingering, self._sending)
+            largest = max((list(each) for each in crowds), key=len)
+            peer = next(iter(largest or self._kept.values()), None)
         if peer is None:
             return False
         self._drop(peer)
@@ -182,6 +200,7 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
 
     def _await_head(self, peer: Peer, begun: bytes = b"") -> None:
         peer.head[:] = begun
+        peer.wanted_bytes = 0
         peer.deadline = time.monotonic() + self.head_seconds
         peer.sock.setblocking(False)
         self._waiting[peer] = None
@@ -193,7 +212,7 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
             if peer.shakes_hands:
                 peer.sock.do_handshake()
                 peer.shakes_hands = False
-            while b"\r\n\r\n" not in peer.head:
+            while not self._has_come(peer):
                 data = peer.sock.recv(PIECE_BYTES)
                 if not data or len(peer.head) + len(data) > MOST_HEAD_BYTES:
                     self._drop(peer)
@@ -207,11 +226,30 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
             self._drop(peer)
         else:
             self.poller.unregister(peer.sock)
-            del self._waiting[peer]
+            self._waiting.pop(peer, None)
+            self._with_body.pop(peer, None)
             if self.alive and self._keep_again(peer):
                 return
             peer.parser.unreader.unread(bytes(peer.head))
             self.enqueue_req(peer)
+
+    def _has_come(self, peer: Peer) -> bool:
+        """Whether a request can be handled: its head is there, and its body if that is a message's."""
+        if not peer.wanted_bytes:
+            end = peer.head.find(_END) + len(_END)
+            if end < len(_END):
+                return False
+            head = bytes(peer.head[:end])
+            length = _LENGTH.search(head)
+            num_bytes = 0 if length is None or _EXPECTS.search(head) else int(length[1])
+            # Together they are no more than a head alone may be.
+            is_message = num_bytes <= MESSAGE_BYTES and end + num_bytes <= MOST_HEAD_BYTES - PIECE_BYTES
+            peer.wanted_bytes = end + num_bytes if is_message else end
+            if len(peer.head) < peer.wanted_bytes:
+                del self._waiting[peer]
+                peer.deadline = time.monotonic() + self.message_seconds
+                self._with_body[peer] = None
+        return len(peer.head) >= peer.wanted_bytes
 
     def _watch(self, peer: Peer, events: int) -> None:
         key = self.poller.get_key(peer.sock)
@@ -247,9 +285,11 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
             _want_length(client)
 
     def finish_request(self, conn: Peer, fs: Any) -> None:
-        """Keep the connection, or read what its peer still sends before it is closed."""
+        """Keep the request or the connection, or read what its peer still sends before it is closed."""
+        if conn.is_asking:
+            conn.is_asking, self._num_asking = False, self._num_asking - 1
         try:
-            kept = not fs.cancelled() and fs.result()
+            kept = bool(not fs.cancelled() and fs.result())
             turn: Turn | None = conn.sock.turn
             if turn is not None and kept and self.alive:
                 self._keep(conn, turn)
@@ -257,20 +297,35 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
             conn.kept_until = 0.0
             if turn is not None:
                 self._answer(conn, turn)
-            if not kept:
-                self._linger(conn)
-                return
-            begun = conn.parser.unreader.take_buffered()
-            if begun or (isinstance(conn.sock, ssl.SSLSocket) and conn.sock.pending()):
-                # The next request is here already, and no event would tell of it.
-                self._await_head(conn, begun)
-                self._read_head(conn, conn.sock)
-                return
-            super().finish_request(conn, fs)
         except Exception:
-            self._forget(conn)
-            self.nr_conns -= 1
-            conn.close()
+            self._drop(conn)
+        else:
+            self._go_on(conn, kept=kept)
+
+    def _go_on(self, peer: Peer, *, kept: bool) -> None:
+        """Send what is left of an answer, and then go on."""
+        try:
+            if peer.sock.has_unsent:
+                self._send_rest(peer, kept=kept)
+            else:
+                self._answered(peer, kept)
+        except Exception:
+            self._drop(peer)
+
+    def _answered(self, peer: Peer, kept: bool) -> None:
+        """Wait for the next request of a connection, or end it."""
+        if not kept:
+            self._linger(peer)
+            return
+        begun = peer.parser.unreader.take_buffered()
+        if begun or (isinstance(peer.sock, ssl.SSLSocket) and peer.sock.pending()):
+            # The next request is here already, and no event would tell of it.
+            self._await_head(peer, begun)
+            self._read_head(peer, peer.sock)
+            return
+        done: Future[bool] = Future()
+        done.set_result(True)
+        super().finish_request(peer, done)
 
     def _linger(self, peer: Peer) -> None:
         peer.deadline = time.monotonic() + _LINGER_SECONDS
@@ -298,23 +353,26 @@ class Worker(KeepsQuestions, ThreadWorker):  # type: ignore[misc]
     def murder_pending(self) -> None:
         """Close what has waited for too long."""
         now = time.monotonic()
-        for peers in (self._waiting, self._lingering):
+        for peers in (self._waiting, self._with_body, self._lingering):
             while peers and (peer := next(iter(peers))).deadline <= now:
                 self._drop(peer)
+        self._drop_slow_readers(now)
         self._let_go_of_all(now)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Stop: nobody is waited for who is not being answered."""
         self._let_go_of_all(math.inf)
         super()._cap_keepalive(deadline)
-        for peer in [*self._waiting, *self._lingering]:
+        for peer in [*self._waiting, *self._with_body, *self._lingering]:
             self._drop(peer)
 
     def _forget(self, peer: Peer) -> None:
         with contextlib.suppress(OSError, KeyError, ValueError):
             self._release(peer)
         self._waiting.pop(peer, None)
+        self._with_body.pop(peer, None)
         self._lingering.pop(peer, None)
+        self._stop_sending(peer)
         with contextlib.suppress(OSError, KeyError, ValueError):
             self.poller.unregister(peer.sock)
 

@@ -28,15 +28,16 @@ from server_app.web.health import HealthWatch
 class RequestContext:
     """The run, how often waiting devices ask again, who knows how all is, who may upload and what.
 
-    ``sight`` is what whoever runs the server sees, ``feed`` what the page shows of it; ``authority`` is the
-    certificate (PEM) of the server's own authority, if it has one; ``make_model`` lets the trained model be
-    made again, and says whether a trainer is at it.
+    ``slow_messages`` are those that did not come at once; ``sight`` is what whoever runs the server sees,
+    ``feed`` what the page shows of it; ``authority`` is the certificate (PEM) of the server's own authority,
+    if it has one; ``make_model`` lets the trained model be made again, and says whether a trainer is at it.
     """
 
     run: RunContext
     poll_seconds: float
     health: HealthWatch
     admission: Admission
+    slow_messages: Admission
     quota: Quota
     turns: TurnWatch
     sight: Sight

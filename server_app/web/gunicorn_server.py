@@ -19,10 +19,12 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from server_app.web.certificates import Certificates
-from server_app.web.connections import HEAD_SECONDS, Worker, raise_descriptor_limit
+from server_app.web.connections import HEAD_SECONDS, Worker
+from server_app.web.peers.answering import answering_later
+from server_app.web.peers.descriptors import raise_descriptor_limit
 
-# A stalled body or answer holds one until the stall ends it. Connections without a whole head hold none, and
-# unused threads are never started.
+# A stalled upload holds one until the stall ends it. Connections without a whole head or message, and those
+# whose peers do not read, hold none, and unused threads are never started.
 WEB_THREADS = 64
 MAX_CONNECTIONS = 4096
 # A device that sends nothing for so long, in the middle of a request, is gone; it will come again.
@@ -114,7 +116,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return self._app
+        return answering_later(self._app)
 
 
 class _Log(Logger):  # type: ignore[misc]

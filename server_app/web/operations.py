@@ -56,6 +56,8 @@ PEM = "application/x-pem-file"
 EVERYBODY, INVITED, OWN_DEVICE, MEMBER, OPERATORS, NEWCOMER, WATCHERS = (
     "everybody", "invited", "device", "member", "operator", "newcomer", "watcher",
 )  # fmt: skip
+# Messages are small, but for a device's first, which may name thousands of classes.
+MOST_SMALL_MESSAGE_BYTES = 16 * 1024
 # What an operator may change of a device: POST .../clients/{client}/{action}.
 ACTIONS = (REVOKE, RELEASE, TRUST, ROTATE, FORGET)
 
@@ -99,7 +101,7 @@ class Operation:
 _ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD]})
 _SHARD_ENCODING = ("Content-Encoding", False, {"enum": ["identity", ZSTD, LEVELS]})
 _SHA256 = (SHA256_HEADER, True, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
-_MESSAGE_TEXT = f"at most {MAX_MESSAGE_BYTES:,} bytes of JSON"
+_MESSAGE_TEXT = f"at most {MOST_SMALL_MESSAGE_BYTES:,} bytes of JSON"
 _KEPT = "a file of the page, which never changes under this name"
 _SHARD_TEXT = (
     "a feature shard: one safetensors file with sample_ids, features, features_scale, features_offset, "
@@ -157,7 +159,7 @@ OPERATIONS: dict[str, Operation] = {
         Task,
         "what to do next",
         JoinRequest,
-        _MESSAGE_TEXT,
+        f"at most {MAX_MESSAGE_BYTES:,} bytes of JSON",
         refusals=(400, 404, 409, 413, 422),
         access=OWN_DEVICE,
     ),

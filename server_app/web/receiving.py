@@ -8,6 +8,7 @@ not say how long it is, they come from the WSGI stream.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -27,15 +28,20 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, Reque
 
 from gkt_core.errors import ShardError
 from gkt_core.wire.compression import FrameDecompressor
+from gkt_core.wire.credentials import DEVICE, OPERATOR
 from gkt_core.wire.levels.frame import LevelFeatures
 from gkt_core.wire.levels.transport import FrameOfLevels
 from gkt_core.wire.protocol import LEVELS, ZSTD
-from server_app.web.access import cut_when_revoked
+from server_app.web.access import caller, cut_when_revoked
+from server_app.web.admission import Admission
 from server_app.web.asking import close_after, send_continue
+from server_app.web.context import context
+from server_app.web.operations import MOST_SMALL_MESSAGE_BYTES
+from server_app.web.peers.answering import LEAST_BYTES_PER_SECOND
 
 _CHUNK_BYTES = 256 * 1024
-# What a body must bring on average, but for its beginning: a byte now and then would hold a thread for ever.
-_LEAST_BYTES_PER_SECOND, _BEGINNING_SECONDS = 1000, 10.0
+# But for its beginning, a body must bring so much on average, and a message that is not small more.
+_LEAST_MESSAGE_BYTES_PER_SECOND, _BEGINNING_SECONDS = 10_000, 10.0
 # How soon a body that comes over TLS ends once its device is revoked.
 _LOOK_SECONDS = 0.5
 _Receiver = Callable[[Any, memoryview, int], int]
@@ -113,13 +119,21 @@ def receive(
     return Received(digest.hexdigest(), content.hexdigest(), num_bytes, error, largest)
 
 
-def receive_message() -> bytes:
-    """The body of the current request, which is small: whatever the application takes at most.
+def receive_message(max_bytes: int = MOST_SMALL_MESSAGE_BYTES) -> bytes:
+    """The body of the current request, which is a message.
+
+    A small one has come as a whole (:mod:`server_app.web.connections`). One that has not holds a thread while
+    it comes: each device may hold few, and not for long.
+
+    Args:
+        max_bytes: The most that it may have.
 
     Raises:
-        HTTPException: The body is too large, cut short, or stalls.
+        HTTPException: The body is too large, cut short, or stalls; or too many are on their way.
     """
-    return b"".join(bytes(chunk) for chunk in body_chunks())
+    request.max_content_length = max_bytes
+    with _admitted(context().slow_messages):
+        return b"".join(bytes(chunk) for chunk in body_chunks(_LEAST_MESSAGE_BYTES_PER_SECOND))
 
 
 def receive_bytes(max_bytes: int) -> bytes:
@@ -129,22 +143,37 @@ def receive_bytes(max_bytes: int) -> bytes:
         max_bytes: The most that a body may hold, compressed or not.
 
     Raises:
-        HTTPException: The body is too large, cut short, or stalls.
+        HTTPException: The body is too large, cut short, or stalls; or too many are on their way.
         ShardError: The content encoding is unknown, or the body cannot be decompressed within the limit.
     """
     # Zstandard may make what it cannot compress a little longer.
     request.max_content_length = max_bytes + max_bytes // 128 + 1024
     decompressor = _decompressor(max_bytes)
     body = bytearray()
-    for chunk in body_chunks():
-        if decompressor is None:
-            body += chunk
-            continue
-        for piece in decompressor.feed(chunk):
-            body += piece
+    with _admitted(context().admission):
+        for chunk in body_chunks():
+            if decompressor is None:
+                body += chunk
+                continue
+            for piece in decompressor.feed(chunk):
+                body += piece
     if decompressor is not None:
         decompressor.finish()
     return bytes(body)
+
+
+def _admitted(admission: Admission) -> contextlib.AbstractContextManager[None]:
+    """Count a body that is still coming, as one of whoever shows the same secret; an operator is trusted."""
+    length = request.content_length or 0
+    if length > (request.max_content_length or 0):
+        raise RequestEntityTooLarge
+    reader = getattr(request.environ["wsgi.input"], "reader", None)
+    asks = caller()
+    if asks.kind == OPERATOR or not isinstance(reader, LengthReader):
+        return contextlib.nullcontext()
+    if len(reader.unreader.buf.getbuffer()) >= length:
+        return contextlib.nullcontext()
+    return admission.upload(f"{asks.kind} {asks.bearer.name}" if asks.kind != DEVICE else asks.client_id)
 
 
 def _decompressor(
@@ -175,8 +204,11 @@ def _write(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def body_chunks() -> Iterator[memoryview]:
+def body_chunks(least_rate: int = LEAST_BYTES_PER_SECOND) -> Iterator[memoryview]:
     """The body of the current request, piece by piece; a piece is valid until the next one is asked for.
+
+    Args:
+        least_rate: Bytes a second that it must bring, but for its beginning.
 
     Raises:
         AuthenticationError: The device's secret has ended meanwhile.
@@ -193,7 +225,7 @@ def body_chunks() -> Iterator[memoryview]:
             yield from _from_stream()
             return
         with cut_when_revoked() as is_cut:
-            yield from _from_socket(stream, reader, is_cut)
+            yield from _from_socket(stream, reader, is_cut, least_rate)
     except (BlockingIOError, TimeoutError) as error:
         raise RequestTimeout("the body did not go on: send it again") from error
     except (ConnectionError, ssl.SSLError) as error:
@@ -206,7 +238,9 @@ def _from_stream() -> Iterator[memoryview]:
         yield memoryview(chunk)
 
 
-def _from_socket(stream: Any, reader: LengthReader, is_cut: Callable[[], bool]) -> Iterator[memoryview]:
+def _from_socket(
+    stream: Any, reader: LengthReader, is_cut: Callable[[], bool], least_rate: int
+) -> Iterator[memoryview]:
     """Yield what gunicorn's reader holds already, and then the rest from the socket."""
     connection = request.environ["gunicorn.socket"]
     buffer = getattr(_local, "buffer", None)
@@ -235,7 +269,7 @@ def _from_socket(stream: Any, reader: LengthReader, is_cut: Callable[[], bool]) 
             reader.length -= received
             filled += received
             num_received += received
-            if time.monotonic() - began > _BEGINNING_SECONDS + num_received / _LEAST_BYTES_PER_SECOND:
+            if time.monotonic() - began > _BEGINNING_SECONDS + num_received / least_rate:
                 raise TimeoutError
         yield buffer[:filled]
         filled = 0

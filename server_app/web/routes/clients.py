@@ -12,7 +12,7 @@ from gkt_core.bundle.tap import TapRequirement
 from gkt_core.errors import ForbiddenError, MessageError
 from gkt_core.wire.credentials import ENROLMENT, Enrolled, NewCredential, is_sha256, secret_sha256
 from gkt_core.wire.paths import CLIENT, CREDENTIAL, RUN, TASK
-from gkt_core.wire.protocol import JoinRequest, check_client_id, check_protocol_version
+from gkt_core.wire.protocol import MAX_MESSAGE_BYTES, JoinRequest, check_client_id, check_protocol_version
 from server_app.store import ClientRecord, drop_blobs
 from server_app.store.joining import Identity
 from server_app.turns import Turn, has_turn
@@ -36,7 +36,7 @@ def join(run_id: str, client_id: str) -> Response:
     """A device introduces itself; repeating it is harmless."""
     run = run_of(run_id)
     check_client_id(client_id)
-    message = received(JoinRequest, receive_message())
+    message = received(JoinRequest, receive_message(MAX_MESSAGE_BYTES))
     check_protocol_version(message.protocol_version)
     manifest, names = run.bundle.manifest, message.class_names
     # A device has looked before it asks; what it tells is held to, should the two see different bundles.

@@ -16,17 +16,20 @@ from __future__ import annotations
 import functools
 import gzip
 import mimetypes
+import threading
 from importlib import resources
 
 from flask import Blueprint, Response, abort, request
 
 from gkt_core.wire.paths import JOIN_FILE, JOIN_PAGE
+from server_app.web.peers.answering import shared_pieces
 
 blueprint = Blueprint("joining", __name__)
 
 _PAGE = "index.html"
 # Those have no hash of their content in their names, and are asked for again.
 _UNHASHED = (_PAGE, "service-worker.js", "licences.txt", "onnxruntime-third-party.txt")
+_unpacking = threading.Lock()
 _A_YEAR = "public, max-age=31536000, immutable"
 _TYPES = {
     ".js": "text/javascript",
@@ -70,10 +73,12 @@ def _answer(name: str) -> Response:
         abort(404, f"the page at {JOIN_PAGE} has no file {name[:64]!r}")
     takes_gzip = request.accept_encodings["gzip"] > 0
     suffix = name[name.rfind(".") :]
+    data = packed if takes_gzip else _unpacked(name)
     response = Response(
-        packed if takes_gzip else gzip.decompress(packed),
+        shared_pieces(data),
         mimetype=_TYPES.get(suffix) or mimetypes.guess_type(name)[0],
     )
+    response.content_length = len(data)
     if takes_gzip:
         response.headers["Content-Encoding"] = "gzip"
     response.headers["Vary"] = "Accept-Encoding"
@@ -84,6 +89,17 @@ def _answer(name: str) -> Response:
         # It is for the page, one step above it, wherever that is: a proxy may put a path before it.
         response.headers["Service-Worker-Allowed"] = "../join"
     return response
+
+
+def _unpacked(name: str) -> bytes:
+    """A file as it is, unpacked once for all who do not take it packed."""
+    with _unpacking:
+        return _once_unpacked(name)
+
+
+@functools.cache
+def _once_unpacked(name: str) -> bytes:
+    return gzip.decompress(_files()[name])
 
 
 @functools.cache
