@@ -27,6 +27,9 @@ from gkt_core.algorithms.simulation.federation import Federation, load_federatio
 from gkt_core.bundle.manifest import Bundle, load_bundle
 from gkt_core.data.datasets import load_dataset
 from gkt_core.data.split import SplitOptions, split_dataset
+from tests.chromium import chromium
+
+__all__ = ["chromium"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

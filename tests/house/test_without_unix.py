@@ -35,6 +35,7 @@ HIDDEN_NAMES = {
 }
 # Each has a version of its own for Windows, and takes on Linux what Linux has: loaded before that is hidden.
 LIBRARIES = "click filelock httpx numpy onnxruntime psutil rich.console rich.progress safetensors.numpy"
+TRACKING = "mlflow wandb"
 # torch and its exporter, where they are needed: what they start on Linux is not theirs on Windows.
 TRAINING = (
     "torch torch.fx torch.onnx torch._dynamo onnx onnxscript sklearn.datasets matplotlib.figure PIL.Image"
@@ -107,7 +108,7 @@ ON_UNIX_ALONE = {
 @pytest.mark.system
 def test_every_module_is_imported_but_those_of_a_server(tmp_path: Path) -> None:
     code = f"""{PRELUDE}
-hide({(LIBRARIES + " " + TRAINING)!r})
+hide({f"{LIBRARIES} {TRAINING} {TRACKING}"!r})
 import json, pkgutil
 import edge_export, edge_runtime, gkt_core, profiling, server_app
 failed = {{}}

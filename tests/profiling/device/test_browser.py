@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip(f"gkt profile browser is NOT TESTED: {reason or 'Chromium is not installed'}")
     out = tmp_path_factory.mktemp("report") / "browser.json"
     arguments = ["browser", *measurement("browser").quick, "--json", "--out", str(out)]
-    result = CliRunner().invoke(profile, arguments, catch_exceptions=False)
+    # Of a thread: Playwright drives one browser in each, and that of other tests may be open in this one.
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(CliRunner().invoke, profile, arguments, catch_exceptions=False).result()
     assert result.exit_code == 0
     printed: dict[str, Any] = json.loads(result.stdout)
     assert printed == json.loads(out.read_text(encoding="utf-8"))
