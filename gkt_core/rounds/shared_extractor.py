@@ -27,6 +27,11 @@ EXTRACTOR_SPLIT = "extractor"
 # Beyond what any training that went well gives a weight or a running statistic.
 MOST_WEIGHT = 1e4
 _VARIANCE = ".running_var"
+# Of the norm of what devices began from: how far one may move a mean, and beyond what it is left out. Honest
+# ones were at 0.02 in their first round.
+_MOST_CHANGE, _FAR_OFF = 0.5, 10.0
+# The same of the middle one of so many devices' changes; honest ones were below 2.
+_ENOUGH_TO_COMPARE, _MOST_OF_USUAL, _FAR_OF_USUAL = 4, 4.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +111,74 @@ def read_extractor(
 
 
 def mean_extractor(
-    spec: ExtractorSpec, parts: Sequence[tuple[int, Extractor]]
+    spec: ExtractorSpec, parts: Sequence[tuple[int, Extractor]], begun: Extractor | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Average extractors, each weighted by its device's training samples, in the order given."""
+    """Average extractors, each weighted by its device's training samples, in the order given.
+
+    No device moves the mean further than the others could: of one that changed far more, the change is made
+    shorter (norm clipping: Sun et al., Can You Really Backdoor Federated Learning?, 2019).
+
+    Args:
+        spec: What the extractor is.
+        parts: Training samples and extractor of each device.
+        begun: What all of them began the round from; None where nobody knows it.
+    """
     total = sum(num for num, _ in parts)
+    flats = [spec.flat(arrays).astype(np.float64) for _, arrays in parts]
+    reference, norms, longest, _ = _changes(spec, flats, begun)
     mean = np.zeros(spec.num_values, np.float64)
-    for num, arrays in parts:
-        mean += spec.flat(arrays).astype(np.float64) * (num / total)
+    for (num, _), flat, norm in zip(parts, flats, norms, strict=True):
+        kept = flat if norm <= longest else reference + (flat - reference) * (longest / norm)
+        mean += kept * (num / total)
     return spec.tensors(mean.astype(np.float32))
+
+
+def far_extractors(
+    spec: ExtractorSpec, own: Mapping[str, Extractor], begun: Extractor | None = None
+) -> dict[str, str]:
+    """Name the devices whose extractors no training gives, and say why.
+
+    Args:
+        spec: What the extractor is.
+        own: Each device's.
+        begun: As of :func:`mean_extractor`.
+    """
+    names = sorted(own)
+    if not names:
+        return {}
+    flats = [spec.flat(own[each]).astype(np.float64) for each in names]
+    _, norms, _, farthest = _changes(spec, flats, begun)
+    return {
+        client_id: (
+            f"its extractor changed by {norm:.3g} (norm of the change) in one round, at most {farthest:.3g} "
+            "is what training gives here: its learning rate is far too high, or it did not train this"
+        )
+        for client_id, norm in zip(names, norms, strict=True)
+        if norm > farthest
+    }
+
+
+def _changes(
+    spec: ExtractorSpec, flats: Sequence[NDArray[np.float64]], begun: Extractor | None
+) -> tuple[NDArray[np.float64], list[float], float, float]:
+    """What devices began from, how far each came, how far it may move the mean, and what is far off."""
+    # Nearly all begin alike: in the middle of at least three is none that one of them has chosen.
+    reference = np.zeros(spec.num_values, np.float64)
+    if begun is not None:
+        reference = spec.flat(begun).astype(np.float64)
+    elif len(flats) > 2:
+        reference = np.median(flats, axis=0)
+    norms = [float(np.linalg.norm(flat - reference)) for flat in flats]
+    # Where nobody knows what it began from, an extractor is its own change.
+    own = math.sqrt(spec.num_values) * (1.0 if reference.any() else 2.0)
+    scale = max(float(np.linalg.norm(reference)), own)
+    longest, farthest = _MOST_CHANGE * scale, _FAR_OFF * scale
+    usual = float(np.median(norms))
+    if len(norms) >= _ENOUGH_TO_COMPARE and usual > 0:
+        longest = min(longest, _MOST_OF_USUAL * usual)
+        # One with few samples hardly changes anything, and is no measure where all others do the same.
+        farthest = min(farthest, max(_FAR_OF_USUAL * usual, _MOST_CHANGE * scale))
+    return reference, norms, longest, farthest
 
 
 def _metadata(client_id: str, round_num: int) -> dict[str, str | int]:

@@ -21,7 +21,7 @@ from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
 from gkt_core.wire.shards import SPLITS, ShardKey, write_soft_labels
 from server_app.heartbeat import Heartbeat
-from server_app.parts import average_extractors, stored_shards
+from server_app.parts import average_extractors, stored_shards, suspect_extractors
 from server_app.quarantine import Watch
 from server_app.rounds.deadline import Deadline
 from server_app.rounds.history import DAMAGED
@@ -223,7 +223,7 @@ class Trainer:
             return state
         try:
             if run.config.quarantine:
-                state = self._quarantine(state)
+                state = self._judged(state)
                 if state.phase is not Phase.TRAINING:
                     return state
             learned = None
@@ -346,6 +346,12 @@ class Trainer:
         self._save(state.round_num)
         publish_model(self._run, self._network)
         return self._apply(Trained(state.round_num))
+
+    def _judged(self, state: RunState) -> RunState:
+        """Leave out the devices of this round whose uploads or extractors are far outside."""
+        state = self._quarantine(state)
+        is_going_on = state.phase is Phase.TRAINING
+        return self._hold(state, suspect_extractors(self._run, state)) if is_going_on else state
 
     def _quarantine(self, state: RunState) -> RunState:
         """Leave out the devices of this round whose new uploads are far outside."""

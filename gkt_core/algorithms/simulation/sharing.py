@@ -56,7 +56,8 @@ class Sharing:
             sent += len(wire_body(data, None, compressed=self._config.compress).data)
             parts.append((len(client.part.data.train), read_extractor(data, spec, client_id, round_num)))
         if spec is not None:
-            self._mean = mean_extractor(spec, parts)
+            shared_before = self._mean and self._config.shares_after(round_num - 1)
+            self._mean = mean_extractor(spec, parts, self._mean if shared_before else None)
         return sent
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

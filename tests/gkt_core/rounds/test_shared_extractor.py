@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gkt_core.errors import ShardError
 from gkt_core.rounds.shared_extractor import (
     MOST_WEIGHT,
     ExtractorSpec,
+    far_extractors,
     mean_extractor,
     read_extractor,
     write_extractor,
@@ -51,6 +53,53 @@ def test_the_mean_is_weighted_by_samples() -> None:
         assert mean[name].dtype == np.float32
     alone = mean_extractor(SPEC, parts[:1])
     assert all(np.array_equal(alone[name], weights(1)[name]) for name in NAMES)
+
+
+def changed(begun: dict[str, NDArray[np.float32]], by: float, seed: int) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    return {
+        name: values + by * rng.standard_normal(values.shape).astype(np.float32)
+        for name, values in begun.items()
+    }
+
+
+def distance(one: Mapping[str, NDArray[np.float32]], other: Mapping[str, NDArray[np.float32]]) -> float:
+    return float(np.linalg.norm(SPEC.flat(one) - SPEC.flat(other)))
+
+
+@pytest.mark.parametrize("knows_begun", [True, False], ids=["from a mean", "from nowhere known"])
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("hostile", [9999.0, 300.0, -9999.0])
+def test_one_device_does_not_carry_the_mean_away(num: int, hostile: float, knows_begun: bool) -> None:
+    begun = weights(0)
+    honest = {f"client-{seed}": changed(begun, 0.02, seed) for seed in range(1, num + 1)}
+    bad = {name: np.full_like(values, hostile) for name, values in begun.items()}
+    known = begun if knows_begun else None
+    named = far_extractors(SPEC, {**honest, "mallory": bad}, known)
+    assert list(named) == ["mallory"] and "norm of the change" in named["mallory"]
+    assert far_extractors(SPEC, honest, known) == {}
+    # Nor where nobody is left out: its change counts for no more than one that could be honest.
+    parts = [(10, own) for own in honest.values()]
+    mean = mean_extractor(SPEC, [*parts, (10, bad)], known)
+    assert distance(mean, begun) < 2 * np.sqrt(SPEC.num_values)
+    if knows_begun and num >= 4:
+        assert distance(mean, begun) < 4 * distance(honest["client-1"], begun)
+
+
+def test_honest_changes_are_averaged_as_they_are() -> None:
+    begun = weights(0)
+    parts = [(seed, changed(begun, 0.02 * seed, seed)) for seed in range(1, 6)]
+    mean, plain = mean_extractor(SPEC, parts, begun), np.zeros(SPEC.num_values)
+    for num, own in parts:
+        plain += SPEC.flat(own).astype(np.float64) * (num / 15)
+    np.testing.assert_array_equal(SPEC.flat(mean), plain.astype(np.float32))
+
+
+def test_who_hardly_trains_makes_nobody_else_far_off() -> None:
+    begun = weights(0)
+    own = {f"client-{seed}": changed(begun, 1e-6, seed) for seed in range(5)}
+    own["client-9"] = changed(begun, 0.1, 9)
+    assert far_extractors(SPEC, own, begun) == {}
 
 
 def flat(**changes: Any) -> NDArray[np.float32]:

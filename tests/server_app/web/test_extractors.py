@@ -16,8 +16,9 @@ from gkt_core.wire.compression import compress
 from gkt_core.wire.protocol import RunInfo, from_json
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
-from server_app.parts import average_extractors
+from server_app.parts import average_extractors, suspect_extractors
 from server_app.rounds.state import Claimed, Quarantined
+from server_app.run_folder import mean_extractor_blob
 from tests.server_app.server_fixtures import CLIENTS, OPERATOR_SECRET, TOKEN, run_config
 from tests.server_app.web.api_fixtures import Api, refused
 
@@ -77,6 +78,26 @@ def test_the_mean_leaves_out_who_was_left_out(sharing: Api) -> None:
     assert all(np.array_equal(mean[name], expected[name]) for name in mean)
     assert run.store.traffic()["download/extractor", 1] == len(answer.content)
     refused(sharing.http.get(f"{sharing.root}/rounds/2/extractor"), 404, "NotFound", "no mean of extractors")
+
+
+def test_an_extractor_that_is_far_off_is_named_and_moves_nothing(sharing: Api) -> None:
+    run, spec = sharing.run, sharing.run.extractor_spec
+    own = {client_id: weights(sharing, seed) for seed, client_id in enumerate(CLIENTS)}
+    own[CLIENTS[0]] = {name: np.full_like(values, 9999) for name, values in own[CLIENTS[0]].items()}
+    for client_id in CLIENTS:
+        sharing.put_parts(client_id)
+        key = dataclasses.replace(KEY, client_id=client_id)
+        assert sharing.put_shard(key, write_extractor(spec, own[client_id], client_id, 1)).status_code == 200
+        sharing.report(client_id)
+    state = run.store.apply(Claimed(1))
+    suspects = suspect_extractors(run, state)
+    assert list(suspects) == [CLIENTS[0]] and "its extractor changed by" in suspects[CLIENTS[0]]
+    trusted = dataclasses.replace(state, trusted=(CLIENTS[0],))
+    assert suspect_extractors(run, trusted) == {}
+    # A run without quarantine averages all of them, none of which carries the others away.
+    average_extractors(run, state)
+    mean = read_extractor(run.blobs.local_path(mean_extractor_blob(1)).read_bytes(), spec, "", 1)
+    assert max(float(np.abs(values).max()) for values in mean.values()) < 3
 
 
 def test_what_is_no_extractor_is_refused_by_name(sharing: Api) -> None:
