@@ -306,7 +306,9 @@ class ServerClient:
                 sha256=sha256,
                 stall_seconds=self._stall_seconds,
             )
-            return self._call(download.read, "GET", path, headers=download.headers)
+            return self._call(
+                download.read, "GET", path, headers=download.headers, had=lambda: download.farthest
+            )
 
     def _message(
         self,
@@ -326,13 +328,14 @@ class ServerClient:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        had: Callable[[], int] = lambda: 0,
     ) -> AnswerT:
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         said: set[str] = set()
         while True:
             began = time.monotonic()
             try:
-                answer = self._try(read, method, path, body, headers)
+                answer = self._try(read, method, path, body, headers, had)
             except TroubleError as error:
                 trouble = error
             else:
@@ -364,8 +367,9 @@ class ServerClient:
         path: str,
         body: bytes | None,
         headers: dict[str, str] | None,
+        had: Callable[[], int],
     ) -> AnswerT:
-        before = self.download_bytes
+        before = had()
         self.upload_bytes += len(body or b"")
         self._head.begin()
         try:
@@ -380,8 +384,8 @@ class ServerClient:
                 finally:
                     self.download_bytes += response.num_bytes_downloaded
         except httpx.TransportError as error:
-            # A download that goes on from there next time.
-            has_moved = "Range" in (headers or {}) and self.download_bytes - before >= LEAST_BYTES
+            # A download that goes on from there next time; what it had before is no step.
+            has_moved = "Range" in (headers or {}) and had() - before >= LEAST_BYTES
             words = failure_words(error)
             if self._head.has_passed:
                 words = f"the head of an answer took longer than {self._head.seconds:.0f} s"

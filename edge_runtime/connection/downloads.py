@@ -14,11 +14,14 @@ import httpx
 
 from edge_runtime.connection.answers import BINARY, OddAnswerError, check_type, raw_pieces
 from edge_runtime.connection.kept_part import Place
-from gkt_core.errors import UnsafeModelError
+from gkt_core.errors import ServerUnavailableError, UnsafeModelError
 from gkt_core.wire.protocol import SHA256_HEADER
 
 _SECONDS_BETWEEN_LINES = 10.0
 _PIECE_BYTES = 1 << 20
+# All tries together may bring so many times what a file may have: a link that breaks costs no more than its
+# last piece, and one that never lets a part be asked for begins anew a few times.
+_MOST_TIMES, _SLACK_BYTES = 4, 1 << 20
 
 
 class Download:
@@ -35,6 +38,7 @@ class Download:
     Attributes:
         headers: Of the next try.
         num_bytes: That are there.
+        farthest: The most that were ever there; what is sent once more brings nothing.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Download:
     ) -> None:
         # What is compressed on the way cannot go on in the middle.
         self.headers = {"Accept-Encoding": "identity"}
-        self.num_bytes = 0
+        self.num_bytes = self.farthest = self._num_received = 0
         self._name, self._note, self._told = name, note, time.monotonic()
         self._stream, self._most_bytes, self._expected = place.stream, most_bytes, sha256
         self._stall_seconds, self._on_begin = stall_seconds, place.on_begin
@@ -62,6 +66,7 @@ class Download:
 
         Raises:
             OddAnswerError: Something else than the server sent it, it changed on its way, or is too long.
+            ServerUnavailableError: All tries together brought far more than the file has.
             UnsafeModelError: The server itself says that it is another file than its manifest names.
             TransportError: The connection broke; the next try goes on from there.
         """
@@ -85,9 +90,17 @@ class Download:
         for piece in raw_pieces(response, stall_seconds=self._stall_seconds):
             if self.num_bytes + len(piece) > self._most_bytes:
                 raise self._too_long()
+            self._num_received += len(piece)
+            if self._num_received > _MOST_TIMES * self._most_bytes + _SLACK_BYTES:
+                raise ServerUnavailableError(
+                    f"{self._name}: {self._num_received:,} bytes came of a file that has "
+                    f"{self._most_bytes:,} at most, and never all of it: something between breaks off "
+                    "answers and lets no part be asked for, or the server means harm"
+                )
             self._stream.write(piece)
             self._hash.update(piece)
             self.num_bytes += len(piece)
+            self.farthest = max(self.farthest, self.num_bytes)
             if sha256:
                 self._ask_for_the_rest()
             if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
@@ -118,7 +131,7 @@ class Download:
         self._stream.seek(0)
         while piece := self._stream.read(_PIECE_BYTES):
             self._hash.update(piece)
-        self.num_bytes, self._sha256 = num_bytes, sha256
+        self.num_bytes, self.farthest, self._sha256 = num_bytes, num_bytes, sha256
         self._ask_for_the_rest()
         self._note(f"{self._name}: goes on after {num_bytes:,} bytes that are here")
 

@@ -19,7 +19,8 @@ import socket
 import ssl
 import struct
 import time
-from concurrent.futures import Future
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -37,14 +38,19 @@ HEAD_SECONDS = 10.0
 # A body of so many bytes is a message: it has come as a whole before there is a thread for it, in so many
 # seconds. What is longer is an upload, whose thread its route gives it or not.
 MESSAGE_BYTES, MESSAGE_SECONDS = 32 * 1024, 33.0
-# Requests that have or await a thread; each takes milliseconds.
-MOST_ASKED = 1024
+# Requests that have or await a thread; each takes milliseconds. Who asks for a file of a page, a document, or
+# shows no secret, is answered by few threads: a crowd of them delays no device, and nobody who asks how the
+# server is.
+MOST_ASKED, GUEST_THREADS = 1024, 8
 # What a refused peer still sends is read, so that it comes to read why; so much, and for so long.
 _LINGER_SECONDS, _MOST_LINGER_BYTES = 30.0, 256 << 20
 # Descriptors that are made free at once when there is none.
 _SPARE = 32
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+_GUEST = re.compile(
+    rb"GET /(?:(?!v1/|healthz|readyz)|v1/(?!health/)(?!.*\r\nauthorization:))", re.IGNORECASE | re.DOTALL
+)
 _EXPECTS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -73,8 +79,8 @@ class Peer(TConn):  # type: ignore[misc]
         self.initialized = self.data_ready = True
         self.shakes_hands = isinstance(sock, ssl.SSLSocket)
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
-        # How long head and body are, once the head is there; whether a thread has its request, or will.
-        self.wanted_bytes, self.is_asking = 0, False
+        # How long head and body are, once the head is there; who asks, while a thread is at it, or will be.
+        self.wanted_bytes, self.asks = 0, ""
         self.num_delivered = 0
         # Until when its request is kept, from the first time on; 0 for one that is not.
         self.kept_until = 0.0
@@ -106,7 +112,8 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
         self._waiting: dict[Peer, None] = {}
         self._with_body: dict[Peer, None] = {}
         self._lingering: dict[Peer, None] = {}
-        self._rests_until, self._num_asking = 0.0, 0
+        self._rests_until, self._num_asking = 0.0, Counter[str]()
+        self._guests = ThreadPoolExecutor(min(GUEST_THREADS, self.cfg.threads), "guests")
 
     def init_signals(self) -> None:
         """Leave signals to the process."""
@@ -119,6 +126,7 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
         """Serve until told to stop."""
         if self.alive:
             super().run()
+        self._guests.shutdown(wait=False)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Handle what happened since; of a connection that was closed a moment ago, nothing happened."""
@@ -133,17 +141,21 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Peer) -> None:
         """Let a thread handle a request, unless too many wait for one, or the process is about to end."""
-        if self._num_asking >= MOST_ASKED:
+        asks = "guest" if _GUEST.match(conn.head) else "known"
+        if self._num_asking[asks] >= MOST_ASKED:
             with contextlib.suppress(OSError):
                 conn.sock.sendall(busy_answer(f"{MOST_ASKED} requests are being answered"))
             self._go_on(conn, kept=False)
             return
         try:
-            super().enqueue_req(conn)
+            pool = self._guests if asks == "guest" else self.tpool
+            future = pool.submit(self.handle, conn)
         except RuntimeError:
             self._drop(conn)
         else:
-            conn.is_asking, self._num_asking = True, self._num_asking + 1
+            conn.asks = asks
+            self._num_asking[asks] += 1
+            future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept, unless there was no descriptor a moment ago."""
@@ -286,8 +298,9 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Peer, fs: Any) -> None:
         """Keep the request or the connection, or read what its peer still sends before it is closed."""
-        if conn.is_asking:
-            conn.is_asking, self._num_asking = False, self._num_asking - 1
+        if conn.asks:
+            self._num_asking[conn.asks] -= 1
+            conn.asks = ""
         try:
             kept = bool(not fs.cancelled() and fs.result())
             turn: Turn | None = conn.sock.turn

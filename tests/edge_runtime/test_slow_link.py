@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from edge_runtime.connection import downloads
 from edge_runtime.server_client import ServerClient
+from gkt_core.errors import ServerUnavailableError
 from gkt_core.wire.protocol import JoinRequest
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app, create_run
@@ -187,3 +189,57 @@ def test_a_part_that_was_not_asked_for() -> None:
     with contextlib.closing(server):
         assert server.soft_labels("client-a", 1) == whole
     assert asked == [None, "bytes=400-", None, "bytes=400-"]
+
+
+class _BreaksOff(http.server.BaseHTTPRequestHandler):
+    """Answers with the whole file however much is asked for, and closes before its end."""
+
+    protocol_version = "HTTP/1.1"
+    whole = np.random.default_rng(0).bytes(300_000)
+    breaks_after: Callable[[int], int]
+    num_tries = 0
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        kind.num_tries += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("X-Content-SHA256", hashlib.sha256(self.whole).hexdigest())
+        self.send_header("Content-Length", str(len(self.whole)))
+        self.end_headers()
+        # So that what is wrong with the device ends as well.
+        last = len(self.whole) if kind.num_tries > 500 else kind.breaks_after(kind.num_tries)
+        self.wfile.write(self.whole[:last])
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["in memory", "kept"])
+@pytest.mark.parametrize(
+    ("breaks_after", "most_tries", "words"),
+    [
+        (lambda number: 299_995, 20, "did not answer|bytes came"),
+        # A little further each time: a step, and yet all of it together is bounded.
+        (lambda number: 2000 * number, 100, "bytes came of a file that has 300,000 at most"),
+    ],
+    ids=["five bytes before its end", "further each time"],
+)
+def test_a_download_that_never_ends_is_given_up(
+    tmp_path: Path, breaks_after: Callable[[int], int], most_tries: int, words: str, keeps: bool
+) -> None:
+    handler = type("Handler", (_BreaksOff,), {"breaks_after": staticmethod(breaks_after)})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as hostile:
+        thread = threading.Thread(target=hostile.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{hostile.server_address[1]}"
+            server = ServerClient(url, TOKEN, sleep=lambda seconds: None, patience_seconds=60)
+            server.part_folder = tmp_path if keeps else None
+            with contextlib.closing(server), pytest.raises(ServerUnavailableError, match=words):
+                server.model_template(most_bytes=300_000)
+        finally:
+            hostile.shutdown()
+            thread.join()
+    assert 1 < vars(handler)["num_tries"] < most_tries

@@ -164,6 +164,23 @@ test("a download goes on where the link broke, also in another process", async (
   assert.deepEqual(await store.names(), []);
 });
 
+test("a download that is broken off again and again, from its beginning each time, ends", async () => {
+  const file = Uint8Array.from({ length: 300_000 }, (_, index) => index % 251);
+  const headers = { "content-type": "application/octet-stream", "x-content-sha256": await sha256Hex(file) };
+  const again = (breaksAfter: (place: number) => number): Scripted[] =>
+    Array.from({ length: 500 }, (_, place) => ({ headers, body: file, breaksAfter: breaksAfter(place) }));
+  const same = client(again(() => 299_995));
+  await assert.rejects(same.server.modelTemplate(300_000), { name: "ServerUnavailableError" });
+  assert.ok(same.transport.requests.length < 20);
+  // A little further each time: it is a step, and yet all of it together is bounded.
+  const further = client(again((place) => 2000 * (place + 1)));
+  await assert.rejects(further.server.modelTemplate(300_000), {
+    name: "ServerUnavailableError",
+    message: /bytes came of a file that has 300,000 at most/,
+  });
+  assert.ok(further.transport.requests.length < 100);
+});
+
 test("another part than was asked for, and bytes that are not the server's, are asked for again", async () => {
   const file = new Uint8Array(3000).fill(7);
   const headers = { "content-type": "application/octet-stream", "x-content-sha256": await sha256Hex(file) };

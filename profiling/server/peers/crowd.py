@@ -1,7 +1,8 @@
-"""A process full of peers that say nothing, or a byte a second; who is sent away comes again.
+"""A process full of peers that say nothing, or a byte a second, or ask and read nothing; who is sent away comes again.
 
 Started with a JSON object: ``port``, ``num``, ``certificate`` (empty for plain http), ``first``, which each
-peer says at once, and ``trickle``, of which it says a byte each second. Prints a line when all are there.
+peer says at once, ``trickle``, of which it says a byte each second, and ``reads``, whether it reads what it is
+told. Prints a line when all are there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 _AGAIN_SECONDS, _BYTE_SECONDS = 0.5, 1.0
 # So many come in one go: fewer than a listening socket's queue holds.
 _AT_ONCE = 100
+# What the kernel takes for a peer that does not read.
+_LEAST_BUFFER_BYTES = 4096
 
 
 class Peer:
@@ -78,7 +81,11 @@ class Peer:
         self._sock, self._place = None, 0
 
     def _connect(self) -> None:
-        sock = socket.create_connection(("127.0.0.1", self._crowd.port), 60.0)
+        sock = socket.socket()
+        if not self._crowd.reads:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LEAST_BUFFER_BYTES)
+        sock.settimeout(60.0)
+        sock.connect(("127.0.0.1", self._crowd.port))
         sock.setblocking(False)
         if self._crowd.tls is not None:
             host, tls = "127.0.0.1", self._crowd.tls
@@ -86,7 +93,8 @@ class Peer:
             self._shakes_hands = True
         self._sock = sock
         self._crowd.num_connections += 1
-        self._crowd.selector.register(sock, selectors.EVENT_READ, self)
+        if self._crowd.reads:
+            self._crowd.selector.register(sock, selectors.EVENT_READ, self)
 
     def _say(self, words: bytes) -> None:
         assert self._sock is not None
@@ -103,10 +111,14 @@ class Crowd:
         certificate: File of the authority (PEM); empty for plain http, or for peers without a handshake.
         first: What each says at once.
         trickle: What each says a byte of each second, from its beginning again in the end.
+        reads: Whether they read what they are told.
     """
 
-    def __init__(self, port: int, num: int, certificate: str, first: str, trickle: str) -> None:
-        self.port, self.first, self.trickle = port, first.encode(), trickle.encode()
+    def __init__(
+        self, port: int, num: int, certificate: str, first: str, trickle: str, reads: bool = True
+    ) -> None:
+        self.reads, self.port = reads, port
+        self.first, self.trickle = first.encode(), trickle.encode()
         self.tls = ssl.create_default_context(cafile=certificate) if certificate else None
         self.selector, self.num_connections = selectors.DefaultSelector(), 0
         self._peers = [Peer(self) for _ in range(num)]

@@ -1,4 +1,4 @@
-"""A real ``gkt serve`` beside crowds of silent and trickling peers, and one honest device."""
+"""A real ``gkt serve`` beside crowds of silent, trickling and unreading peers, and one honest device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import psutil
 
 from edge_export import ExportOptions, export_bundle
 from edge_runtime.server_client import ServerClient
-from gkt_core.bundle.manifest import Manifest
+from gkt_core.bundle.manifest import DEVICE_FILES, Manifest
 from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import RunFailedError
 from gkt_core.wire import paths
@@ -34,6 +35,7 @@ from server_app.members.inviting import enrolled
 from server_app.own_certificate import names_of_this_machine, own_certificate
 from server_app.run_folder import RunContext, create_run
 
+_PAGE_FILES = list((resources.files("server_app.web") / "static" / "join").iterdir())
 _HONEST, _HOSTILE = "honest", "hostile"
 _NUM_EXAMPLES, _NUM_VALIDATION = 8, 2
 _START_SECONDS = 120.0
@@ -46,7 +48,7 @@ class Manner:
     """What a crowd says.
 
     Attributes:
-        name: ``silent`` or ``trickling``.
+        name: ``silent``, ``trickling``, or ``unreading``: they ask for a file and read nothing of it.
         has_credential: Whether it shows the secret of a device of the run, or never gets so far.
     """
 
@@ -54,7 +56,9 @@ class Manner:
     has_credential: bool
 
 
-MANNERS = tuple(Manner(name, known) for known in (False, True) for name in ("silent", "trickling"))
+MANNERS = tuple(
+    Manner(name, known) for known in (False, True) for name in ("silent", "trickling", "unreading")
+)
 
 
 def measure_peers(options: PeersOptions, announce: Announce) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def beside_crowds(
         measured = []
         for num, manner in scenarios:
             announce(f"{num} {manner.name} peers, {'https' if tls else 'http'}, {_who(manner)}")
-            with _crowd(port, num, manner, honest.hostile_head(), honest.authority if tls else None):
+            with _crowd(port, num, manner, honest.hostile_heads(), honest.authority if tls else None):
                 seconds = honest.requests(options.num_requests)
                 process = psutil.Process(info["pid"])
                 held = {"threads": process.num_threads(), "descriptors": process.num_fds()}
@@ -161,14 +165,18 @@ class _Honest:
             with self._server(token) as server:
                 server.join(client_id, join)
 
-    def hostile_head(self) -> str:
-        """The head of an upload that shows the hostile device's secret."""
-        path = fill(paths.RUN, run_id=self._run.store.run_id) + fill(
-            paths.SHARD, round_num=1, client_id=_HOSTILE, split="train", index=0
-        )
+    def hostile_heads(self) -> tuple[str, str, str]:
+        """What a crowd says: of an upload with the hostile device's secret, of a public file, of the bundle."""
+        run = fill(paths.RUN, run_id=self._run.store.run_id)
+        path = run + fill(paths.SHARD, round_num=1, client_id=_HOSTILE, split="train", index=0)
+        shows = f"Host: x\r\nAuthorization: Bearer {self._hostile}\r\n"
+        largest = max(DEVICE_FILES, key=lambda name: self._run.bundle.file(name).stat().st_size)
+        (page,) = (each for each in _PAGE_FILES if each.name.endswith(".wasm.gz"))
+        public = fill(paths.JOIN_FILE, file=page.name.removesuffix(".gz"))
         return (
-            f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._hostile}\r\n"
-            f"{SHA256_HEADER}: {'0' * 64}\r\nContent-Length: 4000\r\n\r\n"
+            f"PUT {path} HTTP/1.1\r\n{shows}{SHA256_HEADER}: {'0' * 64}\r\nContent-Length: 4000\r\n\r\n",
+            f"GET {public} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n",
+            f"GET {run}{fill(paths.ARTIFACT, name=largest)} HTTP/1.1\r\n{shows}\r\n",
         )
 
     def requests(self, num: int) -> list[float]:
@@ -223,16 +231,25 @@ class _Honest:
 
 
 @contextlib.contextmanager
-def _crowd(port: int, num: int, manner: Manner, head: str, authority: Path | None) -> Iterator[None]:
+def _crowd(
+    port: int, num: int, manner: Manner, heads: tuple[str, str, str], authority: Path | None
+) -> Iterator[None]:
     """Peers that are there while the block runs."""
-    is_silent, is_known = manner.name == "silent", manner.has_credential
+    is_silent, is_known, reads = manner.name == "silent", manner.has_credential, manner.name != "unreading"
+    upload, public, bundle = heads
+    first, trickle = upload if is_known else "", ""
+    if manner.name == "trickling":
+        trickle = "x" if is_known else "GET / HTTP/1.1\r\nX: " + "x" * 4000
+    elif not reads:
+        first = bundle if is_known else public
     settings = {
         "port": port,
         "num": num,
         # Who says nothing at all shakes no hands either.
         "certificate": "" if authority is None or (is_silent and not is_known) else str(authority),
-        "first": head if is_known else "",
-        "trickle": "" if is_silent else "x" if is_known else "GET / HTTP/1.1\r\nX: " + "x" * 4000,
+        "first": first,
+        "trickle": trickle,
+        "reads": reads,
     }
     command = [sys.executable, "-m", "profiling.server.peers.crowd"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

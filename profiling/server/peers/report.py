@@ -1,4 +1,4 @@
-"""``gkt profile peers``: silent and trickling peers beside an honest device, and how soon it is answered."""
+"""``gkt profile peers``: silent, trickling and unreading peers beside an honest device, and how soon it is answered."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _crowds(document: Document) -> Section:
     }
     num = document["settings"]["num_requests"]
     section = table(
-        "An honest device beside peers that say nothing, or a byte a second",
+        "An honest device beside peers that say nothing, or a byte a second, or read nothing",
         columns,
         map(_row, document["crowds"]),
     )
@@ -47,10 +47,11 @@ def _crowds(document: Document) -> Section:
 
 
 class Peers(Measurement[PeersOptions]):
-    """Let peers that say nothing, or next to nothing, crowd a server.
+    """Let peers that say nothing, or next to nothing, or read nothing, crowd a server.
 
-    Crowds of 64, 512 and 2,000 over http and https, silent and trickling, without a secret (no handshake, a
-    head that never ends) and with a device's (a body that never comes), all on this machine. Fails unless
+    Crowds of 64, 512 and 2,000 over http and https, silent, trickling and unreading, without a secret (no
+    handshake, a head that never ends, a file of the page that is not read) and with a device's (a body that
+    never comes, a file of the bundle that is not read), all on this machine. Fails unless
     each request of an honest device beside them is answered within two seconds and its rounds are trained.
     """
 

@@ -98,8 +98,9 @@ class Served:
         return rows, sorted(path.name for path in kept)
 
     def held(self) -> tuple[int, int]:
-        """Threads and descriptors of the process."""
-        return self.process.num_threads(), self.process.num_fds()
+        """Threads of the process, and its descriptors but for those of the database's connections."""
+        database = sum(Path(each.path).name.startswith(DATABASE_NAME) for each in self.process.open_files())
+        return self.process.num_threads(), self.process.num_fds() - database
 
     def close(self) -> None:
         self._engine.dispose()
@@ -167,7 +168,7 @@ def _fuzz(served: Served) -> None:
             served.honest()
     served.honest()
     # A thread that was stuck would hold its connection; those of the pool stay, and are not more than it has.
-    until(lambda: served.process.num_fds() <= descriptors, "the end of all connections")
+    until(lambda: served.held()[1] <= descriptors, "the end of all connections")
     assert served.process.num_threads() <= threads + WEB_THREADS - AT_ONCE
     incoming = served.server.data_dir / "blobs" / INCOMING
     until(lambda: not incoming.exists() or not any(incoming.iterdir()), "the removal of what was cut off")

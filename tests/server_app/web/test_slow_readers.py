@@ -26,6 +26,7 @@ PEERS = 4 * THREADS
 # More than the kernel keeps for a peer, both sides together.
 BIG = bytes(range(256)) * (32 << 10)
 WHOLE = b"w" * (3 << 19)
+SHOWS = "Authorization: Bearer x\r\n"
 ASKS = "GET {} HTTP/1.1\r\nHost: x\r\n{}\r\n"
 
 
@@ -198,7 +199,7 @@ def test_too_many_requests_at_once_are_to_come_again(
     monkeypatch.setattr("server_app.web.connections.MOST_ASKED", PEERS)
     goes_on, waiting = threading.Event(), threading.Semaphore(0)
 
-    @app.get("/long")
+    @app.get("/v1/long")
     def long() -> str:
         waiting.release()
         goes_on.wait(LONGEST_SECONDS)
@@ -206,16 +207,18 @@ def test_too_many_requests_at_once_are_to_come_again(
 
     with (
         serving(app, tls=tls, num_threads=THREADS, stall_seconds=LONGEST_SECONDS) as port,
-        not_reading(port, tls, "/long", num=PEERS) as made,
+        not_reading(port, tls, "/v1/long", SHOWS, num=PEERS) as made,
     ):
         for _ in range(THREADS):
             waiting.acquire()
         # The last of them may be on its way still: then this one is asked before it, and it is refused.
-        with not_reading(port, tls, "/", num=2) as late:
+        with not_reading(port, tls, "/v1/long", SHOWS, num=2) as late:
             response = http.client.HTTPResponse(late[1])
             response.begin()
             assert response.status == 503 and response.headers["Retry-After"] == "2"
             assert b"ask again" in response.read()
+            # Who shows nothing waits in another queue.
+            assert asked(port, tls) == b"hello"
             goes_on.set()
             assert {answers(peer)[0][0] for peer in [*made, late[0]]} <= {200, 503}
         assert asked(port, tls) == b"hello"

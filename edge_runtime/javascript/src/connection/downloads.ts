@@ -18,6 +18,9 @@ const PART_NAME = "download.part";
 const NOTE_NAME = "download.json";
 const SECONDS_BETWEEN_LINES = 10;
 const BYTES_BETWEEN_SAVES = 4 << 20;
+/** All tries together may bring so many times what a file may have. */
+const MOST_TIMES = 4;
+const SLACK_BYTES = 1 << 20;
 
 /** What is known of a file before it comes. */
 export interface Wanted {
@@ -35,6 +38,9 @@ export class Download {
   readonly headers: Record<string, string> = { "Accept-Encoding": "identity" };
   private pieces: Uint8Array[] = [];
   private numBytes = 0;
+  private numReceived = 0;
+  /** The most that was ever there; what is sent once more brings nothing. */
+  private farthest = 0;
   private unsaved = 0;
   private sha256 = "";
   private told = performance.now();
@@ -64,17 +70,26 @@ export class Download {
     if (!(numBytes > 0 && numBytes < this.wanted.mostBytes)) return;
     this.pieces = [part.subarray(0, numBytes)];
     this.numBytes = numBytes;
+    this.farthest = numBytes;
     this.askForTheRest();
     this.note(`${this.wanted.name}: goes on after ${grouped(numBytes)} bytes that are here`);
   }
 
   /** Run the tries, and keep or drop what has come as they end. */
   async run(
-    tries: (read: (response: Response) => Promise<Uint8Array>, headers: Record<string, string>) => Promise<Uint8Array>,
+    tries: (
+      read: (response: Response) => Promise<Uint8Array>,
+      headers: Record<string, string>,
+      had: () => number,
+    ) => Promise<Uint8Array>,
   ): Promise<Uint8Array> {
     await this.takeUp();
     try {
-      const whole = await tries((response) => this.read(response), this.headers);
+      const whole = await tries(
+        (response) => this.read(response),
+        this.headers,
+        () => this.farthest,
+      );
       await this.drop();
       return whole;
     } catch (error) {
@@ -89,6 +104,7 @@ export class Download {
    * Take what an answer holds; the file, which is whole then.
    *
    * @throws OddAnswerError Something else than the server sent it, it changed on its way, or is too long.
+   * @throws ServerUnavailableError All tries together brought far more than the file has.
    * @throws UnsafeModelError The server itself says that it is another file than its manifest names.
    * @throws TransportError The connection broke; the next try goes on from there.
    */
@@ -116,8 +132,16 @@ export class Download {
     if (!(this.numBytes + (length || 0) <= mostBytes)) throw this.tooLong();
     for await (const piece of rawPieces(response, this.stallSeconds)) {
       if (this.numBytes + piece.length > mostBytes) throw this.tooLong();
+      this.numReceived += piece.length;
+      if (this.numReceived > MOST_TIMES * mostBytes + SLACK_BYTES) {
+        throw new ServerUnavailableError(
+          `${name}: ${grouped(this.numReceived)} bytes came of a file that has ${grouped(mostBytes)} at most, and never all ` +
+            "of it: something between breaks off answers and lets no part be asked for, or the server means harm",
+        );
+      }
       this.pieces.push(piece);
       this.numBytes += piece.length;
+      this.farthest = Math.max(this.farthest, this.numBytes);
       this.unsaved += piece.length;
       if (sha256) this.askForTheRest();
       if (this.unsaved >= BYTES_BETWEEN_SAVES) await this.save();

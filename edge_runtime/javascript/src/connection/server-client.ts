@@ -75,7 +75,12 @@ export async function slept(seconds: number): Promise<void> {
 }
 
 type Read<T> = (response: Response) => Promise<T>;
-type Body = { readonly body?: Uint8Array; readonly headers?: Record<string, string> };
+type Body = {
+  readonly body?: Uint8Array;
+  readonly headers?: Record<string, string>;
+  /** How much of a download was ever there. */
+  readonly had?: () => number;
+};
 
 /** Talks to one server about its run. */
 export class ServerClient {
@@ -225,7 +230,7 @@ export class ServerClient {
 
   private async downloaded(path: string, mostBytes: number, sha256 = ""): Promise<Uint8Array> {
     const download = new Download({ name: path, mostBytes, sha256 }, this.stallSeconds, this.note, this.partStore);
-    return download.run((read, headers) => this.call(read, "GET", path, { headers }));
+    return download.run((read, headers, had) => this.call(read, "GET", path, { headers, had }));
   }
 
   private async message<T>(type: MessageType<T>, method: "GET" | "PUT", path: string, body: Body = {}): Promise<T> {
@@ -266,8 +271,8 @@ export class ServerClient {
     }
   }
 
-  private async try<T>(read: Read<T>, method: "GET" | "PUT", path: string, { body, headers }: Body): Promise<T> {
-    const before = this.downloadBytes;
+  private async try<T>(read: Read<T>, method: "GET" | "PUT", path: string, { body, headers, had }: Body): Promise<T> {
+    const before = had?.() ?? 0;
     let response: Response | undefined;
     try {
       this.uploadBytes += body?.length ?? 0;
@@ -287,8 +292,8 @@ export class ServerClient {
       return await judge(this.counted(response), read, this.stallSeconds);
     } catch (error) {
       if (!(error instanceof TransportError)) throw error;
-      // A download that goes on from there next time.
-      const hasMoved = headers?.["Range"] !== undefined && this.downloadBytes - before >= LEAST_BYTES;
+      // A download that goes on from there next time; what it had before is no step.
+      const hasMoved = headers?.["Range"] !== undefined && (had?.() ?? 0) - before >= LEAST_BYTES;
       throw new TroubleError(error.message, { hasMoved });
     } finally {
       response?.discard();
