@@ -40,7 +40,7 @@ from gkt_core.rounds.client_round import LocalProgress, client_update
 from gkt_core.rounds.drift import fixed_features, uploads_now
 from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.rounds.label_privacy import with_private_labels
-from gkt_core.rounds.shared_extractor import ExtractorSpec, read_extractor, write_extractor
+from gkt_core.rounds.shared_extractor import ExtractorSpec, take_mean, write_extractor
 from gkt_core.version import __version__
 from gkt_core.wire.feature_noise import FeatureNoise
 from gkt_core.wire.levels.transport import level_features
@@ -289,7 +289,8 @@ class Device:
             return
         spec = ExtractorSpec.of_arrays(engine.parameters())
         data = self.server.extractor(round_num - 1, most_bytes=spec.max_bytes)
-        engine.replace(read_extractor(data, spec, "", round_num - 1))
+        if trouble := take_mean(engine, part, spec, data, round_num - 1):
+            self.listener.note(f"{self.client_id} goes on from its own extractor: {trouble}")
 
     def _held_round(self, engine: DeviceEngine, part: ClientPart, task: Task) -> int:
         """Decide whether to upload after this round's training: 0, or the round of an upload that will do.
@@ -394,5 +395,5 @@ class Device:
         named = named_model(filled, template, manifest, measured, state.run_id, state.trained_round)
         path = self.state_dir.path / MODEL_NAME
         with full_disk_named(path):
-            write_atomically(path, named)
+            write_atomically(path, named, mode=0o600)
         return path, measured

@@ -188,7 +188,7 @@ def served(
             web.start()
             link = serve_link(run, access.public_url or _reachable(url), access.authority)
             write_atomically(info_path, (json.dumps(info) + "\n").encode())
-            yield url, link, web
+            yield access.public_url or url, link, web
         finally:
             logging.getLogger().removeHandler(lines)
             info_path.unlink(missing_ok=True)

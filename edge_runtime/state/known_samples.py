@@ -204,4 +204,4 @@ def _write(path: Path, known: dict[int, _Known], unknown_rounds: int) -> None:
     arrays[_UNKNOWN] = np.int64(unknown_rounds)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
-    write_atomically(path, stream.getvalue())
+    write_atomically(path, stream.getvalue(), mode=0o600)

@@ -192,7 +192,7 @@ class StateDir:
         return state
 
     def _write(self, state: DeviceState) -> None:
-        write_atomically(self._state_path, json.dumps(asdict(state)).encode())
+        write_atomically(self._state_path, json.dumps(asdict(state)).encode(), mode=0o600)
 
     def keep_upload(self, round_num: int, kept: KeptUpload) -> None:
         """Remember what makes the upload of a round, before any of it is sent."""
@@ -203,7 +203,8 @@ class StateDir:
             tensors[_SAMPLES] = np.frombuffer(bytes.fromhex(kept.samples_sha256), np.uint8)
         path = self._upload_path(round_num)
         with full_disk_named(path):
-            write_atomically(path, save({name: np.ascontiguousarray(each) for name, each in tensors.items()}))
+            data = save({name: np.ascontiguousarray(each) for name, each in tensors.items()})
+            write_atomically(path, data, mode=0o600)
 
     def upload(self, round_num: int) -> KeptUpload:
         """Give what :meth:`keep_upload` was given for a round.

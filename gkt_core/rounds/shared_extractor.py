@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from gkt_core.bundle.manifest import TensorSlot
 from gkt_core.bundle.template import EXTRACTOR_PREFIX
+from gkt_core.data.augment import to_float_nchw
 from gkt_core.errors import ShardError
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.wire.shard_checks import check_layout, check_magnitude, check_metadata
 from gkt_core.wire.shard_file import MAX_HEADER_BYTES, parse, serialise
 
@@ -26,6 +29,7 @@ Extractor = Mapping[str, NDArray[np.float32]]
 EXTRACTOR_SPLIT = "extractor"
 # Beyond what any training that went well gives a weight or a running statistic.
 MOST_WEIGHT = 1e4
+_TRIED_SAMPLES = 8
 _VARIANCE = ".running_var"
 # Of the norm of what devices began from: how far one may move a mean, and beyond what it is left out. Honest
 # ones were at 0.02 in their first round.
@@ -179,6 +183,38 @@ def _changes(
         # One with few samples hardly changes anything, and is no measure where all others do the same.
         farthest = min(farthest, max(_FAR_OF_USUAL * usual, _MOST_CHANGE * scale))
     return reference, norms, longest, farthest
+
+
+def take_mean(
+    engine: DeviceEngine, part: ClientPart, spec: ExtractorSpec, data: bytes, round_num: int
+) -> str:
+    """Let a device go on from the mean of a round, unless nothing can be trained behind it.
+
+    Args:
+        engine: The device's; where nothing can, it has its own extractor as before.
+        part: Of whose validation samples some are tried.
+        spec: What the extractor is.
+        data: The mean's file.
+        round_num: After which it was made.
+
+    Returns:
+        Why nothing can; empty where something can.
+
+    Raises:
+        ShardError: It is another network's or round's, or holds values that no training gives.
+    """
+    mean, own = read_extractor(data, spec, "", round_num), engine.parameters()
+    engine.replace(mean)
+    features, logits = engine.predict(to_float_nchw(part.data.validation.images[:_TRIED_SAMPLES]))
+    largest = max(float(np.abs(values).max(initial=0.0)) for values in (features, logits))
+    # NaN is neither below nor above.
+    if largest <= MOST_WEIGHT:
+        return ""
+    engine.replace({name: own[name] for name, _ in spec.shapes})
+    return (
+        f"with the mean of round {round_num}, features and logits of its own images reach {largest:.3g}; "
+        "whoever runs the server should look at who takes part"
+    )
 
 
 def _metadata(client_id: str, round_num: int) -> dict[str, str | int]:

@@ -1,7 +1,7 @@
-"""A process full of peers that say nothing, or a byte a second, or ask and read nothing; who is sent away comes again.
+"""A process full of peers that say or read nothing, or a byte a second; who is sent away comes again.
 
 Started with a JSON object: ``port``, ``num``, ``certificate`` (empty for plain http), ``first``, which each
-peer says at once, ``trickle``, of which it says a byte each second, and ``reads``, whether it reads what it is
+says at once, ``trickle``, of which it says a byte each second, and ``reads``, whether it reads what it is
 told. Prints a line when all are there.
 """
 

@@ -166,7 +166,7 @@ class _Honest:
                 server.join(client_id, join)
 
     def hostile_heads(self) -> tuple[str, str, str]:
-        """What a crowd says: of an upload with the hostile device's secret, of a public file, of the bundle."""
+        """Heads of a hostile device's upload, of a public file, and of the largest of the bundle."""
         run = fill(paths.RUN, run_id=self._run.store.run_id)
         path = run + fill(paths.SHARD, round_num=1, client_id=_HOSTILE, split="train", index=0)
         shows = f"Host: x\r\nAuthorization: Bearer {self._hostile}\r\n"

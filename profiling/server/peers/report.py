@@ -1,4 +1,4 @@
-"""``gkt profile peers``: silent, trickling and unreading peers beside an honest device, and how soon it is answered."""
+"""``gkt profile peers``: silent, trickling and unreading peers beside an honest device."""
 
 from __future__ import annotations
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gkt_core.algorithms.simulation.torch_engine import TorchEngine
 from gkt_core.bundle.manifest import TensorSlot
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ShardError
+from gkt_core.nn import build_edge_network
+from gkt_core.rounds.client_part import ClientPart
+from gkt_core.rounds.engine import DeviceEngine
 from gkt_core.rounds.shared_extractor import (
     MOST_WEIGHT,
     ExtractorSpec,
     far_extractors,
     mean_extractor,
     read_extractor,
+    take_mean,
     write_extractor,
 )
 from gkt_core.wire.shard_file import serialise
+from tests.server_app.server_fixtures import NUM_CLASSES, private_data
 
 NAMES = {"extractor.conv.weight": (4, 3, 3, 3), "extractor.bn.running_var": (4,), "extractor.bn.bias": (4,)}
 SPEC = ExtractorSpec.of_slots({name: TensorSlot(0, list(shape)) for name, shape in NAMES.items()})
@@ -144,3 +151,29 @@ def test_a_file_that_is_no_extractor_of_this_run(data: bytes, match: str) -> Non
 def test_a_device_whose_training_diverged_sends_none() -> None:
     with pytest.raises(ShardError, match="NaN or infinity"):
         write_extractor(SPEC, weights(0) | {"extractor.bn.bias": np.full(4, np.nan, np.float32)}, "a", 1)
+
+
+class Named(TorchEngine):
+    """The engine of a simulation with the names of a device's."""
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        return {name: np.array(value) for name, value in self.network.state_dict().items()}
+
+
+def test_a_mean_that_nothing_can_be_trained_behind_is_not_taken() -> None:
+    config = RunConfig()
+    engine = Named(build_edge_network("resnet8", NUM_CLASSES, seed=0), config)
+    part = ClientPart("client-a", private_data(1), config, NUM_CLASSES)
+    own = engine.extractor()
+    spec = ExtractorSpec.of_arrays(own)
+
+    def taken(mean: Mapping[str, NDArray[np.float32]]) -> str:
+        return take_mean(cast(DeviceEngine, engine), part, spec, write_extractor(spec, mean, "", 4), 4)
+
+    hostile = {name: np.full_like(values, 9999) for name, values in own.items()}
+    assert "with the mean of round 4" in taken(hostile)
+    assert all(np.array_equal(engine.extractor()[name], values) for name, values in own.items())
+    # It is mended: the next one is taken.
+    mended = {name: values + np.float32(0.01) for name, values in own.items()}
+    assert taken(mended) == ""
+    assert all(np.array_equal(engine.extractor()[name], values) for name, values in mended.items())
