@@ -57,8 +57,7 @@ AnswerT = TypeVar("AnswerT")
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_TRY_SECONDS = 0.25, 30.0, 120.0
 STALL_SECONDS = 60.0
 _KEEP_SECONDS = 55.0  # Of a question that waits for its answer; many proxies wait for a minute.
-# Of a file of which nothing else is known.
-MOST_FILE_BYTES = 1 << 30
+MOST_FILE_BYTES = 1 << 30  # Of a file of which nothing else is known.
 # What lies in the kernel's buffer looks like sent, and the wait for the answer has begun: at 25 kB/s it must
 # be gone within STALL_SECONDS. Linux doubles the number.
 _SEND_BUFFER_BYTES = 256 * 1024
@@ -298,7 +297,7 @@ class ServerClient:
 
     def _download(self, path: str, stream: BinaryIO, most_bytes: int, sha256: str = "") -> int:
         with kept_part(self.part_folder, path, stream) as place:
-            download = Download(
+            file = Download(
                 path,
                 self._on_retry,
                 place,
@@ -306,9 +305,7 @@ class ServerClient:
                 sha256=sha256,
                 stall_seconds=self._stall_seconds,
             )
-            return self._call(
-                download.read, "GET", path, headers=download.headers, had=lambda: download.farthest
-            )
+            return self._call(file.read, "GET", path, headers=file.headers, had=lambda: file.farthest)
 
     def _message(
         self,

@@ -223,7 +223,7 @@ class Trainer:
             return state
         try:
             if run.config.quarantine:
-                state = self._judged(state)
+                state = self._quarantine(state)
                 if state.phase is not Phase.TRAINING:
                     return state
             learned = None
@@ -347,18 +347,13 @@ class Trainer:
         publish_model(self._run, self._network)
         return self._apply(Trained(state.round_num))
 
-    def _judged(self, state: RunState) -> RunState:
-        """Leave out the devices of this round whose uploads or extractors are far outside."""
-        state = self._quarantine(state)
-        is_going_on = state.phase is Phase.TRAINING
-        return self._hold(state, suspect_extractors(self._run, state)) if is_going_on else state
-
     def _quarantine(self, state: RunState) -> RunState:
-        """Leave out the devices of this round whose new uploads are far outside."""
+        """Leave out the devices of this round whose new uploads, or extractors, are far outside."""
+        far = suspect_extractors(self._run, state)
         uploads, before = rounds_of(state).uploads(state), state.answered_uploads()
         new = {each for each, number in uploads.items() if before.get(each) != number}
         if not new:
-            return state
+            return self._hold(state, far)
         # Of devices that take no part now, validation samples were looked at when they came.
         validation = [part for part in self._shards(state, "validation") if part[0].client_id in uploads]
         suspects = self._watch.check(
@@ -368,7 +363,7 @@ class Trainer:
             answered=before,
             trusted=state.trusted,
         )
-        return self._hold(state, {each: suspects[each] for each in sorted(suspects.keys() & new)})
+        return self._hold(state, {each: suspects[each] for each in sorted(suspects.keys() & new)} | far)
 
     def _hold(self, state: RunState, suspects: dict[str, str]) -> RunState:
         for client_id, reason in suspects.items():

@@ -157,7 +157,7 @@ class Named(TorchEngine):
     """The engine of a simulation with the names of a device's."""
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        return {name: np.array(value) for name, value in self.network.state_dict().items()}
+        return self.extractor()
 
 
 def test_a_mean_that_nothing_can_be_trained_behind_is_not_taken() -> None:
