@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gkt_core.wire.message_json import since
 from gkt_core.wire.protocol import HistoryNote, Message, RoundMetrics, TrainerProgress
 
 # Of a finding, from what stops a run to what is only said.
@@ -64,8 +65,8 @@ class DeviceLine(Message):
     upload_bytes: int = 0
     download_bytes: int = 0
     refused: str = ""
-    copied_seconds: float = -1.0
-    twin: str = ""
+    copied_seconds: float = field(default=-1.0, metadata=since(1))
+    twin: str = field(default="", metadata=since(1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ MOST_UNSENT_BYTES = 64 << 20
 _AHEAD_BYTES = 128 * 1024
 # Of a file that is in memory for the whole process.
 _SHARED_PIECE_BYTES = 16 * 1024
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("gkt.server")
 
 
 def shared_pieces(data: bytes) -> Iterator[bytes]:
