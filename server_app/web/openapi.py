@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import re
+from dataclasses import is_dataclass
 from typing import Any, cast
 
 import jinja2
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from gkt_core.wire.message_json import added_later
-from gkt_core.wire.protocol import PROTOCOL_VERSION, ErrorBody
+from gkt_core.wire.protocol import PROTOCOL_VERSION, ErrorBody, Message
 from server_app.web.operations import OPERATIONS, PATH_PARTS, REFUSALS, USUAL_REFUSALS, Operation
 from server_app.web.validation import adapter
 
@@ -132,11 +133,10 @@ def _schemas(operations: list[Operation]) -> tuple[dict[str, Any], dict[tuple[ty
         else:
             schemas[name] = schema
             references[cast(type, kind), mode] = {"$ref": _SCHEMAS + name}
-        if "required" in (said := schemas.get(name, {})):
-            # Who speaks the first minor version, or says nothing, is not sent what was added later.
-            said["required"] = [
-                each for each in said["required"] if each not in added_later(cast(type, kind))
-            ]
+    for kind in {*Message.__subclasses__()}:
+        # Who speaks the first minor version, or says nothing, is not sent what was added later.
+        if is_dataclass(kind) and "required" in (said := schemas.get(kind.__name__, {})):
+            said["required"] = [each for each in said["required"] if each not in added_later(kind)]
     return dict(sorted(schemas.items())), references
 
 
