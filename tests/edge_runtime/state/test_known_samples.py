@@ -207,7 +207,7 @@ def test_killed_before_the_samples_are_noted_the_change_is_seen_again(
     folder = begun(tmp_path / "state")
     state = DeviceState("run", "client-a", 1, partial=LocalProgress(5), partial_round=2, partial_teacher=1)
 
-    def killed(path: Path, data: bytes) -> None:
+    def killed(path: Path, data: bytes, *, mode: int) -> None:
         raise KeyboardInterrupt
 
     with contextlib.closing(StateDir(folder)) as opened:
