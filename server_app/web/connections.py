@@ -35,8 +35,8 @@ from server_app.web.peers.answering import SendsAnswers, busy_answer, limit_ahea
 
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
-# A body of so many bytes is a message: it has come as a whole before there is a thread for it, in so many
-# seconds. What is longer is an upload, whose thread its route gives it or not.
+# A body of so many bytes that is no shard is a message: it has come as a whole before it has a thread,
+# in so many seconds. What is longer is an upload, which its route admits or not.
 MESSAGE_BYTES, MESSAGE_SECONDS = 32 * 1024, 33.0
 # Requests that have or await a thread; each takes milliseconds. Who asks for a file of a page, a document, or
 # shows no secret, is answered by few threads: a crowd of them delays no device, and nobody who asks how the
@@ -51,6 +51,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGN
 _GUEST = re.compile(
     rb"GET /(?:(?!v1/|healthz|readyz)|v1/(?!health/)(?!.*\r\nauthorization:))", re.IGNORECASE | re.DOTALL
 )
+_SHARD = re.compile(rb"PUT [^\s]*/shards/")
 _EXPECTS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -253,7 +254,8 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
                 return False
             head = bytes(peer.head[:end])
             length = _LENGTH.search(head)
-            num_bytes = 0 if length is None or _EXPECTS.search(head) else int(length[1])
+            is_asked_for = _EXPECTS.search(head) or _SHARD.match(head)
+            num_bytes = 0 if length is None or is_asked_for else int(length[1])
             # Together they are no more than a head alone may be.
             is_message = num_bytes <= MESSAGE_BYTES and end + num_bytes <= MOST_HEAD_BYTES - PIECE_BYTES
             peer.wanted_bytes = end + num_bytes if is_message else end

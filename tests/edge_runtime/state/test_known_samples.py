@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.state.data_change import DataChange
 from edge_runtime.state.known_samples import SAMPLES_NAME, KnownData, take_up
-from edge_runtime.state.state_dir import DeviceState, StateDir
+from edge_runtime.state.state_dir import DeviceState, KeptUpload, StateDir
 from gkt_core.data.private_data import PrivateData, Samples
 from gkt_core.errors import ArtifactError
 from gkt_core.rounds.client_round import LocalProgress
@@ -251,3 +252,16 @@ def test_a_damaged_note_is_refused_by_name(tmp_path: Path) -> None:
     np.savez(folder / SAMPLES_NAME, file_ids=np.arange(3))
     with pytest.raises(ArtifactError, match="has no sent_ids"):
         start(folder, BEFORE, trained_round=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_what_a_device_keeps_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "state")
+    with contextlib.closing(StateDir(folder)) as opened:
+        opened.save(DeviceState("run", "client-a", 1), lambda path: path.touch())
+        opened.keep_upload(1, KeptUpload({"weight": np.zeros(3, np.float32)}, None, ""))
+    kept = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    ours = {
+        name: mode for name, mode in kept.items() if name in (SAMPLES_NAME, "state.json") or "upload" in name
+    }
+    assert len(ours) >= 3 and set(ours.values()) == {0o600}, kept
