@@ -49,12 +49,12 @@ def test_a_device_that_dies_again_and_again(
     # Once also between the weights of round 2 and the note that they are there.
     not_yet = [True]
 
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         if path.name == "state.json" and path.parent.name == "client-a" and b'"trained_round": 2' in data:
             while not_yet:
                 not_yet.clear()
                 raise Killed(path.name)
-        write_atomically(path, data)
+        write_atomically(path, data, mode=mode)
 
     monkeypatch.setattr(state_dir, "write_atomically", write)
     deaths = []
