@@ -111,6 +111,14 @@ def file_trouble_named() -> Iterator[None]:
         ) from error
 
 
+def existing_above(path: Path) -> Path:
+    """Give a path, or the nearest above it that is there: on its disk it would be written."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def check_writable(path: Path, flag: str, *, is_folder: bool) -> None:
     """Find out before the work whether a file or folder can be written, by writing beside it.
 
@@ -131,9 +139,7 @@ def check_writable(path: Path, flag: str, *, is_folder: bool) -> None:
         if path.exists() and not is_folder:
             path.open("ab").close()
             return
-        place = path.absolute()
-        while not place.exists():
-            place = place.parent
+        place = existing_above(path)
         if not place.is_dir():
             raise InputError(f"cannot write {path}: {place} is a file: choose another {flag}")
         # Rights alone say too little: of root, of folders such as /proc, of media that are read only.

@@ -15,10 +15,10 @@
     authority.pem   who signs the certificate of this server, if it made one for itself, with authority.key
     server.pem      that certificate, with server.key
     server.json     URL and process id while a server is up
-seen.json       when each device was last heard of, and how much it has sent
-told.json       up to where the log has told of everything
-track.json      up to where --track's tools have every round, if there are any
-logs.json       where the server's log is, if it is in a file
+    seen.json       when each device was last heard of, and how much it has sent
+    told.json       up to where the log has told of everything
+    track.json      up to where --track's tools have every round, if there are any
+    logs.json       where the server's log is, if it is in a file
     trainer.log     what the trainer process printed
     server.lock     held by the one server process of the run
     trainer.lock    held by the one trainer process that may train
@@ -50,6 +50,7 @@ from gkt_core.rounds.learning_rate import LearningRate, learning_rate_scale
 from gkt_core.rounds.shared_extractor import ExtractorSpec
 from gkt_core.rounds.staleness import check_mode
 from gkt_core.wire.credentials import OPERATOR, Bearer, new_secret
+from gkt_core.wire.join_link import JOIN_NAME
 from gkt_core.wire.levels.frame import LevelFeatures
 from gkt_core.wire.levels.transport import level_features
 from gkt_core.wire.protocol import from_dict
@@ -70,6 +71,8 @@ TRAINER_LOCK_NAME = "trainer.lock"
 # Held by who reads all files of a run, or drops some that others may read.
 BACKUP_LOCK_NAME = "backup.lock"
 SERVER_LOCK_NAME = "server.lock"
+# What lets somebody speak for the run or its devices, or into its database.
+SECRETS = (OPERATOR_SECRET_NAME, TOKEN_NAME, JOIN_NAME, STORAGE_NAME, "authority.key", "server.key")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from gkt_core.bundle.onnx_runtime import installed_versions
 from gkt_core.doctor.bundles import opened_bundles
 from gkt_core.doctor.findings import Finding, advice, fine, wrong
 from gkt_core.doctor.options import DoctorOptions
 from gkt_core.errors import needs
-from gkt_core.files import check_writable
+from gkt_core.files import check_writable, existing_above
 
 _MEGABYTE = 1_000_000
 # Beside twice its bundle: checkpoints, the model, the known samples.
@@ -49,7 +48,7 @@ def state_folder(options: DoctorOptions) -> Iterator[Finding]:
         sum(entry.stat().st_size for entry in place.iterdir()) for place in options.bundles if place.is_dir()
     )
     needed = 2 * max(bundles, default=0) + _ROOM_MB * _MEGABYTE
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(existing_above(folder)).free
     text = f"{free / _MEGABYTE:,.0f} MB are free for {folder}, a device takes {needed / _MEGABYTE:,.0f}"
     yield fine(text) if free >= needed else wrong(text, "free some space, or choose another --state-dir")
     secret = folder / _CREDENTIAL
@@ -57,10 +56,3 @@ def state_folder(options: DoctorOptions) -> Iterator[Finding]:
         yield wrong(f"others may read {secret}, with which they would speak for it", f"chmod 600 {secret}")
     elif folder.is_dir() and any(folder.iterdir()) and not secret.exists():
         yield advice(f"{folder} belongs to no run yet", "gkt edge run --join LINK --state-dir " + str(folder))
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gkt_core.errors import ArtifactError
-from gkt_core.onnx_files.protobuf import LENGTH, VARINT, fields
+from gkt_core.onnx_files.protobuf import fields, message_field, number_field
 
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER, _GRAPH_INPUT = 5, 11
@@ -49,8 +49,8 @@ def freeze_inputs(model: bytes, values: Mapping[str, NDArray[np.float32]]) -> by
             else:
                 graph += inner.whole
         for name, value in values.items():
-            graph += _message(_GRAPH_INITIALIZER, _tensor(name, value))
-        rest += _message(_MODEL_GRAPH, bytes(graph))
+            graph += message_field(_GRAPH_INITIALIZER, _tensor(name, value))
+        rest += message_field(_MODEL_GRAPH, bytes(graph))
     if frozen != set(values):
         missing = sorted(set(values) - frozen)
         raise ArtifactError(f"the model has no input {', '.join(missing)}; {_REMEDY}")
@@ -65,25 +65,7 @@ def _name(value_info: memoryview) -> str | None:
 
 
 def _tensor(name: str, value: NDArray[np.float32]) -> bytes:
-    dims = b"".join(_key(_TENSOR_DIMS, VARINT) + _varint(length) for length in value.shape)
-    kind = _key(_TENSOR_TYPE, VARINT) + _varint(_FLOAT)
+    dims = b"".join(number_field(_TENSOR_DIMS, length) for length in value.shape)
+    kind = number_field(_TENSOR_TYPE, _FLOAT)
     raw = np.ascontiguousarray(value, dtype="<f4").tobytes()
-    return dims + kind + _message(_TENSOR_NAME, name.encode()) + _message(_TENSOR_RAW, raw)
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _key(number, LENGTH) + _varint(len(content)) + content
-
-
-def _key(number: int, kind: int) -> bytes:
-    return _varint(number << 3 | kind)
-
-
-def _varint(value: int) -> bytes:
-    """Encode seven bits a byte, low ones first; the eighth says that more follow."""
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return dims + kind + message_field(_TENSOR_NAME, name.encode()) + message_field(_TENSOR_RAW, raw)

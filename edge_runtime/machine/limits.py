@@ -12,6 +12,7 @@ import psutil
 
 from edge_runtime.engines.base import open_engine
 from edge_runtime.machine.process_status import status_bytes
+from gkt_core.bundle.machine_memory import free_bytes
 from gkt_core.bundle.manifest import MOST_BUNDLE_BYTES, Bundle, Manifest
 from gkt_core.bundle.memory import megabytes
 from gkt_core.bundle.onnx_runtime import is_out_of_memory
@@ -91,7 +92,7 @@ def memory_named(config: RunConfig | None = None) -> Iterator[None]:
 def memory_note(manifest: Manifest, config: RunConfig, engine: str) -> str:
     """Say that training is estimated to take more than is free here; nothing if it is not."""
     need = None if manifest.memory is None else manifest.memory.needs.get(engine)
-    free = int(psutil.virtual_memory().available)
+    free = free_bytes()
     needed = 0 if need is None else need.of(config.batch_size, config.shard_samples)
     if needed <= free:
         return ""

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gkt_core.config.run_config import RunConfig
 from gkt_core.errors import ConfigError
 from gkt_core.networks import EDGE_LAYOUTS
 
@@ -98,6 +99,12 @@ class MemoryPlan:
             for name, process in of.items()
             if process in self.needs
         }
+
+    def usual_batches(self, shard_samples: int) -> dict[str, int]:
+        """Choose the two of a run that is told none: the usual ones, or less."""
+        usual = RunConfig()
+        wanted = {"batch_size": usual.batch_size, "server_batch_size": usual.server_batch_size}
+        return self.batch_sizes(wanted, shard_samples)
 
     def check(self, image_size: int) -> None:
         """Refuse networks and images of which not even the smallest batch fits.

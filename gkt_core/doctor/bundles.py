@@ -81,9 +81,7 @@ def usual_config(manifest: Manifest) -> RunConfig:
     config = RunConfig()
     if manifest.memory is None:
         return config
-    wanted = {"batch_size": config.batch_size, "server_batch_size": config.server_batch_size}
-    sizes = wanted | manifest.memory.batch_sizes(wanted, config.shard_samples)
-    return RunConfig(batch_size=sizes["batch_size"], server_batch_size=sizes["server_batch_size"])
+    return RunConfig.from_dict(config.to_dict() | manifest.memory.usual_batches(config.shard_samples))
 
 
 def judged_memory(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gkt_core.onnx_files.protobuf import LENGTH, Field, fields, text
+from gkt_core.onnx_files.protobuf import Field, fields, message_field, text
 
 _METADATA, _KEY, _VALUE = 14, 1, 2
 
@@ -33,7 +33,7 @@ def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
         field.whole for field in fields(model) if field.number != _METADATA or _entry(field)[0] not in entries
     )
     added = (
-        _field(_METADATA, _field(_KEY, key.encode()) + _field(_VALUE, value.encode()))
+        message_field(_METADATA, message_field(_KEY, key.encode()) + message_field(_VALUE, value.encode()))
         for key, value in entries.items()
     )
     return b"".join((*kept, *added))
@@ -43,16 +43,3 @@ def _entry(field: Field) -> tuple[str, str]:
     parts = list(fields(field.content))
     key, value = ([part for part in parts if part.number == number] for number in (_KEY, _VALUE))
     return text(key[-1:]), text(value[-1:])
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | LENGTH) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    written = bytearray()
-    while value > 127:
-        written.append(value & 127 | 128)
-        value >>= 7
-    written.append(value)
-    return bytes(written)

@@ -1,4 +1,4 @@
-"""Protobuf messages, read strictly: whatever another reader could understand otherwise is refused.
+"""Protobuf messages, written, and read strictly: what another reader could understand otherwise is refused.
 
 The encoding: https://protobuf.dev/programming-guides/encoding/. Google's readers skip fields that they do not
 know, take the last of two values, cut numbers to 32 bits and read groups. Here each of these is an error.
@@ -162,6 +162,26 @@ def contents(given: list[Field]) -> list[memoryview]:
     if any(each.kind != LENGTH for each in given):
         raise _broken("a number where a message or a text belongs")
     return [each.content for each in given]
+
+
+def message_field(number: int, content: bytes) -> bytes:
+    """Write a field that is a message, a text or bytes."""
+    return _varint(number << 3 | LENGTH) + _varint(len(content)) + content
+
+
+def number_field(number: int, value: int) -> bytes:
+    """Write a field that is a whole number, not below 0."""
+    return _varint(number << 3 | VARINT) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Encode seven bits a byte, low ones first; the eighth says that more follow."""
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _signed(value: int) -> int:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gkt_core.errors import ResourceError
-from gkt_core.files import HeldLock, try_to_lock
+from gkt_core.files import HeldLock
 from gkt_core.version import __version__
 from server_app.backup.archive import FORMAT, HEADER_NAME, BackupWriter, size_of, writing_backup
+from server_app.backup.lock import after_backups
 from server_app.backup.rows import copy_run
 from server_app.heartbeat import ALIVE_NAME, WAITING_NAME
 from server_app.logs.erasing import PLACES_NAME
@@ -26,11 +27,10 @@ from server_app.rounds.state import RunState
 from server_app.run_folder import (
     BACKUP_LOCK_NAME,
     DATABASE_NAME,
-    OPERATOR_SECRET_NAME,
+    SECRETS,
     SERVER_INFO_NAME,
     SERVER_LOCK_NAME,
     STORAGE_NAME,
-    TOKEN_NAME,
     TRAINER_LOCK_NAME,
     TRAINER_LOG_NAME,
     RunContext,
@@ -40,7 +40,6 @@ from server_app.run_folder import (
 from server_app.store import RunStore
 
 _MOST_TRIES = 20
-_LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0
 # Of one process or machine, or elsewhere in the archive.
 _LEFT_OUT = {ALIVE_NAME, WAITING_NAME, PLACES_NAME, SERVER_INFO_NAME, STORAGE_NAME, TRAINER_LOG_NAME}
@@ -48,7 +47,6 @@ _LEFT_OUT |= {BACKUP_LOCK_NAME, SERVER_LOCK_NAME, TRAINER_LOCK_NAME}
 _LEFT_OUT |= {f"{DATABASE_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")}
 # Of this machine, and rotated copies; who was forgotten may stand in them.
 _LOG = re.compile(r"\.log(\.\d+)?$")
-SECRETS = (OPERATOR_SECRET_NAME, TOKEN_NAME, "join", "authority.key", "server.key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +108,14 @@ def take_backup(run: RunContext, out: Path, note: Callable[[str], None] = lambda
 def _alone(run: RunContext, note: Callable[[str], None]) -> HeldLock:
     """Wait until nobody drops anything, or takes another backup."""
     begun = time.monotonic()
-    while (lock := try_to_lock(run.folder / BACKUP_LOCK_NAME)) is None:
+
+    def waits() -> None:
+        nonlocal begun
         if time.monotonic() - begun > _PATIENCE_SECONDS:
             note("waiting for another backup, or for the trainer, which drops what is spent")
             begun = float("inf")
-        time.sleep(_LOOK_SECONDS)
+
+    lock = after_backups(run, waits)
     if os.geteuid() == 0:
         # The trainer, which runs as whoever the folder belongs to, has to be able to take it as well.
         owner = run.folder.stat()

@@ -19,9 +19,7 @@ def fitting_batches(plan: MemoryPlan | None, shard_samples: int, *, on_cpu: bool
     """
     if plan is None:
         return {}
-    usual = RunConfig()
-    wanted = {name: getattr(usual, name) for name in _OPTIONS}
-    sizes = plan.batch_sizes(wanted, shard_samples)
+    sizes = plan.usual_batches(shard_samples)
     return {name: size for name, size in sizes.items() if on_cpu or name == "batch_size"}
 
 

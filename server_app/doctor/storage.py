@@ -16,7 +16,7 @@ from gkt_core.doctor.bundles import judged_memory
 from gkt_core.doctor.findings import Finding, advice, fine, skipped, wrong
 from gkt_core.doctor.options import DoctorOptions
 from gkt_core.errors import DamagedStorageError, GKTError, needs
-from gkt_core.files import check_writable
+from gkt_core.files import check_writable, existing_above
 from gkt_core.wire.shards import ShardSpec
 from server_app.cli.options import RESERVE_MB
 from server_app.doctor.address import own_server
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _MEGABYTE = 1_000_000
 # Of a run of ResNet-109: checkpoints, the model, the database.
 _RUN_MB = 100
-_SECRETS = ("operator_secret", "token", "join", "storage.json", "authority.key", "server.key")
 
 
 def database(options: DoctorOptions) -> Iterator[Finding]:
@@ -133,7 +132,9 @@ def secrets(options: DoctorOptions) -> Iterator[Finding]:
     folder = options.data_dir
     if folder is None or not folder.is_dir() or os.name != "posix":
         return
-    kept = [folder / name for name in _SECRETS if (folder / name).exists()]
+    with needs("server"):
+        from server_app.run_folder import SECRETS  # noqa: PLC0415 - imports an extra
+    kept = [folder / name for name in SECRETS if (folder / name).exists()]
     readable = [path.name for path in kept if path.stat().st_mode & 0o077]
     if readable and folder.stat().st_mode & 0o077:
         yield wrong(
@@ -151,10 +152,7 @@ def disk(options: DoctorOptions) -> Iterator[Finding]:
     if folder is None:
         return
     check_writable(folder, "--data-dir", is_folder=True)
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    free, needed = shutil.disk_usage(place).free, (RESERVE_MB + _RUN_MB) * _MEGABYTE
+    free, needed = shutil.disk_usage(existing_above(folder)).free, (RESERVE_MB + _RUN_MB) * _MEGABYTE
     what = f"the reserve of {RESERVE_MB} MB and the run's own {_RUN_MB}"
     if (known := _known_run(options)) is not None:
         config, manifest, num_samples = known

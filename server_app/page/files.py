@@ -12,18 +12,6 @@ import jinja2
 # Each may import those before it. Types are what Flask calls mimetypes.
 _SCRIPTS = ("amounts.js", "elements.js", "curves.js", "devices.js", "asking.js", "panels.js", "page.js")
 SCRIPT_TYPE, STYLE_TYPE, ICON_TYPE = "text/javascript", "text/css", "image/svg+xml"
-# Nothing from anywhere else, nothing inline, in nobody's frame, and no form that leads anywhere.
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 
 
 @dataclass(frozen=True, slots=True)

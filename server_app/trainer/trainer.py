@@ -20,6 +20,7 @@ from gkt_core.nn.compiling import Compiler
 from gkt_core.rounds.feature_source import ShardSource, split_by_client
 from gkt_core.rounds.shared_extractor import EXTRACTOR_SPLIT
 from gkt_core.wire.shards import SPLITS, ShardKey, write_soft_labels
+from server_app.backup.lock import after_backups
 from server_app.heartbeat import Heartbeat
 from server_app.parts import average_extractors, stored_shards, suspect_extractors
 from server_app.quarantine import Watch
@@ -56,7 +57,7 @@ from server_app.trainer.step_report import (
     step_metrics,
     waiting_words,
 )
-from server_app.trainer.tidy import after_backups, drop_what_is_spent
+from server_app.trainer.tidy import drop_what_is_spent
 
 log = logging.getLogger("gkt.trainer")
 
@@ -255,12 +256,8 @@ class Trainer:
         if trained.phase is Phase.FINISHED and not rounds.is_last(state):
             # Those that were still waited for have been revoked while it trained.
             publish_model(run, self._network, evaluation.accuracy)
-        log.info(
-            "round %d: validation accuracy %.4f, %.0f samples/s",
-            round_num,
-            evaluation.accuracy,
-            update.samples_per_second,
-        )
+        reached, speed = evaluation.accuracy, update.samples_per_second
+        log.info("round %d: validation accuracy %.4f, %.0f samples/s", round_num, reached, speed)
         with after_backups(run, self._waits_for_backup):
             self._watch.tidy(rounds.uploads(state), state.answered_uploads())
             drop_what_is_spent(run, state)

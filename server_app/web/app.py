@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from gkt_core.errors import (
@@ -159,7 +159,7 @@ def create_app(
     @app.before_request
     def _spoken() -> None:
         """Refuse who speaks none of our versions, whatever it wants, with the command that helps."""
-        minor_of(request.headers.get(PROTOCOL_HEADER))
+        g.minor = minor_of(request.headers.get(PROTOCOL_HEADER))
 
     @app.after_request
     def _speaks(response: Response) -> Response:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Response, abort, current_app, request
+from flask import Response, abort, current_app, g
 
-from gkt_core.wire.message_json import PROTOCOL_HEADER, minor_of
 from gkt_core.wire.protocol import Task, to_json
 from server_app.overview.sight import Sight
 from server_app.page.feed import Feed
@@ -86,5 +85,4 @@ def _has_lost_answer(run: RunContext, task: Task, client_id: str) -> bool:
 
 def message_response(message: Any) -> Response:
     """A protocol message as JSON, of fields that who asks knows."""
-    minor = minor_of(request.headers.get(PROTOCOL_HEADER))
-    return Response(to_json(message, minor), mimetype="application/json")
+    return Response(to_json(message, g.minor), mimetype="application/json")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 from gkt_core.bundle.manifest import COMBINED_TEMPLATE, Bundle
-from tests.edge_runtime.hostile_server import Answer, Bend
+from gkt_core.wire.protocol import PROTOCOL_VERSION, RunInfo, RunList, Task, to_json
+from tests.edge_runtime.hostile_server import RUN_ID, Answer, Bend, Session, file, message
 
 
 def straight(name: str, times: int, answer: Answer) -> Answer:
@@ -64,6 +66,47 @@ def task(**changes: Any) -> Callable[[Answer], Answer]:
         return Answer(json.dumps(json.loads(answer.body) | changes).encode())
 
     return changed
+
+
+def other_run_id(run_id: str) -> Bend:
+    return instead("runs", lambda _: Answer(to_json(RunList(PROTOCOL_VERSION, [run_id]))))
+
+
+def other_work(config: dict[str, Any], manifest: dict[str, Any]) -> Bend:
+    return instead("run", lambda _: message(RunInfo(PROTOCOL_VERSION, RUN_ID, config, manifest)))
+
+
+def other_model(body: bytes) -> Bend:
+    return instead("model", lambda _: file(body))
+
+
+def asked_without_end() -> Bend:
+    """Now this shard is missing, now that."""
+    turns = itertools.cycle((0, 1))
+    return instead(
+        "missing", lambda _: Answer(json.dumps({"train": [next(turns)], "validation": []}).encode())
+    )
+
+
+def says(text: str, status: int) -> Bend:
+    """A text in place of a task: the reason why the device is to stop, or an error."""
+    if status == 200:
+        return instead("join", lambda _: message(Task("stop", 0, 0, 0.0, text)))
+    body = json.dumps({"error": "RoundError", "message": text}).encode()
+    return instead("join", lambda _: Answer(body, status=status))
+
+
+def loses_a_shard(session: Callable[[], Session]) -> Bend:
+    """What has arrived is gone when the device reports for the first time."""
+
+    def lost(name: str, times: int, answer: Answer) -> Answer:
+        if (name, times) != ("report", 0):
+            return answer
+        del session().received[1, "train", 0]
+        body = {"error": "RoundError", "message": "train shards [0] have not arrived"}
+        return Answer(json.dumps(body).encode(), status=409)
+
+    return lost
 
 
 def bad_model(kind: str, honest: Bundle, template: bytes) -> bytes:

@@ -185,6 +185,15 @@ class HostileServer:
         with answering(server) as port:
             yield f"http://127.0.0.1:{port}"
 
+    @property
+    def uploads(self) -> int:
+        """How many shards came."""
+        return sum(len(session.received) for session in self.sessions.values())
+
+    def counted(self, name: str) -> int:
+        """How many requests of this kind came."""
+        return sum(session.counted[name] for session in self.sessions.values())
+
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         if (static := self._page(handler.path)) is not None:
             self._send(handler, static)

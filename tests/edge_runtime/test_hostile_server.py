@@ -7,16 +7,16 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gkt_core.bundle.manifest import Bundle, load_bundle, manifest_sha256
+from gkt_core.bundle.manifest import Bundle, manifest_sha256
 from gkt_core.data.private_data import save_private_data
 from gkt_core.errors import UnsafeModelError
-from gkt_core.wire.protocol import RunInfo, RunList, Task, to_json
+from gkt_core.wire.protocol import Task
 from tests.conftest import LONGEST_SECONDS
 from tests.edge_runtime.hostile import (
     FEATURE_FILES,
@@ -32,8 +32,14 @@ from tests.edge_runtime.hostile_cases import (
     TASKS,
     TEXT,
     WORK,
+    asked_without_end,
     bad_model,
     instead,
+    loses_a_shard,
+    other_model,
+    other_run_id,
+    other_work,
+    says,
     straight,
     task,
     trickled,
@@ -45,26 +51,15 @@ from tests.edge_runtime.hostile_server import (
     file,
     message,
     session_of,
-    trained_template,
 )
 from tests.server_app.server_fixtures import private_data, run_config
 
-pytest_plugins = ["tests.server_app.server_fixtures"]
+pytest_plugins = ["tests.server_app.server_fixtures", "tests.edge_runtime.hostile_fixtures"]
 
 ENGINES = {"portable": "portable", "ort_training": "ort-training"}
 CONFIG = run_config(num_clients=1, rounds=2)
 # A device without anything takes some 200 MB of address space; a bomb far more.
 LIMIT_MB = 900
-
-
-@pytest.fixture(scope="module")
-def honest(server_bundle: Path) -> Bundle:
-    return load_bundle(server_bundle)
-
-
-@pytest.fixture(scope="module")
-def template(honest: Bundle) -> bytes:
-    return trained_template(honest)
 
 
 @pytest.fixture
@@ -118,10 +113,6 @@ def served(bundle: Bundle, template: bytes, bend: Bend = straight, **changes: An
     return HostileServer(lambda number: session_of(bundle, template, CONFIG, bend, **changes))
 
 
-def uploads(server: HostileServer) -> int:
-    return sum(len(session.received) for session in server.sessions.values())
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_honest_server_is_served(honest: Bundle, template: bytes, data: Path, engine: str) -> None:
     server = served(honest, template)
@@ -129,7 +120,7 @@ def test_an_honest_server_is_served(honest: Bundle, template: bytes, data: Path,
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["num_validation_images"] == 5 and 0 <= result["validation_accuracy"] <= 1
-    assert uploads(server) == 2 * 3 and there == ["client-a.npz", "state"]
+    assert server.uploads == 2 * 3 and there == ["client-a.npz", "state"]
 
 
 # --- what would give images or files away
@@ -147,7 +138,7 @@ def test_images_do_not_pass_through(
     done, _ = device(server, data, "--engine", ENGINES[engine], *(["--dry-run"] if dry else []))
     assert done.returncode == UnsafeModelError.exit_code == 2, done.stderr
     assert "private images through" in done.stderr and "images themselves" not in done.stdout
-    assert uploads(server) == 0 and server.sessions[0].counted["join"] == 0
+    assert server.uploads == 0 and server.counted("join") == 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -159,7 +150,7 @@ def test_no_file_of_the_device_becomes_a_tensor(
     server = served(hostile, template)
     done, _ = device(server, data, "--engine", ENGINES[engine])
     assert done.returncode == 2 and "external data" in done.stderr
-    assert uploads(server) == 0
+    assert server.uploads == 0
 
 
 def test_weights_that_begin_to_copy_in_the_second_round(
@@ -197,7 +188,7 @@ def test_a_bundle_that_was_agreed_upon(honest: Bundle, template: bytes, data: Pa
                     client.run()
             else:
                 assert client.run().rounds == 2
-        assert (uploads(server) == 0) is refused
+        assert (server.uploads == 0) is refused
 
 
 # --- bodies
@@ -254,26 +245,19 @@ def test_numbers_that_no_task_has(
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
 def test_ids_that_no_run_has(honest: Bundle, template: bytes, data: Path, run_id: str) -> None:
-    bend = instead("runs", lambda _: Answer(to_json(RunList(1, [run_id]))))
-    done, _ = device(served(honest, template, bend), data)
+    done, _ = device(served(honest, template, other_run_id(run_id)), data)
     assert done.returncode == 3 and "the server's run is" in done.stderr
 
 
 @pytest.mark.parametrize("changes", WORK, ids=str)
 def test_work_without_measure(honest: Bundle, template: bytes, data: Path, changes: dict[str, Any]) -> None:
-    info = RunInfo(1, "run-of-nobody", CONFIG.to_dict() | changes, honest.manifest.to_dict())
-    done, _ = device(served(honest, template, instead("run", lambda _: message(info))), data)
+    bend = other_work(CONFIG.to_dict() | changes, honest.manifest.to_dict())
+    done, _ = device(served(honest, template, bend), data)
     assert done.returncode == 3 and f"the run asks for {next(iter(changes))}" in done.stderr
 
 
 def test_shards_that_are_asked_for_without_end(honest: Bundle, template: bytes, data: Path) -> None:
-    turns: Iterator[int] = iter(range(10**6))
-
-    def other(answer: Answer) -> Answer:
-        return Answer(json.dumps({"train": [next(turns) % 2], "validation": []}).encode())
-
-    server = served(honest, template, instead("missing", other))
-    done, _ = device(server, data)
+    done, _ = device(served(honest, template, asked_without_end()), data)
     assert done.returncode == 3 and "more than 10 times each" in done.stderr
 
 
@@ -281,12 +265,7 @@ def test_shards_that_are_asked_for_without_end(honest: Bundle, template: bytes, 
 def test_texts_do_not_reach_the_terminal_as_they_are(
     honest: Bundle, template: bytes, data: Path, status: int
 ) -> None:
-    text = TEXT
-    body = {"error": "RoundError", "message": text}
-    answer = Answer(json.dumps(body).encode(), status=status)
-    if status == 200:
-        answer = message(Task("stop", 0, 0, 0.0, text))
-    done, _ = device(served(honest, template, instead("join", lambda _: answer)), data)
+    done, _ = device(served(honest, template, says(TEXT, status)), data)
     assert done.returncode == {200: 7, 409: 3}[status]
     (line,) = [line for line in done.stderr.splitlines() if "owned" in line]
     assert line.isprintable() and "all is well" in line
@@ -301,10 +280,10 @@ def test_texts_do_not_reach_the_terminal_as_they_are(
 def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
     honest: Bundle, template: bytes, data: Path, tmp_path: Path, engine: str, kind: str
 ) -> None:
-    bad = bad_model(kind, honest, template)
+    bend = other_model(bad_model(kind, honest, template))
     options = ("--engine", ENGINES[engine])
     state = data.parent / "state"
-    done, _ = device(served(honest, template, instead("model", lambda _: file(bad))), data, *options)
+    done, _ = device(served(honest, template, bend), data, *options)
     assert done.returncode in (2, 4), done.stderr
     assert (done.returncode == 4) is (kind == "wide")
     assert not (state / "model.onnx").exists()
@@ -317,15 +296,7 @@ def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
 
 
 def test_a_shard_that_is_lost_before_the_report(honest: Bundle, template: bytes, data: Path) -> None:
-    def lost(name: str, times: int, answer: Answer) -> Answer:
-        if (name, times) != ("report", 0):
-            return answer
-        (session,) = server.sessions.values()
-        del session.received[1, "train", 0]
-        body = {"error": "RoundError", "message": "train shards [0] have not arrived"}
-        return Answer(json.dumps(body).encode(), status=409)
-
-    server = served(honest, template, lost)
+    server = served(honest, template, loses_a_shard(lambda: next(iter(server.sessions.values()))))
     done, _ = device(server, data)
     assert done.returncode == 0, done.stderr
     (session,) = server.sessions.values()

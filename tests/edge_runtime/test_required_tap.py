@@ -17,7 +17,7 @@ from gkt_core.wire.protocol import JoinRequest, to_json
 from tests.edge_runtime.hostile import FEATURE_FILES, changed_bundle, copied_by_convolution, thinned_images
 from tests.edge_runtime.hostile_cases import straight
 from tests.edge_runtime.hostile_server import HostileServer, session_of, trained_template
-from tests.edge_runtime.test_hostile_server import ENGINES, device, uploads
+from tests.edge_runtime.test_hostile_server import ENGINES, device
 from tests.server_app.server_fixtures import private_data, run_config
 
 pytest_plugins = ["tests.server_app.server_fixtures", "tests.server_app.web.api_fixtures"]
@@ -54,7 +54,7 @@ def test_a_run_of_the_tap_that_was_told_is_taken_part_in(
     server = served(narrow)
     done, _ = device(server, data, *told, "--json", "--progress", "plain")
     assert done.returncode == 0, done.stderr
-    assert uploads(server) == 2 * 3
+    assert server.uploads == 2 * 3
     shown, _ = device(served(narrow), data, *told, "--dry-run")
     assert f"The tap of this run: {NAME}, {SHAPE}, 4 bits a number." in shown.stdout
 
@@ -70,7 +70,7 @@ def test_an_extractor_that_passes_pixels_under_the_name_of_the_tap(
     done, _ = device(server, data, *TOLD, "--engine", ENGINES[engine], *(["--dry-run"] if dry else []))
     assert done.returncode == UnsafeModelError.exit_code == 2, done.stderr
     assert "lets private images through" in done.stderr
-    assert uploads(server) == 0 and server.sessions[0].counted["join"] == 0
+    assert server.uploads == 0 and server.counted("join") == 0
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_another_tap_is_refused_and_both_are_named(
     assert all(words in shown for words in said), shown
     # Nothing of the bundle was fetched either.
     counted = server.sessions[0].counted
-    assert uploads(server) == counted["join"] == counted["artifact"] == 0
+    assert server.uploads == counted["join"] == counted["artifact"] == 0
     assert there == (["client-a.npz"] if dry else ["client-a.npz", "state"])
 
 
@@ -134,7 +134,7 @@ def test_a_manifest_that_lies_in_everything_meets_its_own_graphs(
         server = served(hostile, edge_network=NAME, features=[16, 2, 2], **changes)
         done, _ = device(server, data, *TOLD, "--engine", ENGINES[engine])
         assert done.returncode == 2, done.stderr
-        assert uploads(server) == 0 and server.sessions[0].counted["join"] == 0
+        assert server.uploads == 0 and server.counted("join") == 0
 
 
 def test_from_python(narrow: Bundle, server_bundle: Path, data: Path) -> None:
@@ -155,7 +155,7 @@ def test_from_python(narrow: Bundle, server_bundle: Path, data: Path) -> None:
                     client.run()
             else:
                 assert client.run().rounds == 2
-        assert (uploads(server) == 0) is refused
+        assert (server.uploads == 0) is refused
     for words in ("16x8", "0x8x8", "Resnet8", "../tap"):
         with pytest.raises(ConfigError, match=r"--require-tap is .*such as 16x8x8"):
             Client(None, data, require_tap=words)

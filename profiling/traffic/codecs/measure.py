@@ -11,12 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gkt_core.algorithms import TorchEngine
-from gkt_core.config.run_config import RunConfig
-from gkt_core.data.augment import batch_order, batches, to_float_nchw
-from gkt_core.data.datasets import Dataset, load_dataset
-from gkt_core.nn import build_edge_network
-from gkt_core.rounds.engine import TrainingEngine
+from gkt_core.data.datasets import load_dataset
 from gkt_core.wire.codec import decode, encode
 from gkt_core.wire.compression import compress, decompress
 from gkt_core.wire.levels.frame import LevelFeatures, read_frame
@@ -24,11 +19,11 @@ from gkt_core.wire.levels.transport import WireBody, level_features, wire_body
 from gkt_core.wire.protocol import LEVELS
 from gkt_core.wire.shards import ShardKey, ShardSpec, write_feature_shard
 from profiling.frame.measurement import Announce
+from profiling.privacy.uploaded import extract_features, trained_edge_network
 from profiling.traffic.codecs.options import CodecsOptions
 
 Features = NDArray[np.float32]
 ResultT = TypeVar("ResultT")
-_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +70,15 @@ def measure_codecs(options: CodecsOptions, announce: Announce) -> dict[str, Any]
     shapes = {}
     for name in options.networks:
         announce(f"training {name}")
-        engine = _trained(name, dataset, options)
-        images = dataset.x_test[: options.num_images]
-        parts = [engine.predict(to_float_nchw(images[rows])) for rows in _cuts(len(images), _BATCH)]
-        features, logits = (np.concatenate(each) for each in zip(*parts, strict=True))
+        network = trained_edge_network(
+            name,
+            dataset.x_train,
+            dataset.y_train,
+            num_classes=len(dataset.class_names),
+            epochs=options.epochs,
+            seed=options.seed,
+        )
+        features, logits = extract_features(network, dataset.x_test[: options.num_images])
         shapes[name] = list(features.shape[1:])
         for codec in options.codecs:
             announce(f"coding {name} as {codec}")
@@ -89,18 +89,6 @@ def measure_codecs(options: CodecsOptions, announce: Announce) -> dict[str, Any]
         "num_images": min(options.num_images, len(dataset.x_test)),
         "codings": [asdict(each) for each in codings],
     }
-
-
-def _trained(name: str, dataset: Dataset, options: CodecsOptions) -> TrainingEngine:
-    num_classes = len(dataset.class_names)
-    engine = TorchEngine(build_edge_network(name, num_classes, seed=options.seed), RunConfig())
-    for epoch in range(1, options.epochs + 1):
-        order = batch_order(len(dataset.x_train), seed=options.seed, round_num=1, epoch=epoch)
-        for rows in batches(order, _BATCH):
-            labels = dataset.y_train[rows].astype(np.int64)
-            nobody = np.zeros((len(rows), num_classes), np.float32)
-            engine.train_step(to_float_nchw(dataset.x_train[rows]), labels, nobody, 0.0)
-    return engine
 
 
 def _coding(name: str, codec: str, features: Features, logits: Features, options: CodecsOptions) -> Coding:

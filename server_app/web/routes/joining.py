@@ -23,6 +23,7 @@ from flask import Blueprint, Response, abort, request
 
 from gkt_core.wire.paths import JOIN_FILE, JOIN_PAGE
 from server_app.web.peers.answering import shared_pieces
+from server_app.web.routes.for_browsers import kept_for_ever, secured
 
 blueprint = Blueprint("joining", __name__)
 
@@ -30,26 +31,22 @@ _PAGE = "index.html"
 # Those have no hash of their content in their names, and are asked for again.
 _UNHASHED = (_PAGE, "service-worker.js", "licences.txt", "onnxruntime-third-party.txt")
 _unpacking = threading.Lock()
-_A_YEAR = "public, max-age=31536000, immutable"
 _TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
     ".wasm": "application/wasm",
     ".webmanifest": "application/manifest+json",
 }
+# WebAssembly, photos that were chosen, a worker, a manifest.
+_SOURCES = {
+    "script-src": "'self' 'wasm-unsafe-eval'",
+    "img-src": "'self' blob:",
+    "worker-src": "'self'",
+    "manifest-src": "'self'",
+}
 _HEADERS = {
-    # Scripts of its own alone, WebAssembly among them; a style sheet; questions to this server alone.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
-        "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    # Both together isolate the page: only then may its threads share memory.
-    "Cross-Origin-Opener-Policy": "same-origin",
+    # With its Cross-Origin-Opener-Policy this isolates the page: only then may its threads share memory.
     "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     # The page may take photos, and keep the screen on; of all else of a phone it needs nothing.
     "Permissions-Policy": "geolocation=(), microphone=()",
 }
@@ -83,11 +80,17 @@ def _answer(name: str) -> Response:
         response.headers["Content-Encoding"] = "gzip"
     response.headers["Vary"] = "Accept-Encoding"
     if name not in _UNHASHED:
-        response.headers["Cache-Control"] = _A_YEAR
-    response.headers.update(_HEADERS)
+        kept_for_ever(response)
+    secured_page(response)
     if name == "service-worker.js":
         # It is for the page, one step above it, wherever that is: a proxy may put a path before it.
         response.headers["Service-Worker-Allowed"] = "../join"
+    return response
+
+
+def secured_page(response: Response) -> Response:
+    """Let the page do what it needs, and nothing else."""
+    secured(response, _SOURCES).headers.update(_HEADERS)
     return response
 
 

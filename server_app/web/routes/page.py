@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from flask import Blueprint, Response, abort, request
 
 from gkt_core.wire.paths import PAGE, PAGE_ICON, PAGE_SCRIPT, PAGE_STYLE, PAGE_VIEW
-from server_app.page.files import ICON_TYPE, SCRIPT_TYPE, SECURITY_HEADERS, STYLE_TYPE, page_files
+from server_app.page.files import ICON_TYPE, SCRIPT_TYPE, STYLE_TYPE, page_files
 from server_app.web.context import context
+from server_app.web.routes.for_browsers import kept_for_ever, secured
 
 blueprint = Blueprint("page", __name__)
-_YEAR_SECONDS = 365 * 86_400
 
 
 # Two slashes are the page as well, as three are: Werkzeug would lead the one to a name that the request says.
 @blueprint.get(PAGE, strict_slashes=False)
 def index() -> Response:
     """The page of the run, which asks for what it shows; it loads nothing from anywhere else."""
-    return _secured(Response(page_files().html, mimetype="text/html"))
+    return secured(Response(page_files().html, mimetype="text/html"))
 
 
 @blueprint.get(PAGE_SCRIPT)
@@ -46,19 +46,11 @@ def view() -> Response:
     response = Response(looked.body, mimetype="application/json")
     response.set_etag(looked.etag)
     response.make_conditional(request)
-    return _secured(response)
+    return secured(response)
 
 
 def _kept(files: Mapping[str, bytes], name: str, mimetype: str) -> Response:
     """A file that never changes under this name."""
     if name not in files:
         abort(404, f"no file {name[:60]!r} of this version: load the page again")
-    response = Response(files[name], mimetype=mimetype)
-    response.cache_control.public = response.cache_control.immutable = True
-    response.cache_control.max_age = _YEAR_SECONDS
-    return _secured(response)
-
-
-def _secured(response: Response) -> Response:
-    response.headers.update(SECURITY_HEADERS)
-    return response
+    return secured(kept_for_ever(Response(files[name], mimetype=mimetype)))

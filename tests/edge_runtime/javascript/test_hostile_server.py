@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from gkt_core.bundle.manifest import (
     INITIAL_STATE,
     PREDICT,
     Bundle,
-    load_bundle,
     manifest_sha256,
 )
 from gkt_core.data.private_data import save_private_data
-from gkt_core.wire.protocol import RunInfo, RunList, Task, to_json
+from gkt_core.wire.protocol import Task
 from tests.conftest import LONGEST_SECONDS
 from tests.edge_runtime.hostile import (
     changed_bundle,
@@ -37,8 +36,14 @@ from tests.edge_runtime.hostile_cases import (
     TASKS,
     TEXT,
     WORK,
+    asked_without_end,
     bad_model,
     instead,
+    loses_a_shard,
+    other_model,
+    other_run_id,
+    other_work,
+    says,
     straight,
     task,
     trickled,
@@ -50,7 +55,6 @@ from tests.edge_runtime.hostile_server import (
     file,
     message,
     session_of,
-    trained_template,
 )
 from tests.server_app.server_fixtures import private_data, run_config
 
@@ -58,16 +62,6 @@ pytestmark = pytest.mark.system
 
 CONFIG = run_config(num_clients=1, rounds=2)
 TOKEN = "t" * 43
-
-
-@pytest.fixture(scope="module")
-def honest(server_bundle: Path) -> Bundle:
-    return load_bundle(server_bundle)
-
-
-@pytest.fixture(scope="module")
-def template(honest: Bundle) -> bytes:
-    return trained_template(honest)
 
 
 class Device:
@@ -108,14 +102,7 @@ class Ran:
 
     def __init__(self, done: subprocess.CompletedProcess[str], server: HostileServer) -> None:
         self.code, self.stderr, self.stdout = done.returncode, done.stderr, done.stdout
-        self.server = server
-
-    @property
-    def uploads(self) -> int:
-        return sum(len(session.received) for session in self.server.sessions.values())
-
-    def counted(self, name: str) -> int:
-        return sum(session.counted[name] for session in self.server.sessions.values())
+        self.server, self.uploads, self.counted = server, server.uploads, server.counted
 
 
 @pytest.fixture
@@ -241,7 +228,7 @@ def test_numbers_that_no_task_has(
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
 def test_ids_that_no_run_has(device: Device, honest: Bundle, template: bytes, run_id: str) -> None:
-    ran = device.of(honest, template, instead("runs", lambda _: Answer(to_json(RunList(1, [run_id])))))
+    ran = device.of(honest, template, other_run_id(run_id))
     assert ran.code == 3 and "the server's run is" in ran.stderr
 
 
@@ -249,18 +236,12 @@ def test_ids_that_no_run_has(device: Device, honest: Bundle, template: bytes, ru
 def test_work_without_measure(
     device: Device, honest: Bundle, template: bytes, changes: dict[str, Any]
 ) -> None:
-    info = RunInfo(1, "run-of-nobody", CONFIG.told() | changes, honest.manifest.to_dict())
-    ran = device.of(honest, template, instead("run", lambda _: message(info)))
+    ran = device.of(honest, template, other_work(CONFIG.told() | changes, honest.manifest.to_dict()))
     assert ran.code == 3 and f"the run asks for {next(iter(changes))}" in ran.stderr
 
 
 def test_shards_that_are_asked_for_without_end(device: Device, honest: Bundle, template: bytes) -> None:
-    turns: Iterator[int] = iter(range(10**6))
-
-    def other(answer: Answer) -> Answer:
-        return Answer(json.dumps({"train": [next(turns) % 2], "validation": []}).encode())
-
-    ran = device.of(honest, template, instead("missing", other))
+    ran = device.of(honest, template, asked_without_end())
     assert ran.code == 3 and "more than 10 times each" in ran.stderr
 
 
@@ -268,11 +249,7 @@ def test_shards_that_are_asked_for_without_end(device: Device, honest: Bundle, t
 def test_texts_do_not_reach_the_terminal_as_they_are(
     device: Device, honest: Bundle, template: bytes, status: int
 ) -> None:
-    text = TEXT
-    answer = Answer(json.dumps({"error": "RoundError", "message": text}).encode(), status=status)
-    if status == 200:
-        answer = message(Task("stop", 0, 0, 0.0, text))
-    ran = device.of(honest, template, instead("join", lambda _: answer))
+    ran = device.of(honest, template, says(TEXT, status))
     assert ran.code == {200: 7, 409: 3}[status]
     (line,) = [line for line in ran.stderr.splitlines() if "owned" in line]
     assert line.isprintable() and "all is well" in line
@@ -285,8 +262,7 @@ def test_texts_do_not_reach_the_terminal_as_they_are(
 def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
     device: Device, honest: Bundle, template: bytes, kind: str
 ) -> None:
-    bad = bad_model(kind, honest, template)
-    ran = device.of(honest, template, instead("model", lambda _: file(bad)))
+    ran = device.of(honest, template, other_model(bad_model(kind, honest, template)))
     assert ran.code in (2, 4), ran.stderr
     assert (ran.code == 4) is (kind == "wide")
     assert not (device.state / "model.onnx").exists()
@@ -300,12 +276,7 @@ def test_a_model_that_is_none_is_not_kept_and_nothing_is_lost(
 def test_a_shard_that_is_lost_before_the_report(device: Device, honest: Bundle, template: bytes) -> None:
     sessions: list[Any] = []
 
-    def lost(name: str, times: int, answer: Answer) -> Answer:
-        if (name, times) != ("report", 0):
-            return answer
-        del sessions[0].received[1, "train", 0]
-        body = {"error": "RoundError", "message": "train shards [0] have not arrived"}
-        return Answer(json.dumps(body).encode(), status=409)
+    lost = loses_a_shard(lambda: sessions[0])
 
     def begin(number: int) -> Any:
         sessions.append(session_of(honest, template, CONFIG, lost))

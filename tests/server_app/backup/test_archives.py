@@ -20,12 +20,12 @@ from gkt_core.wire.shards import ShardKey
 from server_app import open_run
 from server_app.backup import taking
 from server_app.backup.archive import SUMS_NAME, writing_backup
+from server_app.backup.lock import after_backups
 from server_app.backup.restoring import restore_backup
 from server_app.backup.taking import take_backup
 from server_app.rounds.state import Joined
 from server_app.run_folder import BACKUP_LOCK_NAME, RunContext, Storage, shard_blob
 from server_app.store import RemoteBlobStore, ShardRecord
-from server_app.trainer.tidy import after_backups
 from tests.server_app.server_fixtures import CLIENTS
 
 if sys.version_info >= (3, 14):

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flask import Response
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from gkt_core.bundle.manifest import INITIAL_STATE, PREDICT, Bundle, load_bundle, manifest_sha256
-from gkt_core.wire.protocol import RunInfo, RunList, Task, to_json
-from server_app.web.routes.joining import _HEADERS
+from gkt_core.bundle.manifest import INITIAL_STATE, PREDICT, Bundle, manifest_sha256
+from server_app.web.routes.joining import secured_page
 from tests.conftest import ROOT
 from tests.edge_runtime.hostile import (
     changed_bundle,
@@ -37,6 +37,10 @@ from tests.edge_runtime.hostile_cases import (
     WORK,
     bad_model,
     instead,
+    other_model,
+    other_run_id,
+    other_work,
+    says,
     straight,
     task,
 )
@@ -45,9 +49,7 @@ from tests.edge_runtime.hostile_server import (
     Bend,
     HostileServer,
     file,
-    message,
     session_of,
-    trained_template,
 )
 from tests.edge_runtime.javascript.browser.phone import LONGEST, kept_files, phone
 from tests.server_app.server_fixtures import run_config
@@ -68,17 +70,9 @@ def page_file(path: str) -> Answer | None:
     kept, packed = BUILT / name, BUILT / f"{name}.gz"
     body = gzip.decompress(packed.read_bytes()) if packed.is_file() else kept.read_bytes()
     kind = mimetypes.guess_type(name)[0] or "text/javascript"
-    return Answer(body, "text/javascript" if name.endswith("mjs") else kind, headers=dict(_HEADERS))
-
-
-@pytest.fixture(scope="module")
-def honest(server_bundle: Path) -> Bundle:
-    return load_bundle(server_bundle)
-
-
-@pytest.fixture(scope="module")
-def template(honest: Bundle) -> bytes:
-    return trained_template(honest)
+    headers = dict(secured_page(Response()).headers)
+    del headers["Content-Type"], headers["Content-Length"]
+    return Answer(body, "text/javascript" if name.endswith("mjs") else kind, headers=headers)
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +94,11 @@ class Ran:
     server: HostileServer
 
     def counted(self, name: str) -> int:
-        return sum(session.counted[name] for session in self.server.sessions.values())
+        return self.server.counted(name)
 
     @property
     def uploads(self) -> int:
-        return sum(len(session.received) for session in self.server.sessions.values())
+        return self.server.uploads
 
 
 Take = Callable[..., Ran]
@@ -207,26 +201,20 @@ def test_numbers_that_no_task_has(take_part: Take, honest: Bundle, changes: dict
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
 def test_ids_that_no_run_has(take_part: Take, honest: Bundle, run_id: str) -> None:
-    ran = take_part(honest, instead("runs", lambda _: Answer(to_json(RunList(1, [run_id])))))
+    ran = take_part(honest, other_run_id(run_id))
     assert "make no sense to this page" in ran.said and "the server's run is" in ran.said
 
 
 @pytest.mark.parametrize("changes", WORK, ids=str)
 def test_work_without_measure(take_part: Take, honest: Bundle, changes: dict[str, Any]) -> None:
-    manifest = honest.manifest.to_dict() | NAMED
-    info = RunInfo(1, "run-of-nobody", CONFIG.told() | changes, manifest)
-    ran = take_part(honest, instead("run", lambda _: message(info)))
+    ran = take_part(honest, other_work(CONFIG.told() | changes, honest.manifest.to_dict() | NAMED))
     assert f"the run asks for {next(iter(changes))}" in ran.said
 
 
 @pytest.mark.parametrize("status", [200, 409])
 def test_texts_are_shown_as_texts(take_part: Take, honest: Bundle, status: int) -> None:
     """Nothing of a server's becomes an element, a script, or a line that reads backwards."""
-    text = f"<img src=x onerror='document.title=1'>{TEXT}"
-    answer = Answer(json.dumps({"error": "RoundError", "message": text}).encode(), status=status)
-    if status == 200:
-        answer = message(Task("stop", 0, 0, 0.0, text))
-    ran = take_part(honest, instead("join", lambda _: answer))
+    ran = take_part(honest, says(f"<img src=x onerror='document.title=1'>{TEXT}", status))
     assert "<img src=x" in ran.said and "all is well" in ran.said
     assert "<img" not in ran.html and "\u202e" not in ran.html and "\x1b" not in ran.html
 
@@ -235,6 +223,6 @@ def test_texts_are_shown_as_texts(take_part: Take, honest: Bundle, status: int) 
 def test_a_model_that_is_none_is_not_kept(
     take_part: Take, honest: Bundle, template: bytes, kind: str
 ) -> None:
-    ran = take_part(honest, instead("model", lambda _: file(bad_model(kind, honest, template))))
+    ran = take_part(honest, other_model(bad_model(kind, honest, template)))
     assert ran.said and "model.onnx" not in ran.kept
     assert json.loads(ran.kept["state.json"])["trained_round"] == 2 and INITIAL_STATE in str(ran.kept.keys())
