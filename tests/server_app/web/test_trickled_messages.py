@@ -54,6 +54,10 @@ def head(run: RunContext, bearer: str, route: str, num_bytes: int, more: str = "
     ).encode()
 
 
+# A connection with TLS is read or written, never both by two threads.
+AT_ONCE = threading.Lock()
+
+
 @contextlib.contextmanager
 def trickling(port: int, tls: Files | None, first: bytes) -> Iterator[list[socket.socket]]:
     """Peers that have sent this head, and send a byte of a body now and then."""
@@ -66,7 +70,7 @@ def trickling(port: int, tls: Files | None, first: bytes) -> Iterator[list[socke
         def trickle() -> None:
             while not is_over.wait(0.1):
                 for peer in peers:
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError), AT_ONCE:
                         peer.sendall(b" ")
 
         thread = threading.Thread(target=trickle)
@@ -135,5 +139,6 @@ def _some_are_refused(made: list[socket.socket]) -> None:
     for peer in made:
         peer.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
-            refused += b" 503 " in peer.recv(65536)
+            with AT_ONCE:
+                refused += b" 503 " in peer.recv(65536)
     assert refused >= PEERS - EACH
