@@ -178,7 +178,8 @@ def _of_devices(document: Overview) -> Iterator[Finding]:
     for device in document.devices:
         if device.refused and device.state not in ("quarantined", "revoked"):
             text = f"the last request of {device.client_id} was refused: {device.refused}"
-            yield Finding("refused", WARNING, text, "", device.client_id)
+            remedy = f"look at what {device.client_id} printed; once that is mended, start it again"
+            yield Finding("refused", WARNING, text, remedy, device.client_id)
     if document.phase == "collecting" and document.is_served and not document.halt:
         yield from _of_late_devices(document)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from server_app.overview.messages import Overview
 
 # Of a core, for looks, over time; and seconds of a core that may be spent at once after a rest.
-LOOK_SHARE, _BURST_SECONDS = 0.005, 0.25
+LOOK_SHARE, _BURST_SECONDS = 0.003, 0.25
 
 
 class SharedLook:

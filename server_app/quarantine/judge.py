@@ -111,6 +111,30 @@ def not_compared(own: Evidence) -> list[str]:
     return silent
 
 
+def odd_among_few(evidence: Mapping[str, Evidence]) -> dict[str, str]:
+    """Say whose scale is far from the others', where they are too few to say who is right.
+
+    Nobody is named for it: a person looks.
+
+    Args:
+        evidence: What each device of this round sent.
+
+    Returns:
+        What is odd, by client id.
+    """
+    odd: dict[str, str] = {}
+    if len(evidence) - 1 >= FEWEST_PEERS:
+        return odd
+    for client_id, own in sorted(evidence.items()):
+        others = [other.scale for owner, other in evidence.items() if owner != client_id]
+        if others and own.scale > _MOST_SCALE * max(others):
+            odd[client_id] = (
+                f"the scale of its features is {own.scale:.3g}, the others' at most {max(others):.3g}: of "
+                f"{len(evidence)} devices that is too few to say who is right"
+            )
+    return odd
+
+
 def _denied(evidence: Evidence, num_classes: int, kept: float) -> str:
     # A label that was exchanged may be denied.
     most_wrong = 1 - kept * (1 - _MOST_CONFIDENTLY_WRONG)

@@ -14,7 +14,7 @@ from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.rounds.label_privacy import chance_kept
 from gkt_core.wire.shards import SPLITS
 from server_app.quarantine.evidence import Evidence, gather_evidence
-from server_app.quarantine.judge import judge, not_compared
+from server_app.quarantine.judge import judge, not_compared, odd_among_few
 from server_app.quarantine.views import Views
 from server_app.store.folder import BlobStore
 
@@ -99,6 +99,9 @@ class Watch:
             reasons |= {client_id: words + reason for client_id, reason in named.items()}
             first_trained = {**evidence, **firsts["train"]}
             first_trained = {each: own for each, own in first_trained.items() if each not in reasons}
+        plain = {each: own for each, own in sent["train"].items() if each not in reasons}
+        for client_id, what in odd_among_few(plain).items():
+            log.warning("%s is trained on, and should be looked at: %s", client_id, what)
         for split, evidence in sent.items():
             for client_id, own in evidence.items():
                 if client_id in reasons:

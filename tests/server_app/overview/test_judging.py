@@ -97,7 +97,8 @@ CASES: dict[str, tuple[dict[str, Any], str, int, str]] = {
         {"devices": [device("client-a"), device("client-b", refused="features of shard 3 are wrong")]},
         "refused warning",
         9,
-        "nothing to do: round 3 waits for client-b (last seen 3.0 s ago)",
+        "the last request of client-b was refused: features of shard 3 are wrong: look at what client-b "
+        "printed; once that is mended, start it again",
     ),
     "paused": (
         {"halt": "paused", "halt_reason": "lunch", "waits_for": []},

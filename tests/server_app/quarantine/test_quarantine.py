@@ -27,7 +27,7 @@ from server_app import open_run
 from server_app.cli.clients import clients as clients_command
 from server_app.quarantine import Evidence, Watch, judge
 from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
-from server_app.quarantine.judge import not_compared
+from server_app.quarantine.judge import not_compared, odd_among_few
 from server_app.quarantine.views import Views
 from server_app.rounds.state import (
     Claimed,
@@ -139,6 +139,21 @@ def test_what_other_devices_cannot_tell_is_not_held_against_anybody() -> None:
     sent["d1"] = poisoned(sent["d1"], "shifted_labels")
     apart = {**NOTHING, "same_start": False}
     assert judge(looked_at(sent), num_classes=NUM_CLASSES, **apart) == {}
+
+
+@pytest.mark.parametrize(
+    ("num_clients", "factor", "odd"), [(2, 4000, 1), (4, 4000, 1), (4, 1, 0), (5, 4000, 0)]
+)
+def test_a_scale_that_few_cannot_judge_is_told(num_clients: int, factor: float, odd: int) -> None:
+    evidence = looked_at(devices("iid", 0, num_clients=num_clients))
+    evidence["d1"] = dataclasses.replace(evidence["d1"], scale=evidence["d1"].scale * factor)
+    found = odd_among_few(evidence)
+    assert list(found) == ["d1"] * odd and all(
+        "too few to say who is right" in each for each in found.values()
+    )
+    # Nobody is left out for it; of five, one is.
+    named = judge(evidence, num_classes=NUM_CLASSES, **NOTHING)
+    assert list(named) == (["d1"] if num_clients == 5 else [])
 
 
 def test_half_of_the_devices_is_no_outlier() -> None:
