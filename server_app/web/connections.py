@@ -19,7 +19,7 @@ import socket
 import ssl
 import struct
 import time
-from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -32,25 +32,19 @@ from server_app.turns import Turn
 from server_app.web.asking import MOST_HEAD_BYTES, PIECE_BYTES, Asked, KeepsQuestions
 from server_app.web.certificates import Certificates
 from server_app.web.peers.answering import SendsAnswers, busy_answer, limit_ahead
+from server_app.web.peers.queueing import GUEST, GUEST_THREADS, QueueFullError, Queueing
 
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
 # A body of so many bytes that is no shard is a message: it has come as a whole before it has a thread,
 # in so many seconds. What is longer is an upload, which its route admits or not.
 MESSAGE_BYTES, MESSAGE_SECONDS = 32 * 1024, 33.0
-# Requests that have or await a thread; each takes milliseconds. Who asks for a file of a page, a document, or
-# shows no secret, is answered by few threads: a crowd of them delays no device, and nobody who asks how the
-# server is.
-MOST_ASKED, GUEST_THREADS = 1024, 8
 # What a refused peer still sends is read, so that it comes to read why; so much, and for so long.
 _LINGER_SECONDS, _MOST_LINGER_BYTES = 30.0, 256 << 20
 # Descriptors that are made free at once when there is none.
 _SPARE = 32
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
-_GUEST = re.compile(
-    rb"GET /(?:(?!v1/|healthz|readyz)|v1/(?!health/)(?!.*\r\nauthorization:))", re.IGNORECASE | re.DOTALL
-)
 _SHARD = re.compile(rb"PUT [^\s]*/shards/")
 _EXPECTS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -80,8 +74,8 @@ class Peer(TConn):  # type: ignore[misc]
         self.initialized = self.data_ready = True
         self.shakes_hands = isinstance(sock, ssl.SSLSocket)
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
-        # How long head and body are, once the head is there; who asks, while a thread is at it, or will be.
-        self.wanted_bytes, self.asks = 0, ""
+        # How long head and body are, once the head is there; what a request is counted as, from then on.
+        self.wanted_bytes, self.counted = 0, tuple[str, ...]()
         self.num_delivered = 0
         # Until when its request is kept, from the first time on; 0 for one that is not.
         self.kept_until = 0.0
@@ -113,7 +107,7 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
         self._waiting: dict[Peer, None] = {}
         self._with_body: dict[Peer, None] = {}
         self._lingering: dict[Peer, None] = {}
-        self._rests_until, self._num_asking = 0.0, Counter[str]()
+        self._rests_until, self._queueing = 0.0, Queueing()
         self._guests = ThreadPoolExecutor(min(GUEST_THREADS, self.cfg.threads), "guests")
 
     def init_signals(self) -> None:
@@ -142,20 +136,20 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Peer) -> None:
         """Let a thread handle a request, unless too many wait for one, or the process is about to end."""
-        asks = "guest" if _GUEST.match(conn.head) else "known"
-        if self._num_asking[asks] >= MOST_ASKED:
+        try:
+            conn.counted = self._queueing.take(conn.head)
+        except QueueFullError as error:
             with contextlib.suppress(OSError):
-                conn.sock.sendall(busy_answer(f"{MOST_ASKED} requests are being answered"))
+                conn.sock.sendall(busy_answer(str(error)))
             self._go_on(conn, kept=False)
             return
         try:
-            pool = self._guests if asks == "guest" else self.tpool
+            pool = self._guests if GUEST in conn.counted else self.tpool
             future = pool.submit(self.handle, conn)
         except RuntimeError:
+            self._queueing.give_back(conn.counted)
             self._drop(conn)
         else:
-            conn.asks = asks
-            self._num_asking[asks] += 1
             future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def set_accept_enabled(self, enabled: bool) -> None:
@@ -203,9 +197,8 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
             peer = self.keepalived_conns.popleft()
         else:
             # Of those that are many: a few honest ones are among them only if there is no crowd.
-            crowds = (self._waiting, self._with_body, self._lingering, self._sending)
-            largest = max((list(each) for each in crowds), key=len)
-            peer = next(iter(largest or self._kept.values()), None)
+            crowds: list[Collection[Peer]] = [self._waiting, self._with_body, self._lingering, self._sending]
+            peer = next(iter(max(crowds, key=len) or self._kept.values()), None)
         if peer is None:
             return False
         self._drop(peer)
@@ -300,9 +293,8 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Peer, fs: Any) -> None:
         """Keep the request or the connection, or read what its peer still sends before it is closed."""
-        if conn.asks:
-            self._num_asking[conn.asks] -= 1
-            conn.asks = ""
+        self._queueing.give_back(conn.counted)
+        conn.counted = ()
         try:
             kept = bool(not fs.cancelled() and fs.result())
             turn: Turn | None = conn.sock.turn

@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_read_to_its_end_ends_its_connection(app: Flask, t
 def test_too_many_requests_at_once_are_to_come_again(
     app: Flask, tls: Files | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server_app.web.connections.MOST_ASKED", PEERS)
+    monkeypatch.setattr("server_app.web.peers.queueing.MOST_ASKED", PEERS)
     goes_on, waiting = threading.Event(), threading.Semaphore(0)
 
     @app.get("/v1/long")
@@ -222,3 +222,35 @@ def test_too_many_requests_at_once_are_to_come_again(
             goes_on.set()
             assert {answers(peer)[0][0] for peer in [*made, late[0]]} <= {200, 503}
         assert asked(port, tls) == b"hello"
+
+
+def test_a_device_has_its_share_of_the_threads_and_the_others_theirs(
+    app: Flask, tls: Files | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server_app.web.peers.queueing.MOST_OF_A_DEVICE", THREADS - 1)
+    goes_on, waiting = threading.Event(), threading.Semaphore(0)
+
+    @app.get("/v1/long")
+    def long() -> str:
+        waiting.release()
+        goes_on.wait(LONGEST_SECONDS)
+        return request.path
+
+    one, other = (f"Authorization: Bearer device~{name}~{'s' * 43}\r\n" for name in ("one", "other"))
+    with (
+        serving(app, tls=tls, num_threads=THREADS, stall_seconds=LONGEST_SECONDS) as port,
+        not_reading(port, tls, "/v1/long", one, num=THREADS - 1) as made,
+    ):
+        for _ in made:
+            waiting.acquire()
+        with not_reading(port, tls, "/v1/long", one.replace("Bearer ", "bearer \t"), num=1) as more:
+            ((status, body),) = answers(more[0])
+            assert status == 503 and b"requests of this device" in body
+        # As many come as before: there is a thread for another one.
+        with not_reading(port, tls, "/v1/long", other, num=1) as else_:
+            assert waiting.acquire(timeout=LONGEST_SECONDS)
+            goes_on.set()
+            assert [answers(peer) for peer in [*made, *else_]] == [[(200, b"/v1/long")]] * THREADS
+        # What was answered counts no more.
+        with not_reading(port, tls, "/v1/long", one, num=1) as again:
+            assert answers(again[0]) == [(200, b"/v1/long")]
