@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gkt_core.bundle.manifest import Bundle, load_bundle, manifest_sha256
+from gkt_core.bundle.manifest import Bundle, manifest_sha256
 from gkt_core.data.pack import PackOptions, pack, target_of
 from gkt_core.data.private_data import load_private_data, owner_key_of, save_private_data
 from gkt_core.wire.protocol import Task
@@ -26,7 +26,6 @@ from tests.edge_runtime.hostile_server import (
     Session,
     message,
     session_of,
-    trained_template,
 )
 from tests.edge_runtime.javascript.node_package import DIST
 from tests.server_app.server_fixtures import private_data, run_config
@@ -36,16 +35,6 @@ pytestmark = pytest.mark.system
 CONFIG = run_config(num_clients=1, rounds=2, local_epochs=4)
 STOP = instead("task", lambda _: message(Task("stop", 2, 0, 0.0, "later")))
 SECOND = instead("join", lambda _: message(Task("train", 2, 1, 0.0, "")))
-
-
-@pytest.fixture(scope="module")
-def honest(server_bundle: Path) -> Bundle:
-    return load_bundle(server_bundle)
-
-
-@pytest.fixture(scope="module")
-def template(honest: Bundle) -> bytes:
-    return trained_template(honest)
 
 
 class Federation:

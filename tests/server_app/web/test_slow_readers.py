@@ -193,10 +193,8 @@ def test_a_file_that_cannot_be_read_to_its_end_ends_its_connection(app: Flask, t
         assert asked(port, tls) == b"hello"
 
 
-def test_too_many_requests_at_once_are_to_come_again(
-    app: Flask, tls: Files | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("server_app.web.peers.queueing.MOST_ASKED", PEERS)
+def with_long_answers(app: Flask) -> tuple[threading.Semaphore, threading.Event]:
+    """Let /v1/long be answered when the event is set; whoever has a thread releases the semaphore."""
     goes_on, waiting = threading.Event(), threading.Semaphore(0)
 
     @app.get("/v1/long")
@@ -205,6 +203,14 @@ def test_too_many_requests_at_once_are_to_come_again(
         goes_on.wait(LONGEST_SECONDS)
         return request.path
 
+    return waiting, goes_on
+
+
+def test_too_many_requests_at_once_are_to_come_again(
+    app: Flask, tls: Files | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server_app.web.peers.queueing.MOST_ASKED", PEERS)
+    waiting, goes_on = with_long_answers(app)
     with (
         serving(app, tls=tls, num_threads=THREADS, stall_seconds=LONGEST_SECONDS) as port,
         not_reading(port, tls, "/v1/long", SHOWS, num=PEERS) as made,
@@ -228,14 +234,7 @@ def test_a_device_has_its_share_of_the_threads_and_the_others_theirs(
     app: Flask, tls: Files | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server_app.web.peers.queueing.MOST_OF_A_DEVICE", THREADS - 1)
-    goes_on, waiting = threading.Event(), threading.Semaphore(0)
-
-    @app.get("/v1/long")
-    def long() -> str:
-        waiting.release()
-        goes_on.wait(LONGEST_SECONDS)
-        return request.path
-
+    waiting, goes_on = with_long_answers(app)
     one, other = (f"Authorization: Bearer device~{name}~{'s' * 43}\r\n" for name in ("one", "other"))
     with (
         serving(app, tls=tls, num_threads=THREADS, stall_seconds=LONGEST_SECONDS) as port,

@@ -138,7 +138,6 @@ def _some_are_refused(made: list[socket.socket]) -> None:
     refused = 0
     for peer in made:
         peer.settimeout(0.5)
-        with contextlib.suppress(TimeoutError):
-            with AT_ONCE:
-                refused += b" 503 " in peer.recv(65536)
+        with contextlib.suppress(TimeoutError), AT_ONCE:
+            refused += b" 503 " in peer.recv(65536)
     assert refused >= PEERS - EACH
