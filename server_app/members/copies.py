@@ -1,8 +1,9 @@
-"""Notice two processes that show one device's secret at once: its state folder was copied.
+"""Notice processes that show one device's secret at once: its state folder was copied.
 
 A device says with each request which process it is, by a number that it draws at its start. One that was
 restarted is another process, and the one before is not heard of again, but for a request that was on its
-way. Two that are both heard of again and again, by turns, are alive both of them.
+way. Those that are heard of again and again, by turns, are all alive; the youngest of them is ended, until
+one is left.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gkt_core.errors import ForbiddenError
 # A request on its way from a process that was killed makes two: back to it, and from it.
 SURE_TURNS = 3
 _PROCESS = re.compile("[0-9a-f]{16}")
-_MOST_ENDED = 8
+_MOST_KNOWN = 8
 
 
 def copied_words(client_id: str) -> str:
@@ -28,13 +29,12 @@ def copied_words(client_id: str) -> str:
 
 @dataclass(slots=True)
 class _Heard:
-    """Of one device: the process that was heard of last, the one before, and how often they took turns."""
+    """Of one device: its processes in the order of their starts, and those that came back since the last."""
 
     last: str
-    before: str = ""
-    newer: str = ""
-    turns: int = 0
-    ended: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_ENDED))
+    known: list[str]
+    turns: list[str] = field(default_factory=list)
+    ended: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_KNOWN))
 
 
 class Copies:
@@ -52,12 +52,12 @@ class Copies:
         """Note which process of a device asks; one that says none, of an earlier version, is not told apart.
 
         Raises:
-            ForbiddenError: It is the younger one of two that are alive.
+            ForbiddenError: It is the youngest of several that are alive.
         """
         if not _PROCESS.fullmatch(process):
             return
         with self._lock:
-            heard = self._devices.setdefault(client_id, _Heard(process))
+            heard = self._devices.setdefault(client_id, _Heard(process, [process]))
             is_found_out = process not in heard.ended and self._takes_turns(heard, process)
             is_ended = process in heard.ended
         if is_found_out:
@@ -70,18 +70,19 @@ class Copies:
 
     @staticmethod
     def _takes_turns(heard: _Heard, process: str) -> bool:
-        """Note a process; say whether it is sure by now that there are two."""
+        """Note a process; say whether it is sure by now that there are several."""
         if process == heard.last:
             return False
-        if process != heard.before:
-            # Another start: it is the younger one of the two from here on.
-            heard.last, heard.before, heard.newer, heard.turns = process, heard.last, process, 0
+        heard.last = process
+        if process not in heard.known:
+            # Another start: it is the youngest from here on.
+            heard.known, heard.turns = [*heard.known, process][-_MOST_KNOWN:], []
             return False
-        heard.last, heard.before = heard.before, heard.last
-        heard.turns += 1
-        if heard.turns < SURE_TURNS:
+        heard.turns.append(process)
+        if len(heard.turns) < SURE_TURNS:
             return False
-        older = heard.before if heard.last == heard.newer else heard.last
-        heard.ended.append(heard.newer)
-        heard.last, heard.before, heard.newer, heard.turns = older, "", "", 0
+        youngest = max(heard.turns, key=heard.known.index)
+        heard.known.remove(youngest)
+        heard.ended.append(youngest)
+        heard.turns = []
         return True

@@ -67,6 +67,15 @@ function client(answers: Scripted[], patienceSeconds = 60) {
   return { server, transport, waits, notes };
 }
 
+test("each request says which process asks, the same one each time", async () => {
+  const { server, transport } = client([{ body: JSON.stringify(WAIT) }, { body: JSON.stringify(WAIT) }]);
+  await server.task("a");
+  await server.task("a");
+  const said = transport.requests.map((each) => each.headers["X-GKT-Process"]);
+  assert.match(said[0], /^[0-9a-f]{16}$/);
+  assert.deepEqual(said, [said[0], said[0]]);
+});
+
 const refusal = (error: string, message = "why"): string => JSON.stringify({ error, message });
 
 test("what the server asks for is waited for, and then asked again", async () => {

@@ -60,6 +60,8 @@ def test_of_two_that_take_turns_the_younger_one_is_ended() -> None:
     assert heard(A, B, A, B, A) == ([], ["client-a"])
     assert heard(A, B, A, B, A, B, A, B) == ([B, B], ["client-a"])
     assert heard(A, B, B, A, A, A, B, A, B, A) == ([B], ["client-a"])
+    # Of three, the two younger ones, one after the other.
+    assert heard(*(A, B, C) * 4) == ([C, C, B, C], ["client-a", "client-a"])
     # Its next start is another process, and is found out as well.
     assert heard(A, B, A, B, A, B, C, A, C, A, C) == ([B, C], ["client-a", "client-a"])
 

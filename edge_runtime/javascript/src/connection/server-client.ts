@@ -2,12 +2,13 @@
 
 import { checkManifestSha256, type FileEntry } from "../bundle/manifest.js";
 import { ConfigError, MessageError, ServerUnavailableError, UnsafeModelError, type GKTError } from "../errors.js";
-import { sha256Hex } from "../hashing.js";
+import { hex, randomBytes, sha256Hex } from "../hashing.js";
 import { grouped } from "../numbers.js";
 import { printable } from "../printable.js";
 import type { Store } from "../state/store.js";
 import {
   checkProtocolVersion,
+  PROCESS_HEADER,
   PROTOCOL_HEADER,
   SPOKEN,
   checkRunId,
@@ -43,6 +44,8 @@ const LONGEST_TRY_SECONDS = 120;
 export const STALL_SECONDS = 60;
 /** Of a question that waits for its answer; many proxies wait for a minute. */
 const KEEP_SECONDS = 50;
+/** Of this process, or this page's worker; it says nothing else. */
+const PROCESS = hex(randomBytes(8));
 /** Of a file of which nothing else is known. */
 export const MOST_FILE_BYTES = 1 << 30;
 
@@ -282,6 +285,7 @@ export class ServerClient {
         headers: {
           "Accept-Encoding": "identity",
           [PROTOCOL_HEADER]: SPOKEN,
+          [PROCESS_HEADER]: PROCESS,
           ...(this.token === undefined ? {} : { Authorization: `Bearer ${this.token}` }),
           ...headers,
         },

@@ -26,6 +26,8 @@ export const SPOKEN = "1.1";
 export const SHA256_HEADER = "X-Content-SHA256";
 /** In answers to a device whose operator wants it to draw another secret. */
 export const ROTATE_HEADER = "X-GKT-Rotate";
+/** Which process of a device asks: two that show one secret by turns are two copies of its folder. */
+export const PROCESS_HEADER = "X-GKT-Process";
 export const MOST_ROUNDS = 1_000_000;
 export const MAX_MISSING_SHARDS = 10_000;
 /** What a server may ask a device to wait. */
