@@ -56,10 +56,12 @@ def exit_code(findings: list[Finding]) -> int:
 
 def next_step(document: Overview) -> str:
     """The one thing that helps now, as a line."""
+    is_finished = document.phase == "finished"
     for finding in document.findings:
-        if finding.remedy:
+        # What is only said helps nobody any more once the run is over.
+        if finding.remedy and not (is_finished and finding.severity == INFO):
             return f"{finding.text}: {finding.remedy}"
-    if document.phase == "finished":
+    if is_finished:
         return "nothing is left to do: each device has its model.onnx, and gkt deploy makes it ready to ship"
     return f"nothing to do: {waiting_for(document)}"
 
