@@ -18,12 +18,14 @@ class Section:
         headings: One a column; a line break is kept on the screen only.
         rows: Cells as text; the first column is aligned to the left, the others to the right.
         notes: Sentences below the table.
+        is_folded: Whether a page shows its title only, until somebody opens it.
     """
 
     title: str
     headings: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    is_folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,11 @@ from profiling.frame.bars import Bar, bar_figure
 from profiling.frame.command import measurement_command
 from profiling.frame.plot_style import BLUE, ORANGE
 from profiling.frame.tables import table
-from profiling.frame.units import format_bytes
+from profiling.frame.units import format_bytes, format_duration
 from profiling.plan.options import PlanOptions
+
+# By the last word of a result's name.
+_SECONDS = {"hours": 3600.0}
 
 
 def _results(document: Document) -> Section:
@@ -56,7 +59,11 @@ def _validation(document: Document) -> Section | None:
 def _value(name: str, value: float | None) -> str:
     if value is None:
         return "not computed"
-    return format_bytes(value) if "bytes" in name else f"{value:,.4g}"
+    if "bytes" in name:
+        return format_bytes(value)
+    number = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    seconds = value * _SECONDS.get(name.rpartition(" ")[2], 1.0 if ", s" in name else 0.0)
+    return f"{number} ({format_duration(seconds)})" if seconds >= 120 else number
 
 
 def _draw(document: Document) -> Any:

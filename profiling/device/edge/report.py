@@ -30,7 +30,7 @@ def _times(document: Document) -> Section:
             "": "{words}",
             "open": "{open_ms[median_ms]:,.0f}",
             "first\ncall": "{cold_ms[median_ms]:,.1f}",
-            "warm\nmedian": "{warm_ms[median_ms]:,.1f}",
+            "warm\nmedian": "{warm_ms:median}",
             "p90": "{warm_ms[p90_ms]:,.1f}",
             "p95": "{warm_ms[p95_ms]:,.1f}",
             "IQR": "{warm_ms[iqr_ms]:,.1f}",

@@ -60,7 +60,7 @@ def write_report(out: Path, report: dict[str, Any], figures: Mapping[str, Figure
         figures: Figures by file name without ending.
     """
     setting = Section("Setting", notes=[report["setting"], report["note"], f"Made by: {report['command']}"])
-    page = Page(report["title"], [setting, _table(report), _machine(report)])
+    page = Page(report["title"], [setting, _table(report), *_not_run(report), _machine(report)])
     inline = {}
     for stem, figure in figures.items():
         write_atomically(out / f"{stem}.png", render(figure, "png"))
@@ -100,9 +100,23 @@ def _table(report: Mapping[str, Any]) -> Section:
                 *(_bytes(cell[f"mean_{way}_bytes"]) for way in ("upload", "download")),
             )
             for cell in report["cells"]
+            if cell["mean_test_accuracy"] is not None
         ],
         notes=[" ".join(notes)],
     )
+
+
+def _not_run(report: Mapping[str, Any]) -> list[Section]:
+    """Give the cells that have no number yet, folded where others have one."""
+    rows = [
+        (cell["row"], cell["column"], paper(cell["paper"]), str(cell["not_run"]))
+        for cell in report.get("cells", ())
+        if cell["mean_test_accuracy"] is None
+    ]
+    if not rows:
+        return []
+    title = f"Not run: {len(rows)} of {len(report['cells'])} cells"
+    return [Section(title, ("", "", "paper", "why"), rows, is_folded=len(rows) < len(report["cells"]))]
 
 
 def _machine(report: Mapping[str, Any]) -> Section:

@@ -150,11 +150,16 @@ def _median_interval(ordered: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[fl
 
 # Of a time in a table.
 TIME_COLUMNS = {
-    "median ms": "{median_ms:,.1f}",
+    "median ms": "{entry:median}",
     "p90 ms": "{p90_ms:,.1f}",
     "IQR ms": "{iqr_ms:,.1f}",
     "n": "{n}",
 }
+
+
+def is_noisy(time: Mapping[str, float]) -> bool:
+    """Say whether a time of a document moved too much for its median to be quoted."""
+    return time["iqr_ms"] > NOISY_SPREAD * time["median_ms"] or abs(time.get("drift", 0.0)) > NOISY_DRIFT
 
 
 def noise_note(noise: Mapping[str, Any], num_shown: int = 3) -> str:

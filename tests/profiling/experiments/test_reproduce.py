@@ -123,6 +123,8 @@ def test_the_paper_beside_ours(reproduced: Path) -> None:
     assert "not run (no data)" in text
     assert str(reproduced) not in text
     html = (reproduced / "table3.html").read_text()
+    # What was not run is counted, and folded.
+    assert "<details><summary>Not run: 4 of 6 cells</summary>" in html
     pictures = (
         "table3-accuracy.png",
         "table3-confusion-fedgkt-cifar10-iid-s2e-sync.png",

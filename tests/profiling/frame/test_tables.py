@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from profiling.frame.measuring.step_time import TIME_COLUMNS
 from profiling.frame.tables import named, names_and_values, table
+from profiling.frame.units import format_duration
 
 COLUMNS = {
     "name": "{name:words}",
@@ -30,3 +32,24 @@ def test_none_was_not_measured_and_nothing_is_nothing() -> None:
 def test_a_key_that_is_missing_is_an_error() -> None:
     with pytest.raises(KeyError, match="size"):
         table("", {"size": "{size:bytes}"}, [{"name": "a"}])
+
+
+@pytest.mark.parametrize(
+    ("iqr_ms", "drift", "shown"),
+    [(10.0, 0.0, "100.0"), (16.0, 0.0, "100.0 (too noisy)"), (1.0, -0.06, "100.0 (too noisy)")],
+)
+def test_a_median_that_moved_too_much_says_so_where_it_stands(
+    iqr_ms: float, drift: float, shown: str
+) -> None:
+    time = {"median_ms": 100.0, "iqr_ms": iqr_ms, "drift": drift, "p90_ms": 110.0, "n": 9}
+    made = table("", {"nested": "{warm_ms:median}", **TIME_COLUMNS}, [{"warm_ms": time, **time}])
+    assert list(made.rows[0][:2]) == [shown, shown]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.1181, "0.118 s"), (119, "119 s"), (150, "2.5 min"), (7200, "2.0 hours"), (86_400 * 12, "12 days"),
+     (3.25e9, "103 years")],
+)  # fmt: skip
+def test_durations_are_in_units_that_people_think_in(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
