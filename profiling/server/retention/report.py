@@ -33,7 +33,7 @@ class Retention(Measurement[RetentionOptions]):
 
     The store of a real run, SQLite and a folder, with all that server and trainer do with it in each round;
     nothing is trained, and shards are a few bytes. Fails where the run's folder has more than 64 MB in the
-    end, or a status takes longer than 50 ms. Half an hour with 10,000 rounds.
+    end, or a status takes longer than 50 ms. About forty minutes with 10,000 rounds.
     """
 
     name = "retention"

@@ -70,20 +70,6 @@ def _waiting() -> dict[str, Any]:
     return {"schema": "gkt-profile-waiting/1", "num_requests": 800, **shares, **every}
 
 
-def _retention() -> dict[str, Any]:
-    """A document of ``gkt profile retention``, likewise."""
-    look: dict[str, Any] = {
-        "round_num": 1000,
-        "num_bytes": 9_000_000,
-        "database_bytes": 8_000_000,
-        "num_files": 60,
-    }
-    look |= {"num_rows": {"shards": 10_000, "reports": 5000}, "status_ms": 12.0}
-    settings = {"rounds": 10_000, "num_devices": 50, "looks": 10}
-    every = {"not_measured": ["PostgreSQL"], "settings": settings, "machine": describe_machine()}
-    return {"schema": "gkt-profile-retention/1", "looks": [look], **every}
-
-
 def _browser() -> dict[str, Any]:
     """A document of ``gkt profile browser``, likewise."""
     places = ("python", "node", "chromium")
@@ -104,7 +90,6 @@ def _browser() -> dict[str, Any]:
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "browser": _browser(),
     "busy": _busy(),
-    "retention": _retention(),
     "waiting": _waiting(),
     **COMMITTED,
     "web": _web(),
@@ -118,7 +103,7 @@ def test_every_report_has_a_document() -> None:
     schemas = {measurement(name).schema for name in MEASUREMENTS} | set(OTHERS)
     assert schemas == {document["schema"] for document in DOCUMENTS.values()}
     without = schemas - {document["schema"] for document in COMMITTED.values()}
-    without -= {f"gkt-profile-{name}/1" for name in ("browser", "busy", "retention", "waiting")}
+    without -= {f"gkt-profile-{name}/1" for name in ("browser", "busy", "waiting")}
     assert without == {"gkt-profile-web/1", "gkt-profile-diff/1"}, "commit what is measured"
 
 
