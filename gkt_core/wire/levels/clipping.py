@@ -26,24 +26,52 @@ def clipped_range(
         high: ``[C]``: the greatest.
         levels: The last level, which is as many steps from the first.
     """
-    by_channel = np.ascontiguousarray(values.transpose(1, 0, 2, 3)).reshape(values.shape[1], -1)
-    step = -(-by_channel.shape[1] // _LOOKED_AT)
+    num, channels = values.shape[:2]
+    size = values[0, 0].size
+    step = -(-num * size // _LOOKED_AT)
     # An odd step takes columns in turn, where rows have an even number of them.
-    looked_at = np.sort(by_channel[:, :: step | 1].astype(np.float64), axis=1)
+    samples, pixels = np.divmod(np.arange(0, num * size, step | 1), size)
+    of_channel = values.reshape(num, channels, size)[samples, :, pixels].T
+    # A row after the other in memory: sums of squares are of one order on every machine.
+    looked_at = np.sort(np.ascontiguousarray(of_channel, np.float64), axis=1)
     last = looked_at.shape[1] - 1
     highs = [high, *(looked_at[:, round((1 - share) * last)] for share in SHARES[1:])]
     lows = [low, *(looked_at[:, round(share * last)] for share in SHARES[1:])]
-    best = low, high
-    best_error = _error(looked_at, *best, levels)
+    ends = _Ends(looked_at, levels, low, high)
     # The upper end first: of features behind a ReLU the lower one is at 0 already.
-    for is_high, candidates in ((True, highs), (False, lows), (True, highs)):
+    ends.move_high(highs)
+    ends.move_low(lows)
+    if not np.array_equal(ends.low, low):
+        ends.move_high(highs)
+    return ends.low, ends.high
+
+
+class _Ends:
+    """The values of the first and the last level of each channel, and what rounding to them changes."""
+
+    def __init__(
+        self, values: NDArray[np.float64], levels: int, low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> None:
+        self._values, self._levels = values, levels
+        self.low, self.high = low, high
+        self._least = _error(values, low, high, levels)
+
+    def move_high(self, candidates: list[NDArray[np.float64]]) -> None:
         for each in candidates[1:]:
-            chosen = (best[0], each) if is_high else (each, best[1])
-            error = np.where(chosen[1] > chosen[0], _error(looked_at, *chosen, levels), np.inf)
-            is_better = error < best_error
-            best = np.where(is_better, chosen[0], best[0]), np.where(is_better, chosen[1], best[1])
-            best_error = np.minimum(error, best_error)
-    return best
+            self._move(self.low, each)
+
+    def move_low(self, candidates: list[NDArray[np.float64]]) -> None:
+        for each in candidates[1:]:
+            self._move(each, self.high)
+
+    def _move(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Take these ends where they change less."""
+        if np.array_equal(low, self.low) and np.array_equal(high, self.high):
+            return
+        error = np.where(high > low, _error(self._values, low, high, self._levels), np.inf)
+        is_less = error < self._least
+        self.low, self.high = np.where(is_less, low, self.low), np.where(is_less, high, self.high)
+        self._least = np.minimum(error, self._least)
 
 
 def _error(
@@ -52,6 +80,10 @@ def _error(
     """Sum the squares of what rounding ``[C, k]`` to levels changes, by channel."""
     step = np.maximum((high - low) / levels, np.finfo(np.float32).tiny)[:, None]
     # In steps: squares of large values would overflow.
-    places = (values - low[:, None]) / step
-    rounded = np.clip(np.rint(places), 0, levels)
-    return np.asarray(((places - rounded) ** 2).sum(axis=1) * step[:, 0] * step[:, 0])
+    places = values - low[:, None]
+    places /= step
+    rounded = np.rint(places)
+    np.clip(rounded, 0, levels, out=rounded)
+    places -= rounded
+    np.square(places, out=places)
+    return np.asarray(places.sum(axis=1) * step[:, 0] * step[:, 0])

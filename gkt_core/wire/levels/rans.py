@@ -26,6 +26,8 @@ LOW = 1 << WORD_BITS
 WIDTH = 16
 # So much above 1 that a quotient below 2^20 is rounded down to the whole number that it should be.
 _ABOVE_ONE = 1 + 2.0**-40
+# Symbols that are looked up at once; each takes forty bytes.
+_LOOKED_UP = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +58,38 @@ def encode(places: NDArray[np.uint16], frequencies: NDArray[np.uint16], begins: 
     exact = exact.ravel()
     inverses = _ABOVE_ONE / np.maximum(exact, 1)
     # Whole numbers below 2^53 are exact in float64, whose products and floors are vectorised everywhere.
+    most, others = exact * (LOW << (WORD_BITS - FREQUENCY_BITS)), TOTAL - exact
     state = begins.astype(np.float64) + LOW
-    place = np.empty(lanes, np.intp)
-    inverse, start, share, quotient = (np.empty(lanes) for _ in range(4))
-    is_full = np.empty(lanes, np.bool_)
-    groups: list[Words] = []
-    for step in range(steps - 1, -1, -1):
-        np.copyto(place, places[step])
-        exact.take(place, out=share, mode="clip")
-        inverses.take(place, out=inverse, mode="clip")
-        starts.take(place, out=start, mode="clip")
-        np.multiply(share, LOW << (WORD_BITS - FREQUENCY_BITS), out=quotient)
-        np.greater_equal(state, quotient, out=is_full)
-        full = is_full.nonzero()[0]
-        if full.size:
-            whole = state[full]
-            rest = np.floor(whole * (1 / LOW))
-            state[full] = rest
-            groups.append((whole - rest * LOW).astype(np.uint16))
-        np.multiply(state, inverse, out=quotient)
-        np.floor(quotient, out=quotient)
-        np.subtract(TOTAL, share, out=share)
-        np.multiply(quotient, share, out=quotient)
-        np.add(quotient, start, out=quotient)
-        np.add(state, quotient, out=state)
-    groups.reverse()
-    words = np.concatenate(groups) if groups else np.zeros(0, np.uint16)
+    # What a symbol stands for is looked up for several steps at once, as many as stay in a cache.
+    block = max(1, min(steps, _LOOKED_UP // max(1, lanes)))
+    place = np.empty((block, lanes), np.intp)
+    inverse, start, bound, other = (np.empty((block, lanes)) for _ in range(4))
+    quotient, is_full = np.empty(lanes), np.empty(lanes, np.bool_)
+    wholes: list[NDArray[np.float64]] = []
+    for end in range(steps, 0, -block):
+        num = min(block, end)
+        here = place[:num]
+        np.copyto(here, places[end - num : end])
+        for table, looked_up in ((inverses, inverse), (starts, start), (most, bound), (others, other)):
+            table.take(here, out=looked_up[:num], mode="clip")
+        for row in range(num - 1, -1, -1):
+            np.greater_equal(state, bound[row], out=is_full)
+            full = is_full.nonzero()[0]
+            if full.size:
+                whole = state.take(full)
+                wholes.append(whole)
+                rest = whole * (1 / LOW)
+                np.floor(rest, out=rest)
+                state[full] = rest
+            np.multiply(state, inverse[row], out=quotient)
+            np.floor(quotient, out=quotient)
+            np.multiply(quotient, other[row], out=quotient)
+            np.add(quotient, start[row], out=quotient)
+            np.add(state, quotient, out=state)
+    wholes.reverse()
+    # Of each state that was full, its low half is the word.
+    left = np.concatenate(wholes) if wholes else np.zeros(0)
+    words = (left - np.floor(left * (1 / LOW)) * LOW).astype(np.uint16)
     return Coded(state.astype(np.uint32), words)
 
 
