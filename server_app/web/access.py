@@ -22,6 +22,7 @@ from gkt_core.wire.credentials import (
 )
 from server_app.members.copies import Copies
 from server_app.page.local import is_asked_here
+from server_app.storage_errors import STORAGE_ERRORS
 from server_app.store import RunStore
 from server_app.store.credentials import Credential
 from server_app.web.admission import Transfers
@@ -181,6 +182,14 @@ class Gate:
         if access in (OWN_DEVICE, NEWCOMER):
             asks = self._own(asks, str((request.view_args or {}).get("client_id", "")))
             g.caller = asks
+
+    def knows(self, shown: str) -> bool:
+        """Say whether what a request shows is a secret that holds; for who asks before there is a request."""
+        scheme, _, given = shown.partition(" ")
+        with contextlib.suppress(AuthenticationError, *STORAGE_ERRORS):
+            self._known(given if scheme == "Bearer" else "")
+            return True
+        return False
 
     def ask_rotation(self, response: Response) -> Response:
         """Ask a device for another secret where its operator wants one."""

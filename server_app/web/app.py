@@ -35,6 +35,7 @@ from server_app.web.admission import Admission
 from server_app.web.classifier import FeatureClassifier
 from server_app.web.context import RequestContext
 from server_app.web.health import HealthWatch
+from server_app.web.peers.queueing import KNOWS
 from server_app.web.receiving import close_unread
 from server_app.web.routes import (
     clients,
@@ -123,6 +124,7 @@ def create_app(
     # First, so that it hears of what the gate refuses.
     watch_requests(app, caller_named, sight.hear)
     app.before_request(gate.admit)
+    app.extensions[KNOWS] = gate.knows
     app.after_request(gate.ask_rotation)
 
     @app.errorhandler(GKTError)

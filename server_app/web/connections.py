@@ -20,7 +20,7 @@ import ssl
 import struct
 import time
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from server_app.turns import Turn
 from server_app.web.asking import MOST_HEAD_BYTES, PIECE_BYTES, Asked, KeepsQuestions
 from server_app.web.certificates import Certificates
-from server_app.web.peers.answering import SendsAnswers, busy_answer, limit_ahead
-from server_app.web.peers.queueing import GUEST, GUEST_THREADS, QueueFullError, Queueing
+from server_app.web.peers.answering import SendsAnswers, limit_ahead
+from server_app.web.peers.dispatching import Dispatches
+from server_app.web.peers.queueing import NOT_COUNTED
 
 # What a handshake and the head of a request may take together.
 HEAD_SECONDS = 10.0
@@ -74,8 +75,9 @@ class Peer(TConn):  # type: ignore[misc]
         self.initialized = self.data_ready = True
         self.shakes_hands = isinstance(sock, ssl.SSLSocket)
         self.head, self.deadline, self.num_discarded = bytearray(), 0.0, 0
-        # How long head and body are, once the head is there; what a request is counted as, from then on.
-        self.wanted_bytes, self.counted = 0, tuple[str, ...]()
+        # How long head and body are, once the head is there; what a request is counted as, from then on, and
+        # whether the last one was of somebody who is known.
+        self.wanted_bytes, self.counted, self.is_known = 0, NOT_COUNTED, False
         self.num_delivered = 0
         # Until when its request is kept, from the first time on; 0 for one that is not.
         self.kept_until = 0.0
@@ -95,7 +97,7 @@ def _want_length(sock: socket.socket) -> None:
     util.write_error(sock, 411, "Length Required", "send the body with a Content-Length")
 
 
-class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
+class Worker(Dispatches, KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker, its own master; ``gkt serve`` handles signals and knows its parent."""
 
     certificates: Certificates | None = None
@@ -107,8 +109,7 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
         self._waiting: dict[Peer, None] = {}
         self._with_body: dict[Peer, None] = {}
         self._lingering: dict[Peer, None] = {}
-        self._rests_until, self._queueing = 0.0, Queueing()
-        self._guests = ThreadPoolExecutor(min(GUEST_THREADS, self.cfg.threads), "guests")
+        self._rests_until = 0.0
 
     def init_signals(self) -> None:
         """Leave signals to the process."""
@@ -121,7 +122,7 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
         """Serve until told to stop."""
         if self.alive:
             super().run()
-        self._guests.shutdown(wait=False)
+        self._end_pools()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Handle what happened since; of a connection that was closed a moment ago, nothing happened."""
@@ -133,24 +134,6 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
             # What came before it in this list may have closed it, or be handling its request by now.
             if watched.data is key.data:
                 key.data(key.fileobj)
-
-    def enqueue_req(self, conn: Peer) -> None:
-        """Let a thread handle a request, unless too many wait for one, or the process is about to end."""
-        try:
-            conn.counted = self._queueing.take(conn.head)
-        except QueueFullError as error:
-            with contextlib.suppress(OSError):
-                conn.sock.sendall(busy_answer(str(error)))
-            self._go_on(conn, kept=False)
-            return
-        try:
-            pool = self._guests if GUEST in conn.counted else self.tpool
-            future = pool.submit(self.handle, conn)
-        except RuntimeError:
-            self._queueing.give_back(conn.counted)
-            self._drop(conn)
-        else:
-            future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept, unless there was no descriptor a moment ago."""
@@ -293,8 +276,6 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Peer, fs: Any) -> None:
         """Keep the request or the connection, or read what its peer still sends before it is closed."""
-        self._queueing.give_back(conn.counted)
-        conn.counted = ()
         try:
             kept = bool(not fs.cancelled() and fs.result())
             turn: Turn | None = conn.sock.turn
@@ -326,6 +307,10 @@ class Worker(KeepsQuestions, SendsAnswers, ThreadWorker):  # type: ignore[misc]
             return
         begun = peer.parser.unreader.take_buffered()
         if begun or (isinstance(peer.sock, ssl.SSLSocket) and peer.sock.pending()):
+            if not peer.is_known:
+                # Many requests in one go would cost their sender nothing.
+                self._linger(peer)
+                return
             # The next request is here already, and no event would tell of it.
             self._await_head(peer, begun)
             self._read_head(peer, peer.sock)

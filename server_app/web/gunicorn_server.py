@@ -22,6 +22,7 @@ from server_app.web.certificates import Certificates
 from server_app.web.connections import HEAD_SECONDS, Worker
 from server_app.web.peers.answering import answering_later
 from server_app.web.peers.descriptors import raise_descriptor_limit
+from server_app.web.peers.queueing import KNOWS
 
 # A stalled upload holds one until the stall ends it. Connections without a whole head or message, and those
 # whose peers do not read, hold none, and unused threads are never started.
@@ -81,6 +82,7 @@ class WebServer:
             0, os.getppid(), [listener], application, 0, application.cfg, _Log(application.cfg)
         )
         self._worker.head_seconds, self._worker.silence_seconds = head_seconds, stall_seconds
+        self._worker.knows = getattr(app, "extensions", {}).get(KNOWS)
         if tls is not None:
             self._worker.certificates = Certificates(*tls)
 

@@ -189,7 +189,7 @@ def test_what_only_asks_is_answered_at_once(app: Flask, tls: Files | None) -> No
 
 def test_a_request_behind_an_upload(app: Flask, tls: Files | None) -> None:
     """Both in one piece: of the second no event of the socket tells."""
-    upload = b"PUT /body HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    upload = b"PUT /body HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 3\r\n\r\nabc"
     with serving(app, tls=tls) as port, connect(port, tls) as peer:
         peer.sendall(upload + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         said = ended(peer)
