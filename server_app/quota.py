@@ -30,6 +30,15 @@ class Limits:
 
 
 @dataclass(slots=True)
+class _Kept:
+    """Shards of a device's last round, by split and index, and their bytes in all."""
+
+    round_num: int
+    num_bytes: int = 0
+    sizes: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Quota:
     """What may be stored in one run.
 
@@ -37,12 +46,16 @@ class Quota:
         folders: Where it is stored; those on disks of their own count by themselves.
         shard_samples: Samples in a full shard.
         limits: Of the server.
+        num_devices: Of the run, who share the disk.
     """
 
     folders: tuple[Path, ...]
     shard_samples: int
     limits: Limits = field(default_factory=Limits)
+    num_devices: int = 1
     _is_short: bool = field(default=False, init=False)
+    _kept: dict[str, _Kept] = field(default_factory=dict, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
 
     def check_announced(self, client_id: str, num_train: int, num_validation: int) -> None:
         """Refuse a device that says that it has more samples than one may have.
@@ -97,6 +110,41 @@ class Quota:
         trouble = self.trouble()
         if trouble:
             raise NoRoomError(f"{trouble}; uploads wait until somebody has made room")
+
+    def check_share(self, key: ShardKey) -> None:
+        """Refuse a device that has more than its share of a disk that is half full of uploads.
+
+        Small bodies become large shards: without it one device would have the room of all.
+
+        Raises:
+            NoRoomError: Says how much it has, and of what.
+        """
+        own = self._kept_of(key).num_bytes
+        free = max(0, min(map(_free_bytes, self.folders)) - self.limits.reserve_bytes)
+        room = free + sum(each.num_bytes for each in list(self._kept.values()))
+        if not self.limits.reserve_bytes or own * self.num_devices <= room or 2 * free >= room:
+            return
+        trouble = (
+            f"{key.client_id} has {own / 1e6:.0f} MB of the {room / 1e6:.0f} MB that uploads may take here, "
+            f"more than its share among {self.num_devices} devices"
+        )
+        if key.client_id not in self._told:
+            self._told.add(key.client_id)
+            _logger.warning("%s: its uploads wait; look at what it sends, or make room", trouble)
+        raise NoRoomError(f"{trouble}: it waits until there is more room")
+
+    def count(self, key: ShardKey, num_bytes: int) -> None:
+        """Remember the size of a shard that is kept."""
+        kept = self._kept_of(key)
+        kept.num_bytes += num_bytes - kept.sizes.get((key.split, key.index), 0)
+        kept.sizes[key.split, key.index] = num_bytes
+
+    def _kept_of(self, key: ShardKey) -> _Kept:
+        """What is kept of a device's round; of an earlier one nothing is, soon."""
+        kept = self._kept.get(key.client_id)
+        if kept is None or kept.round_num != key.round_num:
+            kept = self._kept[key.client_id] = _Kept(key.round_num)
+        return kept
 
     def trouble(self) -> str:
         """Why there is no room for uploads; empty where there is."""

@@ -147,6 +147,7 @@ class OrtTrainingEngine:
             # For writing: Windows flushes no other.
             with temporary.open("r+b") as stream:
                 os.fsync(stream.fileno())
+            temporary.chmod(0o600)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

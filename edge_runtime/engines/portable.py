@@ -176,7 +176,7 @@ class PortableEngine:
     def save(self, path: Path) -> None:
         """Write parameters, running statistics and optimizer state, by atomic rename."""
         metadata = {"gkt": json.dumps({"engine": self.name, "learning_rate": float(self._learning_rate)})}
-        write_atomically(path, safetensors.numpy.save(self._buffers[self._current], metadata))
+        write_atomically(path, safetensors.numpy.save(self._buffers[self._current], metadata), mode=0o600)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Copy all parameters and running statistics, by their PyTorch names."""

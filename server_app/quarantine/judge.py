@@ -92,6 +92,10 @@ def judge(
         said = {each: own for each, own in plain.items() if each in telling}
         before = {each: own for each, own in first.items() if each in telling or each not in plain}
         compared |= _mislabelled(said, before, trusted, trained_on)
+        if trained_on is None:
+            hidden = {each: own for each, own in plain.items() if each not in telling and each not in first}
+            others = {each: own for each, own in (said | before).items() if each not in compared}
+            compared |= _randomised_and_wrong(hidden, others, kept_labels or {}, num_classes, trusted)
     if 2 * len(compared) >= len(evidence):
         # Who is outside when half of them are? Then nobody is, for these comparisons.
         compared = {}
@@ -109,6 +113,67 @@ def not_compared(own: Evidence) -> list[str]:
     if not list(recognise(own, own).parts()):
         silent.append("its past (few samples, or all of one image)")
     return silent
+
+
+def _randomised_and_wrong(
+    evidence: Mapping[str, Evidence],
+    others: Mapping[str, Evidence],
+    kept_labels: Mapping[str, float],
+    num_classes: int,
+    trusted: Collection[str],
+) -> dict[str, str]:
+    """Newcomers that exchange labels, beside those that do not: no cover for labels that are moved.
+
+    Each is compared with the others alone, and held to what so many exchanged labels should still reach.
+    """
+    named: dict[str, str] = {}
+    if len(others) < FEWEST_PEERS:
+        return named
+    for client_id in sorted(evidence.keys() - set(trusted)):
+        its = label_agreement({**others, client_id: evidence[client_id]})[client_id].of_randomised(
+            kept_labels[client_id], num_classes
+        )
+        if (
+            its.ratio < _LEAST_AGREEMENT
+            and its.deficit > _MOST_DEFICIT
+            and its.strangeness < _MOST_STRANGENESS
+        ):
+            named[client_id] = (
+                f"its labels do not go with its features, even as randomised ones: {its.standing:.0%} of "
+                f"comparisons speak for them, expected about {its.expected:.0%}, 50% is chance"
+            )
+    return named
+
+
+def doubtful_labels(
+    evidence: Mapping[str, Evidence], first: Mapping[str, Evidence], trusted: Collection[str] = ()
+) -> dict[str, str]:
+    """Say whose labels do not go with its features as the others' do, though its features are others, too.
+
+    It may see another world, or say wrong labels and have trained on them, which moves features as well:
+    nobody is named for it, and a person looks.
+
+    Args:
+        evidence: What each device that is trained on has sent in this round.
+        first: The first uploads of devices that were there before.
+        trusted: Devices that a person vouches for.
+
+    Returns:
+        What is in doubt, by client id.
+    """
+    compared = {**evidence, **first}
+    if len(compared) <= FEWEST_PEERS:
+        return {}
+    agreement = label_agreement(compared)
+    return {
+        client_id: (
+            f"its labels do not go with its features as the others' do ({its.standing:.0%}, expected about "
+            f"{its.expected:.0%}, 50% is chance), and its features are unlike the others' as well: either it "
+            "sees other things, or its labels are wrong, and it has trained on them"
+        )
+        for client_id in sorted(evidence.keys() - first.keys() - set(trusted))
+        if (its := agreement[client_id]).ratio < _LEAST_AGREEMENT and its.deficit > _MOST_DEFICIT
+    }
 
 
 def odd_among_few(evidence: Mapping[str, Evidence]) -> dict[str, str]:

@@ -13,6 +13,7 @@ a hundred times counts once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,14 @@ class Agreement:
     deficit: float
     num_samples: int
     strangeness: float = 1.0
+
+    def of_randomised(self, kept: float, num_classes: int) -> Agreement:
+        """Say what it should be where a label stayed with this chance, and is any other one otherwise."""
+        share = kept - (1 - kept) / max(1, num_classes - 1)
+        expected = _CHANCE + (self.expected - _CHANCE) * share
+        missing = self.expected - self.standing
+        deficit = self.deficit * (expected - self.standing) / missing if missing > _TINY else 0.0
+        return dataclasses.replace(self, expected=expected, deficit=deficit)
 
     @property
     def ratio(self) -> float:

@@ -14,7 +14,7 @@ from gkt_core.rounds.feature_source import ShardSource
 from gkt_core.rounds.label_privacy import chance_kept
 from gkt_core.wire.shards import SPLITS
 from server_app.quarantine.evidence import Evidence, gather_evidence
-from server_app.quarantine.judge import judge, not_compared, odd_among_few
+from server_app.quarantine.judge import doubtful_labels, judge, not_compared, odd_among_few
 from server_app.quarantine.views import Views
 from server_app.store.folder import BlobStore
 
@@ -100,7 +100,11 @@ class Watch:
             first_trained = {**evidence, **firsts["train"]}
             first_trained = {each: own for each, own in first_trained.items() if each not in reasons}
         plain = {each: own for each, own in sent["train"].items() if each not in reasons}
-        for client_id, what in odd_among_few(plain).items():
+        doubts = odd_among_few(plain)
+        if self._config.shared_init:
+            firsts_of_others = {each: own for each, own in firsts["train"].items() if each not in reasons}
+            doubts |= doubtful_labels(plain, firsts_of_others, trusted)
+        for client_id, what in sorted(doubts.items()):
             log.warning("%s is trained on, and should be looked at: %s", client_id, what)
         for split, evidence in sent.items():
             for client_id, own in evidence.items():

@@ -99,7 +99,8 @@ def create_app(
             proxy is in front, which makes everybody look so.
     """
     health = HealthWatch(run.store, trainer_trouble, lambda: NO_ROOM if quota.trouble() else "")
-    quota = Quota((run.folder, run.folder / "blobs"), run.config.shard_samples, limits or Limits())
+    folders, size = (run.folder, run.folder / "blobs"), run.config.shard_samples
+    quota = Quota(folders, size, limits or Limits(), run.config.num_clients)
     sight = Sight(
         run, trainer_trouble, lambda: "; ".join(health.storage_troubles()), (limits or Limits()).reserve_bytes
     )

@@ -31,8 +31,14 @@ from server_app.web.receiving import Received, receive, receive_message
 from server_app.web.routes.extractor_checks import check_extractor_arrived, check_shared, checked_extractor
 from server_app.web.validation import received
 
-# Sums of numbers below it stay finite, and the status can be sent as JSON.
-_BEYOND_ANY_REPORT = 1e15
+# What a report says of a device's training, and the most that one can: seconds of three years.
+_MOST_REPORTED = {
+    "loss": 1e6,
+    "accuracy": 1.0,
+    "train_seconds": 1e8,
+    "extract_seconds": 1e8,
+    "images_per_second": 1e9,
+}
 _SHARD_TRAFFIC = "upload/shards"
 
 blueprint = Blueprint("uploads", __name__, url_prefix=RUN)
@@ -79,6 +85,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
     admission, quota = context().admission, context().quota
     with admission.upload(client_id), run.blobs.incoming() as path:
         quota.check_room()
+        quota.check_share(key)
         arrived = receive(
             path,
             run.extractor_spec.max_bytes if is_extractor else spec.max_bytes,
@@ -105,6 +112,7 @@ def put_shard(run_id: str, round_num: int, client_id: str, split: str, index: in
             run.store.count_traffic(_SHARD_TRAFFIC, round_num, arrived.num_bytes)
             return message_response(ShardReceipt(known.num_samples, arrived.num_bytes, already_stored=True))
         blob = shard_blob(key, arrived.content_sha256)
+        quota.count(key, path.stat().st_size)
         with admission.storing(client_id):
             _store(run, ShardRecord(key, arrived.sha256, num_samples, arrived.num_bytes, blob), path)
     return message_response(ShardReceipt(num_samples, arrived.num_bytes, already_stored=False))
@@ -250,6 +258,6 @@ def _check_complete(run: RunContext, client_id: str, round_num: int, report: Rou
         ]
         if ids and np.unique(np.concatenate(ids)).size != num_samples:
             raise ShardError(f"{client_id}: a {split} sample is in two shards of round {round_num}")
-    numbers = (report.loss, report.accuracy, report.train_seconds, report.extract_seconds)
-    if not all(0 <= number < _BEYOND_ANY_REPORT for number in (*numbers, report.images_per_second)):
-        raise MessageError(f"the report of {client_id} holds a number that is negative or far too large")
+    for name, most in _MOST_REPORTED.items():
+        if not 0 <= (number := getattr(report, name)) <= most:
+            raise MessageError(f"{client_id} reports {name} {number:g}, expected 0 to {most:g}")

@@ -27,7 +27,7 @@ from server_app import open_run
 from server_app.cli.clients import clients as clients_command
 from server_app.quarantine import Evidence, Watch, judge
 from server_app.quarantine.evidence import MAX_SAMPLES, gather_evidence, summarise
-from server_app.quarantine.judge import not_compared, odd_among_few
+from server_app.quarantine.judge import doubtful_labels, not_compared, odd_among_few
 from server_app.quarantine.views import Views
 from server_app.rounds.state import (
     Claimed,
@@ -154,6 +154,45 @@ def test_a_scale_that_few_cannot_judge_is_told(num_clients: int, factor: float, 
     # Nobody is left out for it; of five, one is.
     named = judge(evidence, num_classes=NUM_CLASSES, **NOTHING)
     assert list(named) == (["d1"] if num_clients == 5 else [])
+
+
+def randomised(upload: Upload, kept: float, seed: int) -> Upload:
+    """Each label stays with this chance, and is any other one otherwise."""
+    rows, features, logits, labels = upload
+    rng = np.random.default_rng([seed, 7])
+    moved = (labels + rng.integers(1, NUM_CLASSES, len(labels))) % NUM_CLASSES
+    return rows, features, logits, np.where(rng.random(len(labels)) < kept, labels, moved)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kept", [0.89, 0.6, 0.3])
+def test_randomised_labels_are_no_cover_for_moved_ones(kept: float, seed: int) -> None:
+    sent = devices("iid", seed)
+    sent["d3"] = randomised(sent["d3"], kept, seed)
+    known: dict[str, Any] = {**NOTHING, "kept_labels": {"d3": kept}}
+    assert judge(looked_at(sent), num_classes=NUM_CLASSES, **known) == {}
+    if kept < 0.5:
+        # So little is left of labels that moved ones are like them, and count as little in the loss.
+        return
+    sent["d3"] = poisoned(sent["d3"], "shifted_labels")
+    (reason,) = judge(looked_at(sent), num_classes=NUM_CLASSES, **known).values()
+    assert "even as randomised ones" in reason
+
+
+def test_labels_in_doubt_are_told_where_nobody_is_named() -> None:
+    for seed in range(6):
+        for split in ("iid", "dirichlet"):
+            assert doubtful_labels(looked_at(devices(split, seed)), {}) == {}, (split, seed)
+    sent = devices("iid", 0)
+    rows, features, logits, labels = sent["d4"]
+    # It sees what the others do not, so that its labels cannot be called wrong.
+    strange = np.maximum(features[:, ::-1] + 3 * features.mean(), 0)
+    sent["d4"] = rows, np.ascontiguousarray(strange, np.float32), logits, (labels + 1) % NUM_CLASSES
+    evidence = looked_at(sent)
+    assert judge(evidence, num_classes=NUM_CLASSES, **NOTHING) == {}
+    (doubt,) = doubtful_labels(evidence, {}).items()
+    assert doubt[0] == "d4" and "either it sees other things, or its labels are wrong" in doubt[1]
+    assert doubtful_labels(evidence, {}, trusted=("d4",)) == doubtful_labels(evidence, evidence) == {}
 
 
 def test_half_of_the_devices_is_no_outlier() -> None:

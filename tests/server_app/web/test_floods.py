@@ -23,7 +23,9 @@ from tests.server_app.web.test_web_server import serving
 CROWD, BURST, ASKED = 24, 200, 20
 FLOODS = {
     "nothing shown": "POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-    "invented secrets": "GET /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer device~client-a~{:043}\r\n\r\n",
+    "invented secrets": (
+        "GET /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer device~client-a~{:043}\r\n\r\n"
+    ),
     "probes of health": "GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 

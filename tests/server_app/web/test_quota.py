@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gkt_core.errors import RoundClosedError
+from gkt_core.errors import NoRoomError, RoundClosedError
 from gkt_core.wire.protocol import JoinRequest, Task, from_json
 from gkt_core.wire.shards import ShardKey
 from server_app import RunContext, create_app
 from server_app.members.membership import change_client
-from server_app.quota import Limits
+from server_app.quota import Limits, Quota
 from server_app.rounds.state import DeadlinePassed, RulesChanged
 from server_app.store import UploadView
 from tests.server_app.server_fixtures import TOKEN, shard_bytes
@@ -165,3 +165,33 @@ def test_the_announcement_of_a_device_is_what_its_uploads_are_held_against(api: 
         small = JoinRequest(JOIN.protocol_version, 2, 1, JOIN.num_classes, "ort_training")
         assert api.join(client_id, small).status_code == 200
     refused(api.put_shard(KEY, body(1)), 400, "ShardError", "holds 8 samples, expected 2")
+
+
+def test_one_device_does_not_have_the_disk_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four devices on a disk with room for 800 bytes beside the reserve; one has sent a lot."""
+    taken = [0]
+    monkeypatch.setattr("server_app.quota._free_bytes", lambda folder: 900 - taken[0])
+    quota = Quota((tmp_path,), 8, Limits(reserve_bytes=100), num_devices=4)
+
+    def send(client_id: str, index: int, num_bytes: int) -> None:
+        key = ShardKey(client_id, 1, "train", index)
+        quota.check_share(key)
+        quota.count(key, num_bytes)
+        taken[0] += num_bytes
+
+    # While half of it is free, nobody is refused: devices differ.
+    send("a", 0, 300)
+    # Replaced, not added.
+    quota.count(ShardKey("a", 1, "train", 0), 400)
+    taken[0] += 100
+    send("a", 1, 10)
+    for _ in range(2):
+        with pytest.raises(
+            NoRoomError, match=r"a has 0 MB of the 0 MB .* more than its share among 4 devices"
+        ):
+            quota.check_share(ShardKey("a", 1, "train", 2))
+    for client_id in "bcd":
+        send(client_id, 0, 100)
+    # A round later what it sent is gone.
+    taken[0] = 0
+    quota.check_share(ShardKey("a", 2, "train", 0))
