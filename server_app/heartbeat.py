@@ -26,7 +26,7 @@ _LOOK_SECONDS, _PAUSE_SECONDS = 20.0, 60.0
 _LONG_STEP = 10
 # A batch may take so many times as long as the slowest before it.
 _SLOWEST_FACTOR = 20
-_WRITE_SECONDS = 0.2
+_WRITE_SECONDS = 0.5
 # A watcher that has not looked for so long was stopped itself, or its machine was.
 _OWN_GAP_SECONDS = 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,8 @@ LOOK_SECONDS = 1.0
 # A line says what is waited for after so long without another, then after twice as long, and so on.
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 60.0, 3600.0
 _SAVE_SECONDS = 5.0
+# What is kept of devices that are not there any more goes this often.
+_TIDY_SECONDS = 60.0
 _ROUNDS_AT_ONCE = 100
 
 
@@ -66,7 +69,7 @@ class RunWatcher:
         self._look_seconds = look_seconds
         self._silence = Silence(first_wait_seconds)
         self._before: RunState | None = None
-        self._last_round, self._saved_at = 0, 0.0
+        self._last_round, self._saved_at, self._tidied_at = 0, 0.0, -math.inf
         # Of the rounds that were seen while they were open: who was awaited.
         self._drawn: dict[int, tuple[str, ...]] = {}
         self._told_of, self._has_looked = "", False
@@ -119,6 +122,8 @@ class RunWatcher:
             for line in lines:
                 self._say(line)
             self._before = state
+            # Somebody may have been forgotten.
+            self._tidied_at = -math.inf
             if lines:
                 self._silence.is_broken()
                 with contextlib.suppress(OSError):
@@ -130,7 +135,9 @@ class RunWatcher:
         now = time.monotonic()
         if now - self._saved_at >= _SAVE_SECONDS or self._is_over.is_set():
             self._saved_at = now
-            self._ledger.keep_only(known_devices(self._store))
+            if now - self._tidied_at >= _TIDY_SECONDS or self._is_over.is_set():
+                self._tidied_at = now
+                self._ledger.keep_only(known_devices(self._store))
             self._ledger.save()
 
     def _rounds(self, state: RunState) -> list[Line]:

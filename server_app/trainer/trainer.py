@@ -61,7 +61,8 @@ from server_app.trainer.tidy import drop_what_is_spent
 
 log = logging.getLogger("gkt.trainer")
 
-_POLL_SECONDS = 0.1
+# Between two looks at the run; less often while nothing happens.
+_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.1, 0.3
 
 
 class Trainer:
@@ -130,7 +131,7 @@ class Trainer:
         # A round that an earlier trainer left half trained is trained on from its last epoch.
         state = store.apply(Released())
         state = self._restore(state)
-        last_sign = 0.0
+        last_sign, pause = 0.0, _POLL_SECONDS
         deadline = Deadline()
         while state.phase not in (Phase.FINISHED, Phase.FAILED):
             check_parent(self._parent_pid)
@@ -151,8 +152,9 @@ class Trainer:
             if time.monotonic() - last_sign > 1.0:
                 store.report_progress(None)
                 last_sign = time.monotonic()
-            time.sleep(_POLL_SECONDS)
-            state = store.state()
+            time.sleep(pause)
+            before, state = state, store.state()
+            pause = _POLL_SECONDS if state != before else min(1.2 * pause, _LONGEST_POLL_SECONDS)
         self._lease.release()
         return state
 

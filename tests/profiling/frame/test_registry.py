@@ -20,7 +20,6 @@ from profiling.frame.command import measurement_command
 from profiling.frame.diff.changes import compare_documents
 from profiling.frame.machine import describe_machine
 from profiling.frame.measurement import Announce, Measurement
-from profiling.frame.measuring.step_time import summarise
 from profiling.frame.registry import MEASUREMENTS, OTHERS, measurement, page_of, report_of
 from profiling.frame.sections import Document, Section
 from profiling.readme.tables import RESULTS, block
@@ -70,25 +69,7 @@ def _waiting() -> dict[str, Any]:
     return {"schema": "gkt-profile-waiting/1", "num_requests": 800, **shares, **every}
 
 
-def _browser() -> dict[str, Any]:
-    """A document of ``gkt profile browser``, likewise."""
-    places = ("python", "node", "chromium")
-    time = summarise([60.0, 61.0, 62.0]).to_dict()
-    settings = {"edge_network": "resnet8", "batch_size": 64, "threads": 1}
-    every = {"not_measured": ["a phone"], "settings": settings, "machine": describe_machine()}
-    return {
-        "schema": "gkt-profile-browser/1",
-        "step_ms": dict.fromkeys(places, time),
-        "over_python": dict.fromkeys(places, 1.0),
-        "peak_memory_bytes": dict.fromkeys(places, 200_000_000),
-        "empty_page_memory_bytes": 90_000_000,
-        "noise": {"too_noisy_to_quote": False, "reasons": []},
-        **every,
-    }
-
-
 DOCUMENTS: dict[str, dict[str, Any]] = {
-    "browser": _browser(),
     "busy": _busy(),
     "waiting": _waiting(),
     **COMMITTED,
@@ -103,7 +84,7 @@ def test_every_report_has_a_document() -> None:
     schemas = {measurement(name).schema for name in MEASUREMENTS} | set(OTHERS)
     assert schemas == {document["schema"] for document in DOCUMENTS.values()}
     without = schemas - {document["schema"] for document in COMMITTED.values()}
-    without -= {f"gkt-profile-{name}/1" for name in ("browser", "busy", "waiting")}
+    without -= {f"gkt-profile-{name}/1" for name in ("busy", "waiting")}
     assert without == {"gkt-profile-web/1", "gkt-profile-diff/1"}, "commit what is measured"
 
 
