@@ -44,6 +44,7 @@ from tests.edge_runtime.hostile_cases import (
     task,
     trickled,
 )
+from tests.edge_runtime.hostile_fixtures import honest, template
 from tests.edge_runtime.hostile_server import (
     Answer,
     Bend,
@@ -54,7 +55,9 @@ from tests.edge_runtime.hostile_server import (
 )
 from tests.server_app.server_fixtures import private_data, run_config
 
-pytest_plugins = ["tests.server_app.server_fixtures", "tests.edge_runtime.hostile_fixtures"]
+__all__ = ["honest", "template"]
+
+pytest_plugins = ["tests.server_app.server_fixtures"]
 
 ENGINES = {"portable": "portable", "ort_training": "ort-training"}
 CONFIG = run_config(num_clients=1, rounds=2)
