@@ -70,8 +70,10 @@ def page_file(path: str) -> Answer | None:
     kept, packed = BUILT / name, BUILT / f"{name}.gz"
     body = gzip.decompress(packed.read_bytes()) if packed.is_file() else kept.read_bytes()
     kind = mimetypes.guess_type(name)[0] or "text/javascript"
-    headers = dict(secured_page(Response()).headers)
-    del headers["Content-Type"], headers["Content-Length"]
+    secured = secured_page(Response()).headers
+    headers = {
+        name: value for name, value in secured.items() if name not in ("Content-Type", "Content-Length")
+    }
     return Answer(body, "text/javascript" if name.endswith("mjs") else kind, headers=headers)
 
 
