@@ -56,22 +56,8 @@ def _busy() -> dict[str, Any]:
     return {"schema": "gkt-profile-busy/1", "ways": dict.fromkeys(names, way), "demo": demo, **every}
 
 
-def _waiting() -> dict[str, Any]:
-    """A document of ``gkt profile waiting``, likewise."""
-    shares: dict[str, Any] = {
-        "server_share": 0.01,
-        "device_share": 0.001,
-        "heard_seconds": {"median": 0.5, "last": 1.0},
-    }
-    shares |= {"watched_share": 0.01, "num_looks": 700, "answer_seconds": {"median": 0.001, "p95": 0.002}}
-    settings = {"num_devices": 200, "seconds": 200.0, "image_size": 8, "num_pages": 10, "answers": 400}
-    every = {"not_measured": ["https"], "settings": settings, "machine": describe_machine()}
-    return {"schema": "gkt-profile-waiting/1", "num_requests": 800, **shares, **every}
-
-
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "busy": _busy(),
-    "waiting": _waiting(),
     **COMMITTED,
     "web": _web(),
     "diff": compare_documents(
@@ -84,7 +70,7 @@ def test_every_report_has_a_document() -> None:
     schemas = {measurement(name).schema for name in MEASUREMENTS} | set(OTHERS)
     assert schemas == {document["schema"] for document in DOCUMENTS.values()}
     without = schemas - {document["schema"] for document in COMMITTED.values()}
-    without -= {f"gkt-profile-{name}/1" for name in ("busy", "waiting")}
+    without -= {"gkt-profile-busy/1"}
     assert without == {"gkt-profile-web/1", "gkt-profile-diff/1"}, "commit what is measured"
 
 
