@@ -162,6 +162,9 @@ def pack(
 def _where_more(source: str, target: PackTarget, num: int) -> str:
     if not os.path.isdir(source):
         return ""
+    folder, names = Path(source).absolute(), target.class_names
+    if folder.name in names and not any((folder / name).is_dir() for name in names):
+        return f": it is the folder of one class, give the one that it lies in: {folder.parent}"
     return f": put {max(1, num)} more into {Path(source) / target.class_names[0]}/ or that of another class"
 
 

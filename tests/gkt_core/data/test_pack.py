@@ -504,6 +504,13 @@ def test_too_few_images_are_refused_with_what_was_left_out(tmp_path: Path) -> No
         packed(tmp_path)
 
 
+def test_the_folder_of_one_class_is_told_to_be_one_too_deep(tmp_path: Path) -> None:
+    photos(tmp_path / "mine" / "cat", ("holiday",))
+    said = f"it is the folder of one class, give the one that it lies in: {tmp_path / 'mine'}"
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        packed(tmp_path / "mine" / "cat")
+
+
 def test_photos_that_lie_beside_each_other_are_told_to_be_sorted(tmp_path: Path) -> None:
     flat = photos(tmp_path, ("cat",)) / "cat"
     said = (
