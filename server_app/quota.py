@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gkt_core.errors import MessageError, NoRoomError, ShardError
+from gkt_core.files import existing_above
 from gkt_core.wire.shards import ShardKey
 from server_app.store import ClientRecord
 
@@ -120,9 +121,11 @@ class Quota:
             NoRoomError: Says how much it has, and of what.
         """
         own = self._kept_of(key).num_bytes
+        if not self.limits.reserve_bytes or not own:
+            return
         free = max(0, min(map(_free_bytes, self.folders)) - self.limits.reserve_bytes)
         room = free + sum(each.num_bytes for each in list(self._kept.values()))
-        if not self.limits.reserve_bytes or own * self.num_devices <= room or 2 * free >= room:
+        if own * self.num_devices <= room or 2 * free >= room:
             return
         trouble = (
             f"{key.client_id} has {own / 1e6:.0f} MB of the {room / 1e6:.0f} MB that uploads may take here, "
@@ -173,7 +176,5 @@ def _announced(client: ClientRecord | None, split: str) -> int:
 
 def _free_bytes(folder: Path) -> int:
     # The folder of blobs is made with the first of them.
-    while not folder.exists():
-        folder = folder.parent
-    status = os.statvfs(folder)
+    status = os.statvfs(existing_above(folder))
     return status.f_bavail * status.f_frsize

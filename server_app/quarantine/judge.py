@@ -154,7 +154,7 @@ def doubtful_labels(
     nobody is named for it, and a person looks.
 
     Args:
-        evidence: What each device that is trained on has sent in this round.
+        evidence: What each device that is trained on, and exchanges no labels, has sent in this round.
         first: The first uploads of devices that were there before.
         trusted: Devices that a person vouches for.
 
@@ -162,7 +162,8 @@ def doubtful_labels(
         What is in doubt, by client id.
     """
     compared = {**evidence, **first}
-    if len(compared) <= FEWEST_PEERS:
+    newcomers = evidence.keys() - first.keys() - set(trusted)
+    if not newcomers or len(compared) <= FEWEST_PEERS:
         return {}
     agreement = label_agreement(compared)
     return {
@@ -171,7 +172,7 @@ def doubtful_labels(
             f"{its.expected:.0%}, 50% is chance), and its features are unlike the others' as well: either it "
             "sees other things, or its labels are wrong, and it has trained on them"
         )
-        for client_id in sorted(evidence.keys() - first.keys() - set(trusted))
+        for client_id in sorted(newcomers)
         if (its := agreement[client_id]).ratio < _LEAST_AGREEMENT and its.deficit > _MOST_DEFICIT
     }
 

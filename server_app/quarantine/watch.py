@@ -102,8 +102,12 @@ class Watch:
         plain = {each: own for each, own in sent["train"].items() if each not in reasons}
         doubts = odd_among_few(plain)
         if self._config.shared_init:
-            firsts_of_others = {each: own for each, own in firsts["train"].items() if each not in reasons}
-            doubts |= doubtful_labels(plain, firsts_of_others, trusted)
+            # Labels that are exchanged are judged as such, or not at all.
+            said, before = (
+                {each: own for each, own in some.items() if each not in reasons.keys() | kept_labels.keys()}
+                for some in (sent["train"], firsts["train"])
+            )
+            doubts |= doubtful_labels(said, before, trusted)
         for client_id, what in sorted(doubts.items()):
             log.warning("%s is trained on, and should be looked at: %s", client_id, what)
         for split, evidence in sent.items():
